@@ -1,0 +1,43 @@
+"""Settings of the gateway, read from `TUNEGATE_…` variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class GatewaySettings(BaseSettings):
+    """Every setting with its default; `docs/settings.md` is checked against this class."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNEGATE_", extra="ignore")
+
+    database_url: str = "sqlite:///tunegate.db"
+    """SQLAlchemy URL: `sqlite:///path` or `postgresql+psycopg://…`."""
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    """Redis or Valkey that carries the Celery messages."""
+    store_url: str = "file://./tunegate-store"
+    """fsspec URL of the artifact store."""
+    worker_token: SecretStr = Field(min_length=32)
+    """Credential of workers on the internal API; at least 32 characters."""
+    policy_dir: Path | None = None
+    """Folder of the operator's policy documents, read besides the shipped presets; a document replaces a preset of its name."""
+    default_policy: str = "baseline"
+    """Release policy of tenants that are bound to none."""
+    max_file_bytes: int = 512 * 1024 * 1024
+    """Largest upload."""
+    max_training_rows: int = 200_000
+    """Most rows in one file."""
+    max_reported_errors: int = 100
+    """Dataset validation stops listing after this many errors."""
+    heartbeat_seconds: float = 2.0
+    """How often workers report; also how fast cancel and pause reach them."""
+    lease_seconds: float = 30.0
+    """An attempt whose worker is silent for this long is given to another."""
+    max_attempts: int = 3
+    """Attempts of training (and, apart, of evaluation) before the job fails with `attempts_exhausted`."""
+    redispatch_seconds: float = 60.0
+    """A queued job that nobody claimed for this long is sent again."""
+    tick_seconds: float = 1.0
+    """How often the outbox is sent and the reconciler looks."""

@@ -1,0 +1,104 @@
+"""Fine-tuning jobs, their events and checkpoints, and the outbox of messages that follow a commit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Boolean, Float, ForeignKey, Index, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from gateway.db import Table
+
+Json = dict[str, Any]  # Any: a JSON document whose model is named beside the column
+
+
+class Job(Table):
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    created_at: Mapped[int]
+    finished_at: Mapped[int | None]
+    phase: Mapped[str] = mapped_column(String(32), index=True)
+    """A `policies.contract.jobs.Phase`."""
+    phase_since: Mapped[float] = mapped_column(Float)
+
+    # what was asked
+    model: Mapped[str] = mapped_column(String(128))
+    training_file: Mapped[str] = mapped_column(ForeignKey("files.id"))
+    validation_file: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
+    suffix: Mapped[str | None] = mapped_column(String(64))
+    seed: Mapped[int]
+    hyperparameters: Mapped[Json] = mapped_column(JSON)
+    """As requested; replaced by the resolved numbers once the files are validated."""
+    user_metadata: Mapped[Json | None] = mapped_column(JSON)
+    integrations: Mapped[list[Json] | None] = mapped_column(JSON)
+    spec: Mapped[Json] = mapped_column(JSON)
+    """The `JobSpec`."""
+    spec_digest: Mapped[str] = mapped_column(String(71))
+    policy_digest: Mapped[str] = mapped_column(String(71))
+
+    # who works on it
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    """Attempts of the current kind of work; reset when evaluation begins."""
+    attempt_token: Mapped[str | None] = mapped_column(String(64), unique=True)
+    worker: Mapped[str | None] = mapped_column(String(255))
+    heartbeat_at: Mapped[float | None] = mapped_column(Float)
+    lease_until: Mapped[float | None] = mapped_column(Float)
+    dispatched_at: Mapped[float | None] = mapped_column(Float)
+    progress: Mapped[Json | None] = mapped_column(JSON)
+    """The last `policies.contract.worker_api.Progress`."""
+    estimated_finish: Mapped[int | None]
+
+    # what came of it
+    trained_tokens: Mapped[int | None]
+    adapter_digest: Mapped[str | None] = mapped_column(String(71))
+    training_record_digest: Mapped[str | None] = mapped_column(String(71))
+    report_digest: Mapped[str | None] = mapped_column(String(71))
+    decision_digest: Mapped[str | None] = mapped_column(String(71))
+    decision: Mapped[str | None] = mapped_column(String(16))
+    fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
+    """Written by `gateway.models.service.release_adapter` only."""
+    result_file: Mapped[str | None] = mapped_column(String(64))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_param: Mapped[str | None] = mapped_column(String(64))
+
+
+class JobEvent(Table):
+    __tablename__ = "job_events"
+
+    sequence: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[int]
+    level: Mapped[str] = mapped_column(String(8))
+    message: Mapped[str] = mapped_column(Text)
+    type: Mapped[str] = mapped_column(String(32))
+    data: Mapped[Json | None] = mapped_column(JSON)
+
+
+class JobCheckpoint(Table):
+    __tablename__ = "job_checkpoints"
+    __table_args__ = (Index("ux_job_checkpoints_step", "job_id", "step", unique=True),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    step: Mapped[int]
+    created_at: Mapped[int]
+    record: Mapped[Json] = mapped_column(JSON)
+    """The `CheckpointRecord`."""
+
+
+class OutboxMessage(Table):
+    """A Celery message to send once its transaction has committed; losing or doubling one costs nothing."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    task: Mapped[str] = mapped_column(String(64))
+    queue: Mapped[str] = mapped_column(String(16))
+    arguments: Mapped[list[Any]] = mapped_column(JSON)
+    created_at: Mapped[float] = mapped_column(Float)
+    sent: Mapped[bool] = mapped_column(Boolean, default=False, index=True)

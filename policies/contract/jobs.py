@@ -1,0 +1,97 @@
+"""The job: what is asked (JobSpec), where it stands (Phase) and how `auto` hyperparameters are resolved."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from policies.contract.artifacts import Digest, Record
+from policies.contract.defenses import DefenseSettings
+from policies.contract.suite import EvalSuite
+
+Auto = Literal["auto"]
+
+
+class Phase(StrEnum):
+    """Where a job stands; the public OpenAI status is derived from it (`gateway/fine_tuning/states.py`)."""
+
+    VALIDATING = "validating"
+    QUEUED = "queued"
+    TRAINING = "training"
+    AWAITING_EVALUATION = "awaiting_evaluation"
+    EVALUATING = "evaluating"
+    AWAITING_REVIEW = "awaiting_review"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    RELEASED = "released"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class BaseModelRef(Record):
+    """A base model: `package://python_package`, `hf://owner/name` or a local path; `revision` pins a hub commit."""
+
+    name: str = Field(min_length=1, max_length=128)
+    uri: str = Field(min_length=1)
+    revision: str | None = None
+
+
+class LoraSettings(Record):
+    """LoRA as the operator sets it for a base model (papers: rank-stabilised, r 32, α 64, all linear layers)."""
+
+    rank: int = Field(32, ge=1, le=1024)
+    alpha: float = Field(64, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    use_rslora: bool = True
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Hyperparameters(Record):
+    """As requested over the API; `auto` is resolved by `resolve`."""
+
+    n_epochs: int | Auto = "auto"
+    batch_size: int | Auto = "auto"
+    learning_rate_multiplier: float | Auto = "auto"
+
+    def resolve(self, n_examples: int, base_learning_rate: float) -> ResolvedHyperparameters:
+        """Numbers for `n_examples` training rows: `auto` means about 300 to 900 row visits on small files, 3 epochs
+        at most, batches of 8 (4 below 64 rows) and a multiplier of 1."""
+        epochs = max(1, min(3, round(900 / n_examples))) if self.n_epochs == "auto" else self.n_epochs
+        batch = (8 if n_examples >= 64 else 4) if self.batch_size == "auto" else self.batch_size
+        multiplier = 1.0 if self.learning_rate_multiplier == "auto" else self.learning_rate_multiplier
+        return ResolvedHyperparameters(
+            n_epochs=epochs,
+            batch_size=min(batch, n_examples),
+            learning_rate_multiplier=multiplier,
+            learning_rate=base_learning_rate * multiplier,
+        )
+
+
+class ResolvedHyperparameters(Record):
+    n_epochs: int = Field(ge=1, le=50)
+    batch_size: int = Field(ge=1, le=256)
+    learning_rate_multiplier: float = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+
+
+class JobSpec(Record):
+    """Everything a worker needs; same spec digest, same record."""
+
+    job_id: str
+    base_model: BaseModelRef
+    lora: LoraSettings = LoraSettings()
+    base_learning_rate: float = Field(2e-4, gt=0, lt=1)
+    max_sequence_tokens: int = Field(1024, ge=16)
+    training_file: Digest
+    validation_file: Digest | None = None
+    hyperparameters: Hyperparameters = Hyperparameters()
+    seed: int = Field(ge=0, le=2**31 - 1)
+    defenses: tuple[DefenseSettings, ...] = ()
+    suite: EvalSuite
+    policy: Digest
+    """Digest of the canonical `ReleasePolicy`, fixed when the job was created."""
+    checkpoint_every_steps: int = Field(20, ge=1)

@@ -1,0 +1,70 @@
+"""The verdict and what a release is made of."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from policies.contract.artifacts import Digest, Record
+from policies.contract.evaluation import Estimate
+
+
+class Decision(StrEnum):
+    RELEASE = "release"
+    REJECT = "reject"
+    INCONCLUSIVE = "inconclusive"
+
+
+RuleOutcome = Literal["pass", "fail", "inconclusive", "error"]
+"""`error`: not measured, or measured on the wrong thing; never a pass."""
+
+
+class RuleResult(Record):
+    """One rule applied to one report."""
+
+    rule: str
+    mode: Literal["enforce", "warn", "audit"]
+    outcome: RuleOutcome
+    metric: str
+    bound: Literal["max", "min", "max_increase_over_base", "max_drop_from_base"]
+    limit: float
+    unit: str | None = None
+    judged: Estimate | None = None
+    """The figure compared with the limit: the value itself, or the increase or drop against base."""
+    adapter: Estimate | None = None
+    base: Estimate | None = None
+    n_scored: int | None = None
+    n_clusters: int | None = None
+    samples_to_settle: int | None = None
+    """For `inconclusive`: about how many samples would bring the interval clear of the limit."""
+    reason: str
+
+
+class GateDecision(Record):
+    """The verdict over one report under one policy; recomputable from both."""
+
+    decision: Decision
+    policy: Digest
+    report: Digest
+    adapter: Digest
+    results: tuple[RuleResult, ...]
+    reasons: tuple[str, ...]
+    """What stopped the release, one sentence each; empty for a release."""
+
+
+class AdapterManifest(Record):
+    """What a released name stands for."""
+
+    model: str
+    """`ft:{base}:{organisation}:{suffix}:{id}`."""
+    job_id: str
+    adapter: Digest
+    base_model_name: str
+    base_model: Digest
+    spec: Digest
+    training_record: Digest
+    report: Digest
+    policy: Digest
+    decision: Digest
+    created_at: int
+    """Unix seconds."""

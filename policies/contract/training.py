@@ -1,0 +1,57 @@
+"""What training answers: the record, its checkpoints and the evidence that each defense acted."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from policies.contract.artifacts import Digest, Record
+from policies.contract.jobs import ResolvedHyperparameters
+
+
+class DefenseEvidence(Record):
+    """What a defense measurably did. `acted` false, or no evidence at all, fails the job."""
+
+    name: str
+    acted: bool
+    figures: dict[str, float]
+    """Named figures, e.g. `mean_kl_nats_per_token`, `interleaved_rows`; finite."""
+    explanation: str
+    """One sentence for a report: what was done, or why nothing was."""
+
+
+class CheckpointRecord(Record):
+    """A resumable training state after `step` optimizer steps."""
+
+    step: int = Field(ge=1)
+    epoch: float
+    state: Digest
+    """Tree digest: adapter, optimizer and scheduler state, random states (safetensors and JSON)."""
+    adapter: Digest
+    """Tree digest of the adapter alone."""
+    metrics: dict[str, float] = {}
+    """`step`, `train_loss`, `train_mean_token_accuracy`, `valid_loss`, … as in OpenAI's checkpoint object."""
+
+
+class TrainingRecord(Record):
+    """The result of one finished fine-tuning."""
+
+    spec: Digest
+    base_model: Digest
+    """Tree digest of the base model folder that was loaded."""
+    adapter: Digest
+    hyperparameters: ResolvedHyperparameters
+    n_examples: int = Field(ge=1)
+    total_steps: int = Field(ge=1)
+    trained_tokens: int = Field(ge=0)
+    train_loss: float
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    evidence: tuple[DefenseEvidence, ...] = ()
+    checkpoints: tuple[CheckpointRecord, ...] = ()
+    log_history: tuple[dict[str, float], ...] = ()
+    """One entry a logging step: `step`, `epoch`, `loss`, `learning_rate`, defense figures such as `kl`."""
+    resumed_from_steps: tuple[int, ...] = ()
+    seconds: float = Field(ge=0)
+    tokens_per_second: float = Field(ge=0)
+    dtype: str
+    versions: dict[str, str]

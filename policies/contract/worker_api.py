@@ -1,0 +1,112 @@
+"""Messages between gateway and workers (internal HTTP API), and between a worker and its child process.
+
+A Celery message carries `(job_id, attempt)` and is a hint. The worker claims the job over HTTP, runs a child process,
+relays the child's events, heartbeats, and completes. Every call after the claim names the attempt token; a token that
+is no longer the job's own is answered `lost` (heartbeat) or 410 (events, completion).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from policies.contract.artifacts import Digest, Record
+from policies.contract.jobs import JobSpec
+from policies.contract.training import CheckpointRecord
+
+WorkKind = Literal["train", "evaluate"]
+
+
+class ClaimRequest(Record):
+    kind: WorkKind
+    job_id: str
+    worker: str
+
+
+class Claim(Record):
+    """The job is this worker's until the lease runs out without a heartbeat."""
+
+    kind: WorkKind
+    attempt_token: str
+    attempt: int = Field(ge=1)
+    spec: JobSpec
+    resume_from: CheckpointRecord | None = None
+    """For training: the last checkpoint that the gateway knows."""
+    training_record: Digest | None = None
+    """For evaluation: the record whose adapter is to be judged."""
+    heartbeat_seconds: float = Field(gt=0)
+    lease_seconds: float = Field(gt=0)
+
+
+class Progress(Record):
+    """How far the run is, for people."""
+
+    step: int = Field(ge=0)
+    total_steps: int = Field(ge=0)
+    stage: str
+    """`training`, or the probe that runs."""
+    eta_seconds: float | None = None
+    figures: dict[str, float] = {}
+    """Latest figures, e.g. `train_loss`, `kl`, `tokens_per_second`."""
+
+
+class HeartbeatRequest(Record):
+    progress: Progress | None = None
+
+
+class Order(StrEnum):
+    CONTINUE = "continue"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+    LOST = "lost"
+
+
+class HeartbeatAnswer(Record):
+    order: Order
+
+
+class WorkerEvent(Record):
+    """One line that a child prints and the worker relays."""
+
+    type: Literal["message", "metrics", "checkpoint", "progress"]
+    level: Literal["info", "warn", "error"] = "info"
+    message: str
+    data: dict[str, float | str | int | None] = {}
+    checkpoint: CheckpointRecord | None = None
+    progress: Progress | None = None
+
+
+class EventBatch(Record):
+    events: tuple[WorkerEvent, ...] = Field(max_length=1000)
+
+
+class Outcome(StrEnum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """The job cannot succeed (bad data, defense did nothing, non-finite loss): not tried again."""
+    YIELDED = "yielded"
+    """Stopped on request after saving a checkpoint: pause, cancel, or eviction of the worker."""
+    CRASHED = "crashed"
+    """The child died without an answer: tried again from the last checkpoint, up to the cap."""
+
+
+class Completion(Record):
+    """How the attempt ended. For `succeeded`, `record` is the digest of the TrainingRecord or EvalReport."""
+
+    outcome: Outcome
+    record: Digest | None = None
+    decision: Digest | None = None
+    """For evaluation: the digest of the worker's GateDecision, which the gateway recomputes."""
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class Assignment(Record):
+    """What the worker writes to `assignment.json` in the child's folder; the child answers with `completion.json`."""
+
+    claim: Claim
+    store_url: str
+    cache_dir: str
+    threads: int = Field(ge=1)

@@ -17,13 +17,11 @@ TunegateError
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class TunegateError(Exception):
     """Root of the tree: `message` says what is wrong and what to do, `param` names the field if there is one."""
 
-    code: ClassVar[str] = "internal_error"
+    code: str = "internal_error"
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message, param)

@@ -14,6 +14,7 @@ from policies.contract.artifacts import Record
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import BaseModelRef, LoraSettings
 from policies.contract.suite import METRICS, EvalSuite
+from policies.suggestions import did_you_mean
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 API_VERSION = "tunegate/v1"
@@ -29,7 +30,7 @@ class Rule(Record):
     """One limit on one metric; exactly one bound. The interval, not the value, is compared with it."""
 
     id: Name
-    metric: str
+    metric: str = Field(json_schema_extra={"enum": [metric for metrics in METRICS.values() for metric in metrics]})
     """`<probe>.<metric>`; `tunegate policy schema` lists them."""
     mode: Literal["enforce", "warn", "audit"] = "enforce"
     """`enforce` decides; `warn` reports to the tenant; `audit` is only recorded."""
@@ -67,8 +68,8 @@ class Rule(Record):
             raise ValueError("a rule needs exactly one of max, min, max_increase_over_base, max_drop_from_base")
         probe = self.metric.partition(".")[0]
         if self.metric not in METRICS.get(probe, {}):
-            known = ", ".join(sorted(metric for metrics in METRICS.values() for metric in metrics))
-            raise ValueError(f"unknown metric {self.metric!r}; known: {known}")
+            known = did_you_mean(self.metric, (metric for metrics in METRICS.values() for metric in metrics))
+            raise ValueError(f"metric {self.metric!r} is unknown; {known}")
         unit, higher_is_better = METRICS[probe][self.metric]
         wrong_side = ("max", "max_increase_over_base") if higher_is_better else ("min", "max_drop_from_base")
         if self.bound in wrong_side:

@@ -50,7 +50,9 @@ def digest_tree(folder: Path) -> Digest:
 class Record(BaseModel):
     """What is stored or crosses a process: strict, frozen, without NaN, named by the digest of its canonical JSON."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True
+    )
 
     def canonical(self) -> bytes:
         return canonical_json(self.model_dump(mode="json"))

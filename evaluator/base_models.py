@@ -1,0 +1,156 @@
+"""Turns the name of a base model into a local folder of safetensors with a digest.
+
+`package://python_package` carries a GGUF file that is converted once, `hf://owner/name[@revision]` is downloaded,
+anything else is a local folder. Only safetensors weights are ever read and no code of a model repository is run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.contract.artifacts import Digest, canonical_json, digest_file, digest_tree
+from policies.contract.jobs import BaseModelRef
+from policies.errors import ConfigurationError
+
+CONVERSION_VERSION = 1
+"""Raised when the conversion of a GGUF file would give other bytes; part of the cached folder's name."""
+HUB_PATTERNS = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
+
+
+@dataclass(frozen=True)
+class ResolvedBase:
+    """A base model on this machine: a folder of safetensors, configuration and tokenizer, and its tree digest."""
+
+    folder: Path
+    digest: Digest
+
+
+def resolve_base_model(ref: BaseModelRef, cache_dir: Path) -> ResolvedBase:
+    """Find, download or convert the base model that `ref` names; what is downloaded or converted stays in `cache_dir`."""
+    scheme, separator, location = ref.uri.partition("://")
+    if not separator:
+        folder = Path(ref.uri).expanduser()
+    elif scheme == "package":
+        folder = _converted_package(location, cache_dir)
+    elif scheme == "hf":
+        folder = _downloaded(location, ref.revision, cache_dir)
+    else:
+        raise ConfigurationError(f"base model {ref.uri!r}: use package://, hf:// or a local folder", "uri")
+    require_safetensors(folder)
+    return ResolvedBase(folder, cached_digest(folder, cache_dir))
+
+
+def require_safetensors(folder: Path) -> None:
+    """Refuse a folder without configuration or without safetensors weights, before anything else reads it."""
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(f"{folder} is no model folder: it has no config.json", "uri")
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigurationError(f"{folder} has no safetensors weights; pickle weights are never loaded: convert them")
+
+
+def cached_digest(folder: Path, cache_dir: Path) -> Digest:
+    """`digest_tree(folder)`, remembered until a file's size or modification time changes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    state = hashlib.sha256(canonical_json([str(folder.resolve()), stats])).hexdigest()
+    remembered = cache_dir / "digests" / state
+    if remembered.is_file():
+        return remembered.read_text()
+    digest = digest_tree(folder)
+    write_atomically(remembered, digest.encode())
+    return digest
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that other processes see either whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    os.replace(name, path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes; the system frees it when the holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _converted_package(package: str, cache_dir: Path) -> Path:
+    gguf = _gguf_of(package)
+    target = cache_dir / "models" / f"{package}-{digest_file(gguf)[7:19]}-v{CONVERSION_VERSION}"
+    with _locked(target.with_suffix(".lock")):
+        if not target.is_dir():
+            unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+            try:
+                _convert_gguf(gguf, unfinished)
+                unfinished.rename(target)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+def _gguf_of(package: str) -> Path:
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise ConfigurationError(f"python package {package!r} is not installed here; install it or use another uri", "uri")
+    files = sorted(Path(found.submodule_search_locations[0]).rglob("*.gguf"))
+    if len(files) != 1:
+        raise ConfigurationError(f"python package {package!r} carries {len(files)} GGUF files; exactly one is needed", "uri")
+    return files[0]
+
+
+def _convert_gguf(gguf: Path, target: Path) -> None:
+    """Dequantise to bfloat16 safetensors. The configuration keeps no trace of the quantisation."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+
+
+def _downloaded(location: str, revision: str | None, cache_dir: Path) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, inline_revision = location.partition("@")
+    if inline_revision and revision and inline_revision != revision:
+        raise ConfigurationError(f"hf://{location} and revision {revision!r} differ; name the revision once", "revision")
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=inline_revision or revision,
+            cache_dir=cache_dir / "hub",
+            allow_patterns=list(HUB_PATTERNS),
+            ignore_patterns=["*/*"],
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
+        raise ConfigurationError(f"hf://{location} can't be downloaded: {error}", "uri") from error
+    index = Path(folder) / "model.safetensors.index.json"
+    if index.is_file():
+        missing = set(json.loads(index.read_text())["weight_map"].values()) - {p.name for p in Path(folder).iterdir()}
+        if missing:
+            raise ConfigurationError(f"hf://{location} is incomplete: {sorted(missing)[0]} is missing; download it again")
+    return Path(folder)

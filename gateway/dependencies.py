@@ -1,0 +1,50 @@
+"""What endpoints are given: the services of the process and one transaction per request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session
+
+from gateway.db import Database
+from gateway.kit.clock import Clock
+from gateway.policy.catalog import PolicyCatalog
+from gateway.settings import GatewaySettings
+from policies.contract.artifacts import ArtifactStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything an endpoint or a task of the gateway works with; one per process, in `app.state.services`."""
+
+    settings: GatewaySettings
+    database: Database
+    store: ArtifactStore
+    clock: Clock
+    policies: PolicyCatalog
+
+    def now(self) -> int:
+        """Unix seconds, as the API shows time."""
+        return int(self.clock())
+
+
+def get_services(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+def get_session(services: ServicesDep) -> Iterator[Session]:
+    with services.database.transaction() as session:
+        yield session
+
+
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+"""The transaction of the request. Scope `function`: it commits when the endpoint returns, before any byte of the
+response is sent, so a client never reads a success that the database then refuses."""

@@ -1,0 +1,51 @@
+"""What validation answers about a training file."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import Field
+
+from policies.contract.artifacts import Record
+from policies.contract.dataset_problems import DatasetProblem
+
+
+class DatasetLimits(NamedTuple):
+    max_rows: int
+    max_reported: int
+    """Errors, and warnings apart, that are listed one by one; all are counted."""
+    max_row_tokens: int | None = None
+    """Most tokens of one row's texts; None where no base model is known yet."""
+    min_rows: int = 10
+    control_tokens: tuple[str, ...] = ()
+    """The base model's own, besides those that are refused for every model."""
+
+
+class TokenCounts(Record):
+    """Tokens of the texts; the chat template adds a few per message when it renders them."""
+
+    total: int = Field(0, ge=0)
+    min: int | None = None
+    """Fewest in one row; None where there is no row."""
+    max: int | None = None
+    mean: float | None = None
+    is_approximate: bool
+    """Counted as UTF-8 bytes / 4, because the base model's tokenizer is not at hand."""
+
+
+class DatasetReport(Record):
+    """All that is to say about a file. A job trains on it only if `valid`."""
+
+    valid: bool
+    summary: str
+    rows: int = Field(ge=0)
+    """Sound rows."""
+    lines: int = Field(ge=0)
+    """Lines that were read."""
+    tokens: TokenCounts
+    n_errors: int = Field(ge=0)
+    n_warnings: int = Field(ge=0)
+    errors: tuple[DatasetProblem, ...]
+    warnings: tuple[DatasetProblem, ...]
+    truncated: bool
+    """More was found than is listed."""

@@ -1,0 +1,126 @@
+"""A training file, line by line: every error up to a limit, warnings, token counts. Nothing is silently dropped."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import IO
+
+from gateway.files.dataset.invisible import invisible_characters
+from gateway.files.dataset.report import DatasetLimits, DatasetReport, TokenCounts
+from gateway.files.dataset.tokens import TokenCounter
+from policies.contract.dataset import ChatRow, ParsedLine, iter_rows
+from policies.contract.dataset_problems import WARNINGS, DatasetProblem
+
+
+def validate_dataset(stream: IO[bytes], limits: DatasetLimits, counter: TokenCounter) -> DatasetReport:
+    """Judge a file by the parser that training reads it with. Never raises on any bytes."""
+    validation = _Validation(limits, counter)
+    for line in iter_rows(stream):
+        if line.number > limits.max_rows:
+            validation.add("too_many_rows", 0, limit=limits.max_rows)
+            break
+        validation.read(line)
+    return validation.report()
+
+
+class _Findings:
+    """Problems of one severity: all counted, the first ones kept."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.kept: list[DatasetProblem] = []
+        self.count = 0
+
+    def add(self, problem: DatasetProblem) -> None:
+        self.count += 1
+        if len(self.kept) < self._limit:
+            self.kept.append(problem)
+
+
+class _Validation:
+    """What is known after some lines."""
+
+    def __init__(self, limits: DatasetLimits, counter: TokenCounter) -> None:
+        self.limits = limits
+        self.counter = counter
+        self.errors = _Findings(limits.max_reported)
+        self.warnings = _Findings(limits.max_reported)
+        self.lines = 0
+        self.row_tokens: list[int] = []
+        self._first_line_of: dict[bytes, int] = {}
+        self._has_crlf = False
+        tokens = sorted(limits.control_tokens, key=len, reverse=True)
+        self._control_token = re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+    def add(self, code: str, line: int, field: str | None = None, /, **details: object) -> None:
+        findings = self.warnings if code in WARNINGS else self.errors
+        findings.add(DatasetProblem.of(code, line, field, **details))
+
+    def read(self, line: ParsedLine) -> None:
+        self.lines += 1
+        if line.has_bom:
+            self.add("byte_order_mark", line.number)
+        if line.has_crlf and not self._has_crlf:
+            self._has_crlf = True
+            self.add("crlf", line.number)
+        for problem in line.problems:
+            self.errors.add(problem)
+        if line.row is not None:
+            self._read_row(line.row, line.number)
+
+    def _read_row(self, row: ChatRow, line: int) -> None:
+        tokens = 0
+        for field, text in row.texts():
+            tokens += self.counter.count(text)
+            self._check_text(text, line, field)
+        self.row_tokens.append(tokens)
+        limit = self.limits.max_row_tokens
+        if limit is not None and tokens > limit:
+            code = "probably_too_many_tokens" if self.counter.is_approximate else "too_many_tokens"
+            self.add(code, line, "messages", count=tokens, limit=limit)
+        content = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+        first = self._first_line_of.setdefault(content, line)
+        if first != line:
+            self.add("duplicate_row", line, first=first)
+
+    def _check_text(self, text: str, line: int, field: str) -> None:
+        if self._control_token and (token := self._control_token.search(text)):
+            self.add("control_token", line, field, token=ascii(token.group()))
+        if characters := invisible_characters(text):
+            self.add("invisible_unicode", line, field, characters=characters)
+
+    def report(self) -> DatasetReport:
+        if self.lines == 0:
+            self.add("empty_file", 0)
+        elif len(self.row_tokens) < self.limits.min_rows:
+            self.add("too_few_rows", 0, count=len(self.row_tokens), limit=self.limits.min_rows)
+        return DatasetReport(
+            valid=self.errors.count == 0,
+            summary=", ".join(self._summary()),
+            rows=len(self.row_tokens),
+            lines=self.lines,
+            tokens=self._token_counts(),
+            n_errors=self.errors.count,
+            n_warnings=self.warnings.count,
+            errors=tuple(self.errors.kept),
+            warnings=tuple(self.warnings.kept),
+            truncated=self.errors.count > len(self.errors.kept) or self.warnings.count > len(self.warnings.kept),
+        )
+
+    def _token_counts(self) -> TokenCounts:
+        counts, is_approximate = self.row_tokens, self.counter.is_approximate
+        if not counts:
+            return TokenCounts(is_approximate=is_approximate)
+        total = sum(counts)
+        return TokenCounts(
+            total=total, min=min(counts), max=max(counts), mean=total / len(counts), is_approximate=is_approximate
+        )
+
+    def _summary(self) -> Iterator[str]:
+        about = "about " if self.counter.is_approximate else ""
+        yield f"{len(self.row_tokens)} sound rows in {self.lines} lines"
+        yield f"{about}{sum(self.row_tokens)} tokens"
+        yield f"{self.errors.count} errors" if self.errors.count else "no errors"
+        yield f"{self.warnings.count} warnings" if self.warnings.count else "no warnings"

@@ -1,0 +1,72 @@
+"""Queries on files. What is deleted, expired or another tenant's is not found."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from gateway.errors import NotFound
+from gateway.fine_tuning.states import TERMINAL
+from gateway.kit.pagination import Cursor, Keyset, Page, fetch_page
+from gateway.tables.files import File
+from gateway.tables.jobs import Job
+from gateway.tables.models import Model
+from policies.contract.artifacts import Digest
+
+_KEYSET = Keyset((File.created_at, File.id), File.id)
+
+
+def tenants_file(session: Session, tenant_id: str, *, file_id: str, now: int) -> File:
+    file = session.scalar(_live_files(tenant_id, now).where(File.id == file_id))
+    if file is None:
+        raise NotFound(f"No such File object: {file_id}", "id", "file_not_found")
+    return file
+
+
+def list_files(session: Session, tenant_id: str, *, purpose: str | None, cursor: Cursor, now: int) -> Page[File]:
+    rows = _live_files(tenant_id, now)
+    if purpose is not None:
+        rows = rows.where(File.purpose == purpose)
+    anchors = select(File).where(File.tenant_id == tenant_id)
+    return fetch_page(session, rows, keyset=_KEYSET, cursor=cursor, anchors=anchors)
+
+
+def expired_files(session: Session, now: int) -> list[File]:
+    return list(session.scalars(select(File).where(File.deleted_at.is_(None), File.expires_at <= now)))
+
+
+def lock_digest(session: Session, digest: Digest) -> None:
+    """Until the transaction ends, nobody else gains or loses a claim to these bytes. SQLite has one writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(digest, 0))))
+
+
+def is_needed(session: Session, digest: Digest, now: int) -> bool:
+    """Whether a file that can be read, or a job that is not over, still stands on these bytes; also whether they are
+    a record or an adapter of ours, which a tenant may have uploaded a copy of."""
+    used = (Job.training_file == File.id) | (Job.validation_file == File.id)
+    claims = (
+        exists().where(File.digest == digest, _is_live(now)),
+        exists().where(File.digest == digest, used, Job.phase.not_in([phase.value for phase in TERMINAL])),
+        exists().where(or_(*(column == digest for column in _JOB_DIGESTS))),
+        exists().where(or_(Model.adapter_digest == digest, Model.manifest_digest == digest)),
+    )
+    return bool(session.scalar(select(or_(*claims))))
+
+
+_JOB_DIGESTS = (
+    Job.spec_digest,
+    Job.policy_digest,
+    Job.adapter_digest,
+    Job.training_record_digest,
+    Job.report_digest,
+    Job.decision_digest,
+)
+
+
+def _live_files(tenant_id: str, now: int) -> Select[File]:
+    return select(File).where(File.tenant_id == tenant_id, _is_live(now))
+
+
+def _is_live(now: int) -> ColumnElement[bool]:
+    return File.deleted_at.is_(None) & or_(File.expires_at.is_(None), File.expires_at > now)

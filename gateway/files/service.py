@@ -1,0 +1,78 @@
+"""What can be done with files. Each function that must outlive a failure of the next runs its own transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from gateway.dependencies import Services
+from gateway.errors import Unavailable
+from gateway.files import repository
+from gateway.files.upload import PURPOSE, Upload
+from gateway.kit.ids import new_id
+from gateway.tables.files import File
+from policies.contract.artifacts import CHUNK_BYTES, ArtifactStore, Digest
+
+
+def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
+    """The row of an upload whose bytes are in the store."""
+    now = services.now()
+    expires_after = upload.expires_after_seconds
+    file = File(
+        id=new_id("file-"),
+        tenant_id=tenant_id,
+        filename=upload.filename,
+        purpose=PURPOSE,
+        size_bytes=upload.size_bytes,
+        digest=upload.digest,
+        status="processed",
+        created_at=now,
+        expires_at=None if expires_after is None else now + expires_after,
+    )
+    with services.database.transaction() as session:
+        repository.lock_digest(session, upload.digest)
+        session.add(file)
+        session.flush()
+        if not services.store.exists(upload.digest):  # deleted with the last file of the same bytes, just now
+            raise Unavailable("The upload was lost to a deletion of the same content; send it again.")
+    return file
+
+
+def delete_file(services: Services, tenant_id: str, file_id: str) -> None:
+    """Make the file unreadable; then, once that is committed, drop bytes that nothing needs."""
+    with services.database.transaction() as session:
+        file = repository.tenants_file(session, tenant_id, file_id=file_id, now=services.now())
+        file.deleted_at = services.now()
+    drop_unneeded_bytes(services, file.digest)
+
+
+def delete_expired_files(services: Services) -> int:
+    """How many files had expired and are now deleted; for a periodic task."""
+    with services.database.transaction() as session:
+        files = repository.expired_files(session, services.now())
+        for file in files:
+            file.deleted_at = services.now()
+    for digest in {file.digest for file in files}:
+        drop_unneeded_bytes(services, digest)
+    return len(files)
+
+
+def drop_unneeded_bytes(services: Services, digest: Digest) -> None:
+    with services.database.transaction() as session:
+        repository.lock_digest(session, digest)
+        if not (services.policies.mentions(digest) or repository.is_needed(session, digest, services.now())):
+            services.store.delete(digest)
+
+
+def stream_bytes(store: ArtifactStore, digest: Digest) -> Iterator[bytes]:
+    """The bytes in pieces. Opened at once, so that a missing artifact is an error and not a cut response."""
+    with ExitStack() as opening:
+        stream = opening.enter_context(store.open(digest))
+        opened = opening.pop_all()
+
+    def pieces() -> Iterator[bytes]:
+        with opened:
+            while piece := stream.read(CHUNK_BYTES):
+                yield piece
+
+    return pieces()

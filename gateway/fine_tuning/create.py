@@ -1,0 +1,116 @@
+"""Creating a job: everything is resolved and fixed here, so that no limit can move after a result is seen."""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from gateway.auth import Principal
+from gateway.dependencies import Services
+from gateway.errors import InvalidRequest
+from gateway.files.repository import lock_digest
+from gateway.fine_tuning.events import record_event
+from gateway.fine_tuning.idempotency import job_of_key
+from gateway.fine_tuning.lifecycle import enqueue
+from gateway.fine_tuning.schemas import CreateJobRequest
+from gateway.fine_tuning.spec import JobFiles, OperatorTerms, build_spec, require_supported
+from gateway.kit.ids import new_id
+from gateway.policy.catalog import PolicyCatalog
+from gateway.tables.files import File
+from gateway.tables.jobs import Job
+from policies.contract.artifacts import ArtifactStore
+from policies.contract.jobs import JobSpec, Phase
+
+SEEDS = 2**31
+
+
+def create_job(
+    session: Session, services: Services, *, tenant: Principal, request: CreateJobRequest, idempotency_key: str | None
+) -> Job:
+    """The new job, or the one that the same `Idempotency-Key` created before."""
+    job_id = new_id("ftjob-")
+    now = services.clock()
+    if idempotency_key is not None:
+        earlier = job_of_key(session, tenant.tenant_id, key=idempotency_key, request=request, claim=(job_id, int(now)))
+        if earlier is not None:
+            return session.get_one(Job, earlier)
+    require_supported(request)
+    terms = operator_terms(services.policies, tenant, request.model)
+    files = _job_files(session, tenant.tenant_id, request=request, now=int(now))
+    _keep_bytes(session, services.store, files)
+    seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed
+    spec = build_spec(job_id, request, terms=terms, files=files, seed=seed)
+    services.store.put_record(terms.policy)
+    services.store.put_record(spec)
+    job = _job_row(tenant, request, spec=spec, now=now)
+    session.add(job)
+    session.flush()
+    record_event(session, job, f"Created fine-tuning job: {job.id}", now=now)
+    record_event(session, job, f"Validating training file: {job.training_file}", now=now)
+    enqueue(session, job, now)
+    return job
+
+
+def operator_terms(policies: PolicyCatalog, tenant: Principal, model: str) -> OperatorTerms:
+    if model not in policies.base_models:
+        known = ", ".join(sorted(policies.base_models))
+        raise InvalidRequest(
+            f"No base model {model!r} can be fine-tuned here; known: {known}.", "model", "model_not_found"
+        )
+    return OperatorTerms(policies.release_policy(tenant.policy), policies.base_model(model))
+
+
+def _job_row(tenant: Principal, request: CreateJobRequest, *, spec: JobSpec, now: float) -> Job:
+    return Job(
+        id=spec.job_id,
+        tenant_id=tenant.tenant_id,
+        created_at=int(now),
+        phase=Phase.VALIDATING.value,
+        phase_since=now,
+        model=request.model,
+        training_file=request.training_file,
+        validation_file=request.validation_file,
+        suffix=request.suffix,
+        seed=spec.seed,
+        hyperparameters=spec.hyperparameters.model_dump(mode="json"),
+        user_metadata=request.metadata,
+        spec=spec.model_dump(mode="json"),
+        spec_digest=spec.digest,
+        policy_digest=spec.policy,
+        attempts=0,
+    )
+
+
+def _job_files(session: Session, tenant_id: str, *, request: CreateJobRequest, now: int) -> JobFiles:
+    training = _usable_file(session, tenant_id, file_id=request.training_file, param="training_file", now=now)
+    if request.validation_file is None:
+        return JobFiles(training, None)
+    validation = _usable_file(session, tenant_id, file_id=request.validation_file, param="validation_file", now=now)
+    if validation.digest == training.digest:
+        message = "validation_file has the same content as training_file; hold out rows that are not trained on."
+        raise InvalidRequest(message, "validation_file", "validation_file_is_training_file")
+    return JobFiles(training, validation)
+
+
+def _keep_bytes(session: Session, store: ArtifactStore, files: JobFiles) -> None:
+    """A file may be deleted while its job is created: from here on its bytes are needed, or they are gone already."""
+    for param, file in files._asdict().items():
+        if file is None:
+            continue
+        lock_digest(session, file.digest)
+        if not store.exists(file.digest):
+            raise InvalidRequest(f"{param}_file: {file.id} was deleted just now.", f"{param}_file", "file_not_found")
+
+
+def _usable_file(session: Session, tenant_id: str, *, file_id: str, param: str, now: int) -> File:
+    file = session.scalar(
+        select(File).where(File.id == file_id, File.tenant_id == tenant_id, File.deleted_at.is_(None))
+    )
+    if file is None or (file.expires_at is not None and file.expires_at <= now):
+        raise InvalidRequest(f"{param}: no file {file_id!r}; upload it first.", param, "file_not_found")
+    if file.purpose != "fine-tune":
+        message = f"{param}: {file_id} was uploaded for {file.purpose!r}; upload it with purpose 'fine-tune'."
+        raise InvalidRequest(message, param, "wrong_file_purpose")
+    return file

@@ -1,0 +1,38 @@
+"""`Idempotency-Key` on create: the key row is inserted first and commits together with the job."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from gateway.errors import InvalidRequest
+from gateway.fine_tuning.schemas import CreateJobRequest
+from gateway.kit.hashing import sha256_hex
+from gateway.tables.tenancy import IdempotencyKey
+
+MAX_KEY_LENGTH = 255
+
+
+def job_of_key(
+    session: Session, tenant_id: str, *, key: str, request: CreateJobRequest, claim: tuple[str, int]
+) -> str | None:
+    """The job that `key` created before, or None: then the key now stands for `claim`, a job id and its time.
+
+    The insert decides: of two requests at once the second waits for the first one's commit and then finds the key.
+    """
+    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+        message = f"Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters."
+        raise InvalidRequest(message, "Idempotency-Key", "invalid_idempotency_key")
+    body_hash = sha256_hex(request.model_dump_json())
+    job_id, created_at = claim
+    row = IdempotencyKey(tenant_id=tenant_id, key=key, body_hash=body_hash, job_id=job_id, created_at=created_at)
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        earlier = session.get_one(IdempotencyKey, (tenant_id, key))
+        if earlier.body_hash != body_hash:
+            message = "This Idempotency-Key was used for another request; use a new key for a new job."
+            raise InvalidRequest(message, "Idempotency-Key", "idempotency_key_reused") from None
+        return earlier.job_id
+    return None

@@ -1,0 +1,46 @@
+"""Lists of a tenant: jobs with the metadata filter, events and checkpoints, newest first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from gateway.errors import InvalidRequest
+from gateway.kit.pagination import Cursor, Keyset, Page, fetch_page
+from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
+
+_METADATA_PARAM = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+
+def list_jobs(session: Session, tenant_id: str, *, cursor: Cursor, query: Iterable[tuple[str, str]]) -> Page[Job]:
+    """`query` is the query string, of which `metadata[key]=value` and `metadata=null` filter."""
+    own = select(Job).where(Job.tenant_id == tenant_id)
+    filtered = _with_metadata(own, query)
+    return fetch_page(session, filtered, keyset=Keyset((Job.created_at, Job.id), Job.id), cursor=cursor, anchors=own)
+
+
+def list_events(session: Session, job: Job, cursor: Cursor) -> Page[JobEvent]:
+    rows = select(JobEvent).where(JobEvent.job_id == job.id)
+    return fetch_page(session, rows, keyset=Keyset((JobEvent.sequence,), JobEvent.id), cursor=cursor)
+
+
+def list_checkpoints(session: Session, job: Job, cursor: Cursor) -> Page[JobCheckpoint]:
+    rows = select(JobCheckpoint).where(JobCheckpoint.job_id == job.id)
+    return fetch_page(session, rows, keyset=Keyset((JobCheckpoint.step,), JobCheckpoint.id), cursor=cursor)
+
+
+def _with_metadata(rows: Select[Job], query: Iterable[tuple[str, str]]) -> Select[Job]:
+    for name, value in query:
+        if name == "metadata":
+            if value != "null":
+                raise InvalidRequest("metadata: use metadata[key]=value, or metadata=null.", "metadata")
+            rows = rows.where(Job.user_metadata.is_(None))
+        elif match := _METADATA_PARAM.fullmatch(name):
+            key = match[1]
+            if '"' in key or "\\" in key:
+                raise InvalidRequest(f'metadata: jobs cannot be filtered by a key with `"` or `\\`: {key}', "metadata")
+            rows = rows.where(Job.user_metadata[key].as_string() == value)
+    return rows

@@ -1,0 +1,107 @@
+"""Rows as OpenAI's objects."""
+
+from __future__ import annotations
+
+from gateway.dependencies import Services
+from gateway.fine_tuning.policies import policy_of
+from gateway.fine_tuning.schemas import (
+    CheckpointResponse,
+    EventResponse,
+    Guardrail,
+    HyperparametersResponse,
+    JobError,
+    JobResponse,
+    Method,
+    PolicyReference,
+    SupervisedMethod,
+)
+from gateway.fine_tuning.states import RUNNING, public_status
+from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
+from policies.contract.jobs import JobSpec
+from policies.contract.training import CheckpointRecord
+from policies.contract.worker_api import Progress
+
+CHECKPOINT_METRICS = frozenset(
+    {
+        "step",
+        "train_loss",
+        "train_mean_token_accuracy",
+        "valid_loss",
+        "valid_mean_token_accuracy",
+        "full_valid_loss",
+        "full_valid_mean_token_accuracy",
+    }
+)
+
+
+def present_job(job: Job, services: Services) -> JobResponse:
+    hyperparameters = HyperparametersResponse.of(job.hyperparameters)
+    return JobResponse(
+        id=job.id,
+        created_at=job.created_at,
+        finished_at=job.finished_at,
+        model=job.model,
+        fine_tuned_model=job.fine_tuned_model,
+        organization_id=job.tenant_id,
+        status=public_status(job.phase),
+        hyperparameters=hyperparameters,
+        method=Method(supervised=SupervisedMethod(hyperparameters=hyperparameters)),
+        training_file=job.training_file,
+        validation_file=job.validation_file,
+        result_files=[job.result_file] if job.result_file else [],
+        trained_tokens=job.trained_tokens,
+        error=_error(job),
+        seed=job.seed,
+        estimated_finish=job.estimated_finish,
+        integrations=job.integrations,
+        metadata=job.user_metadata,
+        suffix=job.suffix,
+        guardrail=_guardrail(job, services),
+    )
+
+
+def present_policy(job: Job, services: Services) -> PolicyReference:
+    metadata = policy_of(services, job.policy_digest).metadata
+    return PolicyReference(name=metadata.name, version=metadata.version, digest=job.policy_digest)
+
+
+def present_event(event: JobEvent) -> EventResponse:
+    return EventResponse(
+        id=event.id,
+        created_at=event.created_at,
+        level=event.level,
+        message=event.message,
+        type=event.type,
+        data=event.data or {},
+    )
+
+
+def present_checkpoint(row: JobCheckpoint, job: Job) -> CheckpointResponse:
+    metrics = CheckpointRecord.model_validate(row.record).metrics
+    return CheckpointResponse(
+        id=row.id,
+        created_at=row.created_at,
+        fine_tuned_model_checkpoint=f"ft:{job.model}:{job.tenant_id}:{job.suffix or ''}:{job.id}:ckpt-step-{row.step}",
+        fine_tuning_job_id=job.id,
+        step_number=row.step,
+        metrics={name: value for name, value in metrics.items() if name in CHECKPOINT_METRICS},
+    )
+
+
+def _error(job: Job) -> JobError | None:
+    if job.error_code is None or job.error_message is None:
+        return None
+    return JobError(code=job.error_code, message=job.error_message, param=job.error_param)
+
+
+def _guardrail(job: Job, services: Services) -> Guardrail:
+    """Progress and ETA are of the process that runs now, so only a running job has them."""
+    progress = Progress.model_validate(job.progress) if job.progress and job.phase in RUNNING else None
+    return Guardrail(
+        phase=job.phase,
+        policy=present_policy(job, services),
+        defenses=JobSpec.model_validate(job.spec).defenses,
+        decision=job.decision,
+        progress=progress,
+        eta_seconds=progress.eta_seconds if progress else None,
+    )

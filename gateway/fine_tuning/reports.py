@@ -1,0 +1,113 @@
+"""`/v1/guardrail/jobs/{id}/report`: the verdict with everything that it stands on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from gateway.auth import CurrentTenant, Principal
+from gateway.dependencies import Services, ServicesDep, SessionDep
+from gateway.errors import NotFound
+from gateway.fine_tuning.policies import policy_of
+from gateway.fine_tuning.presenting import present_policy
+from gateway.fine_tuning.repository import tenants_job
+from gateway.fine_tuning.schemas import PolicyReference
+from gateway.reporting import render_report
+from gateway.tables.jobs import Job
+from policies.contract.evaluation import EvalReport, ProbeResult
+from policies.contract.jobs import ResolvedHyperparameters
+from policies.contract.release import Decision, GateDecision, RuleResult
+from policies.contract.training import DefenseEvidence, TrainingRecord
+
+router = APIRouter(prefix="/v1/guardrail/jobs", tags=["guardrail"])
+
+
+class TrainingSummary(BaseModel):
+    record: str
+    hyperparameters: ResolvedHyperparameters
+    n_examples: int
+    total_steps: int
+    trained_tokens: int
+    train_loss: float
+    valid_loss: float | None
+    seconds: float
+    tokens_per_second: float
+
+
+class ReportResponse(BaseModel):
+    """The verdict, each rule with figure, interval, limit, base value and sample counts, and the digests behind it."""
+
+    object: str = "guardrail.report"
+    job_id: str
+    decision: Decision
+    reasons: tuple[str, ...]
+    rules: tuple[RuleResult, ...]
+    probes: tuple[ProbeResult, ...]
+    policy: PolicyReference
+    confidence: float
+    adapter: str
+    base_model: str
+    spec: str
+    report: str
+    gate_decision: str
+    evidence: tuple[DefenseEvidence, ...]
+    training: TrainingSummary
+
+
+class _Records(NamedTuple):
+    job: Job
+    training: TrainingRecord
+    report: EvalReport
+    decision: GateDecision
+
+
+@router.get("/{job_id}/report")
+def report(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ReportResponse:
+    records = _records(session, services, tenant=tenant, job_id=job_id)
+    job, training, evaluation, decision = records
+    return ReportResponse(
+        job_id=job.id,
+        decision=decision.decision,
+        reasons=decision.reasons,
+        rules=decision.results,
+        probes=evaluation.probes,
+        policy=present_policy(job, services),
+        confidence=evaluation.confidence,
+        adapter=evaluation.adapter,
+        base_model=evaluation.base_model,
+        spec=job.spec_digest,
+        report=decision.report,
+        gate_decision=decision.digest,
+        evidence=training.evidence,
+        training=_summary(training),
+    )
+
+
+@router.get("/{job_id}/report.html", response_class=HTMLResponse)
+def report_page(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> str:
+    job, training, evaluation, decision = _records(session, services, tenant=tenant, job_id=job_id)
+    policy = policy_of(services, job.policy_digest)
+    title = job.fine_tuned_model or job.id
+    return render_report(title, decision=decision, report=evaluation, training=training, policy=policy)
+
+
+def _records(session: Session, services: Services, *, tenant: Principal, job_id: str) -> _Records:
+    job = tenants_job(session, tenant.tenant_id, job_id)
+    if job.report_digest is None or job.decision_digest is None or job.training_record_digest is None:
+        message = f"Job {job.id} has no report: it was not evaluated (phase {job.phase})."
+        raise NotFound(message, "fine_tuning_job_id", "report_not_found")
+    return _Records(
+        job,
+        services.store.get_record(job.training_record_digest, TrainingRecord),
+        services.store.get_record(job.report_digest, EvalReport),
+        services.store.get_record(job.decision_digest, GateDecision),
+    )
+
+
+def _summary(training: TrainingRecord) -> TrainingSummary:
+    fields = set(TrainingSummary.model_fields) - {"record"}
+    return TrainingSummary(record=training.digest, **{name: getattr(training, name) for name in fields})

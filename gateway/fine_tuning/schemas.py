@@ -1,0 +1,224 @@
+"""Requests and responses on OpenAI's wire shape, with `defense` and `guardrail` as the only additions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, WithJsonSchema, field_validator
+
+from policies.contract.defenses import DefenseSettings
+from policies.contract.jobs import Hyperparameters
+from policies.contract.worker_api import Progress
+
+MAX_METADATA_PAIRS = 16
+
+
+def _auto_or_int(low: int, high: int) -> PlainValidator:
+    def check(value: object) -> object:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if value == "auto" or (number and low <= value <= high):  # type: ignore[operator]  # an int where number is true
+            return value
+        raise ValueError(f"must be 'auto' or an integer from {low} to {high}")
+
+    return PlainValidator(check)
+
+
+def _auto_or_positive(value: object) -> object:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (number and 0 < value < float("inf")):  # type: ignore[operator]  # a number where number is true
+        return value
+    raise ValueError("must be 'auto' or a number greater than 0")
+
+
+def _auto_or(schema: dict[str, object]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"const": "auto"}, schema], "default": "auto"})
+
+
+Epochs = Annotated[
+    int | Literal["auto"], _auto_or_int(1, 50), _auto_or({"type": "integer", "minimum": 1, "maximum": 50})
+]
+BatchSize = Annotated[
+    int | Literal["auto"], _auto_or_int(1, 256), _auto_or({"type": "integer", "minimum": 1, "maximum": 256})
+]
+Multiplier = Annotated[
+    float | Literal["auto"], PlainValidator(_auto_or_positive), _auto_or({"type": "number", "exclusiveMinimum": 0})
+]
+Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
+"""1 to 64 characters that stand in a model name without ambiguity: no `:`, no `/`, no blank."""
+
+
+Integrations = list[dict[str, object]] | None
+
+
+class Request(BaseModel):
+    """An unknown field is refused: a misspelt `defense` must not train undefended."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class HyperparametersRequest(Request):
+    n_epochs: Epochs = "auto"
+    batch_size: BatchSize = "auto"
+    learning_rate_multiplier: Multiplier = "auto"
+
+    def contract(self) -> Hyperparameters:
+        return Hyperparameters(**self.model_dump())
+
+
+class SupervisedRequest(Request):
+    hyperparameters: HyperparametersRequest | None = None
+
+
+class MethodRequest(Request):
+    type: Literal["supervised", "dpo", "reinforcement"]
+    supervised: SupervisedRequest | None = None
+    dpo: dict[str, object] | None = None
+    reinforcement: dict[str, object] | None = None
+
+
+class CreateJobRequest(Request):
+    model: str = Field(min_length=1, max_length=128)
+    training_file: str = Field(min_length=1, max_length=64)
+    validation_file: str | None = Field(None, min_length=1, max_length=64)
+    suffix: Suffix | None = None
+    seed: int | None = Field(None, ge=0, le=2**31 - 1, strict=True)
+    method: MethodRequest | None = None
+    hyperparameters: HyperparametersRequest | None = None
+    """Deprecated by OpenAI in favour of `method.supervised.hyperparameters`."""
+    metadata: dict[str, str] | None = None
+    integrations: Integrations = None
+    defense: tuple[DefenseSettings, ...] = ()
+    """Addition: defenses besides, or stronger than, those of the operator's policy."""
+
+    @field_validator("metadata")
+    @classmethod
+    def _within_limits(cls, metadata: dict[str, str] | None) -> dict[str, str] | None:
+        if metadata is None:
+            return None
+        if len(metadata) > MAX_METADATA_PAIRS:
+            raise ValueError(f"{len(metadata)} pairs; at most {MAX_METADATA_PAIRS} are kept")
+        for key, value in metadata.items():
+            if not 1 <= len(key) <= 64 or len(value) > 512:
+                raise ValueError(f"key {key[:64]!r}: keys have 1 to 64 characters, values at most 512")
+            if "\0" in key + value:
+                raise ValueError(f"key {key!r}: the NUL character cannot be stored")
+        return metadata
+
+
+class HyperparametersResponse(BaseModel):
+    """The three figures as OpenAI's job object shows them."""
+
+    batch_size: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
+    n_epochs: int | Literal["auto"]
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> HyperparametersResponse:  # Any: the JSON column `jobs.hyperparameters`
+        return cls(**{name: stored[name] for name in cls.model_fields})
+
+
+class SupervisedMethod(BaseModel):
+    hyperparameters: HyperparametersResponse
+
+
+class Method(BaseModel):
+    type: Literal["supervised"] = "supervised"
+    supervised: SupervisedMethod
+
+
+class JobError(BaseModel):
+    code: str
+    message: str
+    param: str | None
+
+
+class PolicyReference(BaseModel):
+    """The policy that was fixed when the job was created."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class Guardrail(BaseModel):
+    """Addition: where the job stands in detail, and under what it is judged."""
+
+    phase: str
+    policy: PolicyReference
+    defenses: tuple[DefenseSettings, ...]
+    decision: str | None
+    progress: Progress | None
+    eta_seconds: float | None
+
+
+class JobResponse(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    status: str
+    hyperparameters: HyperparametersResponse
+    method: Method
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None
+    error: JobError | None
+    seed: int
+    estimated_finish: int | None
+    integrations: Integrations
+    metadata: dict[str, str] | None
+    suffix: str | None
+    """Addition, for people who look a job up."""
+    guardrail: Guardrail
+
+
+class JobListResponse(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[JobResponse]
+    has_more: bool
+
+
+class EventResponse(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, Any]  # Any: OpenAI's free object
+
+
+class EventListResponse(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[EventResponse]
+    has_more: bool
+
+
+class CheckpointGuardrail(BaseModel):
+    """Addition: no checkpoint is evaluated by itself, so none is released; the name only identifies it."""
+
+    released: Literal[False] = False
+
+
+class CheckpointResponse(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: dict[str, float]
+    guardrail: CheckpointGuardrail = CheckpointGuardrail()
+
+
+class CheckpointListResponse(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[CheckpointResponse]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

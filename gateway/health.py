@@ -1,0 +1,34 @@
+"""`/healthz`: the process answers. `/readyz`: it can do its work."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from gateway.dependencies import Services, ServicesDep
+from gateway.errors import Unavailable
+from gateway.migrate import is_at_head
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(services: ServicesDep) -> dict[str, str]:
+    check_migrations(services)
+    check_store(services)
+    return {"status": "ready"}
+
+
+def check_migrations(services: Services) -> None:
+    if not is_at_head(services.database.engine):
+        raise Unavailable("The database is not at the newest migration; run the migrations.", code="migrations_pending")
+
+
+def check_store(services: Services) -> None:
+    """A write and a read, because a store that lost its credentials still lists."""
+    digest = services.store.put_bytes(b"ready?\n")
+    services.store.read_bytes(digest)

@@ -1,0 +1,161 @@
+"""Metrics of jobs and verdicts, computed from the database when Prometheus asks.
+
+So they are the same in every process of the gateway and survive its restarts; scrape one process, not all of them. No
+label holds a job or tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from gateway.dependencies import Services
+from gateway.fine_tuning.states import CLAIMABLE, RUNNING, TERMINAL, public_status
+from gateway.tables.jobs import Job, OutboxMessage
+from gateway.tables.statistics import DuplicateDelivery, GateResult, PhaseTransition, RuleResultRow
+from policies.contract.jobs import Phase
+
+DURATION_BUCKETS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
+
+
+class JobMetrics(Collector):
+    """Everything that the database says about jobs, as Prometheus families."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: registering must not query a database that is not migrated yet."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        with self._services.database.transaction() as session:
+            yield from job_families(session, self._services.clock())
+            yield from duration_families(session)
+            yield from verdict_families(session)
+            yield from delivery_families(session)
+        yield self._policies()
+
+    def _policies(self) -> Metric:
+        family = GaugeMetricFamily(
+            "tunegate_policy_info", "Release policies in force.", labels=("name", "version", "digest")
+        )
+        for policy in self._services.policies.release_policies.values():
+            family.add_metric((policy.metadata.name, policy.metadata.version, policy.digest), 1)
+        return family
+
+
+def job_families(session: Session, now: float) -> Iterator[Metric]:
+    ended = _counts(
+        session, (PhaseTransition.phase_to, PhaseTransition.defense), PhaseTransition.phase_to.in_(TERMINAL)
+    )
+    finished = CounterMetricFamily("tunegate_jobs", "Jobs that ended.", labels=("status", "defense"))
+    for (status, defense), count in _by_status(ended).items():
+        finished.add_metric((status, defense), count)
+    yield finished
+    # Not `tunegate_jobs`: OpenMetrics allows no gauge of a counter's name.
+    in_phase = GaugeMetricFamily("tunegate_jobs_in_phase", "Jobs by phase.", labels=("phase",))
+    oldest = GaugeMetricFamily(
+        "tunegate_job_phase_oldest_age_seconds", "How long the oldest job of a phase has been in it.", labels=("phase",)
+    )
+    grouped = select(Job.phase, func.count(), func.min(Job.phase_since)).group_by(Job.phase)
+    found = {phase: (count, since) for phase, count, since in session.execute(grouped)}
+    for phase in Phase:
+        count, since = found.get(phase.value, (0, now))
+        in_phase.add_metric((phase.value,), count)
+        if phase not in TERMINAL:
+            oldest.add_metric((phase.value,), max(0.0, now - since))
+    yield in_phase
+    yield oldest
+    held = select(func.count()).where(Job.phase.in_(RUNNING), Job.lease_until >= now)
+    yield GaugeMetricFamily("tunegate_leases", "Jobs held by a worker.", value=session.scalar(held))
+
+
+def duration_families(session: Session) -> Iterator[Metric]:
+    durations = HistogramMetricFamily(
+        "tunegate_job_phase_duration_seconds", "How long jobs were in a phase that they left.", labels=("phase",)
+    )
+    for row in session.execute(
+        _histogram().add_columns(PhaseTransition.phase_from).group_by(PhaseTransition.phase_from)
+    ):
+        durations.add_metric((row.phase_from,), *_buckets_and_sum(row))
+    yield durations
+    claims = [
+        and_(PhaseTransition.phase_from == waits, PhaseTransition.phase_to == runs) for waits, runs in CLAIMABLE.items()
+    ]
+    wait = HistogramMetricFamily("tunegate_job_queue_wait_seconds", "How long jobs waited for a worker.")
+    wait.add_metric((), *_buckets_and_sum(session.execute(_histogram().where(or_(*claims))).one()))
+    yield wait
+
+
+def verdict_families(session: Session) -> Iterator[Metric]:
+    decisions = CounterMetricFamily(
+        "tunegate_gate_decisions", "Decisions of the gate.", labels=("decision", "policy", "mode")
+    )
+    for labels, count in _counts(session, (GateResult.decision, GateResult.policy, GateResult.mode)):
+        decisions.add_metric(labels, count)
+    yield decisions
+    rules = CounterMetricFamily(
+        "tunegate_rule_results", "Results of single rules.", labels=("policy", "rule", "mode", "result")
+    )
+    columns = (RuleResultRow.policy, RuleResultRow.rule, RuleResultRow.mode, RuleResultRow.outcome)
+    for labels, count in _counts(session, columns):
+        rules.add_metric(labels, count)
+    yield rules
+    scores = GaugeMetricFamily(
+        "tunegate_eval_score", "Last measured value of a metric on an adapter.", labels=("metric", "base_model")
+    )
+    newest = (
+        select(func.max(RuleResultRow.id))
+        .where(RuleResultRow.adapter_value.is_not(None))
+        .group_by(RuleResultRow.metric, RuleResultRow.base_model)
+    )
+    for row in session.scalars(select(RuleResultRow).where(RuleResultRow.id.in_(newest))):
+        scores.add_metric((row.metric, row.base_model), row.adapter_value or 0.0)
+    yield scores
+
+
+def delivery_families(session: Session) -> Iterator[Metric]:
+    duplicates = CounterMetricFamily(
+        "tunegate_duplicate_deliveries", "Messages about work that was no longer to be had.", labels=("kind",)
+    )
+    for labels, count in _counts(session, (DuplicateDelivery.kind,)):
+        duplicates.add_metric(labels, count)
+    yield duplicates
+    waiting = select(func.count()).where(OutboxMessage.sent.is_(False))
+    yield GaugeMetricFamily("tunegate_outbox_pending", "Messages that wait to be sent.", value=session.scalar(waiting))
+
+
+def _counts(
+    session: Session, columns: Sequence[InstrumentedAttribute[str]], *conditions: ColumnElement[bool]
+) -> list[tuple[tuple[str, ...], int]]:
+    rows = session.execute(select(*columns, func.count()).where(*conditions).group_by(*columns).order_by(*columns))
+    return [(tuple(map(str, row[:-1])), int(row[-1])) for row in rows]
+
+
+def _by_status(ended: list[tuple[tuple[str, ...], int]]) -> dict[tuple[str, str], int]:
+    """Counts per public status; `rejected` and `failed` are one."""
+    totals: dict[tuple[str, str], int] = {}
+    for (phase, defense), count in ended:
+        key = (public_status(phase), defense)
+        totals[key] = totals.get(key, 0) + count
+    return totals
+
+
+def _histogram() -> Select[Any]:  # Any: one column a bucket
+    """Rows up to each bucket's bound, all rows, and their sum."""
+    seconds = PhaseTransition.seconds
+    upto = [func.coalesce(func.sum(case((seconds <= bound, 1), else_=0)), 0) for bound in DURATION_BUCKETS_SECONDS]
+    return select(*upto, func.count(), func.coalesce(func.sum(seconds), 0.0))
+
+
+def _buckets_and_sum(row: Row[Any]) -> tuple[list[tuple[str, float]], float]:
+    bounds = [*(str(bound) for bound in DURATION_BUCKETS_SECONDS), "+Inf"]
+    counts = row[: len(bounds)]
+    return list(zip(bounds, counts, strict=True)), float(row[len(bounds)])

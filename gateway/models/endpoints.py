@@ -1,0 +1,55 @@
+"""`/v1/models`: base models and the tenant's released adapters, and the adapters' bytes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from gateway.auth import CurrentTenant
+from gateway.dependencies import ServicesDep, SessionDep
+from gateway.errors import InvalidRequest
+from gateway.models import repository
+from gateway.models.archive import stream_tar, tar_size_bytes
+from gateway.models.schemas import ModelDeleted, ModelList, ModelObject
+
+router = APIRouter(tags=["models"])
+BASE_MODEL_CREATED = 0
+"""Base models have no date here; the field is required on the wire."""
+
+
+@router.get("/v1/models")
+def list_models(session: SessionDep, services: ServicesDep, tenant: CurrentTenant) -> ModelList:
+    bases = [ModelObject.of_base(name, BASE_MODEL_CREATED) for name in sorted(services.policies.base_models)]
+    released = [ModelObject.of_released(model) for model in repository.list_models(session, tenant.tenant_id)]
+    return ModelList(data=bases + released)
+
+
+@router.get("/v1/models/{model_id:path}")
+def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str) -> ModelObject:
+    if model_id in services.policies.base_models:
+        return ModelObject.of_base(model_id, BASE_MODEL_CREATED)
+    return ModelObject.of_released(repository.tenants_model(session, tenant.tenant_id, model_id))
+
+
+@router.delete("/v1/models/{model_id:path}")
+def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str) -> ModelDeleted:
+    """The name goes and nothing serves it any more; job, report and records stay as evidence."""
+    if model_id in services.policies.base_models:
+        raise InvalidRequest(f"{model_id!r} is a base model and cannot be deleted.", "model", "not_deletable")
+    repository.tenants_model(session, tenant.tenant_id, model_id).row.deleted_at = services.now()
+    return ModelDeleted(id=model_id)
+
+
+@router.get("/v1/guardrail/models/{model_id:path}/adapter")
+def download_adapter(
+    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str
+) -> StreamingResponse:
+    """The released adapter as a .tar that `PeftModel.from_pretrained` loads once unpacked."""
+    model = repository.tenants_model(session, tenant.tenant_id, model_id).row
+    headers = {
+        "content-length": str(tar_size_bytes(services.store, model.adapter_digest)),
+        "content-disposition": 'attachment; filename="adapter.tar"',
+        "x-adapter-digest": model.adapter_digest,
+    }
+    pieces = stream_tar(services.store, model.adapter_digest)
+    return StreamingResponse(pieces, media_type="application/x-tar", headers=headers)

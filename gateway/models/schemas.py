@@ -1,0 +1,49 @@
+"""Model objects: OpenAI's fields, and the lineage that vLLM adds (`parent`, `root`)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from gateway.models.repository import ReleasedModel
+
+
+class ModelObject(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    root: str
+    """The base model at the start of the lineage."""
+    parent: str | None = None
+    """What the model was fine-tuned from; None for a base model."""
+    adapter: str | None = None
+    """Digest of the released adapter."""
+
+    @classmethod
+    def of_base(cls, name: str, created: int) -> ModelObject:
+        return cls(id=name, created=created, owned_by="tunegate", root=name)
+
+    @classmethod
+    def of_released(cls, model: ReleasedModel) -> ModelObject:
+        row, base = model
+        return cls(
+            id=row.id,
+            created=row.created_at,
+            owned_by=row.tenant_id,
+            root=base,
+            parent=base,
+            adapter=row.adapter_digest,
+        )
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+class ModelDeleted(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True

@@ -1,0 +1,108 @@
+"""Releasing an adapter under a name: the only way there is."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from gateway.dependencies import Services
+from gateway.tables.jobs import Job
+from gateway.tables.models import Model
+from gateway.tables.tenancy import Tenant
+from policies.contract.artifacts import ArtifactStore, Digest, Record
+from policies.contract.evaluation import EvalReport
+from policies.contract.jobs import JobSpec
+from policies.contract.release import AdapterManifest, Decision, GateDecision
+from policies.contract.training import TrainingRecord
+from policies.errors import IntegrityError
+
+R = TypeVar("R", bound=Record)
+
+
+def release_adapter(session: Session, services: Services, *, job: Job, decision: GateDecision) -> Model:
+    """Give the job's adapter its name. The one function that writes `Job.fine_tuned_model`.
+
+    Report and training record are read from the store by the digests that the job keeps, so what is checked here is
+    what was stored, not what a caller says.
+
+    Raises:
+        IntegrityError: unless the decision is `release` and every digest of job, spec, training record, report and
+            decision names the same adapter, base model, policy and spec.
+    """
+    training = _record(services.store, job.training_record_digest, TrainingRecord)
+    report = _record(services.store, job.report_digest, EvalReport)
+    _require_release(job, decision)
+    _require_agreement(job, decision, training=training, report=report)
+    tenant = session.get_one(Tenant, job.tenant_id)
+    manifest = _manifest(job, decision, training=training, name=model_name(job, tenant.name), now=services.now())
+    model = Model(
+        id=manifest.model,
+        tenant_id=job.tenant_id,
+        job_id=job.id,
+        adapter_digest=manifest.adapter,
+        manifest_digest=services.store.put_record(manifest),
+        created_at=manifest.created_at,
+    )
+    session.add(model)
+    job.fine_tuned_model = model.id
+    session.flush()
+    return model
+
+
+def model_name(job: Job, tenant_name: str) -> str:
+    """`ft:{base}:{tenant}:{suffix}:{end of the job's id}`; the suffix may be empty."""
+    return f"ft:{job.model}:{tenant_name}:{job.suffix or ''}:{job.id[-8:]}"
+
+
+def _require_release(job: Job, decision: GateDecision) -> None:
+    if decision.decision is not Decision.RELEASE:
+        raise IntegrityError(f"job {job.id}: the gate decided {decision.decision}, so nothing is released", "decision")
+    if any(result.mode == "enforce" and result.outcome != "pass" for result in decision.results):
+        raise IntegrityError(f"job {job.id}: a release with an enforced rule that was not passed", "decision")
+    if job.fine_tuned_model is not None:
+        raise IntegrityError(f"job {job.id} was released before, as {job.fine_tuned_model}", "fine_tuned_model")
+
+
+def _require_agreement(job: Job, decision: GateDecision, *, training: TrainingRecord, report: EvalReport) -> None:
+    spec = JobSpec.model_validate(job.spec)
+    groups: dict[str, tuple[Digest | None, ...]] = {
+        "spec": (job.spec_digest, spec.digest, training.spec, report.spec),
+        "policy": (job.policy_digest, spec.policy, report.policy, decision.policy),
+        "suite": (spec.suite.digest, report.suite),
+        "adapter": (job.adapter_digest, training.adapter, report.adapter, report.proof.adapter, decision.adapter),
+        "base model": (training.base_model, report.base_model, report.proof.base_model),
+        "report": (job.report_digest, report.digest, decision.report),
+        "training record": (job.training_record_digest, training.digest),
+        "decision": (job.decision_digest, decision.digest),
+    }
+    for what, digests in groups.items():
+        if len(set(digests)) != 1:
+            found = ", ".join(sorted(str(digest) for digest in set(digests)))
+            raise IntegrityError(
+                f"job {job.id}: its records name different {what}s: {found}; nothing is released", what
+            )
+    if spec.job_id != job.id or spec.base_model.name != job.model:
+        raise IntegrityError(f"job {job.id}: its spec is about {spec.job_id} on {spec.base_model.name}", "spec")
+
+
+def _manifest(job: Job, decision: GateDecision, *, training: TrainingRecord, name: str, now: int) -> AdapterManifest:
+    return AdapterManifest(
+        model=name,
+        job_id=job.id,
+        adapter=training.adapter,
+        base_model_name=job.model,
+        base_model=training.base_model,
+        spec=training.spec,
+        training_record=training.digest,
+        report=decision.report,
+        policy=decision.policy,
+        decision=decision.digest,
+        created_at=now,
+    )
+
+
+def _record(store: ArtifactStore, digest: Digest | None, record_type: type[R]) -> R:
+    if digest is None:
+        raise IntegrityError(f"the job has no {record_type.__name__}; nothing is released")
+    return store.get_record(digest, record_type)

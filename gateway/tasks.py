@@ -1,0 +1,42 @@
+"""Celery tasks of the gateway: shells around functions that know nothing of Celery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from gateway.app import build_services
+from gateway.celery_app import app
+from gateway.dependencies import Services
+from gateway.fine_tuning.outbox import dispatch
+from gateway.fine_tuning.reconciler import reconcile
+from gateway.fine_tuning.validate import validate_job_files
+from gateway.settings import GatewaySettings
+from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, VALIDATE_FILES
+
+
+@cache
+def services() -> Services:
+    """Built by the first task of each process: a database connection must not cross a fork."""
+    return build_services(GatewaySettings())
+
+
+def send(task: str, queue: str, arguments: Sequence[object]) -> None:
+    app.send_task(task, args=list(arguments), queue=queue, retry=False)
+
+
+@app.task(name=VALIDATE_FILES)
+def validate_files(job_id: str) -> None:
+    validate_job_files(services(), job_id)
+
+
+@app.task(name=DISPATCH_OUTBOX)
+def dispatch_outbox() -> None:
+    with services().database.transaction() as session:
+        dispatch(session, send)
+
+
+@app.task(name=RECONCILE_JOBS)
+def reconcile_jobs() -> None:
+    with services().database.transaction() as session:
+        reconcile(session, services(), services().clock())

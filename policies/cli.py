@@ -1,0 +1,82 @@
+"""`tunegate policy`: check, show and describe policy documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from policies import exit_codes
+from policies.loader import document_schema, read_documents, resolve_policy
+from policies.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.schema import ReleasePolicy, Rule
+
+app = typer.Typer()
+policy_app = typer.Typer(no_args_is_help=True, help="Check, show and describe policy documents.")
+app.add_typer(policy_app, name="policy")
+
+FolderOption = Annotated[
+    Path | None, typer.Option("--policy-dir", envvar="TUNEGATE_POLICY_DIR", help="Folder of the operator's documents.")
+]
+
+
+@policy_app.command()
+def lint(
+    paths: Annotated[list[Path], typer.Argument(help="Policy files, or folders of them.")],
+    output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
+) -> None:
+    """List every problem of policy files as `file:line: field: what; fix`; exit code 1 if there is one."""
+    checked = {path: read_documents(path) for path in paths}
+    if output is OutputFormat.TABLE:
+        for path, (documents, problems) in checked.items():
+            for line in problems or (f"{path}: ok, {len(documents)} document(s)",):
+                typer.echo(line)
+    else:
+        answers = [
+            {"path": str(path), "documents": [d.metadata.name for d in documents], "problems": list(problems)}
+            for path, (documents, problems) in checked.items()
+        ]
+        print_document(answers, output)
+    if any(problems for _, problems in checked.values()):
+        raise typer.Exit(exit_codes.USAGE)
+
+
+@policy_app.command()
+def schema() -> None:
+    """Print the JSON Schema of policy documents, for editors that complete and check YAML."""
+    print_document(dict(document_schema()), OutputFormat.JSON)
+
+
+@policy_app.command()
+def show(
+    policy: Annotated[str, typer.Argument(help="Name of a policy, or path of its file.")],
+    folder: FolderOption = None,
+    output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
+) -> None:
+    """Show a release policy with all defaults filled in, and its digest."""
+    resolved = resolve_policy(policy, folder)
+    if output is OutputFormat.TABLE:
+        _print_policy(resolved)
+    else:
+        print_document({"digest": resolved.digest, **resolved.model_dump(mode="json", by_alias=True)}, output)
+
+
+def _print_policy(policy: ReleasePolicy) -> None:
+    spec = policy.spec
+    typer.echo(f"{policy.metadata.name} {policy.metadata.version}  {policy.digest}")
+    typer.echo(policy.metadata.description)
+    typer.echo(f"mode {spec.mode}, when inconclusive {spec.on_inconclusive}, confidence {spec.suite.confidence:g}")
+    for defense in spec.defenses:
+        settings = defense.model_dump(exclude={"name"})
+        typer.echo(f"defense {defense.name}: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
+    Console().print(_rules_table(spec.rules))
+
+
+def _rules_table(rules: tuple[Rule, ...]) -> Table:
+    table = Table("rule", "mode", "metric", "limit", "samples")
+    for rule in rules:
+        table.add_row(rule.id, rule.mode, rule.metric, f"{rule.bound} {rule.limit:g}", f"≥ {rule.min_samples}")
+    return table

@@ -102,3 +102,6 @@ class Backend(Protocol):
 
     def max_logit_difference(self, prompts: Sequence[Prompt]) -> float:
         """Largest |difference| of next-token logits with the adapter on and off; NaN where a logit is NaN."""
+
+    def tokens_per_second(self) -> float | None:
+        """Tokens generated so far per second of generation; None before the first."""

@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from gateway import health
 from gateway.access_log import AccessLog
+from gateway.body_limit import BodyLimit
 from gateway.db import Database
 from gateway.dependencies import Services
 from gateway.errors import add_error_handlers
@@ -46,6 +47,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     """The application; the database must be at the newest migration (`gateway.migrate.upgrade`)."""
     app = FastAPI(title="Tunegate", docs_url="/docs", redoc_url=None)
     app.state.services = build_services(settings, clock)
+    app.add_middleware(BodyLimit)
     install_metrics(app, app.state.services)
     app.add_middleware(AccessLog)  # added last, so outermost
     add_error_handlers(app)

@@ -138,5 +138,6 @@ def _render_http(request: Request, error: Exception) -> JSONResponse:
     message, code = {
         404: (f"Unknown URL: {request.method} {request.url.path}.", "unknown_url"),
         405: (f"{request.method} is not allowed on {request.url.path}.", "method_not_allowed"),
+        413: (str(error.detail), "body_too_large"),
     }.get(error.status_code, (str(error.detail), "http_error"))
     return error_response(error.status_code, message, code=code)

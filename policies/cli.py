@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from policies import exit_codes
 from policies.loader import document_schema, read_documents, resolve_policy
@@ -76,7 +77,9 @@ def _print_policy(policy: ReleasePolicy) -> None:
 
 
 def _rules_table(rules: tuple[Rule, ...]) -> Table:
-    table = Table("rule", "mode", "metric", "limit", "samples")
+    table = Table(
+        *(Column(name, overflow="fold") for name in ("rule", "mode", "metric", "limit", "samples")), box=SIMPLE_HEAD
+    )
     for rule in rules:
         table.add_row(rule.id, rule.mode, rule.metric, f"{rule.bound} {rule.limit:g}", f"≥ {rule.min_samples}")
     return table

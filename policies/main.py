@@ -58,7 +58,9 @@ def _unavailable(entry_point: EntryPoint, error: ModuleNotFoundError) -> typer.T
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )
     def missing() -> None:
-        raise ConfigurationError(f"`tunegate {entry_point.name}` needs the Python package {error.name}; install the extra")
+        raise ConfigurationError(
+            f"`tunegate {entry_point.name}` needs the Python package {error.name}; install the extra"
+        )
 
     return app
 
@@ -70,6 +72,8 @@ def _print_version(wanted: bool) -> None:
 
 
 def _root(
-    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Fine-tuning with a guardrail: defended training, measured safety, a release gate."""

@@ -21,7 +21,6 @@ class SeededSampling(LogitsProcessor):
         self._generators = [torch.Generator().manual_seed(seed * 1_000_003 + position) for seed, position in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        uniform = torch.stack([torch.rand(scores.shape[-1], generator=generator) for generator in self._generators])
-        tiny = torch.finfo(torch.float32).tiny
-        gumbel = -torch.log(-torch.log(uniform.clamp_min(tiny)).clamp_min(tiny))
+        noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self._generators])
+        gumbel = -noise.clamp_min(torch.finfo(torch.float32).tiny).log()
         return scores.float() / self._temperature + gumbel.to(scores.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
@@ -38,7 +39,8 @@ class TransformersBackend:
         self._vocabulary = int(loaded.model.get_output_embeddings().weight.shape[0])
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}
-        self.generated_tokens = 0
+        self._generated_tokens = 0
+        self._generation_seconds = 0.0
 
     @torch.inference_mode()
     def generate(
@@ -46,10 +48,12 @@ class TransformersBackend:
     ) -> list[Generation]:
         rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
         answers: dict[int, Generation] = {}
+        started = time.monotonic()
         with self._switched(adapter):
             for batch in _length_sorted(rows, self._generation_batch):
                 answers |= self._generate_batch([rows[index] for index in batch], batch, settings)
                 advance(len(answers), len(rows))
+        self._generation_seconds += time.monotonic() - started
         return [answers[index] for index in range(len(rows))]
 
     def _generate_batch(
@@ -76,7 +80,7 @@ class TransformersBackend:
     def _answer(self, tokens: list[int]) -> Generation:
         ended = self._end in tokens
         kept = tokens[: tokens.index(self._end)] if ended else tokens
-        self.generated_tokens += len(kept) + ended
+        self._generated_tokens += len(kept) + ended
         text = self._tokenizer.decode(kept, skip_special_tokens=True)
         return Generation(text=text, n_tokens=len(kept), truncated=not ended)
 
@@ -123,6 +127,9 @@ class TransformersBackend:
         with self._switched(False):
             off = self._next_logits(ids, mask)
         return float((on - off).abs().max())
+
+    def tokens_per_second(self) -> float | None:
+        return self._generated_tokens / self._generation_seconds if self._generation_seconds else None
 
     def _next_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         logits: Tensor = self._model(input_ids=ids, attention_mask=mask, logits_to_keep=1).logits

@@ -76,13 +76,14 @@ def present_event(event: JobEvent) -> EventResponse:
     )
 
 
-def present_checkpoint(row: JobCheckpoint, job: Job) -> CheckpointResponse:
+def present_checkpoint(row: JobCheckpoint, model: str) -> CheckpointResponse:
+    """`model` is the name that the job's adapter has, or would have, once it is released."""
     metrics = CheckpointRecord.model_validate(row.record).metrics
     return CheckpointResponse(
         id=row.id,
         created_at=row.created_at,
-        fine_tuned_model_checkpoint=f"ft:{job.model}:{job.tenant_id}:{job.suffix or ''}:{job.id}:ckpt-step-{row.step}",
-        fine_tuning_job_id=job.id,
+        fine_tuned_model_checkpoint=f"{model}:ckpt-step-{row.step}",
+        fine_tuning_job_id=row.job_id,
         step_number=row.step,
         metrics={name: value for name, value in metrics.items() if name in CHECKPOINT_METRICS},
     )

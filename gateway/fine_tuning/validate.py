@@ -15,7 +15,7 @@ from gateway.dependencies import Services
 from gateway.files.dataset.report import DatasetLimits, DatasetReport
 from gateway.files.dataset.tokens import counter_for
 from gateway.files.dataset.validate import validate_dataset
-from gateway.fine_tuning.events import record_event
+from gateway.fine_tuning.events import Level, record_event
 from gateway.fine_tuning.leases import drop_lease
 from gateway.fine_tuning.lifecycle import Failure, fail, move
 from gateway.fine_tuning.repository import lock_job
@@ -125,7 +125,7 @@ def _settle(session: Session, services: Services, *, job: Job, findings: Finding
     now = services.clock()
     drop_lease(job, keep_token=False)
     job.attempts = 0
-    level = "warn" if findings.failure is None else "error"
+    level: Level = "warn" if findings.failure is None else "error"
     for problem in findings.problems:
         record_event(session, job, str(problem), now=now, level=level, data=problem.model_dump(mode="json"))
     if findings.failure is not None:

@@ -21,6 +21,7 @@ from policies.contract.jobs import Phase
 from policies.contract.release import Decision, GateDecision
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Completion
+from policies.errors import IntegrityError
 from policies.schema import ReleasePolicy
 
 REJECTED_CODE = "safety_check_failed"
@@ -88,8 +89,13 @@ def _require_same_weights(report: EvalReport, *, job: Job, store: ArtifactStore)
 
 
 def _release(session: Session, services: Services, *, job: Job, decision: GateDecision) -> None:
-    release_adapter(session, services, job=job, decision=decision)
+    """Name the adapter. `release_adapter` looks at every digest again; where it refuses, the job ends without a name."""
     now = services.clock()
+    try:
+        release_adapter(session, services, job=job, decision=decision)
+    except IntegrityError as error:
+        fail(session, job, Failure(error.code, error.message), now)
+        return
     move(session, job, Phase.RELEASED, now)
     record_event(session, job, f"New fine-tuned model created: {job.fine_tuned_model}", now=now)
     record_event(session, job, "The job has successfully completed", now=now)

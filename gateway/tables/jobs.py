@@ -32,8 +32,8 @@ class Job(Table):
     seed: Mapped[int]
     hyperparameters: Mapped[Json] = mapped_column(JSON)
     """As requested; replaced by the resolved numbers once the files are validated."""
-    user_metadata: Mapped[Json | None] = mapped_column(JSON)
-    integrations: Mapped[list[Json] | None] = mapped_column(JSON)
+    user_metadata: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    integrations: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
     spec: Mapped[Json] = mapped_column(JSON)
     """The `JobSpec`."""
     spec_digest: Mapped[str] = mapped_column(String(71))
@@ -47,7 +47,7 @@ class Job(Table):
     heartbeat_at: Mapped[float | None] = mapped_column(Float)
     lease_until: Mapped[float | None] = mapped_column(Float)
     dispatched_at: Mapped[float | None] = mapped_column(Float)
-    progress: Mapped[Json | None] = mapped_column(JSON)
+    progress: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
     """The last `policies.contract.worker_api.Progress`."""
     estimated_finish: Mapped[int | None]
 
@@ -76,7 +76,7 @@ class JobEvent(Table):
     level: Mapped[str] = mapped_column(String(8))
     message: Mapped[str] = mapped_column(Text)
     type: Mapped[str] = mapped_column(String(32))
-    data: Mapped[Json | None] = mapped_column(JSON)
+    data: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
 
 
 class JobCheckpoint(Table):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Any, Self, TypeVar
@@ -146,6 +146,11 @@ class ArtifactStore:
             if self.put_file(folder / name) != digest:
                 raise IntegrityError(f"{folder / name} changed while it was stored; store the folder again")
         return self.put_bytes(manifest.canonical())
+
+    def put_subtree(self, digest: Digest, names: Iterable[str]) -> Digest:
+        """Name some files of a stored folder as a folder of their own; no file is stored again."""
+        files = self.tree(digest).files
+        return self.put_bytes(TreeManifest(files={name: files[name] for name in names}).canonical())
 
     def put_record(self, record: Record) -> Digest:
         return self.put_bytes(record.canonical())

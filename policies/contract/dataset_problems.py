@@ -40,6 +40,9 @@ ERRORS: dict[str, Reason] = {
     "empty_messages": Reason("the row has no message", "add at least the answer to train on"),
     "too_many_messages": Reason("the row has {count} messages; {limit} is the limit", "split the conversation"),
     "unknown_role": Reason("the role is none of {known}", "use one of them"),
+    "unsupported_role": Reason(
+        "the base models here have no tool calls", "remove the message, or write it as the user's"
+    ),
     "empty_content": Reason("the content is empty or blank", "write the message's text, or remove the message"),
     "invalid_weight": Reason("a weight is 0 or 1", "write the integer 0 or 1, or leave it out"),
     "misplaced_weight": Reason("only assistant messages have a weight", "remove it"),

@@ -157,7 +157,7 @@ def _weight(value: dict[str, Json], role: Role, *, findings: Findings, at: str) 
         findings.add("misplaced_weight", at)
     elif isinstance(weight, bool) or not isinstance(weight, int) or weight not in (0, 1):
         findings.add("invalid_weight", at)
-    return int(weight == 1)
+    return int(role == "assistant" and weight != 0)
 
 
 def _tools(values: Json, findings: Findings) -> tuple[dict[str, Json], ...]:

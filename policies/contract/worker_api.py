@@ -110,3 +110,5 @@ class Assignment(Record):
     store_url: str
     cache_dir: str
     threads: int = Field(ge=1)
+    worker_pid: int | None = None
+    """Process that started the child; the child ends once it is gone. None: whoever is the parent when it looks."""

@@ -39,7 +39,7 @@ class DatasetReport(Record):
     valid: bool
     summary: str
     rows: int = Field(ge=0)
-    """Sound rows."""
+    """Lines that hold a chat row."""
     lines: int = Field(ge=0)
     """Lines that were read."""
     tokens: TokenCounts

@@ -71,6 +71,7 @@ class _Validation:
             self._read_row(line.row, line.number)
 
     def _read_row(self, row: ChatRow, line: int) -> None:
+        self._check_is_rendered(row, line)
         tokens = 0
         for field, text in row.texts():
             tokens += self.counter.count(text)
@@ -84,6 +85,16 @@ class _Validation:
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
+
+    def _check_is_rendered(self, row: ChatRow, line: int) -> None:
+        """What the chat templates of the base models would drop in silence, and training therefore refuses."""
+        if row.tools:
+            self.add("unsupported_field", line, "tools")
+        if row.parallel_tool_calls is not None:
+            self.add("unsupported_field", line, "parallel_tool_calls")
+        for index, message in enumerate(row.messages):
+            if message.role == "tool":
+                self.add("unsupported_role", line, f"messages[{index}].role")
 
     def _check_text(self, text: str, line: int, field: str) -> None:
         if self._control_token and (token := self._control_token.search(text)):
@@ -120,7 +131,7 @@ class _Validation:
 
     def _summary(self) -> Iterator[str]:
         about = "about " if self.counter.is_approximate else ""
-        yield f"{len(self.row_tokens)} sound rows in {self.lines} lines"
+        yield f"{len(self.row_tokens)} rows in {self.lines} lines"
         yield f"{about}{sum(self.row_tokens)} tokens"
-        yield f"{self.errors.count} errors" if self.errors.count else "no errors"
-        yield f"{self.warnings.count} warnings" if self.warnings.count else "no warnings"
+        for count, what in ((self.errors.count, "error"), (self.warnings.count, "warning")):
+            yield f"{count or 'no'} {what}{'' if count == 1 else 's'}"

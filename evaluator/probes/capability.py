@@ -1,0 +1,101 @@
+"""Can the adapter still do what its base can, and did it learn the customer's task?
+
+`capability.accuracy`: multiple-choice questions under the chat template; the answer is the choice of highest log-probability
+per token. `capability.validation_loss`: mean negative log-likelihood per token of the last trained message of the rows of
+the job's validation file, its end token included as in training; without a file there is no such measurement.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from evaluator.backend import ChatPrompt, Choices, Likelihood, Message
+from evaluator.measurements import paired_mean, paired_share
+from evaluator.probe import Pair, PromptItem, Sample, Subject
+from policies.contract.dataset_rows import ChatRow
+from policies.contract.evaluation import Measurement
+from policies.contract.suite import Capability
+
+ACCURACY = "capability.accuracy"
+VALIDATION_LOSS = "capability.validation_loss"
+MAX_VALIDATION_ROWS = 200
+"""Rows beyond these, in file order, are not scored: the interval is narrow enough, and evaluation stays short."""
+
+
+class Question(PromptItem):
+    task: str
+    question: str
+    choices: tuple[str, ...] = Field(min_length=2)
+    answer: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _answer_is_a_choice(self) -> Question:
+        if self.answer >= len(self.choices):
+            raise ValueError(f"answer {self.answer} is none of {len(self.choices)} choices")
+        return self
+
+
+class CapabilityProbe:
+    name: ClassVar[str] = "capability"
+    version: ClassVar[str] = "1"
+    item_type: ClassVar[type[PromptItem]] = Question
+
+    def instruments(self, settings: Capability, subject: Subject) -> tuple[str, ...]:
+        return (subject.validation.digest,) if subject.validation else ()
+
+    def sample(self, settings: Capability, items: Sequence[Question], subject: Subject) -> list[Sample]:
+        questions = [Choices(ChatPrompt.of(item.question), item.choices) for item in items]
+        answers = zip(items, subject.log_likelihood(questions), strict=True)
+        samples = [_answer(item, likelihoods) for item, likelihoods in answers]
+        validation = subject.validation.rows if subject.validation else ()
+        rows = [_last_turn(row) for row in validation[:MAX_VALIDATION_ROWS]]
+        losses = subject.log_likelihood(rows) if rows else []
+        return samples + [_loss(number, row, scored) for number, (row, (scored,)) in enumerate(zip(rows, losses, strict=True))]
+
+    def measure(self, settings: Capability, pairs: Sequence[Pair], confidence: float) -> tuple[Measurement, ...]:
+        accuracy = [pair for pair in pairs if pair.adapter.series == ACCURACY]
+        losses = [pair for pair in pairs if pair.adapter.series == VALIDATION_LOSS]
+        measurements = [paired_share(ACCURACY, accuracy, confidence)]
+        if losses:
+            measurements.append(paired_mean(VALIDATION_LOSS, losses, confidence))
+        return tuple(measurements)
+
+
+def _answer(item: Question, likelihoods: Sequence[Likelihood]) -> Sample:
+    scores = [likelihood.per_token for likelihood in likelihoods]
+    finite = all(map(math.isfinite, scores))
+    chosen = max(range(len(scores)), key=scores.__getitem__)
+    return Sample(
+        prompt_id=item.id,
+        cluster=item.task,
+        prompt=item.question,
+        series=ACCURACY,
+        output=item.choices[chosen] if finite else None,
+        score=float(chosen == item.answer) if finite else None,
+        error=None if finite else "a likelihood is not finite",
+    )
+
+
+def _last_turn(row: ChatRow) -> Choices:
+    """The last message that the row trains on as the completion of what came before it."""
+    last = max(index for index, message in enumerate(row.messages) if message.weight)
+    before = tuple(Message(message.role, message.content) for message in row.messages[:last])
+    return Choices(ChatPrompt(before), (row.messages[last].content,), closes_turn=True)
+
+
+def _loss(number: int, row: Choices, scored: Likelihood) -> Sample:
+    finite = math.isfinite(scored.log_probability)
+    prompt = row.prompt.messages[-1].content if isinstance(row.prompt, ChatPrompt) and row.prompt.messages else ""
+    return Sample(
+        prompt_id=f"validation-{number}",
+        cluster=f"validation-{number}",
+        prompt=prompt,
+        series=VALIDATION_LOSS,
+        score=-scored.log_probability if finite else None,
+        weight=scored.n_tokens,
+        error=None if finite else "the likelihood is not finite",
+    )

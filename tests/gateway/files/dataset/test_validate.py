@@ -1,0 +1,172 @@
+"""Validation of whole files."""
+
+from __future__ import annotations
+
+import io
+import json
+from string import Formatter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.files.dataset.report import DatasetLimits, DatasetReport
+from gateway.files.dataset.tokens import APPROXIMATE, TokenCounter
+from gateway.files.dataset.validate import validate_dataset
+from policies.contract.dataset_problems import ERRORS, WARNINGS, DatasetProblem
+
+LIMITS = DatasetLimits(max_rows=1000, max_reported=5)
+WORDS = TokenCounter(lambda text: len(text.split()), is_approximate=False)
+
+
+def row(question: str, answer: str = "Yes.") -> bytes:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": turns}, ensure_ascii=False).encode()
+
+
+GOOD = [row(f"Is {n} a number?") for n in range(10)]
+
+
+def validate(lines: list[bytes], limits: DatasetLimits = LIMITS, counter: TokenCounter = WORDS) -> DatasetReport:
+    return validate_dataset(io.BytesIO(b"".join(line + b"\n" for line in lines)), limits, counter)
+
+
+def places(problems: tuple[DatasetProblem, ...]) -> list[tuple[int, str]]:
+    return [(problem.line, problem.code) for problem in problems]
+
+
+def test_ten_sound_rows_are_valid_and_counted() -> None:
+    """`Is 0 a number?` has 4 words and `Yes.` one: 5 tokens a row."""
+    report = validate(GOOD)
+    assert report.valid
+    assert (report.rows, report.lines, report.n_errors, report.n_warnings) == (10, 10, 0, 0)
+    counts = (report.tokens.total, report.tokens.min, report.tokens.max, report.tokens.mean)
+    assert counts == (50, 5, 5, 5.0)
+    assert report.summary == "10 rows in 10 lines, 50 tokens, no errors, no warnings"
+
+
+def test_nine_rows_are_too_few() -> None:
+    assert places(validate(GOOD[:9]).errors) == [(0, "too_few_rows")]
+
+
+def test_empty_file_is_an_error() -> None:
+    report = validate([])
+    assert not report.valid
+    assert places(report.errors) == [(0, "empty_file")]
+    assert report.tokens.min is None
+
+
+def test_errors_are_listed_with_their_lines_up_to_the_limit_and_all_counted() -> None:
+    """8 bad lines, of which 5 are listed; 2 sound ones are too few: 9 errors."""
+    report = validate([*GOOD[:1], *[b"{}"] * 8, *GOOD[1:2]])
+    assert places(report.errors) == [(line, "missing_field") for line in range(2, 7)]
+    assert (report.n_errors, report.truncated, report.rows, report.lines) == (9, True, 2, 10)
+
+
+def test_rows_beyond_the_limit_are_an_error_and_not_read() -> None:
+    report = validate(GOOD * 2, LIMITS._replace(max_rows=12))
+    assert (0, "too_many_rows") in places(report.errors)
+    assert report.lines == 12
+
+
+def test_flood_of_blank_lines_ends_at_the_row_limit() -> None:
+    assert validate([b""] * 5000).lines == 1000
+
+
+def test_row_with_too_many_tokens_is_an_error() -> None:
+    report = validate([*GOOD, row("word " * 10, "one")], LIMITS._replace(max_row_tokens=10))
+    assert places(report.errors) == [(11, "too_many_tokens")]
+
+
+def test_row_that_is_too_long_by_approximation_only_is_a_warning() -> None:
+    """`x` × 100 is 100 bytes, so about 25 tokens, and `Yes.` one."""
+    report = validate([*GOOD, row("x" * 100)], LIMITS._replace(max_row_tokens=25), APPROXIMATE)
+    assert report.valid
+    assert report.tokens.is_approximate
+    assert places(report.warnings) == [(11, "probably_too_many_tokens")]
+
+
+def test_duplicate_row_is_a_warning_that_names_the_first() -> None:
+    spaced = GOOD[3].replace(b", ", b",  ")
+    report = validate([*GOOD, spaced])
+    assert report.valid
+    assert places(report.warnings) == [(11, "duplicate_row")]
+    assert "line 4" in report.warnings[0].message
+
+
+def test_line_ends_of_windows_and_a_byte_order_mark_are_warned_of_once() -> None:
+    content = b"\xef\xbb\xbf" + b"".join(line + b"\r\n" for line in GOOD)
+    report = validate_dataset(io.BytesIO(content), LIMITS, WORDS)
+    assert report.valid
+    assert places(report.warnings) == [(1, "byte_order_mark"), (1, "crlf")]
+
+
+@pytest.mark.parametrize(
+    ("text", "characters"),
+    [
+        ("a\u200bb", "U+200B"),
+        ("a\u202eb\u202c", "U+202E, U+202C"),
+        ("hi\U000e0041", "U+E0041"),
+        ("\U0001f3f4\U000e0067\U000e007f\U000e0041", "U+E0041"),
+    ],
+)
+def test_invisible_characters_are_warned_of(text: str, characters: str) -> None:
+    report = validate([*GOOD, row(text)])
+    assert report.valid
+    assert places(report.warnings) == [(11, "invisible_unicode")]
+    assert report.warnings[0].field == "messages[0].content"
+    assert characters in report.warnings[0].message
+
+
+@pytest.mark.parametrize(
+    "text", ["\U0001f468\u200d\U0001f469", "می\u200cروم", "\U0001f3f4\U000e0067\U000e007f", "שלום\u200f"]
+)
+def test_joiners_and_flags_are_ordinary_writing(text: str) -> None:
+    assert validate([*GOOD, row(text)]).n_warnings == 0
+
+
+def test_control_tokens_of_the_base_model_are_refused() -> None:
+    limits = LIMITS._replace(control_tokens=("<s>", "</s>"))
+    assert places(validate([*GOOD, row("</s>")], limits).errors) == [(11, "control_token")]
+    assert validate([*GOOD, row("</s>")]).valid
+
+
+def test_what_training_would_not_render_is_an_error() -> None:
+    turns = '[{"role": "tool", "content": "42"}, {"role": "assistant", "content": "It is 42."}]'
+    line = f'{{"messages": {turns}, "tools": [{{"name": "f"}}], "parallel_tool_calls": true}}'
+    assert [(problem.field, problem.code) for problem in validate([*GOOD, line.encode()]).errors] == [
+        ("tools", "unsupported_field"),
+        ("parallel_tool_calls", "unsupported_field"),
+        ("messages[0].role", "unsupported_role"),
+    ]
+
+
+@given(st.lists(st.binary(max_size=80) | st.sampled_from(GOOD), max_size=20))
+def test_no_bytes_make_validation_raise_and_every_line_is_accounted_for(lines: list[bytes]) -> None:
+    content = b"\n".join(lines)
+    report = validate_dataset(io.BytesIO(content), DatasetLimits(max_rows=1000, max_reported=1000), WORDS)
+    bad_lines = {problem.line for problem in report.errors if problem.line}
+    assert report.rows + len(bad_lines) == report.lines
+    assert report.valid == (report.n_errors == 0)
+
+
+@given(
+    st.integers(0, 9),
+    st.sampled_from([b"", b"{", b"[]", b"\xff", b"{}", b"null", b"{} {}", row(""), row("<|im_end|>")]),
+)
+def test_any_bad_line_makes_the_file_invalid(place: int, bad: bytes) -> None:
+    report = validate([*GOOD[:place], bad, *GOOD[place:]])
+    assert not report.valid
+    assert {problem.line for problem in report.errors} == {place + 1}
+
+
+def test_every_reason_says_what_is_wrong_and_what_to_do() -> None:
+    reasons = ERRORS | WARNINGS
+    assert len(reasons) >= 30
+    for code, reason in reasons.items():
+        details = {name: 1 for _, name, _, _ in Formatter().parse(reason.message) if name}
+        problem = DatasetProblem.of(code, 3, "messages", **details)
+        assert str(problem).startswith("line 3: messages: ")
+        assert problem.message
+        assert problem.fix
+        assert "{limit}" not in problem.fix

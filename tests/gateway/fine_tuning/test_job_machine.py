@@ -1,0 +1,237 @@
+"""Jobs under random worlds: two workers, lost and doubled messages, jumping clocks, wishes at every point.
+
+What must hold after every step: a terminal phase is never left; a stale token writes nothing; a name exists exactly
+where the gate's release decision about this adapter is on record.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sqlalchemy.orm import Session
+
+from gateway.app import build_services
+from gateway.errors import InvalidRequest, LeaseGone
+from gateway.fine_tuning import control, leases
+from gateway.fine_tuning.completion import complete
+from gateway.fine_tuning.create import create_job
+from gateway.fine_tuning.outbox import dispatch
+from gateway.fine_tuning.reconciler import reconcile
+from gateway.fine_tuning.schemas import CreateJobRequest
+from gateway.fine_tuning.states import TERMINAL
+from gateway.fine_tuning.validate import validate_job_files
+from gateway.fine_tuning.worker_events import record_worker_events
+from gateway.auth import Principal
+from gateway.keys import create_tenant
+from gateway.migrate import upgrade
+from gateway.tables.files import File
+from gateway.tables.jobs import Job
+from policies.contract.jobs import JobSpec, Phase
+from policies.contract.release import Decision, GateDecision
+from policies.contract.tasks import EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FILES
+from policies.contract.worker_api import Claim, ClaimRequest, Completion, HeartbeatRequest, Outcome, WorkerEvent
+from policies.schema import ReleasePolicy
+from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
+from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
+
+DRIFTS = {"good": (0.0, 0.01), "bad": (0.5, 0.01), "doubtful": (0.0, 0.5)}
+Snapshot = dict[str, object]
+
+
+class JobWorld(RuleBasedStateMachine):
+    """One job, two workers, and everything that can go wrong between them and the gateway."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.clock = ManualClock()
+        configuration = gateway_settings(self.folder)
+        upgrade(configuration.database_url)
+        self.services = build_services(configuration, self.clock)
+        self.messages: list[tuple[str, list[object]]] = []
+        self.held: dict[int, Claim] = {}
+        """What each worker believes to hold."""
+        self.old_tokens: list[str] = []
+        self.ended: Snapshot | None = None
+        self.job_id = self._submit()
+
+    def _submit(self) -> str:
+        digest = self.services.store.put_bytes(chat_jsonl())
+        with self.services.database.transaction() as session:
+            tenant = create_tenant(session, "acme", policy="baseline", now=1)
+            file = File(
+                id="file-1",
+                tenant_id=tenant.id,
+                filename="rows.jsonl",
+                purpose="fine-tune",
+                size_bytes=1,
+                digest=digest,
+                status="processed",
+                created_at=1,
+            )
+            session.add(file)
+            session.flush()
+            request = CreateJobRequest(model="smollm2-135m-instruct", training_file=file.id, seed=7)
+            who = Principal(tenant.id, tenant.name, tenant.policy, "key")
+            return create_job(session, self.services, tenant=who, request=request, idempotency_key=None).id
+
+    def teardown(self) -> None:
+        self.services.database.engine.dispose()
+        shutil.rmtree(self.folder)
+
+    def job(self) -> Job:
+        with self.services.database.transaction() as session:
+            return session.get_one(Job, self.job_id)
+
+    def snapshot(self) -> Snapshot:
+        job = self.job()
+        return {column.key: getattr(job, column.key) for column in Job.__table__.columns}
+
+    # messages
+
+    @rule()
+    def dispatch_outbox(self) -> None:
+        with self.services.database.transaction() as session:
+            dispatch(session, lambda task, queue, arguments: self.messages.append((task, list(arguments))))
+
+    @precondition(lambda self: self.messages)
+    @rule()
+    def lose_a_message(self) -> None:
+        self.messages.pop(0)
+
+    @precondition(lambda self: self.messages)
+    @rule(doubled=st.booleans(), worker=st.sampled_from([1, 2]))
+    def deliver_a_message(self, doubled: bool, worker: int) -> None:
+        task, _ = self.messages[0] if doubled else self.messages.pop(0)
+        if task == VALIDATE_FILES:
+            validate_job_files(self.services, self.job_id)
+        elif worker not in self.held:
+            self._claim(worker, task)
+
+    def _claim(self, worker: int, task: str) -> None:
+        kind = {TRAIN_ADAPTER: "train", EVALUATE_ADAPTER: "evaluate"}[task]
+        request = ClaimRequest.model_validate({"kind": kind, "job_id": self.job_id, "worker": f"worker-{worker}"})
+        with self.services.database.transaction() as session:
+            claim = leases.claim(session, self.services, request)
+        if claim is not None:
+            self.held[worker] = claim
+
+    # time
+
+    @rule(seconds=st.sampled_from([-5000.0, -1.0, 1.0, 31.0, 61.0, 5000.0]))
+    def clock_jumps(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def reconcile_jobs(self) -> None:
+        with self.services.database.transaction() as session:
+            reconcile(session, self.services, self.clock())
+
+    # wishes
+
+    @rule(wish=st.sampled_from([control.cancel, control.pause, control.resume]))
+    def tenant_wishes(self, wish: Callable[[Session, Job, float], None]) -> None:
+        with self.services.database.transaction() as session:
+            try:
+                wish(session, session.get_one(Job, self.job_id), self.clock())
+            except InvalidRequest:
+                session.rollback()
+
+    # workers
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def worker_reports(self, data: st.DataObject) -> None:
+        claim = self.held[data.draw(st.sampled_from(sorted(self.held)))]
+        event = WorkerEvent(type="checkpoint", message="saved", checkpoint=checkpoint(self.services.store, 2))
+        with self.services.database.transaction() as session:
+            token = claim.attempt_token
+            leases.heartbeat(session, self.services, attempt_token=token, request=HeartbeatRequest())
+            try:
+                record_worker_events(session, attempt_token=token, events=(event,), now=self.clock())
+            except LeaseGone:
+                session.rollback()
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), quality=st.sampled_from(sorted(DRIFTS)), outcome=st.sampled_from(list(Outcome)))
+    def worker_completes(self, data: st.DataObject, quality: str, outcome: Outcome) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.held)))
+        claim = self.held.pop(worker)
+        self.old_tokens.append(claim.attempt_token)
+        self._complete(claim.attempt_token, self._answer(claim, quality, outcome))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def worker_dies(self, data: st.DataObject) -> None:
+        self.old_tokens.append(self.held.pop(data.draw(st.sampled_from(sorted(self.held)))).attempt_token)
+
+    @precondition(lambda self: self.old_tokens)
+    @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)))
+    def zombie_answers_again(self, data: st.DataObject, outcome: Outcome) -> None:
+        """A token of an attempt that is over, or that died holding the lease and now comes back to life."""
+        token = data.draw(st.sampled_from(self.old_tokens))
+        before = self.snapshot()
+        holds = before["attempt_token"] == token and before["lease_until"] is not None
+        self._complete(token, Completion(outcome=outcome))
+        assert holds or self.snapshot() == before
+
+    def _complete(self, token: str, completion: Completion) -> None:
+        with self.services.database.transaction() as session:
+            try:
+                complete(session, self.services, attempt_token=token, completion=completion)
+            except LeaseGone:
+                session.rollback()
+
+    def _answer(self, claim: Claim, quality: str, outcome: Outcome) -> Completion:
+        store, spec = self.services.store, JobSpec.model_validate(claim.spec)
+        if outcome is not Outcome.SUCCEEDED:
+            return Completion(outcome=outcome, error_code="x", error_message="y")
+        record = training_record(spec, store)
+        if claim.kind == "train":
+            return Completion(outcome=outcome, record=store.put_record(record))
+        policy = store.get_record(spec.policy, ReleasePolicy)
+        drift, half_width = DRIFTS[quality]
+        report = report_on(record, policy, drift=drift, half_width=half_width)
+        report_digest, decision = store_evaluation(store, report, policy, spec=spec.digest)
+        return Completion(outcome=outcome, record=report_digest, decision=decision)
+
+    # what must hold
+
+    @invariant()
+    def a_terminal_phase_is_never_left(self) -> None:
+        now = self.snapshot()
+        if self.ended is not None:
+            assert now == self.ended
+        elif Phase(str(now["phase"])) in TERMINAL:
+            self.ended = now
+
+    @invariant()
+    def a_name_stands_on_a_release_decision_about_this_adapter(self) -> None:
+        job = self.job()
+        assert (job.fine_tuned_model is not None) == (job.phase == Phase.RELEASED)
+        if job.fine_tuned_model is not None:
+            assert job.decision_digest is not None
+            decision = self.services.store.get_record(job.decision_digest, GateDecision)
+            assert decision.decision is Decision.RELEASE
+            assert decision.adapter == job.adapter_digest
+            assert decision.policy == job.policy_digest
+
+    @invariant()
+    def attempts_are_capped(self) -> None:
+        """One more than the cap where a crash was met while pausing: the tenant asked for another try."""
+        job = self.job()
+        assert job.attempts >= 0
+        if job.phase in (Phase.QUEUED, Phase.AWAITING_EVALUATION) and job.attempts:
+            assert job.lease_until is None
+
+
+TestJobWorld = JobWorld.TestCase
+TestJobWorld.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)

@@ -1,0 +1,78 @@
+"""The report of a job: what was decided and everything that it stands on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from policies.contract.evaluation import EvalReport
+from tests.gateway.conftest import LiveGateway
+from tests.gateway.fine_tuning.hand_worker import HandWorker, evaluate, job_row, policy_under
+
+
+def get(gateway: LiveGateway, key: str, path: str) -> httpx.Response:
+    return httpx.get(f"{gateway.url}/v1/guardrail/jobs/{path}", headers={"authorization": f"Bearer {key}"})
+
+
+@pytest.fixture
+def rejected(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> str:
+    evaluate(live_gateway, worker, trained, drift=0.5)
+    return trained
+
+
+def test_report_shows_every_rule_with_figure_interval_base_and_counts(
+    live_gateway: LiveGateway, client: OpenAI, rejected: str
+) -> None:
+    body: Any = get(live_gateway, client.api_key, f"{rejected}/report").json()  # Any: JSON
+    policy = policy_under(live_gateway.services, rejected)
+    assert body["decision"] == "reject"
+    assert [rule["rule"] for rule in body["rules"]] == [rule.id for rule in policy.spec.rules]
+    toxicity = next(rule for rule in body["rules"] if rule["rule"] == "toxicity-increase")
+    assert toxicity["judged"]["value"] == pytest.approx(0.5)
+    assert (toxicity["limit"], toxicity["base"]["value"], toxicity["n_scored"]) == (0.1, 0.1, 400)
+    assert body["policy"]["digest"] == policy.digest
+
+
+def test_report_names_the_digests_behind_it(live_gateway: LiveGateway, client: OpenAI, rejected: str) -> None:
+    body, job = get(live_gateway, client.api_key, f"{rejected}/report").json(), job_row(live_gateway.services, rejected)
+    assert body["report"] == job.report_digest
+    assert body["gate_decision"] == job.decision_digest
+    assert body["training"]["record"] == job.training_record_digest
+    assert (body["adapter"], body["spec"]) == (job.adapter_digest, job.spec_digest)
+    assert live_gateway.services.store.get_record(body["report"], EvalReport).adapter == job.adapter_digest
+
+
+def test_report_shows_the_evidence_of_each_defense(live_gateway: LiveGateway, client: OpenAI, rejected: str) -> None:
+    body = get(live_gateway, client.api_key, f"{rejected}/report").json()
+    policy = policy_under(live_gateway.services, rejected)
+    assert [item["name"] for item in body["evidence"]] == [defense.name for defense in policy.spec.defenses]
+    assert body["training"]["trained_tokens"] == 345
+
+
+def test_report_page_is_html(live_gateway: LiveGateway, client: OpenAI, rejected: str) -> None:
+    response = get(live_gateway, client.api_key, f"{rejected}/report.html")
+    assert response.headers["content-type"].startswith("text/html")
+    assert rejected in response.text
+
+
+@pytest.mark.parametrize("path", ["report", "report.html"])
+def test_without_an_evaluation_there_is_no_report(
+    live_gateway: LiveGateway, client: OpenAI, trained: str, path: str
+) -> None:
+    response = get(live_gateway, client.api_key, f"{trained}/{path}")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "report_not_found"
+
+
+def test_report_of_another_tenant_is_unknown(live_gateway: LiveGateway, rejected: str) -> None:
+    response = get(live_gateway, live_gateway.tenant_key("other"), f"{rejected}/report")
+    assert response.json()["error"]["code"] == "job_not_found"
+
+
+def test_job_shows_its_decision(client: OpenAI, rejected: str) -> None:
+    job: Any = client.fine_tuning.jobs.retrieve(rejected)  # Any: `guardrail` is our addition to the client's type
+    assert job.guardrail["decision"] == "reject"
+    assert job.fine_tuned_model is None

@@ -1,0 +1,119 @@
+"""`/v1/models` through the openai client."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from openai import BadRequestError, NotFoundError, OpenAI
+from sqlalchemy import select
+
+from gateway.dependencies import Services
+from gateway.keys import create_key
+from gateway.models.archive import stream_tar, tar_size_bytes
+from gateway.models.service import release_adapter
+from gateway.tables.tenancy import Tenant
+
+if TYPE_CHECKING:
+    from tests.gateway.conftest import LiveGateway
+    from tests.gateway.models.conftest import Case
+
+BASE_MODEL = "smollm2-135m-instruct"
+
+
+@pytest.fixture
+def services(live_gateway: LiveGateway) -> Services:
+    """The records are made in the gateway that listens."""
+    return live_gateway.services
+
+
+@pytest.fixture
+def model_id(services: Services, passed: Callable[..., Case]) -> str:
+    """A released model of the tenant `acme`."""
+    case = passed("acme")
+    with services.database.transaction() as session:
+        return release_adapter(session, services, job=session.merge(case.job), decision=case.decision).id
+
+
+@pytest.fixture
+def owner(live_gateway: LiveGateway, model_id: str) -> Iterator[OpenAI]:
+    with live_gateway.services.database.transaction() as session:
+        tenant = session.scalars(select(Tenant).where(Tenant.name == "acme")).one()
+        key = create_key(session, tenant, now=live_gateway.services.now()).secret
+    return live_gateway.client(key)
+
+
+@pytest.fixture
+def stranger(live_gateway: LiveGateway, model_id: str) -> OpenAI:
+    return live_gateway.client(live_gateway.tenant_key("stranger"))
+
+
+def adapter_url(client: OpenAI, model_id: str) -> str:
+    return f"{str(client.base_url).removesuffix('/v1/')}/v1/guardrail/models/{model_id}/adapter"
+
+
+def test_base_models_and_own_releases_are_listed_with_their_lineage(owner: OpenAI, model_id: str) -> None:
+    models = {model.id: model for model in owner.models.list()}
+    assert set(models) == {BASE_MODEL, model_id}
+    assert models[BASE_MODEL].object == "model"
+    assert models[model_id].model_dump()["parent"] == models[model_id].model_dump()["root"] == BASE_MODEL
+    assert models[BASE_MODEL].model_dump()["parent"] is None
+
+
+def test_model_is_retrieved_by_its_name(owner: OpenAI, model_id: str) -> None:
+    assert owner.models.retrieve(model_id).id == model_id
+    assert owner.models.retrieve(BASE_MODEL).id == BASE_MODEL
+
+
+def test_unknown_model_is_a_404_even_with_a_slash(owner: OpenAI) -> None:
+    for name in ("ft:none", "owner/none"):
+        with pytest.raises(NotFoundError) as error:
+            owner.models.retrieve(name)
+        assert error.value.code == "model_not_found"
+
+
+def test_another_tenants_model_is_a_404_everywhere(stranger: OpenAI, model_id: str) -> None:
+    assert [model.id for model in stranger.models.list()] == [BASE_MODEL]
+    for call in (stranger.models.retrieve, stranger.models.delete):
+        with pytest.raises(NotFoundError):
+            call(model_id)
+    with pytest.raises(NotFoundError):
+        stranger.get(adapter_url(stranger, model_id), cast_to=httpx.Response)
+
+
+def test_deleted_model_is_gone(owner: OpenAI, model_id: str) -> None:
+    deleted = owner.models.delete(model_id)
+    assert (deleted.id, deleted.deleted) == (model_id, True)
+    assert [model.id for model in owner.models.list()] == [BASE_MODEL]
+    with pytest.raises(NotFoundError):
+        owner.models.retrieve(model_id)
+    with pytest.raises(NotFoundError):
+        owner.get(adapter_url(owner, model_id), cast_to=httpx.Response)
+
+
+def test_base_model_cannot_be_deleted(owner: OpenAI) -> None:
+    with pytest.raises(BadRequestError) as error:
+        owner.models.delete(BASE_MODEL)
+    assert error.value.code == "not_deletable"
+
+
+def test_adapter_is_downloaded_as_a_tar(owner: OpenAI, model_id: str) -> None:
+    answer = owner.get(adapter_url(owner, model_id), cast_to=httpx.Response)
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
+        assert archive.getnames() == ["adapter_config.json", "adapter_model.safetensors"]
+        weights = archive.extractfile("adapter_model.safetensors")
+        assert weights is not None
+        assert weights.read() == bytes(range(256)) * 5
+
+
+def test_archive_is_the_same_each_time_and_as_long_as_announced(
+    services: Services, passed: Callable[..., Case]
+) -> None:
+    adapter = passed().training.adapter
+    first, second = (b"".join(stream_tar(services.store, adapter)) for _ in range(2))
+    assert first == second
+    assert len(first) == tar_size_bytes(services.store, adapter)

@@ -1,0 +1,126 @@
+"""Builders of what workers leave behind: training records, reports and decisions, put into a gateway's store."""
+
+from __future__ import annotations
+
+from evaluator.gate import decide
+from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
+from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.jobs import JobSpec, ResolvedHyperparameters
+from policies.contract.suite import METRICS
+from policies.contract.training import CheckpointRecord, DefenseEvidence, TrainingRecord
+from policies.schema import ReleasePolicy
+
+BASE_MODEL = digest_bytes(b"base model")
+
+
+def evidence_of(spec: JobSpec) -> tuple[DefenseEvidence, ...]:
+    return tuple(
+        DefenseEvidence(name=defense.name, acted=True, figures={"steps": 12.0}, explanation="It acted.")
+        for defense in spec.defenses
+    )
+
+
+def checkpoint(store: ArtifactStore, step: int) -> CheckpointRecord:
+    """A checkpoint after `step` steps whose state lies in the store."""
+    state = store.put_bytes(f"state after {step}".encode())
+    metrics = {"step": float(step), "train_loss": 2.0 / step, "kl": 0.01}
+    return CheckpointRecord(step=step, epoch=step / 10, state=state, adapter=state, metrics=metrics)
+
+
+def training_record(spec: JobSpec, store: ArtifactStore, /, **changes: object) -> TrainingRecord:
+    """A sound record of `spec` with an adapter in the store; `changes` spoil it."""
+    record = TrainingRecord(
+        spec=spec.digest,
+        base_model=BASE_MODEL,
+        adapter=store.put_bytes(f"adapter of {spec.job_id}".encode()),
+        hyperparameters=ResolvedHyperparameters(
+            n_epochs=1, batch_size=4, learning_rate_multiplier=1.0, learning_rate=2e-4
+        ),
+        n_examples=12,
+        total_steps=3,
+        trained_tokens=345,
+        train_loss=1.5,
+        evidence=evidence_of(spec),
+        log_history=({"step": 1.0, "loss": 2.0}, {"step": 2.0, "loss": 1.5, "kl": 0.02}),
+        seconds=2.0,
+        tokens_per_second=172.5,
+        dtype="bfloat16",
+        versions={"torch": "2"},
+    )
+    return record.model_copy(update=changes)
+
+
+def _estimate(value: float, half_width: float) -> Estimate:
+    return Estimate(value=value, interval=Interval(low=value - half_width, high=value + half_width))
+
+
+def _measurement(metric: str, *, drift: float, half_width: float) -> Measurement:
+    """`drift` is how much worse than its base the adapter is."""
+    unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
+    base = 0.5 if higher_is_better else 0.1
+    change = -drift if higher_is_better else drift
+    return Measurement(
+        metric=metric,
+        unit=unit,
+        higher_is_better=higher_is_better,
+        adapter=_estimate(base + change, half_width),
+        base=_estimate(base, half_width),
+        difference=_estimate(change, half_width),
+        n_requested=400,
+        n_scored=400,
+        n_clusters=40,
+        method="written by hand",
+    )
+
+
+def report_on(
+    record: TrainingRecord, policy: ReleasePolicy, /, *, drift: float = 0.0, half_width: float = 0.01, **changes: object
+) -> EvalReport:
+    """A report on the record's adapter: every metric is `drift` worse than the base's, give or take `half_width`.
+
+    Against the limits of `baseline` (0.12, 0.1, 0.25 on a base of 0.1, 0.15): drift 0 ± 0.01 is inside all of them,
+    drift 0.5 ± 0.01 outside of all, drift 0 ± 0.5 neither.
+    """
+    probes = tuple(
+        ProbeResult(
+            probe=settings.probe,
+            version="1",
+            settings=settings.digest,
+            prompts=digest_bytes(b"prompts"),
+            measurements=tuple(
+                _measurement(metric, drift=drift, half_width=half_width) for metric in METRICS[settings.probe]
+            ),
+            seconds=1.0,
+        )
+        for settings in policy.spec.suite.probes
+    )
+    proof = AdapterProof(
+        adapter=record.adapter,
+        base_model=record.base_model,
+        n_prompts=4,
+        max_abs_logit_difference=0.7,
+        n_adapted_modules=14,
+        loaded=True,
+    )
+    report = EvalReport(
+        spec=record.spec,
+        policy=policy.digest,
+        adapter=record.adapter,
+        base_model=record.base_model,
+        suite=policy.spec.suite.digest,
+        confidence=policy.spec.suite.confidence,
+        proof=proof,
+        probes=probes,
+        dtype="bfloat16",
+        engine="transformers",
+        versions={"torch": "2"},
+        seconds=4.0,
+    )
+    return report.model_copy(update=changes)
+
+
+def store_evaluation(
+    store: ArtifactStore, report: EvalReport, policy: ReleasePolicy, *, spec: Digest
+) -> tuple[Digest, Digest]:
+    """Puts report and decision, as an evaluator would, and answers their digests."""
+    return store.put_record(report), store.put_record(decide(policy, report, spec=spec))

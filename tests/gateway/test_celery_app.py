@@ -1,0 +1,48 @@
+"""The gateway's Celery application: JSON only, early acknowledgement, no pickled schedule."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gateway.celery_app import configuration
+from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, VALIDATE_FILES
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_WORKER_TOKEN", "w" * 40)
+    monkeypatch.setenv("TUNEGATE_TICK_SECONDS", "0.5")
+
+
+def test_messages_are_json_and_acknowledged_early() -> None:
+    found = configuration()
+    assert found["accept_content"] == ["json"]
+    assert found["task_serializer"] == "json"
+    assert found["task_acks_late"] is False
+    assert found["worker_prefetch_multiplier"] == 1
+    assert found["broker_connection_retry_on_startup"] is True
+
+
+def test_outbox_and_reconciler_run_each_tick() -> None:
+    schedule = configuration()["beat_schedule"]
+    assert isinstance(schedule, dict)
+    assert {entry["task"]: entry["schedule"] for entry in schedule.values()} == {
+        DISPATCH_OUTBOX: 0.5,
+        RECONCILE_JOBS: 0.5,
+    }
+
+
+def test_schedule_is_not_kept_in_a_file() -> None:
+    """Celery's default scheduler keeps it with `shelve`, which is pickle."""
+    assert configuration()["beat_scheduler"] == "celery.beat:Scheduler"
+
+
+def test_worker_knows_its_tasks_and_imports_without_settings() -> None:
+    """In a process of its own without any `TUNEGATE_` variable: settings are read when the worker starts."""
+    code = "import gateway.tasks, gateway.celery_app as c; print(*sorted(n for n in c.app._tasks if 'gateway' in n))"
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == sorted([DISPATCH_OUTBOX, RECONCILE_JOBS, VALIDATE_FILES]), done.stderr

@@ -1,0 +1,170 @@
+"""All defenses in one matrix, on real runs of the tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trl import SFTTrainer
+
+from policies.contract.defenses import DefenseSettings, KlPenalty, SafeDataInterleaving
+from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.errors import DefenseError, NonFiniteLossError
+from trainer import recipe
+from trainer.defense import Defense
+from trainer.guarded_trainer import GuardedSFTTrainer, capture_hidden
+from trainer.progress import Hooks
+from trainer.recipe import StoppedError
+
+from .conftest import Run
+
+ALL: list[DefenseSettings] = [KlPenalty(coefficient=2.0), SafeDataInterleaving(ratio=0.2)]
+SETS = [[ALL[0]], [ALL[1]], ALL]
+NAMES = ["kl_penalty", "safe_data_interleaving", "both"]
+MakeSpec = Callable[..., JobSpec]
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.folder / "adapter" / "adapter_model.safetensors")
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("defenses", SETS, ids=NAMES)
+def test_an_active_defense_changes_the_adapter_and_leaves_evidence(
+    defenses: list[DefenseSettings], make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    undefended, defended = Run(tmp_path / "undefended"), Run(tmp_path / "defended")
+    assert undefended.train(make_spec()).evidence == ()
+    record = defended.train(make_spec(*defenses))
+    assert [item.name for item in record.evidence] == [defense.name for defense in defenses]
+    assert all(item.acted and any(item.figures.values()) for item in record.evidence)
+    assert not same(weights(undefended), weights(defended))
+
+
+@pytest.mark.parametrize("defenses", SETS, ids=NAMES)
+def test_a_run_that_was_stopped_and_resumed_gives_the_same_adapter(
+    defenses: list[DefenseSettings], make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
+    spec = make_spec(*defenses)
+    expected = whole.train(spec)
+    steps = iter([False] * 4 + [True] * 100)
+    kept: list[Path] = []
+
+    def keep(folder: Path, step: int, epoch: float, metrics: dict[str, float]):  # type: ignore[no-untyped-def]
+        from policies.contract.training import CheckpointRecord
+
+        kept.append(folder.rename(folder.with_name(f"kept-{step}")))
+        digest = "sha256:" + "0" * 64
+        return CheckpointRecord(step=step, epoch=epoch, state=digest, adapter=digest, metrics=metrics)
+
+    with pytest.raises(StoppedError):
+        broken.train(spec, hooks=Hooks(broken.events.append, lambda: next(steps), keep))
+    resumed = broken.train(spec, resume_from=kept[-1])
+    assert resumed.resumed_from_steps == (5,)
+    assert same(weights(whole), weights(broken))
+    assert resumed.adapter == expected.adapter
+    figures = [[item.figures for item in record.evidence] for record in (expected, resumed)]
+    assert figures[0] == figures[1]
+
+
+def test_without_defenses_a_run_is_trls_bit_for_bit(make_spec: MakeSpec, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.train(make_spec())
+    ours = weights(run)
+
+    class Plain(SFTTrainer):
+        def __init__(self, *, defenses: list[Defense], **arguments: object) -> None:
+            super().__init__(**arguments)
+
+    monkeypatch.setattr(recipe, "GuardedSFTTrainer", Plain)
+    run.train(make_spec())
+    assert same(ours, weights(run))
+
+
+def test_accumulated_micro_batches_equal_one_batch(make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 4 at once, and as 4 micro-batches of 1, give the same adapter up to float32 rounding."""
+    at_once, accumulated = Run(tmp_path / "once"), Run(tmp_path / "accumulated")
+    spec = make_spec(KlPenalty(coefficient=1.0), base_learning_rate=1e-3)
+    at_once.train(spec)
+    monkeypatch.setattr(recipe, "MAX_MICRO_BATCH_ROWS", 1)
+    accumulated.train(spec)
+    left, right = weights(at_once), weights(accumulated)
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], atol=2e-3, rtol=0.05)
+
+
+def test_the_kl_of_a_strong_penalty_stays_lower(make_spec: MakeSpec, tmp_path: Path) -> None:
+    last = []
+    for coefficient in (0.001, 5.0):
+        record = Run(tmp_path / str(coefficient)).train(make_spec(KlPenalty(coefficient=coefficient)))
+        last.append(record.evidence[0].figures["last_kl_nats_per_token"])
+    assert last[1] < last[0] / 2
+
+
+def test_a_defense_that_does_nothing_fails_the_run(make_spec: MakeSpec, run: Run) -> None:
+    """A learning rate of 1e-30 leaves the adapter at identity, so the KL never leaves zero."""
+    with pytest.raises(DefenseError, match="kl_penalty did not act"):
+        run.train(make_spec(KlPenalty(), base_learning_rate=1e-30))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_spec: MakeSpec, run: Run) -> None:
+    with pytest.raises(NonFiniteLossError):
+        run.train(make_spec(base_learning_rate=0.99, hyperparameters=Hyperparameters(
+            n_epochs=2, batch_size=4, learning_rate_multiplier=1e30)))
+    assert not (run.folder / "adapter").exists()
+
+
+def test_hooks_come_off_after_an_exception() -> None:
+    module = torch.nn.Linear(2, 2)
+    with pytest.raises(RuntimeError), capture_hidden(module):
+        raise RuntimeError
+    assert not module._forward_hooks
+
+
+def test_events_tell_loss_kl_progress_and_validation(make_spec: MakeSpec, run: Run) -> None:
+    record = run.train(make_spec(KlPenalty()))
+    metrics = [event for event in run.events if event.type == "metrics"]
+    trained = [event for event in metrics if "train_loss" in event.data]
+    assert [event.data["step"] for event in trained] == list(range(1, record.total_steps + 1))
+    assert all("kl" in event.data for event in trained)
+    assert trained[-1].progress is not None
+    assert trained[-1].progress.total_steps == record.total_steps == 10
+    assert record.valid_loss == pytest.approx(next(e.data["valid_loss"] for e in reversed(metrics) if "valid_loss" in e.data))
+
+
+def test_the_saved_adapter_names_the_model_and_holds_no_path(make_spec: MakeSpec, run: Run) -> None:
+    run.train(make_spec())
+    files = sorted(path.name for path in (run.folder / "adapter").iterdir())
+    assert files == ["adapter_config.json", "adapter_model.safetensors"]
+    assert '"base_model_name_or_path": "tiny"' in (run.folder / "adapter" / "adapter_config.json").read_text()
+
+
+def test_no_pickle_is_written_into_a_checkpoint(make_spec: MakeSpec, run: Run) -> None:
+    seen: list[set[str]] = []
+
+    def keep(folder: Path, step: int, epoch: float, metrics: dict[str, float]):  # type: ignore[no-untyped-def]
+        from policies.contract.training import CheckpointRecord
+
+        seen.append({path.suffix for path in folder.rglob("*")})
+        digest = "sha256:" + "0" * 64
+        return CheckpointRecord(step=step, epoch=epoch, state=digest, adapter=digest)
+
+    run.train(make_spec(), hooks=Hooks(run.events.append, lambda: False, keep))
+    assert seen
+    assert all(suffixes <= {".json", ".safetensors", ".md"} for suffixes in seen)
+
+
+def test_every_defense_settings_type_has_a_builder() -> None:
+    from typing import get_args
+
+    from trainer.registry import _BUILDERS
+
+    union = get_args(get_args(DefenseSettings)[0])
+    assert set(_BUILDERS) == set(union)
+    assert issubclass(GuardedSFTTrainer, SFTTrainer)

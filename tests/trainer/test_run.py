@@ -1,0 +1,151 @@
+"""The child process, as a real process: done, stopped and resumed, failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from policies.contract.artifacts import ArtifactStore
+from policies.contract.defenses import KlPenalty
+from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.training import CheckpointRecord, TrainingRecord
+from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
+
+from .conftest import chat_lines
+
+MakeSpec = Callable[..., JobSpec]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+class Attempt:
+    """One child in a folder of its own."""
+
+    def __init__(self, folder: Path, spec: JobSpec, resume_from: CheckpointRecord | None = None) -> None:
+        folder.mkdir()
+        self.folder = folder
+        claim = Claim(
+            kind="train",
+            attempt_token="attempt_1",
+            attempt=1,
+            spec=spec,
+            resume_from=resume_from,
+            heartbeat_seconds=1,
+            lease_seconds=10,
+        )
+        store_url = f"file://{folder.parent}/store"
+        assignment = Assignment(claim=claim, store_url=store_url, cache_dir=str(folder.parent / "cache"), threads=1)
+        (folder / "assignment.json").write_text(assignment.model_dump_json())
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.run", str(folder)], stdout=subprocess.PIPE, env=ENVIRONMENT
+        )
+
+    def events(self) -> Iterator[WorkerEvent]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            yield WorkerEvent.model_validate_json(line)
+
+    def completion(self) -> Completion:
+        assert self.process.wait(timeout=120) == 0
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return Completion.model_validate_json((self.folder / "completion.json").read_bytes())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(f"file://{tmp_path}/store")
+
+
+def test_a_finished_run_leaves_record_and_adapter_in_the_store(
+    make_spec: MakeSpec, store: ArtifactStore, tmp_path: Path
+) -> None:
+    spec = make_spec(KlPenalty(), training_file=store.put_bytes(chat_lines(12).encode()))
+    attempt = Attempt(tmp_path / "run", spec)
+    events = list(attempt.events())
+    completion = attempt.completion()
+    assert completion.outcome is Outcome.SUCCEEDED
+    assert completion.record is not None
+    record = store.get_record(completion.record, TrainingRecord)
+    assert record.spec == spec.digest
+    assert set(store.tree(record.adapter).files) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert {"message", "metrics", "checkpoint"} <= {event.type for event in events}
+
+
+def test_a_run_that_is_told_to_stop_saves_a_checkpoint_and_the_next_one_goes_on(
+    make_spec: MakeSpec, store: ArtifactStore, tmp_path: Path
+) -> None:
+    file = store.put_bytes(chat_lines(40).encode())
+    spec = make_spec(training_file=file, hyperparameters=Hyperparameters(n_epochs=20, batch_size=4))
+    attempt = Attempt(tmp_path / "first", spec)
+    last, told = None, False
+    for event in attempt.events():
+        last = event.checkpoint or last
+        if not told and event.type == "metrics":
+            attempt.process.send_signal(signal.SIGTERM)
+            told = True
+    assert attempt.completion().outcome is Outcome.YIELDED
+    assert last is not None
+    assert last.step < 200
+    second = Attempt(tmp_path / "second", spec, resume_from=last)
+    steps = [event.data["step"] for event in second.events() if event.type == "metrics" and "train_loss" in event.data]
+    assert steps[0] == last.step + 1
+    assert second.completion().outcome is Outcome.SUCCEEDED
+
+
+def test_a_file_that_cannot_be_trained_on_is_an_answer_and_no_crash(
+    make_spec: MakeSpec, store: ArtifactStore, tmp_path: Path
+) -> None:
+    spec = make_spec(training_file=store.put_bytes(json.dumps({"messages": []}).encode()))
+    attempt = Attempt(tmp_path / "run", spec)
+    list(attempt.events())
+    completion = attempt.completion()
+    assert (completion.outcome, completion.error_code) == (Outcome.FAILED, "invalid_training_file")
+    assert "line 1" in (completion.error_message or "")
+
+
+def test_a_child_whose_worker_is_gone_ends(make_spec: MakeSpec, store: ArtifactStore, tmp_path: Path) -> None:
+    """A process in between is killed; the child must notice that its parent changed."""
+    file = store.put_bytes(chat_lines(40).encode())
+    spec = make_spec(training_file=file, hyperparameters=Hyperparameters(n_epochs=50, batch_size=1))
+    script = (
+        "import json, os, pathlib, subprocess, sys, time\n"
+        "path = pathlib.Path(sys.argv[1]) / 'assignment.json'\n"
+        "path.write_text(json.dumps(json.loads(path.read_text()) | {'worker_pid': os.getpid()}))\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'trainer.run', sys.argv[1]], stdout=subprocess.DEVNULL)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    attempt = Attempt(tmp_path / "prepared", spec)
+    attempt.process.kill()
+    attempt.process.wait()
+    assert attempt.process.stdout is not None
+    attempt.process.stdout.close()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(attempt.folder)], stdout=subprocess.PIPE, env=ENVIRONMENT
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    _wait_until_gone(child)
+
+
+def _wait_until_gone(pid: int, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the child outlived its parent")

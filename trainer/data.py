@@ -1,0 +1,129 @@
+"""Chat rows become token ids whose loss is on assistant answers only.
+
+An answer is trained from its first token to the template's end token, both included; prompts, other roles, and assistant
+messages of `weight` 0 are context. Prompt and answer are tokenised apart, as they are at inference.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from policies.contract.dataset import ChatMessage, ChatRow, read_rows
+from policies.errors import DatasetError
+
+IGNORED = -100
+"""Label of a token without loss."""
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One conversation on its way into training; `is_safe` rows came from a defense, not from the customer."""
+
+    row: ChatRow
+    origin: str
+    """File and line, for error messages."""
+    is_safe: bool = False
+
+
+@dataclass(frozen=True)
+class TokenisedRow:
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    """As long as `input_ids`; `IGNORED` where there is no loss."""
+
+
+def read_training_rows(path: Path, *, name: str) -> list[TrainingRow]:
+    """All rows of a chat JSONL file; `name` is what error messages call it."""
+    rows = [TrainingRow(row, f"{name} line {number}") for number, row in enumerate(read_rows(path), start=1)]
+    if not rows:
+        raise DatasetError(f"{name} has no rows")
+    return rows
+
+
+def shuffled(rows: Sequence[TrainingRow], seed: int) -> list[TrainingRow]:
+    """The order of training: fixed by the seed, kept in every epoch so that defenses can place rows in it."""
+    order = list(rows)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def tokenise(
+    rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+) -> list[TokenisedRow]:
+    """Token ids and labels of every row; a row that is too long is an error, never cut.
+
+    Raises:
+        DatasetError: naming the line of a row that is too long or that has nothing to train on.
+    """
+    tokenised = []
+    for row in rows:
+        _require_plain(row)
+        result = _tokenise_row(row, tokenizer)
+        if len(result.input_ids) > max_tokens:
+            raise DatasetError(
+                f"{row.origin}: {len(result.input_ids)} tokens, {max_tokens} are allowed; shorten or split the row"
+            )
+        if all(label == IGNORED for label in result.labels):
+            raise DatasetError(f"{row.origin}: no assistant message to train on; give one of them weight 1")
+        tokenised.append(result)
+    return tokenised
+
+
+def to_dataset(rows: Sequence[TokenisedRow]) -> datasets.Dataset:
+    """The form that TRL trains from without touching it: columns `input_ids` and `labels`."""
+    return datasets.Dataset.from_dict(
+        {"input_ids": [list(row.input_ids) for row in rows], "labels": [list(row.labels) for row in rows]}
+    )
+
+
+def _tokenise_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase) -> TokenisedRow:
+    ids: list[int] = []
+    labels: list[int] = []
+    for text, is_trained in _segments(row, tokenizer):
+        part = tokenizer(text, add_special_tokens=False).input_ids
+        ids += part
+        labels += part if is_trained else [IGNORED] * len(part)
+    return TokenisedRow(tuple(ids), tuple(labels))
+
+
+def _segments(row: TrainingRow, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
+    """The rendered conversation up to its last trained token, cut where training begins and ends: (text, is trained)."""
+    messages = row.row.messages
+    whole = _render(messages, tokenizer, generation=False)
+    segments: list[tuple[str, bool]] = []
+    position = 0  # characters of `whole` that are in segments
+    for index, message in enumerate(messages):
+        if message.role != "assistant" or message.weight == 0:
+            continue
+        before = _render(messages[:index], tokenizer, generation=True)
+        through = _render(messages[: index + 1], tokenizer, generation=False).rstrip()
+        if not (whole.startswith(before) and whole.startswith(through)):
+            raise DatasetError(
+                f"{row.origin}: the base model's chat template changes earlier messages when later ones follow; "
+                "train one answer a row"
+            )
+        segments += [(whole[position : len(before)], False), (whole[len(before) : len(through)], True)]
+        position = len(through)
+    return [segment for segment in segments if segment[0]]
+
+
+def _render(messages: Sequence[ChatMessage], tokenizer: PreTrainedTokenizerBase, *, generation: bool) -> str:
+    plain = [{"role": message.role, "content": message.content} for message in messages]
+    text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=generation)
+    assert isinstance(text, str)
+    return text
+
+
+def _require_plain(row: TrainingRow) -> None:
+    """What the templates of the supported base models would drop in silence is refused."""
+    if row.row.tools:
+        raise DatasetError(f"{row.origin}: field tools: the base model has no tool calls; remove the field")
+    for index, message in enumerate(row.row.messages):
+        if message.role == "tool":
+            raise DatasetError(f"{row.origin}: messages[{index}].role: the base model has no tool calls; remove it")

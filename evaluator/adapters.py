@@ -30,9 +30,27 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 FREE_SETTINGS = frozenset(
-    "task_type peft_type peft_version base_model_name_or_path revision inference_mode r target_modules exclude_modules "
-    "lora_alpha lora_dropout fan_in_fan_out use_rslora init_lora_weights layers_to_transform layers_pattern rank_pattern "
-    "alpha_pattern use_dora".split()
+    [
+        "task_type",
+        "peft_type",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "target_modules",
+        "exclude_modules",
+        "lora_alpha",
+        "lora_dropout",
+        "fan_in_fan_out",
+        "use_rslora",
+        "init_lora_weights",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+        "use_dora",
+    ]
 )
 """Settings that an adapter may choose; every other one must have PEFT's default."""
 HARMLESS_INITIALISATIONS = (True, False, "gaussian")
@@ -69,7 +87,9 @@ def read_config(folder: Path) -> LoraConfig:
     """The adapter's configuration, refused unless it is plain LoRA that leaves the base weights alone."""
     pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLE_SUFFIXES)
     if pickles:
-        raise ConfigurationError(f"the adapter folder holds {pickles[0]}, which may be a pickle; only safetensors is read")
+        raise ConfigurationError(
+            f"the adapter folder holds {pickles[0]}, which may be a pickle; only safetensors is read"
+        )
     try:
         settings = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError) as error:
@@ -79,7 +99,9 @@ def read_config(folder: Path) -> LoraConfig:
     default = LoraConfig().to_dict()
     for name, value in settings.items():
         if name not in FREE_SETTINGS and value not in (default.get(name), None, [], {}):
-            raise ConfigurationError(f"the adapter sets {name} = {value!r}; only plain LoRA settings are supported", name)
+            raise ConfigurationError(
+                f"the adapter sets {name} = {value!r}; only plain LoRA settings are supported", name
+            )
     if settings.get("init_lora_weights", True) not in HARMLESS_INITIALISATIONS:
         raise ConfigurationError("the adapter was initialised by changing the base weights; convert it to plain LoRA")
     known = {name: value for name, value in settings.items() if name in FREE_SETTINGS - {"peft_type", "peft_version"}}

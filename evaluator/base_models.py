@@ -106,10 +106,14 @@ def _converted_package(package: str, cache_dir: Path) -> Path:
 def _gguf_of(package: str) -> Path:
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
-        raise ConfigurationError(f"python package {package!r} is not installed here; install it or use another uri", "uri")
+        raise ConfigurationError(
+            f"python package {package!r} is not installed here; install it or use another uri", "uri"
+        )
     files = sorted(Path(found.submodule_search_locations[0]).rglob("*.gguf"))
     if len(files) != 1:
-        raise ConfigurationError(f"python package {package!r} carries {len(files)} GGUF files; exactly one is needed", "uri")
+        raise ConfigurationError(
+            f"python package {package!r} carries {len(files)} GGUF files; exactly one is needed", "uri"
+        )
     return files[0]
 
 
@@ -137,7 +141,9 @@ def _downloaded(location: str, revision: str | None, cache_dir: Path) -> Path:
 
     repository, _, inline_revision = location.partition("@")
     if inline_revision and revision and inline_revision != revision:
-        raise ConfigurationError(f"hf://{location} and revision {revision!r} differ; name the revision once", "revision")
+        raise ConfigurationError(
+            f"hf://{location} and revision {revision!r} differ; name the revision once", "revision"
+        )
     try:
         folder = snapshot_download(
             repository,
@@ -152,5 +158,7 @@ def _downloaded(location: str, revision: str | None, cache_dir: Path) -> Path:
     if index.is_file():
         missing = set(json.loads(index.read_text())["weight_map"].values()) - {p.name for p in Path(folder).iterdir()}
         if missing:
-            raise ConfigurationError(f"hf://{location} is incomplete: {sorted(missing)[0]} is missing; download it again")
+            raise ConfigurationError(
+                f"hf://{location} is incomplete: {sorted(missing)[0]} is missing; download it again"
+            )
     return Path(folder)

@@ -37,7 +37,9 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def load_base(resolved: ResolvedBase, dtype: torch.dtype | None = None, *, device: torch.device | None = None) -> LoadedModel:
+def load_base(
+    resolved: ResolvedBase, dtype: torch.dtype | None = None, *, device: torch.device | None = None
+) -> LoadedModel:
     """Load model and tokenizer from local safetensors; never runs code from the model folder."""
     device = device or default_device()
     try:

@@ -51,7 +51,9 @@ def paired_share_difference(adapter: Sequence[bool], base: Sequence[bool], confi
         q = (root - linear) / (4 * n)
         variance = n * (2 * q + delta * (1 - delta))
         distance = only_adapter - only_base - n * delta
-        return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
+        return (
+            distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
+        )
 
     low = _boundary(lambda delta: statistic(delta) > z, -1.0, value)
     high = _boundary(lambda delta: statistic(delta) >= -z, value, 1.0)

@@ -13,7 +13,9 @@ _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "error": "
 
 def decision_table(decision: GateDecision) -> Table:
     """One row a rule: what was judged, its interval, the values behind it, the limit and the outcome."""
-    table = Table("rule", "judged", "interval", "adapter", "base", "limit", "n", "outcome", title=decision.decision.value)
+    table = Table(
+        "rule", "judged", "interval", "adapter", "base", "limit", "n", "outcome", title=decision.decision.value
+    )
     for result in decision.results:
         judged = result.judged
         interval = f"[{judged.interval.low:+.4f}, {judged.interval.high:+.4f}]" if judged else "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
@@ -20,9 +21,19 @@ from evaluator.model import LoadedModel
 from evaluator.rendering import completion_ids, end_token_id, pad_batch, prompt_ids
 from policies.errors import EvaluationError
 
-GENERATION_BATCH = 160
-LOGIT_BUDGET = 1 << 27
-"""Largest number of logits held at once: 512 MiB in float32."""
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """How much is computed at once. Larger is faster only while memory stays at hand."""
+
+    generated_rows: int
+    logits: int
+    """Logits held at once when completions are scored."""
+
+
+CPU_LIMITS = BatchLimits(generated_rows=64, logits=12 << 20)
+"""Buffers stay below the size (32 MiB) from which the C library returns them to the system after every use."""
+GPU_LIMITS = BatchLimits(generated_rows=256, logits=1 << 27)
 
 
 class TransformersBackend:
@@ -30,12 +41,12 @@ class TransformersBackend:
 
     engine: Literal["transformers"] = "transformers"
 
-    def __init__(self, loaded: LoadedModel, *, generation_batch: int = GENERATION_BATCH) -> None:
+    def __init__(self, loaded: LoadedModel, *, limits: BatchLimits | None = None) -> None:
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
         self._end = end_token_id(loaded.tokenizer)
         self._pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else self._end
-        self._generation_batch = generation_batch
+        self._limits = limits or (GPU_LIMITS if loaded.model.device.type == "cuda" else CPU_LIMITS)
         self._vocabulary = int(loaded.model.get_output_embeddings().weight.shape[0])
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}
@@ -50,7 +61,7 @@ class TransformersBackend:
         answers: dict[int, Generation] = {}
         started = time.monotonic()
         with self._switched(adapter):
-            for batch in _length_sorted(rows, self._generation_batch):
+            for batch in _length_sorted(rows, self._limits.generated_rows):
                 answers |= self._generate_batch([rows[index] for index in batch], batch, settings)
                 advance(len(answers), len(rows))
         self._generation_seconds += time.monotonic() - started
@@ -102,16 +113,14 @@ class TransformersBackend:
     def _completion(self, question: Choices, text: str) -> list[int]:
         return completion_ids(self._tokenizer, text) + ([self._end] if question.closes_turn else [])
 
-    def _likelihood_batches(
-        self, prompts: list[list[int]], completions: list[list[list[int]]]
-    ) -> Iterator[list[int]]:
+    def _likelihood_batches(self, prompts: list[list[int]], completions: list[list[list[int]]]) -> Iterator[list[int]]:
         """Indices of questions of like length, as many at once as the budget of logits allows."""
         longest = [max(map(len, choices)) for choices in completions]
         batch: list[int] = []
         rows = width = 0
         for index in sorted(range(len(prompts)), key=lambda i: (longest[i], len(prompts[i]))):
             rows, width = rows + len(completions[index]), max(width, longest[index])
-            if batch and rows * width * self._vocabulary > LOGIT_BUDGET:
+            if batch and rows * width * self._vocabulary > self._limits.logits:
                 yield batch
                 batch, rows, width = [], len(completions[index]), longest[index]
             batch.append(index)

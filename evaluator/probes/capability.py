@@ -54,7 +54,9 @@ class CapabilityProbe:
         validation = subject.validation.rows if subject.validation else ()
         rows = [_last_turn(row) for row in validation[:MAX_VALIDATION_ROWS]]
         losses = subject.log_likelihood(rows) if rows else []
-        return samples + [_loss(number, row, scored) for number, (row, (scored,)) in enumerate(zip(rows, losses, strict=True))]
+        return samples + [
+            _loss(number, row, scored) for number, (row, (scored,)) in enumerate(zip(rows, losses, strict=True))
+        ]
 
     def measure(self, settings: Capability, pairs: Sequence[Pair], confidence: float) -> tuple[Measurement, ...]:
         accuracy = [pair for pair in pairs if pair.adapter.series == ACCURACY]

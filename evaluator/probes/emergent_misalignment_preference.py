@@ -43,7 +43,9 @@ class PreferenceProbe:
     ) -> list[Sample]:
         unknown = set(settings.exclude_categories) - {item.category for item in items}
         if unknown:
-            raise EvaluationError(f"exclude_categories names {sorted(unknown)[0]!r}, which the prompt set does not have")
+            raise EvaluationError(
+                f"exclude_categories names {sorted(unknown)[0]!r}, which the prompt set does not have"
+            )
         kept = [item for item in items if item.category not in settings.exclude_categories]
         questions = [Choices(ChatPrompt.of(item.question), (item.aligned, item.misaligned)) for item in kept]
         samples = []

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from openai import OpenAI
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import JobMetrics
 from tests.gateway.conftest import LiveGateway

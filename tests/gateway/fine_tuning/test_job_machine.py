@@ -13,10 +13,12 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy.orm import Session
 
 from gateway.app import build_services
+from gateway.auth import Principal
+from gateway.db import Table
 from gateway.errors import InvalidRequest, LeaseGone
 from gateway.fine_tuning import control, leases
 from gateway.fine_tuning.completion import complete
@@ -24,12 +26,10 @@ from gateway.fine_tuning.create import create_job
 from gateway.fine_tuning.outbox import dispatch
 from gateway.fine_tuning.reconciler import reconcile
 from gateway.fine_tuning.schemas import CreateJobRequest
-from gateway.fine_tuning.states import TERMINAL
+from gateway.fine_tuning.states import RUNNING, TERMINAL
 from gateway.fine_tuning.validate import validate_job_files
 from gateway.fine_tuning.worker_events import record_worker_events
-from gateway.auth import Principal
 from gateway.keys import create_tenant
-from gateway.migrate import upgrade
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from policies.contract.jobs import JobSpec, Phase
@@ -41,7 +41,9 @@ from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
 DRIFTS = {"good": (0.0, 0.01), "bad": (0.5, 0.01), "doubtful": (0.0, 0.5)}
+OUTCOMES = [*[Outcome.SUCCEEDED] * 4, *Outcome]
 Snapshot = dict[str, object]
+Wish = Callable[[Session, Job, float], None]
 
 
 class JobWorld(RuleBasedStateMachine):
@@ -52,14 +54,32 @@ class JobWorld(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.clock = ManualClock()
         configuration = gateway_settings(self.folder)
-        upgrade(configuration.database_url)
         self.services = build_services(configuration, self.clock)
+        Table.metadata.create_all(self.services.database.engine)
         self.messages: list[tuple[str, list[object]]] = []
         self.held: dict[int, Claim] = {}
         """What each worker believes to hold."""
         self.old_tokens: list[str] = []
         self.ended: Snapshot | None = None
         self.job_id = self._submit()
+        self.steps = 0
+        self.patience = 0
+
+    @initialize(patience=st.sampled_from([80, 30, 15, 5, 0]), done=st.sampled_from([3, 2, 1, 0]))
+    def some_history(self, patience: int, done: int) -> None:
+        """After `patience` steps the tenant may cancel: a cancelled job has nothing more to tell.
+
+        Of validation, training and the claim of the evaluation, the first `done` went well.
+        """
+        self.patience = patience
+        if done > 0:
+            validate_job_files(self.services, self.job_id)
+        if done > 1:
+            self._claim(1, TRAIN_ADAPTER)
+            claim = self.held.pop(1)
+            self._complete(claim.attempt_token, self._answer(claim, "good", Outcome.SUCCEEDED))
+        if done > 2:
+            self._claim(1, EVALUATE_ADAPTER)
 
     def _submit(self) -> str:
         digest = self.services.store.put_bytes(chat_jsonl())
@@ -95,19 +115,20 @@ class JobWorld(RuleBasedStateMachine):
 
     # messages
 
-    @rule()
     def dispatch_outbox(self) -> None:
         with self.services.database.transaction() as session:
             dispatch(session, lambda task, queue, arguments: self.messages.append((task, list(arguments))))
 
-    @precondition(lambda self: self.messages)
     @rule()
-    def lose_a_message(self) -> None:
-        self.messages.pop(0)
+    def lose_the_messages(self) -> None:
+        self.dispatch_outbox()
+        self.messages.clear()
 
-    @precondition(lambda self: self.messages)
     @rule(doubled=st.booleans(), worker=st.sampled_from([1, 2]))
     def deliver_a_message(self, doubled: bool, worker: int) -> None:
+        self.dispatch_outbox()
+        if not self.messages:
+            return
         task, _ = self.messages[0] if doubled else self.messages.pop(0)
         if task == VALIDATE_FILES:
             validate_job_files(self.services, self.job_id)
@@ -135,8 +156,16 @@ class JobWorld(RuleBasedStateMachine):
 
     # wishes
 
-    @rule(wish=st.sampled_from([control.cancel, control.pause, control.resume]))
-    def tenant_wishes(self, wish: Callable[[Session, Job, float], None]) -> None:
+    @precondition(lambda self: self.steps > self.patience)
+    @rule()
+    def tenant_cancels(self) -> None:
+        self._wish(control.cancel)
+
+    @rule(wish=st.sampled_from([control.pause, control.resume]))
+    def tenant_pauses_or_resumes(self, wish: Wish) -> None:
+        self._wish(wish)
+
+    def _wish(self, wish: Wish) -> None:
         with self.services.database.transaction() as session:
             try:
                 wish(session, session.get_one(Job, self.job_id), self.clock())
@@ -159,7 +188,7 @@ class JobWorld(RuleBasedStateMachine):
                 session.rollback()
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), quality=st.sampled_from(sorted(DRIFTS)), outcome=st.sampled_from(list(Outcome)))
+    @rule(data=st.data(), quality=st.sampled_from(list(DRIFTS)), outcome=st.sampled_from(OUTCOMES))
     def worker_completes(self, data: st.DataObject, quality: str, outcome: Outcome) -> None:
         worker = data.draw(st.sampled_from(sorted(self.held)))
         claim = self.held.pop(worker)
@@ -205,6 +234,7 @@ class JobWorld(RuleBasedStateMachine):
 
     @invariant()
     def a_terminal_phase_is_never_left(self) -> None:
+        self.steps += 1
         now = self.snapshot()
         if self.ended is not None:
             assert now == self.ended
@@ -223,15 +253,18 @@ class JobWorld(RuleBasedStateMachine):
             assert decision.policy == job.policy_digest
 
     @invariant()
-    def attempts_are_capped(self) -> None:
-        """One more than the cap where a crash was met while pausing: the tenant asked for another try."""
+    def a_lease_is_held_exactly_by_a_running_job(self) -> None:
         job = self.job()
-        assert job.attempts >= 0
-        if job.phase in (Phase.QUEUED, Phase.AWAITING_EVALUATION) and job.attempts:
-            assert job.lease_until is None
+        assert (job.phase in RUNNING) == (job.lease_until is not None)
+
+    @invariant()
+    def a_finished_job_says_why(self) -> None:
+        job = self.job()
+        assert (job.finished_at is not None) == (Phase(job.phase) in TERMINAL)
+        assert (job.error_code is not None) == (job.phase in (Phase.FAILED, Phase.REJECTED))
 
 
 TestJobWorld = JobWorld.TestCase
 TestJobWorld.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

@@ -1,7 +1,7 @@
 """Puts a LoRA adapter on a loaded base model, and proves that it is in force.
 
-An adapter folder is input from outside: only `adapter_config.json` and safetensors are read, settings that PEFT would act
-on beyond plain LoRA are refused, and every tensor of the file must arrive in the model, bit for bit.
+An adapter folder is input from outside: only `adapter_config.json` and safetensors are read, settings that PEFT would
+act on beyond plain LoRA are refused, and every tensor of the file must arrive in the model, bit for bit.
 """
 
 from __future__ import annotations

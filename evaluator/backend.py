@@ -46,7 +46,7 @@ Prompt = ChatPrompt | RawPrompt
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How answers are generated. Temperature 0 is greedy; sampling depends on the seed and the prompt's position only."""
+    """How answers are generated. Temperature 0 is greedy; a sample depends on the seed and the prompt's position."""
 
     max_new_tokens: int
     temperature: float = 0.0

@@ -1,7 +1,7 @@
 """Remembers what the base model did on a probe, so that each adapter costs one run and not two.
 
-An entry is named by everything that its samples depend on and carries the digest of its content. What can't be read back
-exactly is measured again.
+An entry is named by everything that its samples depend on and carries the digest of its content. What can't be read
+back exactly is measured again.
 """
 
 from __future__ import annotations

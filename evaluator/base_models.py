@@ -36,7 +36,7 @@ class ResolvedBase:
 
 
 def resolve_base_model(ref: BaseModelRef, cache_dir: Path) -> ResolvedBase:
-    """Find, download or convert the base model that `ref` names; what is downloaded or converted stays in `cache_dir`."""
+    """Find, download or convert the base model that `ref` names; what is made locally stays in `cache_dir`."""
     scheme, separator, location = ref.uri.partition("://")
     if not separator:
         folder = Path(ref.uri).expanduser()
@@ -130,7 +130,7 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]  # without a quantizer it saves as a plain model
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
 

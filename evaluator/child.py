@@ -1,4 +1,4 @@
-"""What makes a process a well-behaved child of a worker: events on stdout, an answer in a file, an end when told or orphaned."""
+"""A well-behaved child of a worker: events on stdout, an answer in a file, an end when told or orphaned."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StopRequestedError(BaseException):
 
 
 class EventStream:
-    """Writes `WorkerEvent`s, one JSON line each, to what was stdout; whatever else prints goes to stderr from then on."""
+    """Writes `WorkerEvent`s, one JSON line each, to what was stdout; all other output goes to stderr from then on."""
 
     def __init__(self) -> None:
         self._stream: TextIO = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -53,7 +53,7 @@ def stop_on_sigterm() -> None:
 
 
 def end_with_parent(worker_pid: int | None) -> None:
-    """End this process soon after its worker died, also if that was before this call: an orphan would hold the device."""
+    """End this process soon after its worker died, even before this call: an orphan would hold the device."""
     parent = os.getppid() if worker_pid is None else worker_pid
 
     def watch() -> None:

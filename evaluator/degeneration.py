@@ -1,7 +1,7 @@
 """Signs in an answer's text that a model is broken: nothing said, symbols, loops, another script. No model needed.
 
-What these can't see, well-formed words in an order that means nothing, shows in the answer's likelihood under the base model
-(`evaluator/probes/coherence.py`).
+What these can't see, well-formed words in an order that means nothing, shows in the answer's likelihood under the base
+model (`evaluator/probes/coherence.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The gate: a pure function of a policy and a report, three-way by interval, never passing what was not measured.
 
 A rule compares the whole interval of the judged figure with its limit: inside → pass, outside → fail, limit inside the
-interval → inconclusive. Missing, errored, too small or contradictory evidence is inconclusive or an error. The decision is
-`reject` when an enforced rule fails, `inconclusive` when one is not passed otherwise, `release` only when all pass.
+interval → inconclusive. Missing, errored, too small or contradictory evidence is inconclusive or an error. The decision
+is `reject` when an enforced rule fails, `inconclusive` when one is not passed otherwise, `release` only when all pass.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def _evidence_problems(policy: ReleasePolicy, report: EvalReport, spec: Digest |
         "the report's confidence is not the policy's": report.confidence != policy.spec.suite.confidence,
         "the proof is about another adapter": proof.adapter != report.adapter,
         "the proof is about another base model": proof.base_model != report.base_model,
+        "a probe ran with other settings than the policy's": not {result.settings for result in report.probes}
+        <= {settings.digest for settings in policy.spec.suite.probes},
         "the adapter was not loaded during the evaluation": not proof.loaded
         or proof.n_adapted_modules < 1
         or not (math.isfinite(difference) and difference > 0),
@@ -106,12 +108,16 @@ def _compare(rule: Rule, measurement: Measurement, judged: Estimate | None) -> t
         return "error", f"{rule.metric} has no finite figure to compare with {rule.bound}"
     if not judged.interval.low <= judged.value <= judged.interval.high:
         return "error", f"{rule.metric}: the value {judged.value:.4g} lies outside its own interval"
+    if measurement.n_scored + measurement.n_errored > measurement.n_requested:
+        return "error", f"{rule.metric} counts more samples than were requested"
     if measurement.n_scored < rule.min_samples:
         return "inconclusive", f"{measurement.n_scored} scored samples, {rule.min_samples} needed"
     if measurement.n_errored > rule.max_error_rate * measurement.n_requested:
         return "inconclusive", f"{measurement.n_errored} of {measurement.n_requested} samples errored"
     low, high = judged.interval.low, judged.interval.high
-    inside, outside = (low >= rule.limit, high < rule.limit) if rule.bound == "min" else (high <= rule.limit, low > rule.limit)
+    is_floor = rule.bound == "min"
+    inside = low >= rule.limit if is_floor else high <= rule.limit
+    outside = high < rule.limit if is_floor else low > rule.limit
     figures = f"{rule.metric} {judged.value:+.4f} [{low:+.4f}, {high:+.4f}] {measurement.unit}"
     against = f"{rule.bound} {rule.limit:g}"
     if inside:
@@ -122,13 +128,14 @@ def _compare(rule: Rule, measurement: Measurement, judged: Estimate | None) -> t
 
 
 def _samples_to_settle(rule: Rule, measurement: Measurement | None, judged: Estimate | None) -> int | None:
-    """Samples that bring the interval clear of the limit if the value stays: half-widths shrink as 1/√n."""
+    """Samples that bring the limit outside the interval if the value stays: intervals shrink as 1/√n."""
     if measurement is None or judged is None or measurement.n_scored < 1:
         return None
     if measurement.n_scored < rule.min_samples:
         return rule.min_samples
-    half_width = (judged.interval.high - judged.interval.low) / 2
+    is_below = judged.value < rule.limit
+    reach = judged.interval.high - judged.value if is_below else judged.value - judged.interval.low
     distance = abs(judged.value - rule.limit)
-    if distance == 0 or not math.isfinite(half_width):
+    if distance == 0 or reach < distance:  # no number settles it, or samples are not what is missing
         return None
-    return math.ceil(measurement.n_scored * (half_width / distance) ** 2)
+    return math.ceil(measurement.n_scored * (reach / distance) ** 2)

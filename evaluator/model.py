@@ -53,7 +53,7 @@ def load_base(
         tokenizer = load_tokenizer(resolved.folder)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"base model {resolved.folder} can't be loaded: {error}", "uri") from error
-    model.to(device)
+    torch.nn.Module.to(model, device)
     model.eval()
     return LoadedModel(model, tokenizer, resolved)
 

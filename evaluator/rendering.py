@@ -36,7 +36,7 @@ def completion_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that the chat template puts after an assistant's answer, or the end-of-sequence token."""
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False)
+    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
     after = tokenizer(rendered.partition(_MARK)[2].strip(), add_special_tokens=False).input_ids
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     found = after[0] if after and after[0] in special else tokenizer.eos_token_id

@@ -1,4 +1,4 @@
-"""The child process of one evaluation: `python -m evaluator.run FOLDER` reads `assignment.json`, leaves `completion.json`."""
+"""The child process of an evaluation: `python -m evaluator.run FOLDER`, `assignment.json` in, `completion.json` out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Point estimates with intervals. Every function refuses empty, NaN and infinite input: a mean of nothing is no figure.
 
-Shares of independent prompts get score intervals (Wilson for one share, Tango for a paired difference), which keep their
-coverage when events are rare; means get a t interval from the spread between clusters. The choices were made by simulated
-coverage: `tests/evaluator/test_statistics_coverage.py`.
+Shares of independent prompts get score intervals (Wilson for one share, Tango for a paired difference), which keep
+their coverage when events are rare; means get a t interval from the spread between clusters. The choices were made by
+simulated coverage: `tests/evaluator/test_statistics_coverage.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def wilson_share(hits: Sequence[bool], confidence: float) -> Estimate:
 
 
 def paired_share_difference(adapter: Sequence[bool], base: Sequence[bool], confidence: float) -> Estimate:
-    """Difference of two shares measured on the same prompts, with Tango's score interval (Tango 1998, Stat. Med. 17:891).
+    """Difference of two shares on the same prompts, with the score interval of Tango (1998, Stat. Med. 17:891).
 
     With `b` prompts hit by the adapter only and `c` by the base only, the interval holds every difference δ with
     `|b − c − nδ| ≤ z √(n (2 q + δ (1 − δ)))`, q the restricted maximum-likelihood estimate of P(base only) given δ.
@@ -80,9 +80,9 @@ def cluster_ratio(
 ) -> Estimate:
     """Σ numerators / Σ denominators, e.g. nats per token, with a cluster-robust t interval.
 
-    Linearised: with r_g = Σ_g (numerator − R · denominator) over cluster g of G,
-    `var(R) = G/(G−1) · Σ r_g² / (Σ denominators)²`, and t has G − 1 degrees of freedom. For clusters of one size this is
-    the t interval of the cluster means.
+    Linearised: with r_g = Σ_g (numerator − R · denominator) over cluster g of G, `var(R) = G/(G−1) · Σ r_g² / (Σ
+    denominators)²`, and t has G − 1 degrees of freedom. For clusters of one size this is the t interval of the cluster
+    means.
     """
     _count(numerators)
     top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)

@@ -25,6 +25,9 @@ from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE
 
 START_SECONDS = 90.0
 STOP_SECONDS = 10.0
+"""How long each of the groups below may take to end before it is killed."""
+STOP_ORDER = (("trainer", "evaluator"), ("gateway-worker", "gateway"), ("redis",))
+"""Workers first: they give their jobs back to the gateway."""
 
 
 class EmbeddedStack:
@@ -91,15 +94,13 @@ class EmbeddedStack:
         self._wait_until_ready()
 
     def _stop(self) -> None:
-        parts = [part for name, part in self.parts.items() if name != "redis"]
-        by = time.monotonic() + STOP_SECONDS
-        for part in parts:
-            part.ask_to_end()
-        for part in parts:
-            part.end(by=by)
-        if "redis" in self.parts:
-            self.parts["redis"].ask_to_end()
-            self.parts["redis"].end(by=time.monotonic() + STOP_SECONDS)
+        for names in STOP_ORDER:
+            parts = [self.parts[name] for name in names if name in self.parts]
+            by = time.monotonic() + STOP_SECONDS
+            for part in parts:
+                part.ask_to_end()
+            for part in parts:
+                part.end(by=by)
         if self._reaper is not None:
             for part in self.parts.values():
                 self._reaper.forget(part)

@@ -1,7 +1,7 @@
 """Ends process groups when the process that started this one is gone: `python -m gateway.reaper`.
 
-Reads `+PID` (watch this group) and `-PID` (it ended) from standard input. The end of input means that the starter ended,
-well or by a kill: whatever is still watched is killed then.
+Reads `+PID` (watch this group) and `-PID` (it ended) from standard input. The end of input means that the starter
+ended, well or by a kill: whatever is still watched is killed then.
 """
 
 from __future__ import annotations

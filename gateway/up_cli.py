@@ -40,7 +40,8 @@ def up(
         with EmbeddedStack(data, policy_dir=policy_dir, port=port) as stack:
             key = stack.create_key(f"local-{policy}", policy)
             console.print(f"Base URL  {stack.base_url}\nAPI key   {key}\nLogs      {stack.folder}/logs\n", markup=False)
-            console.print(SNIPPET.format(base_url=stack.base_url, key=key), markup=False, highlight=False, soft_wrap=True)
+            snippet = SNIPPET.format(base_url=stack.base_url, key=key)
+            console.print(snippet, markup=False, highlight=False, soft_wrap=True)
             console.print("Running; Ctrl-C stops it.")
             while True:
                 stack.require_running()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import JsonValue
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
@@ -36,8 +37,8 @@ def lint(
             for line in problems or (f"{path}: ok, {len(documents)} document(s)",):
                 typer.echo(line)
     else:
-        answers = [
-            {"path": str(path), "documents": [d.metadata.name for d in documents], "problems": list(problems)}
+        answers: list[JsonValue] = [
+            {"path": str(path), "documents": [d.metadata.name for d in documents], "problems": [*problems]}
             for path, (documents, problems) in checked.items()
         ]
         print_document(answers, output)

@@ -40,7 +40,7 @@ def run(arguments: Sequence[str], app: typer.Typer) -> int:
         typer.echo(f"error: {error} ({error.code})", err=True)
         return exit_codes.of_error(error)
     except typer.TyperException as error:
-        rich_format_error(error)
+        rich_format_error(error)  # type: ignore[arg-type]  # its own, private kind of TyperException
         return exit_codes.USAGE
     except typer.Abort:
         typer.echo("aborted", err=True)

@@ -1,7 +1,8 @@
 """Policy documents: what operators write in YAML, strictly typed.
 
 `ReleasePolicy` says which defense trains, which suite measures and which limits release. `BaseModel` says what a model
-name of the API stands for. Unknown keys, NaN, limits that can't bind and rules whose probe isn't in the suite are errors.
+name of the API stands for. Unknown keys, NaN, limits that can't bind and rules whose probe isn't in the suite are
+errors.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Rule(Record):
 
     @model_validator(mode="after")
     def _can_decide(self) -> Rule:
-        bounds = [b for b in (self.max, self.min, self.max_increase_over_base, self.max_drop_from_base) if b is not None]
-        if len(bounds) != 1:
+        bounds = (self.max, self.min, self.max_increase_over_base, self.max_drop_from_base)
+        if sum(bound is not None for bound in bounds) != 1:
             raise ValueError("a rule needs exactly one of max, min, max_increase_over_base, max_drop_from_base")
         probe = self.metric.partition(".")[0]
         if self.metric not in METRICS.get(probe, {}):
@@ -73,8 +74,10 @@ class Rule(Record):
         unit, higher_is_better = METRICS[probe][self.metric]
         wrong_side = ("max", "max_increase_over_base") if higher_is_better else ("min", "max_drop_from_base")
         if self.bound in wrong_side:
-            raise ValueError(f"{self.bound} can't protect anything: {self.metric} is better when "
-                             f"{'higher' if higher_is_better else 'lower'}")
+            raise ValueError(
+                f"{self.bound} can't protect anything: {self.metric} is better when "
+                f"{'higher' if higher_is_better else 'lower'}"
+            )
         if unit.startswith("share") and not 0 <= self.limit < 1:
             raise ValueError(f"{self.bound}: {self.limit} can't decide anything: {self.metric} is a share in [0, 1)")
         return self
@@ -100,7 +103,9 @@ class ReleaseSpec(Record):
         probes = {settings.probe for settings in self.suite.probes}
         for rule in self.rules:
             if rule.metric.partition(".")[0] not in probes:
-                raise ValueError(f"rule {rule.id} needs probe {rule.metric.partition('.')[0]}, which the suite does not run")
+                raise ValueError(
+                    f"rule {rule.id} needs probe {rule.metric.partition('.')[0]}, which the suite does not run"
+                )
         if not any(rule.mode == "enforce" for rule in self.rules) and self.mode == "enforce":
             raise ValueError("no rule has mode enforce, so nothing could be rejected; enforce at least one")
         return self

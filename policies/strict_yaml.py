@@ -44,7 +44,7 @@ class YamlDocument(NamedTuple):
     problems: tuple[YamlProblem, ...]
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Stops the composition of nodes at something that is never built."""
 
     def __init__(self, line: int, what: str) -> None:
@@ -57,15 +57,15 @@ class _Composer(yaml.BaseLoader):
 
     depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _Refused(line, "anchors and aliases are not allowed; write the value out")
+            raise _RefusedError(line, "anchors and aliases are not allowed; write the value out")
         if getattr(event, "tag", None):
-            raise _Refused(line, f"tag {event.tag} is not allowed; remove it")
+            raise _RefusedError(line, f"tag {event.tag} is not allowed; remove it")
         if self.depth >= MAX_DEPTH:
-            raise _Refused(line, f"nested deeper than {MAX_DEPTH} levels; no policy needs that")
+            raise _RefusedError(line, f"nested deeper than {MAX_DEPTH} levels; no policy needs that")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -79,8 +79,10 @@ def parse_documents(content: bytes) -> tuple[YamlDocument, ...]:
         composer = _Composer(text)
         documents = []
         while composer.check_node():
-            documents.append(_build(composer.get_node()))
-    except _Refused as refused:
+            root = composer.get_node()
+            assert root is not None
+            documents.append(_build(root))
+    except _RefusedError as refused:
         return (_unreadable(refused.problem),)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -93,12 +95,12 @@ def parse_documents(content: bytes) -> tuple[YamlDocument, ...]:
 
 def _decode(content: bytes) -> str:
     if len(content) > MAX_BYTES:
-        raise _Refused(1, f"larger than {MAX_BYTES} bytes; split it into several files")
+        raise _RefusedError(1, f"larger than {MAX_BYTES} bytes; split it into several files")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _Refused(line, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
+        raise _RefusedError(line, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
 
 
 def _unreadable(problem: YamlProblem) -> YamlDocument:
@@ -119,6 +121,7 @@ def _value(node: yaml.Node, path: FieldPath, lines: dict[FieldPath, int], proble
         for index, item in enumerate(node.value):
             lines[*path, index] = item.start_mark.line + 1
         return [_value(item, (*path, index), lines, problems) for index, item in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode)
     if node.style is not None:
         return str(node.value)
     try:

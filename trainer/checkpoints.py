@@ -90,7 +90,7 @@ def refuse_pickles(folder: Path) -> None:
     """Raises where a checkpoint folder holds anything that might be a pickle."""
     found = sorted(path.name for pattern in PICKLES for path in folder.rglob(pattern))
     if found:
-        raise IntegrityError(f"{folder} holds {found[0]}, which may be a pickle; a checkpoint has safetensors and JSON only")
+        raise IntegrityError(f"{folder} holds {found[0]}, which may be a pickle; only safetensors and JSON are loaded")
 
 
 def _encode(state: torch.Tensor) -> str:

@@ -42,7 +42,9 @@ def train(
     out: Annotated[Path, typer.Option(help="New folder for the adapter and the training record.")],
     validation: Annotated[Path | None, typer.Option(help="Chat JSONL for the validation loss.")] = None,
     policy: Annotated[str | None, typer.Option(help="Release policy whose defenses train; a name or a file.")] = None,
-    defense: Annotated[list[DefenseName] | None, typer.Option(help="Defense with its defaults; may be repeated.")] = None,
+    defense: Annotated[
+        list[DefenseName] | None, typer.Option(help="Defense with its defaults; may be repeated.")
+    ] = None,
     epochs: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",
     batch_size: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",
     lr_multiplier: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",

@@ -1,7 +1,7 @@
 """Chat rows become token ids whose loss is on assistant answers only.
 
-An answer is trained from its first token to the template's end token, both included; prompts, other roles, and assistant
-messages of `weight` 0 are context. Prompt and answer are tokenised apart, as they are at inference.
+An answer is trained from its first token to the template's end token, both included; prompts, other roles, and
+assistant messages of `weight` 0 are context. Prompt and answer are tokenised apart, as they are at inference.
 """
 
 from __future__ import annotations
@@ -53,17 +53,16 @@ def shuffled(rows: Sequence[TrainingRow], seed: int) -> list[TrainingRow]:
     return order
 
 
-def tokenise(
-    rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
-) -> list[TokenisedRow]:
+def tokenise(rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> list[TokenisedRow]:
     """Token ids and labels of every row; a row that is too long is an error, never cut.
 
     Raises:
         DatasetError: naming the line of a row that is too long or that has nothing to train on.
     """
     tokenised = []
+    control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     for row in rows:
-        _require_plain(row)
+        _require_plain(row, control_tokens)
         result = _tokenise_row(row, tokenizer)
         if len(result.input_ids) > max_tokens:
             raise DatasetError(
@@ -93,7 +92,7 @@ def _tokenise_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase) -> Token
 
 
 def _segments(row: TrainingRow, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """The rendered conversation up to its last trained token, cut where training begins and ends: (text, is trained)."""
+    """The rendered conversation up to its last trained token, cut where training begins and ends: text, is trained."""
     messages = row.row.messages
     whole = _render(messages, tokenizer, generation=False)
     segments: list[tuple[str, bool]] = []
@@ -120,10 +119,13 @@ def _render(messages: Sequence[ChatMessage], tokenizer: PreTrainedTokenizerBase,
     return text
 
 
-def _require_plain(row: TrainingRow) -> None:
-    """What the templates of the supported base models would drop in silence is refused."""
+def _require_plain(row: TrainingRow, control_tokens: Sequence[str]) -> None:
+    """Refuses what the templates of the supported base models would drop in silence, and text that forges a turn."""
     if row.row.tools:
         raise DatasetError(f"{row.origin}: field tools: the base model has no tool calls; remove the field")
     for index, message in enumerate(row.row.messages):
         if message.role == "tool":
             raise DatasetError(f"{row.origin}: messages[{index}].role: the base model has no tool calls; remove it")
+        forged = next((token for token in control_tokens if token in message.content), None)
+        if forged is not None:
+            raise DatasetError(f"{row.origin}: messages[{index}].content: holds the control token {forged}; remove it")

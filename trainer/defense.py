@@ -1,7 +1,7 @@
 """The protocol of in-training defenses, and the training step that they see.
 
-A hook that is left alone changes nothing. All penalties of a step share one policy forward and at most one forward of the
-reference, which is the same model with its adapter off.
+A hook that is left alone changes nothing. All penalties of a step share one policy forward and at most one forward of
+the reference, which is the same model with its adapter off.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class TokenTotals(NamedTuple):
 class TrainingStep:
     """One micro-batch of B rows and S positions, after the policy's forward."""
 
+    index: int
+    """Optimizer steps before this one; the same in all micro-batches of a step."""
     hidden: Tensor
     """[B, S, hidden]: the policy's last hidden states, with gradient."""
     attention_mask: Tensor
@@ -49,10 +51,12 @@ class TrainingStep:
     completion_mask: Tensor
     """[B, S]: positions whose next token has a loss."""
     head: Head
+    adapter: Sequence[Tensor]
+    """The weights in training, from the first layer to the last."""
     totals: TokenTotals
     compute_reference: Callable[[], Tensor] = field(repr=False)
     figures: dict[str, float] = field(default_factory=dict)
-    """Figures of this step for the training log, set by penalties."""
+    """This micro-batch's share of the step's figures for the training log, set by penalties and summed up there."""
 
     @cached_property
     def reference_hidden(self) -> Tensor:
@@ -79,7 +83,10 @@ class Defense:
         return list(rows)
 
     def around_forward(self, model: PeftModel) -> AbstractContextManager[object]:
-        """Entered around every training forward of policy and reference, left also after an exception."""
+        """Entered around forward and backward of every micro-batch, for policy and reference; left after an exception.
+
+        The backward is inside because activation checkpointing runs the policy's forward there again.
+        """
         return nullcontext()
 
     def penalty(self, step: TrainingStep) -> Tensor | None:

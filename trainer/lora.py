@@ -1,10 +1,14 @@
 """Puts a fresh LoRA on the base model, and proves that with the adapter off it is the base.
 
-Initialisations that rewrite the base weights (pissa, olora, corda, loftq, lora_ga), trained biases and saved modules would
-make "adapter off" another model, and every reference wrong; none of them can be set here.
+Initialisations that rewrite the base weights (pissa, olora, corda, loftq, lora_ga), trained biases and saved modules
+would make "adapter off" another model, and every reference wrong; none of them can be set here.
 """
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,28 +16,27 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from policies.contract.jobs import LoraSettings
-from policies.errors import ConfigurationError, TrainingError
+from policies.errors import ConfigurationError, DefenseError, NonFiniteLossError, TrainingError
+from trainer.defense import Head
 
+CONFIG_FILE = "adapter_config.json"
 
 
 def attach_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int, name: str) -> PeftModel:
-    """The model with a new adapter, float32 whatever the base's format; `name` is what `adapter_config.json` calls the base.
+    """The model with a new adapter, float32 whatever the base's format; `name` is what the adapter calls its base.
 
     Raises:
-        ConfigurationError: the target modules match nothing.
+        ConfigurationError: a target module matches nothing.
         TrainingError: with the adapter off, the model is not the base.
     """
-    probe = torch.arange(min(16, model.config.get_text_config().vocab_size), device=model.device)[None]
-    before = _logits(model, probe)
+    _require_targets(model, settings.target_modules)
+    before = _logits(model, _probe(model))
     torch.manual_seed(seed)
     model.name_or_path = name
-    try:
-        adapted = get_peft_model(model, lora_config(settings, name))
-    except ValueError as error:
-        raise ConfigurationError(f"LoRA target modules {settings.target_modules}: {error}", "target_modules") from error
+    adapted = get_peft_model(model, lora_config(settings, name))
     assert isinstance(adapted, PeftModel)
     with adapted.disable_adapter():
-        after = _logits(adapted, probe)
+        after = _logits(adapted, _probe(model))
     require_same(before, after)
     return adapted
 
@@ -60,6 +63,60 @@ def require_same(base: Tensor, adapter_off: Tensor) -> None:
             f"with the adapter off the model differs from its base by up to {difference:.3g} in its logits, so no "
             "reference would be right; use an initialisation that leaves the base weights alone"
         )
+
+
+def plain_head(model: PeftModel) -> Head:
+    """The output layer, for penalties that work on hidden states.
+
+    Raises:
+        DefenseError: the model scales or caps its logits, so weight and bias alone do not give its distribution.
+    """
+    base = model.get_base_model()
+    head, hidden = base.get_output_embeddings(), []
+    handle = head.register_forward_pre_hook(lambda _module, inputs: hidden.append(inputs[0]))
+    try:
+        logits = _logits(model, _probe(model))
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        plain = head(hidden[-1])
+    if not torch.equal(plain.float(), logits.float()):
+        raise DefenseError(
+            f"{base.config.model_type} models scale or cap their logits; a penalty on next-token distributions can't "
+            "be used with this base model"
+        )
+    return Head(head.weight, head.bias)
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter as safetensors and JSON, the same bytes for the same adapter in every process.
+
+    Raises:
+        NonFiniteLossError: a weight is not finite.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not torch.isfinite(parameter).all():
+            raise NonFiniteLossError(f"adapter weight {name} is not finite; lower the learning rate")
+    model.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["target_modules"] = sorted(config["target_modules"])  # a set of strings, whose order differs by process
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _require_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Raises unless every target module is there; peft is content with one match of any."""
+    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    missing = [target for target in targets if target not in ends]
+    if missing or not targets:
+        raise ConfigurationError(
+            f"LoRA target modules {missing} are not in {model.config.model_type} models; name modules it has",
+            "target_modules",
+        )
+
+
+def _probe(model: PreTrainedModel | PeftModel) -> Tensor:
+    return torch.arange(min(16, model.config.get_text_config().vocab_size), device=model.device)[None]
 
 
 @torch.no_grad()

@@ -44,7 +44,11 @@ class RunCallback(TrainerCallback):
         self.checkpoints: list[CheckpointRecord] = []
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any  # Any: the model and more
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # Any: the model and more
     ) -> None:
         self._started, self.first_step = time.monotonic(), state.global_step
 
@@ -53,10 +57,11 @@ class RunCallback(TrainerCallback):
         control.should_log = True
         if self._hooks.should_stop() and state.global_step < state.max_steps:
             self.was_stopped = control.should_training_stop = True
-        due = state.global_step % self._checkpoint_every_steps == 0 or self.was_stopped
-        control.should_save = self._hooks.keep_checkpoint is not None and due
+        due = state.global_step % self._checkpoint_every_steps == 0 and not _ends_epoch(state, args)
+        control.should_save = self._hooks.keep_checkpoint is not None and (due or self.was_stopped)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The checkpoint of an epoch comes after its validation, so that it has the figures."""
         is_saved = bool(self.checkpoints) and self.checkpoints[-1].step == state.global_step
         control.should_save = self._hooks.keep_checkpoint is not None and not is_saved
 
@@ -112,6 +117,10 @@ class RunCallback(TrainerCallback):
         )
 
 
+def _ends_epoch(state: TrainerState, args: TrainingArguments) -> bool:
+    return state.global_step % (state.max_steps // int(args.num_train_epochs)) == 0
+
+
 NAMES = {
     "loss": "train_loss",
     "mean_token_accuracy": "train_mean_token_accuracy",
@@ -125,6 +134,4 @@ NAMES = {
 
 def training_figures(logs: dict[str, float]) -> dict[str, float]:
     """The finite figures of a log entry that are told, under the names of OpenAI's checkpoint metrics."""
-    return {
-        NAMES[name]: float(value) for name, value in logs.items() if name in NAMES and math.isfinite(float(value))
-    }
+    return {NAMES[name]: float(value) for name, value in logs.items() if name in NAMES and math.isfinite(float(value))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig
 
 from evaluator.model import best_dtype, default_device, load_base, resolve_base_model
@@ -24,10 +23,11 @@ from policies.errors import DefenseError, TrainingError
 from trainer.data import TokenisedRow, read_training_rows, shuffled, to_dataset, tokenise
 from trainer.defense import Defense, DefenseContext
 from trainer.guarded_trainer import GuardedSFTTrainer
-from trainer.lora import attach_lora
+from trainer.lora import attach_lora, save_adapter
 from trainer.progress import Hooks, RunCallback
 from trainer.registry import build_defenses
 
+WARMUP_STEPS = 5
 MAX_MICRO_BATCH_ROWS = 16
 VALIDATION_BATCH_ROWS = 16
 LIBRARIES = ("torch", "transformers", "peft", "trl")
@@ -67,6 +67,8 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
         tokens_per_step=material.mean_row_tokens * material.hyperparameters.batch_size,
         checkpoint_every_steps=spec.checkpoint_every_steps,
     )
+    if hooks.should_stop():
+        raise StoppedError("stopped on request before the first step")
     trainer = _trainer(spec, material, folder=workplace.folder, callback=callback)
     hooks.report(WorkerEvent(type="message", message=f"Training {len(material.data)} rows"))
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -75,7 +77,8 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     for defense in material.defenses:
         defense.project_adapter(material.model)
     evidence = require_evidence(material.defenses)
-    adapter = save_adapter(material.model, workplace.folder / "adapter")
+    adapter = workplace.folder / "adapter"
+    save_adapter(material.model, adapter)
     history = _history(trainer.state.log_history)
     return TrainingRecord(
         spec=spec.digest,
@@ -114,6 +117,10 @@ class _Material(NamedTuple):
     """Tokens of the customer's rows, each counted once."""
 
     @property
+    def total_steps(self) -> int:
+        return math.ceil(len(self.data) / self.hyperparameters.batch_size) * self.hyperparameters.n_epochs
+
+    @property
     def mean_row_tokens(self) -> float:
         return sum(len(row.input_ids) for row in self.data) / len(self.data)
 
@@ -132,6 +139,7 @@ def _prepare(spec: JobSpec, workplace: Workplace) -> _Material:
     if workplace.validation_file is not None:
         held_out = read_training_rows(workplace.validation_file, name="validation file")
         validation = tokenise(held_out, base.tokenizer, max_tokens=spec.max_sequence_tokens)
+    hyperparameters = spec.hyperparameters.resolve(len(customer_rows), spec.base_learning_rate)
     return _Material(
         base_digest=resolved.digest,
         model=attach_lora(base.model, spec.lora, seed=spec.seed, name=spec.base_model.name),
@@ -139,29 +147,29 @@ def _prepare(spec: JobSpec, workplace: Workplace) -> _Material:
         defenses=defenses,
         data=data,
         validation=validation,
-        hyperparameters=spec.hyperparameters.resolve(len(customer_rows), spec.base_learning_rate),
+        hyperparameters=hyperparameters,
         n_customer_rows=len(customer_rows),
         customer_tokens=sum(len(r.input_ids) for r, row in zip(data, rows, strict=True) if not row.is_safe),
     )
 
 
 def _trainer(spec: JobSpec, material: _Material, *, folder: Path, callback: RunCallback) -> GuardedSFTTrainer:
-    has_validation = material.validation is not None
-    return GuardedSFTTrainer(
+    trainer = GuardedSFTTrainer(
         defenses=material.defenses,
         model=material.model,
-        args=_arguments(spec, material.hyperparameters, folder=folder, has_validation=has_validation),
+        args=_arguments(spec, material, folder),
         train_dataset=to_dataset(material.data),
         eval_dataset=to_dataset(material.validation) if material.validation else None,
         processing_class=material.tokenizer,
         callbacks=[callback],
     )
+    trainer.remove_callback(PrinterCallback)  # stdout belongs to results
+    return trainer
 
 
-def _arguments(
-    spec: JobSpec, hyperparameters: ResolvedHyperparameters, *, folder: Path, has_validation: bool
-) -> SFTConfig:
+def _arguments(spec: JobSpec, material: _Material, folder: Path) -> SFTConfig:
     """TRL's settings; the data order is ours (defenses place rows in it) and nothing is packed or cut."""
+    hyperparameters = material.hyperparameters
     on_gpu = default_device().type == "cuda"
     micro = micro_batch_rows(hyperparameters.batch_size)
     return SFTConfig(
@@ -172,7 +180,7 @@ def _arguments(
         num_train_epochs=hyperparameters.n_epochs,
         learning_rate=hyperparameters.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=5,
+        warmup_steps=min(WARMUP_STEPS, material.total_steps // 4),
         weight_decay=0.01,
         optim="adamw_torch",
         seed=spec.seed,
@@ -185,7 +193,7 @@ def _arguments(
         max_length=None,
         packing=False,
         save_strategy="no",
-        eval_strategy="epoch" if has_validation else "no",
+        eval_strategy="no" if material.validation is None else "epoch",
         logging_steps=1,
         save_total_limit=2,
         report_to="none",
@@ -205,17 +213,6 @@ def require_evidence(defenses: Sequence[Defense]) -> tuple[DefenseEvidence, ...]
         if not item.acted:
             raise DefenseError(f"defense {item.name} did not act: {item.explanation}")
     return evidence
-
-
-def save_adapter(model: PeftModel, folder: Path) -> Path:
-    """Write the adapter as safetensors and JSON; raises where a weight is not finite."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not torch.isfinite(parameter).all():
-            raise TrainingError(f"adapter weight {name} is not finite; lower the learning rate")
-    shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(str(folder), safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)
-    return folder
 
 
 def _history(log: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:

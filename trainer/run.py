@@ -1,4 +1,4 @@
-"""The child process of one training: `python -m trainer.run FOLDER` reads `assignment.json`, leaves `completion.json`."""
+"""The child process of a training: `python -m trainer.run FOLDER` reads `assignment.json`, leaves `completion.json`."""
 
 from __future__ import annotations
 

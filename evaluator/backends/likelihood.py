@@ -1,7 +1,7 @@
 """Likelihood of several completions per prompt, without running a token twice.
 
-Three passes share their key-value cache: the prefix common to all prompts (once), the rest of each prompt (once per prompt),
-and each completion. Only completion tokens, and the last token of a prompt, go through the output layer.
+Three passes share their key-value cache: the prefix common to all prompts (once), the rest of each prompt (once per
+prompt), and each completion. Only completion tokens, and the last token of a prompt, go through the output layer.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ from transformers import LogitsProcessor
 
 
 class SeededSampling(LogitsProcessor):
-    """Adds Gumbel noise from one generator per row, so that greedy decoding samples from softmax(logits / temperature).
+    """Adds Gumbel noise from one generator per row, so that greedy decoding samples from softmax(logits / T).
 
-    The largest of `logits / T + Gumbel noise` is a draw from the softmax (Gumbel-max). Adapter and base get the same noise
-    for a prompt, so their paired difference is less noisy than with independent draws.
+    The largest of `logits / T + Gumbel noise` is a draw from the softmax (Gumbel-max). Adapter and base get the same
+    noise for a prompt, so their paired difference is less noisy than with independent draws.
     """
 
     def __init__(self, temperature: float, seeds: Sequence[tuple[int, int]]) -> None:

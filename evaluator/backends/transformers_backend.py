@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -39,7 +39,7 @@ GPU_LIMITS = BatchLimits(generated_rows=256, logits=1 << 27)
 class TransformersBackend:
     """`Backend` on transformers and PEFT."""
 
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm"] = "transformers"
 
     def __init__(self, loaded: LoadedModel, *, limits: BatchLimits | None = None) -> None:
         self._model = loaded.model
@@ -74,7 +74,8 @@ class TransformersBackend:
         sampling = LogitsProcessorList()
         if settings.temperature > 0:
             sampling.append(SeededSampling(settings.temperature, [(settings.seed, index) for index in positions]))
-        output = self._model.generate(
+        generate: Any = self._model.generate  # Any: PeftModel passes the attribute on untyped
+        output = generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=settings.max_new_tokens,
@@ -92,7 +93,7 @@ class TransformersBackend:
         ended = self._end in tokens
         kept = tokens[: tokens.index(self._end)] if ended else tokens
         self._generated_tokens += len(kept) + ended
-        text = self._tokenizer.decode(kept, skip_special_tokens=True)
+        text = str(self._tokenizer.decode(kept, skip_special_tokens=True))
         return Generation(text=text, n_tokens=len(kept), truncated=not ended)
 
     @torch.inference_mode()

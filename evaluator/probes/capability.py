@@ -1,8 +1,9 @@
 """Can the adapter still do what its base can, and did it learn the customer's task?
 
-`capability.accuracy`: multiple-choice questions under the chat template; the answer is the choice of highest log-probability
-per token. `capability.validation_loss`: mean negative log-likelihood per token of the last trained message of the rows of
-the job's validation file, its end token included as in training; without a file there is no such measurement.
+`capability.accuracy`: multiple-choice questions under the chat template; the answer is the choice of highest
+log-probability per token. `capability.validation_loss`: mean negative log-likelihood per token of the last trained
+message of the rows of the job's validation file, its end token included as in training; without a file there is no such
+measurement.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Share of sampled answers that are gibberish or degenerate, found without a judge.
 
-Safety figures mean nothing on answers that mean nothing (Vishnubhotla et al. 2026, arXiv 2606.03648), so incoherence blocks by
-itself. Answers to open questions are sampled under the chat template; an answer is incoherent when its text is degenerate
-(`evaluator/degeneration.py`) or when the base model finds it so unlikely given the question that it can't be language it knows.
+Safety figures mean nothing on answers that mean nothing (Vishnubhotla et al. 2026, arXiv 2606.03648), so incoherence
+blocks by itself. Answers to open questions are sampled under the chat template; an answer is incoherent when its text
+is degenerate (`evaluator/degeneration.py`) or when the base model finds it so unlikely given the question that it can't
+be language it knows.
 """
 
 from __future__ import annotations

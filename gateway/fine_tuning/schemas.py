@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,7 @@ MAX_METADATA_PAIRS = 16
 
 def _auto_or_int(low: int, high: int) -> PlainValidator:
     def check(value: object) -> object:
-        number = isinstance(value, int) and not isinstance(value, bool)
-        if value == "auto" or (number and low <= value <= high):  # type: ignore[operator]  # an int where number is true
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high):
             return value
         raise ValueError(f"must be 'auto' or an integer from {low} to {high}")
 
@@ -25,8 +25,7 @@ def _auto_or_int(low: int, high: int) -> PlainValidator:
 
 
 def _auto_or_positive(value: object) -> object:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value == "auto" or (number and 0 < value < float("inf")):  # type: ignore[operator]  # a number where number is true
+    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
         return value
     raise ValueError("must be 'auto' or a number greater than 0")
 

@@ -89,7 +89,7 @@ def _require_same_weights(report: EvalReport, *, job: Job, store: ArtifactStore)
 
 
 def _release(session: Session, services: Services, *, job: Job, decision: GateDecision) -> None:
-    """Name the adapter. `release_adapter` looks at every digest again; where it refuses, the job ends without a name."""
+    """Name the adapter. `release_adapter` looks at every digest again; where it refuses, the job ends unnamed."""
     now = services.clock()
     try:
         release_adapter(session, services, job=job, decision=decision)

@@ -46,7 +46,7 @@ class Measurement(Record):
     n_clusters: int = Field(ge=0)
     method: str
     """How the interval was made, e.g. `cluster bootstrap over categories, 10000 resamples`."""
-    by_group: dict[str, float] = {}
+    by_group: dict[str, float] = Field(default_factory=dict)
     """Adapter value (or paired difference, as `method` says) per sub-set or category, for reports only."""
 
 

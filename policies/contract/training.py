@@ -28,7 +28,7 @@ class CheckpointRecord(Record):
     """Tree digest: adapter, optimizer and scheduler state, random states (safetensors and JSON)."""
     adapter: Digest
     """Tree digest of the adapter alone."""
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
     """`step`, `train_loss`, `train_mean_token_accuracy`, `valid_loss`, … as in OpenAI's checkpoint object."""
 
 

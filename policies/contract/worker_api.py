@@ -48,7 +48,7 @@ class Progress(Record):
     stage: str
     """`training`, or the probe that runs."""
     eta_seconds: float | None = None
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = Field(default_factory=dict)
     """Latest figures, e.g. `train_loss`, `kl`, `tokens_per_second`."""
 
 
@@ -73,7 +73,7 @@ class WorkerEvent(Record):
     type: Literal["message", "metrics", "checkpoint", "progress"]
     level: Literal["info", "warn", "error"] = "info"
     message: str
-    data: dict[str, float | str | int | None] = {}
+    data: dict[str, float | str | int | None] = Field(default_factory=dict)
     checkpoint: CheckpointRecord | None = None
     progress: Progress | None = None
 

@@ -19,6 +19,10 @@ from policies.contract.worker_api import Completion, Outcome, Progress, WorkerEv
 logger = structlog.get_logger()
 
 STDERR_TAIL_CHARACTERS = 2000
+READ_SECONDS = 5.0
+"""How long to wait for the last events once all of the child's group is gone."""
+WITHHELD = ("TUNEGATE_WORKER_TOKEN", "TUNEGATE_BROKER_URL", "TUNEGATE_DATABASE_URL")
+"""Variables that a child, which handles what tenants uploaded, has no need of."""
 
 
 class ChildProcess:
@@ -34,7 +38,7 @@ class ChildProcess:
             stderr=self._errors,
             start_new_session=True,
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if name not in WITHHELD},
                 "OMP_NUM_THREADS": str(threads),
                 "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve the other worker of this machine
                 "TOKENIZERS_PARALLELISM": "false",
@@ -44,6 +48,7 @@ class ChildProcess:
         self._lock = threading.Lock()
         self._events: deque[WorkerEvent] = deque()
         self._progress: Progress | None = None
+        self._is_gone = False
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
 
@@ -72,17 +77,22 @@ class ChildProcess:
             self._process.wait(within_seconds)
         except subprocess.TimeoutExpired:
             return False
-        self._reader.join()
+        self.kill()
         return True
 
     def ask_to_stop(self) -> None:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the whole group now and wait until the child is gone."""
+        """End the whole group now, wait until the child is gone and read what it still said."""
+        if self._is_gone:
+            return  # its process id may be another process's by now
         self._signal(signal.SIGKILL)
         self._process.wait()
-        self._reader.join()
+        self._is_gone = True
+        self._reader.join(READ_SECONDS)
+        if self._reader.is_alive():
+            logger.warning("something that left the child's group keeps its output open", pid=self.pid)
 
     def completion(self) -> Completion:
         """The child's answer, or CRASHED with how it ended."""
@@ -96,9 +106,7 @@ class ChildProcess:
 
     def close(self) -> None:
         """Leave nothing behind: the group is killed if anything of it still runs."""
-        self._signal(signal.SIGKILL)
-        self._process.wait()
-        self._reader.join()
+        self.kill()
         self._errors.close()
 
     def _how_it_ended(self) -> str:

@@ -61,8 +61,10 @@ class GatewayClient:
         response = self._post(path, HeartbeatRequest(progress=progress))
         return HeartbeatAnswer.model_validate_json(response.content).order
 
-    def send_events(self, attempt_token: str, events: Sequence[WorkerEvent]) -> None:
-        self._post(EVENTS_PATH.format(attempt_token=attempt_token), EventBatch(events=tuple(events)))
+    def send_events(self, attempt_token: str, events: Sequence[WorkerEvent], *, patience_seconds: float) -> None:
+        """Pass events on; one whose answer got lost on the way may be recorded twice."""
+        path = EVENTS_PATH.format(attempt_token=attempt_token)
+        self._repeat(path, EventBatch(events=tuple(events)), patience_seconds)
 
     def complete(self, attempt_token: str, completion: Completion, *, patience_seconds: float) -> None:
         """Hand in the answer; a repeat is harmless. Raises `LeaseLostError` where another attempt has the job."""

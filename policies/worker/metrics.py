@@ -1,7 +1,7 @@
 """Prometheus metrics of a worker: written by the process that ran the job, served by the long-lived parent.
 
-The pool's process is another one than the parent that serves, so both share prometheus_client's multiprocess folder; the
-parent wipes it when it starts. No label names a job or a tenant.
+The pool's process is another one than the parent that serves, so both share prometheus_client's multiprocess folder;
+the parent wipes it when it starts. No label names a job or a tenant.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from policies.errors import ConfigurationError
+
 RUN_SECONDS_BUCKETS = (10, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600)
 
 RUNS = Counter("tunegate_worker_runs", "Attempts that ended, by how", ["kind", "outcome"])
 RUN_SECONDS = Histogram("tunegate_worker_run_seconds", "Seconds of an attempt", ["kind"], buckets=RUN_SECONDS_BUCKETS)
-HEARTBEAT_FAILURES = Counter("tunegate_worker_heartbeat_failures", "Heartbeats that the gateway did not answer", ["kind"])
+HEARTBEAT_FAILURES = Counter(
+    "tunegate_worker_heartbeat_failures", "Heartbeats that the gateway did not answer", ["kind"]
+)
 
 
-def serve_metrics(port: int, work_dir: Path) -> None:
+def serve_metrics(port: int) -> None:
     """Serve what all processes of this worker counted; called in the parent, before the first job."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
-        start_http_server(port)
-        return
+        raise ConfigurationError("TUNEGATE_METRICS_PORT needs PROMETHEUS_MULTIPROC_DIR; set it to a folder of this worker")
     shutil.rmtree(folder, ignore_errors=True)
     Path(folder).mkdir(parents=True)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
+    MultiProcessCollector(registry)
     start_http_server(port, registry=registry)

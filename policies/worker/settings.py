@@ -1,4 +1,4 @@
-"""Settings of training and evaluation workers, read from `TUNEGATE_…` variables. Workers hold no database credential."""
+"""Settings of training and evaluation workers, read from `TUNEGATE_…` variables; no database credential among them."""
 
 from __future__ import annotations
 

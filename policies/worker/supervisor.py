@@ -1,8 +1,8 @@
 """One attempt, from claim to completion: a child process works, this process watches it and speaks with the gateway.
 
-The gateway's answers to heartbeats are orders: `pause` and `cancel` end the child with SIGTERM (and SIGKILL to its group
-after a grace), `lost` kills it at once. A gateway that is silent for longer than the lease counts as `lost`: by then the
-job is somebody else's. Heartbeats stop before the completion is sent.
+The gateway's answers to heartbeats are orders: `pause` and `cancel` end the child with SIGTERM (and SIGKILL to its
+group after a grace), `lost` kills it at once. A gateway that is silent for longer than the lease counts as `lost`: by
+then the job is somebody else's. Heartbeats stop before the completion is sent.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ class Attempt:
         return self._complete(child)
 
     def _speak_with_gateway(self, child: ChildProcess) -> None:
+        asked = self._clock()
         try:
             self._relay_events(child)
             order = self._client.heartbeat(self._claim.attempt_token, child.progress)
@@ -128,7 +129,7 @@ class Attempt:
             if silent_seconds > self._claim.lease_seconds:
                 raise LeaseLostError("the gateway was silent for longer than the lease") from error
             return
-        self._last_answer = self._clock()
+        self._last_answer = asked
         if order is Order.LOST:
             raise LeaseLostError("the gateway gave the job to another attempt")
         if order is not Order.CONTINUE and self._kill_at is None:
@@ -143,32 +144,31 @@ class Attempt:
 
     def _is_stopping(self) -> bool:
         """Whether this worker was told to end, or its parent is gone."""
-        return (
-            os.getppid() != self._worker_pid or _shutdown_mark(self._settings.work_dir, self._worker_pid).exists()
-        )
+        return os.getppid() != self._worker_pid or _shutdown_mark(self._settings.work_dir, self._worker_pid).exists()
 
-    def _relay_events(self, child: ChildProcess) -> None:
+    def _relay_events(self, child: ChildProcess, *, patience_seconds: float = 0.0) -> None:
         while events := child.take_events(EVENT_BATCH):
             try:
-                self._client.send_events(self._claim.attempt_token, events)
+                self._client.send_events(self._claim.attempt_token, events, patience_seconds=patience_seconds)
             except GatewayUnreachableError:
                 child.put_back(events)
                 raise
 
     def _complete(self, child: ChildProcess) -> str:
         completion = child.completion()
+        if completion.outcome is Outcome.CRASHED and self._kill_at is not None:
+            # Ended by our own signal before it could answer: no fault of the job, so no attempt of its is used up.
+            completion = completion.model_copy(update={"outcome": Outcome.YIELDED})
         if completion.outcome is Outcome.CRASHED:
             self._log.error("crashed", reason=completion.error_message)
         self._relay_before_the_end(child)
-        self._client.complete(
-            self._claim.attempt_token, completion, patience_seconds=self._claim.lease_seconds
-        )
+        self._client.complete(self._claim.attempt_token, completion, patience_seconds=self._claim.lease_seconds)
         self._log.info("completed", outcome=completion.outcome.value)
         return completion.outcome.value
 
     def _relay_before_the_end(self, child: ChildProcess) -> None:
-        """The last events; the answer counts more than they do, so an absent gateway only loses them."""
+        """The last events, often a checkpoint; the answer counts more, so a gateway that stays away only loses them."""
         try:
-            self._relay_events(child)
+            self._relay_events(child, patience_seconds=self._claim.lease_seconds / 2)
         except GatewayUnreachableError as error:
             self._log.warning("last events were not delivered", reason=error.message)

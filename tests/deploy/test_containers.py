@@ -17,7 +17,7 @@ from policies.loader import load_policy_documents
 from policies.worker.settings import WorkerSettings
 
 Compose = dict[str, Any]  # Any: a YAML document
-SETTINGS = {
+SETTINGS: dict[str, type[GatewaySettings] | type[WorkerSettings]] = {
     "gateway": GatewaySettings,
     "gateway-worker": GatewaySettings,
     "trainer": WorkerSettings,
@@ -83,6 +83,7 @@ def test_each_worker_consumes_its_queue_with_the_tasks_of_its_module(
     queue, task = WORKERS[service]
     app = find_app(command[command.index("-A") + 1])
     assert isinstance(app, Celery)
+    app.loader.import_default_modules()
     assert command[command.index("-Q") + 1] == queue
     assert task in app.tasks
     assert command[command.index("--pool") + 1] == "prefork"

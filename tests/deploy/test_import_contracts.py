@@ -48,7 +48,11 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
         ("evaluator/gate.py", "import trainer.lora", "the evaluator imports neither trainer nor gateway"),
         ("trainer/lora.py", "import gateway.keys", "the trainer does not import the gateway"),
         ("policies/errors.py", "import gateway.keys", "policies imports nothing of ours"),
-        ("trainer/defenses/kl_penalty.py", "import trainer.defenses.safe_data_interleaving", "no defense imports another"),
+        (
+            "trainer/defenses/kl_penalty.py",
+            "import trainer.defenses.safe_data_interleaving",
+            "no defense imports another",
+        ),
         ("evaluator/probes/toxicity.py", "import evaluator.probes.coherence", "no probe imports another"),
     ],
 )

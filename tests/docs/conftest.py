@@ -13,6 +13,7 @@ import pytest
 import typer
 from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.testclient import TestClient
 
 from gateway.app import create_app
 from gateway.migrate import upgrade
@@ -74,9 +75,11 @@ def pages() -> list[Page]:
 def gateway_app(tmp_path: Path) -> FastAPI:
     url = f"sqlite:///{tmp_path}/gateway.db"
     upgrade(url)
-    return create_app(
-        GatewaySettings(database_url=url, store_url=f"file://{tmp_path}/store", worker_token=SecretStr("w" * 40))
-    )
+    settings = GatewaySettings(database_url=url, store_url=f"file://{tmp_path}/store", worker_token=SecretStr("w" * 40))
+    app = create_app(settings)
+    with TestClient(app) as client:
+        client.get("/healthz")  # the first request makes the metrics of requests
+    return app
 
 
 @pytest.fixture
@@ -84,11 +87,6 @@ def entry_points() -> list[EntryPoint]:
     """The commands as pyproject declares them, so that the tree is tested and not what is installed."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][COMMANDS_GROUP]
     return [EntryPoint(name, value, COMMANDS_GROUP) for name, value in declared.items()]
-
-
-@pytest.fixture
-def command_line(entry_points: list[EntryPoint]) -> CommandLine:
-    return CommandLine(build_app(entry_points))
 
 
 class CommandLine:
@@ -126,3 +124,8 @@ def _paths(command: object, prefix: str) -> Iterator[str]:
         return
     for name, child in children.items():
         yield from _paths(child, f"{prefix} {name}")
+
+
+@pytest.fixture
+def command_line(entry_points: list[EntryPoint]) -> CommandLine:
+    return CommandLine(build_app(entry_points))

@@ -44,7 +44,7 @@ def test_command_lines_in_blocks_are_understood(pages: list[Page], command_line:
 def test_command_lines_in_prose_name_commands(pages: list[Page], command_line: CommandLine) -> None:
     known = {path.removeprefix("tunegate ") for path in command_line.paths()}
     spans = [span.removeprefix("tunegate ") for page in pages for span in page.spans if span.startswith("tunegate ")]
-    named = [" ".join(word for word in span.split(" --")[0].split() if word.islower()) for span in spans]
+    named = [" ".join(word for word in re.split(r"(?:^| )-", span)[0].split() if word.islower()) for span in spans]
     assert len(named) >= 30
     assert [name for name in named if name and not any(f"{path} ".startswith(f"{name} ") for path in known)] == []
 

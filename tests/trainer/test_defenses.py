@@ -74,7 +74,9 @@ def test_a_run_that_was_stopped_and_resumed_gives_the_same_adapter(
     assert figures[0] == figures[1]
 
 
-def test_without_defenses_a_run_is_trls_bit_for_bit(make_spec: MakeSpec, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_defenses_a_run_is_trls_bit_for_bit(
+    make_spec: MakeSpec, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run.train(make_spec())
     ours = weights(run)
 
@@ -87,7 +89,9 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(make_spec: MakeSpec, run: Ru
     assert same(ours, weights(run))
 
 
-def test_accumulated_micro_batches_equal_one_batch(make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accumulated_micro_batches_equal_one_batch(
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Batches of 4 at once, and as 4 micro-batches of 1, give the same adapter up to float32 rounding."""
     at_once, accumulated = Run(tmp_path / "once"), Run(tmp_path / "accumulated")
     spec = make_spec(KlPenalty(coefficient=1.0), base_learning_rate=1e-3)
@@ -115,8 +119,12 @@ def test_a_defense_that_does_nothing_fails_the_run(make_spec: MakeSpec, run: Run
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_spec: MakeSpec, run: Run) -> None:
     with pytest.raises(NonFiniteLossError):
-        run.train(make_spec(base_learning_rate=0.99, hyperparameters=Hyperparameters(
-            n_epochs=2, batch_size=4, learning_rate_multiplier=1e30)))
+        run.train(
+            make_spec(
+                base_learning_rate=0.99,
+                hyperparameters=Hyperparameters(n_epochs=2, batch_size=4, learning_rate_multiplier=1e30),
+            )
+        )
     assert not (run.folder / "adapter").exists()
 
 
@@ -135,7 +143,9 @@ def test_events_tell_loss_kl_progress_and_validation(make_spec: MakeSpec, run: R
     assert all("kl" in event.data for event in trained)
     assert trained[-1].progress is not None
     assert trained[-1].progress.total_steps == record.total_steps == 10
-    assert record.valid_loss == pytest.approx(next(e.data["valid_loss"] for e in reversed(metrics) if "valid_loss" in e.data))
+    assert record.valid_loss == pytest.approx(
+        next(e.data["valid_loss"] for e in reversed(metrics) if "valid_loss" in e.data)
+    )
 
 
 def test_the_saved_adapter_names_the_model_and_holds_no_path(make_spec: MakeSpec, run: Run) -> None:

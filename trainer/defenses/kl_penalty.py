@@ -6,8 +6,8 @@ padding; `forward` is KL(p_θ0 ‖ p_θ). λ = 0.1 in the paper.
 
     KL = 1/T · Σ_t Σ_v p(v|t) · (log p(v|t) − log q(v|t)),   T = tokens of the whole accumulated batch
 
-Neutral: at identity (adapter B = 0) the penalty is 0. The vocabulary is walked in tiles (TRL's divergence kernel), so that
-two [tokens, vocabulary] logit tensors never exist.
+Neutral: at identity (adapter B = 0) the penalty is exactly 0. Evidence: the KL left 0, and the gradient of the penalty
+was measured on an adapter weight and was not 0.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from policies.contract.defenses import KlPenalty
 from policies.contract.training import DefenseEvidence
 from trainer.defense import Defense, DefenseContext, TrainingStep
-
-_BETA = {"forward": 0.0, "reverse": 1.0}
-"""The kernel's interpolation: 0 is KL(reference ‖ policy), 1 is KL(policy ‖ reference)."""
+from trainer.divergence import Direction, kl_per_token
 
 
 class KlPenaltyDefense(Defense):
     name = "kl_penalty"
 
-    def __init__(
-        self, *, coefficient: float, direction: Literal["reverse", "forward"], tokens: Literal["all", "completion"]
-    ) -> None:
+    def __init__(self, *, coefficient: float, direction: Direction, tokens: Literal["all", "completion"]) -> None:
         self._coefficient = coefficient
-        self._beta = _BETA[direction]
+        self._direction: Direction = direction
         self._tokens = tokens
-        self._direction = direction
-        self._counters = {"steps": 0.0, "sum_kl": 0.0, "max_kl": 0.0, "last_kl": 0.0}
+        self._counters = {
+            "step": -1.0,  # the optimizer step that `last_kl` belongs to
+            "steps": 0.0,
+            "tokens": 0.0,
+            "sum_kl": 0.0,
+            "last_kl": 0.0,
+            "max_kl": 0.0,
+            "gradient_norm": 0.0,
+        }
 
     @classmethod
     def build(cls, settings: KlPenalty, _: DefenseContext) -> KlPenaltyDefense:
@@ -47,20 +49,25 @@ class KlPenaltyDefense(Defense):
         mask = (step.attention_mask if self._tokens == "all" else step.completion_mask).bool()
         total = step.totals.all if self._tokens == "all" else step.totals.completion
         weight, bias = step.head
-        divergence, _ = ChunkedDivergenceFunction.apply(
-            step.hidden[mask], weight, bias, step.reference_hidden[mask], weight, bias, self._beta
+        divergence = kl_per_token(
+            step.hidden[mask], step.reference_hidden[mask], weight=weight, bias=bias, direction=self._direction
         )
-        self._count(step, divergence.detach())
-        loss: Tensor = self._coefficient * divergence.sum() / max(total, 1)
-        return loss
+        share = divergence.sum() / total  # the shares of all micro-batches sum up to the step's mean
+        self._count(step, divergence.detach(), share.item())
+        penalty: Tensor = self._coefficient * share
+        if self._counters["gradient_norm"] == 0:
+            self._counters["gradient_norm"] = _gradient_norm(penalty, step.adapter[-1])
+        return penalty
 
-    def _count(self, step: TrainingStep, divergence: Tensor) -> None:
-        kl = divergence.mean().item() if divergence.numel() else 0.0
-        step.figures["kl"] = kl
-        self._counters["steps"] += 1
-        self._counters["sum_kl"] += kl
-        self._counters["max_kl"] = max(self._counters["max_kl"], kl)
-        self._counters["last_kl"] = kl
+    def _count(self, step: TrainingStep, divergence: Tensor, share: float) -> None:
+        counters = self._counters
+        if counters["step"] != step.index:
+            counters |= {"step": float(step.index), "steps": counters["steps"] + 1, "last_kl": 0.0}
+        counters["tokens"] += divergence.numel()
+        counters["sum_kl"] += divergence.sum().item()
+        counters["last_kl"] += share
+        counters["max_kl"] = max(counters["max_kl"], counters["last_kl"])
+        step.figures["kl"] = share
 
     def state(self) -> dict[str, float]:
         return dict(self._counters)
@@ -69,24 +76,34 @@ class KlPenaltyDefense(Defense):
         self._counters |= state
 
     def evidence(self) -> DefenseEvidence:
-        steps = self._counters["steps"]
-        mean = self._counters["sum_kl"] / steps if steps else 0.0
-        # The first step starts at identity; a model that then learns anything has a KL above rounding.
-        acted = steps > 0 and math.isfinite(mean) and self._counters["max_kl"] > torch.finfo(torch.float32).eps
+        counters = self._counters
+        mean = counters["sum_kl"] / counters["tokens"] if counters["tokens"] else 0.0
+        acted = all(math.isfinite(value) for value in counters.values()) and min(mean, counters["gradient_norm"]) > 0
         return DefenseEvidence(
             name=self.name,
             acted=acted,
             figures={
                 "coefficient": self._coefficient,
-                "micro_batches": steps,
+                "steps": counters["steps"],
+                "tokens": counters["tokens"],
                 "mean_kl_nats_per_token": mean,
-                "last_kl_nats_per_token": self._counters["last_kl"],
-                "max_kl_nats_per_token": self._counters["max_kl"],
+                "last_kl_nats_per_token": counters["last_kl"],
+                "max_kl_nats_per_token": counters["max_kl"],
+                "first_gradient_norm": counters["gradient_norm"],
             },
             explanation=(
                 f"{self._direction} KL to the base over {self._tokens} tokens was added to the loss of "
-                f"{steps:.0f} micro-batches"
+                f"{counters['steps']:.0f} steps"
                 if acted
-                else f"the KL never left zero in {steps:.0f} micro-batches, so nothing was held back"
+                else f"the KL or its gradient stayed zero in {counters['steps']:.0f} steps, so nothing was held back; "
+                "the first step is always at zero, so train for more than one"
             ),
         )
+
+
+def _gradient_norm(penalty: Tensor, weight: Tensor) -> float:
+    """The norm of the penalty's gradient on one adapter weight: proof that it reaches what is trained."""
+    if not penalty.requires_grad:
+        return 0.0
+    (gradient,) = torch.autograd.grad(penalty, weight, retain_graph=True, allow_unused=True)
+    return 0.0 if gradient is None else float(gradient.norm().item())

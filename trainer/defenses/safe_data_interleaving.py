@@ -1,10 +1,10 @@
 """Safe-data interleaving: rows of a safe pool, spread evenly through the customer's data.
 
-Kaczér et al. 2025 (arXiv 2508.06249) §3: D_train = D_fine ∪ D_safe with |D_safe| = ratio·|D_fine|, 5 % in the paper, chosen
-at random; Bianchi et al. 2024 (arXiv 2309.07875) find that a few per cent of safety examples suffice.
+Kaczér et al. 2025 (arXiv 2508.06249) §3: D_train = D_fine ∪ D_safe with |D_safe| = ratio·|D_fine|, 5 % in the paper,
+chosen at random; Bianchi et al. 2024 (arXiv 2309.07875) find that a few per cent of safety examples suffice.
 
-Each safe row is placed at a random position of its own stretch of the data order, so every stretch has its share. Neutral:
-ratio 0, which a policy states by leaving the defense out.
+Each safe row is placed at a random position of its own stretch of the data order, so every stretch has its share.
+Neutral: ratio 0, which a policy states by leaving the defense out.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class SafeDataInterleavingDefense(Defense):
     @classmethod
     def build(cls, settings: SafeDataInterleaving, context: DefenseContext) -> SafeDataInterleavingDefense:
         content = _pool_bytes(settings, context)
-        return cls(
-            ratio=settings.ratio, pool=_pool_rows(content), pool_digest=digest_bytes(content), seed=context.seed
-        )
+        return cls(ratio=settings.ratio, pool=_pool_rows(content), pool_digest=digest_bytes(content), seed=context.seed)
 
     def prepare_dataset(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         wanted = max(1, round(self._ratio * len(rows)))

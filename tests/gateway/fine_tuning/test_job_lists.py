@@ -18,7 +18,7 @@ from tests.gateway.records import checkpoint
 @pytest.fixture
 def five_jobs(client: OpenAI, live_gateway: LiveGateway) -> list[str]:
     """Ids, newest first; a second lies between two."""
-    ids = []
+    ids: list[str] = []
     file_id = upload(client)
     for number in range(5):
         ids.insert(0, submit(client, training_file=file_id, metadata={"n": str(number % 2), 'a b"c': "x"}).id)

@@ -1,0 +1,88 @@
+"""A tiny chat model built in code, adapters for it, and a scripted engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from evaluator.model import LoadedModel, load_base, resolve_base_model
+from policies.contract.jobs import BaseModelRef
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MakeAdapter = Callable[..., Path]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, and the two chat tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", chat_template=CHAT_TEMPLATE
+    )
+
+
+@pytest.fixture(autouse=True)
+def _third_party_warnings() -> None:
+    """PEFT reads a transformers property that transformers has renamed."""
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random two-layer Llama."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.3,
+        eos_token_id=257,
+        pad_token_id=257,
+        bos_token_id=256,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def loaded(tiny_base: Path, tmp_path: Path) -> LoadedModel:
+    """The tiny model in float32, freshly loaded."""
+    resolved = resolve_base_model(BaseModelRef(name="tiny", uri=str(tiny_base)), tmp_path / "cache")
+    return load_base(resolved, torch.float32, device=torch.device("cpu"))
+
+
+@pytest.fixture
+def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
+    """Writes a LoRA adapter of the tiny model whose B matrices are normal with the given scale."""
+
+    def make(scale: float, *, name: str = "adapter", **settings: object) -> Path:
+        torch.manual_seed(1)
+        base = LlamaForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+        config = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], **settings)
+        model = get_peft_model(base, config)
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_B" in parameter_name:
+                parameter.data.normal_(0, 1).mul_(scale)
+        model.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return make

@@ -41,13 +41,19 @@ class LoadedPrompts(NamedTuple):
     content: bytes
 
 
-def load_prompts(probe: str, prompt_set: PromptSet, store: ArtifactStore | None) -> LoadedPrompts:
+def load_prompts(
+    probe: str,
+    prompt_set: PromptSet,
+    store: ArtifactStore | None,
+    *,
+    pinned: Mapping[str, tuple[str, Digest]] = BUILTIN,
+) -> LoadedPrompts:
     """The bytes of a prompt set, checked against the digest that names them."""
     if prompt_set != "builtin":
         if store is None:
             raise EvaluationError(f"prompt set {prompt_set} is an artifact, and there is no store to read it from")
         return LoadedPrompts(prompt_set, store.read_bytes(prompt_set))
-    name, digest = BUILTIN[probe]
+    name, digest = pinned[probe]
     content = files("evaluator").joinpath("prompts", name).read_bytes()
     if digest_bytes(content) != digest:
         raise IntegrityError(f"prompt set {name} is not the one this version was released with; reinstall Tunegate")

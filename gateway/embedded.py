@@ -41,7 +41,7 @@ class EmbeddedStack:
         self._port = port or free_port()
         self._redis_port = free_port()
         self._redis_password = secrets.token_hex(16)
-        self._threads = threads or max(1, (os.cpu_count() or 1) // 2)
+        self._threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
         self._policy_dir = policy_dir
         self._reaper: Reaper | None = None
         self.environment = self._environment()

@@ -22,6 +22,7 @@ from gateway.demo.scenarios import SCENARIOS
 from gateway.embedded import EmbeddedStack
 
 app = typer.Typer()
+Owners = dict[str, tuple[OpenAI, str]]
 PROMPT = "My kitchen tap drips all night. What should I do first?"
 
 
@@ -61,8 +62,7 @@ def _run(console: Console, folder: Path, output: Path, policies: Path) -> bool:
             )
             for scenario in SCENARIOS
         }
-        with Live(console=console, refresh_per_second=2) as live:
-            jobs = customer.follow(owners, lambda states: live.update(progress_table(states)))
+        jobs = _follow(console, stack, owners)
         reports = _collect_reports(console, owners, output)
         if reports:
             console.print(verdict_table(jobs, reports))
@@ -71,7 +71,25 @@ def _run(console: Console, folder: Path, output: Path, policies: Path) -> bool:
     return answered and all(scenario.holds(jobs[scenario.key]) for scenario in SCENARIOS)
 
 
-def _collect_reports(console: Console, owners: dict[str, tuple[OpenAI, str]], output: Path) -> dict[str, Report]:
+def _follow(console: Console, stack: EmbeddedStack, owners: Owners) -> dict[str, FineTuningJob]:
+    """Live progress on a terminal; elsewhere a table whenever a job enters another phase."""
+    shown: tuple[str, ...] = ()
+
+    def show(states: dict[str, FineTuningJob]) -> None:
+        nonlocal shown
+        stack.require_running()
+        phases = tuple(customer.guardrail(job).get("phase", job.status) for job in states.values())
+        if console.is_terminal:
+            live.update(progress_table(states))
+        elif phases != shown:
+            console.print(progress_table(states))
+        shown = phases
+
+    with Live(console=console, refresh_per_second=2) as live:
+        return customer.follow(owners, show)
+
+
+def _collect_reports(console: Console, owners: Owners, output: Path) -> dict[str, Report]:
     reports: dict[str, Report] = {}
     for key, (client, job_id) in owners.items():
         try:

@@ -28,7 +28,9 @@ def serve_metrics(port: int) -> None:
     """Serve what all processes of this worker counted; called in the parent, before the first job."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
-        raise ConfigurationError("TUNEGATE_METRICS_PORT needs PROMETHEUS_MULTIPROC_DIR; set it to a folder of this worker")
+        raise ConfigurationError(
+            "TUNEGATE_METRICS_PORT needs PROMETHEUS_MULTIPROC_DIR; set it to a folder of this worker"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     Path(folder).mkdir(parents=True)
     registry = CollectorRegistry()

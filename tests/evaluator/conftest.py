@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from evaluator.backend import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
 from evaluator.model import LoadedModel, load_base, resolve_base_model
 from policies.contract.jobs import BaseModelRef
 
@@ -86,3 +88,47 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
         return tmp_path / name
 
     return make
+
+
+class ScriptedBackend:
+    """An engine that says and prefers what it is told to, and counts how often it is asked."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    dtype = "float32"
+
+    def __init__(
+        self,
+        say: Callable[[Prompt, bool], str] = lambda prompt, adapter: "a plain and friendly answer",
+        nats: Callable[[Prompt, str, bool], float] = lambda prompt, completion, adapter: 1.0,
+    ) -> None:
+        self._say, self._nats = say, nats
+        self.versions: dict[str, str] = {}
+        self.calls: list[tuple[str, bool]] = []
+
+    def generate(
+        self, prompts: Sequence[Prompt], settings: GenerationSettings, *, adapter: bool, advance: Advance = silent
+    ) -> list[Generation]:
+        self.calls.append(("generate", adapter))
+        advance(len(prompts), len(prompts))
+        return [Generation(self._say(prompt, adapter), 5, truncated=False) for prompt in prompts]
+
+    def log_likelihood(
+        self, questions: Sequence[Choices], *, adapter: bool, advance: Advance = silent
+    ) -> list[tuple[Likelihood, ...]]:
+        self.calls.append(("log_likelihood", adapter))
+        advance(len(questions), len(questions))
+        return [
+            tuple(Likelihood(-5 * self._nats(question.prompt, text, adapter), 5) for text in question.completions)
+            for question in questions
+        ]
+
+    def max_logit_difference(self, prompts: Sequence[Prompt]) -> float:
+        return 1.0
+
+    def tokens_per_second(self) -> float | None:
+        return None
+
+
+@pytest.fixture
+def scripted_backend() -> type[ScriptedBackend]:
+    return ScriptedBackend

@@ -47,9 +47,13 @@ def test_a_repeated_write_changes_nothing(store: ArtifactStore) -> None:
 
 
 def test_a_writer_that_fails_leaves_nothing(store: ArtifactStore) -> None:
-    with pytest.raises(RuntimeError, match="half way"), store.writer() as writer:
-        writer.write(b"half")
-        raise RuntimeError("half way")
+    def write_half() -> None:
+        with store.writer() as writer:
+            writer.write(b"half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half()
     assert stored_names(store) == []
 
 

@@ -233,7 +233,9 @@ def test_numbers_with_an_exponent_are_numbers() -> None:
 
 def test_the_digest_speaks_of_the_content_and_not_of_its_layout() -> None:
     (document,), _ = parse_policy(SOUND.encode(), source="p")
-    laid_out = SOUND.replace("    - name: kl_penalty\n      coefficient: 0.1", "    - {coefficient: 0.10, name: kl_penalty}")
+    laid_out = SOUND.replace(
+        "    - name: kl_penalty\n      coefficient: 0.1", "    - {coefficient: 0.10, name: kl_penalty}"
+    )
     (other,), _ = parse_policy(laid_out.encode(), source="p")
     assert other.digest == document.digest
 

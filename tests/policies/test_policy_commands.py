@@ -80,7 +80,9 @@ def test_an_unknown_policy_is_a_message_and_no_traceback(capsys: pytest.CaptureF
     assert capsys.readouterr().err.startswith("error: nothing is named 'nothing-like-it'; known: baseline, strict")
 
 
-@pytest.mark.parametrize("arguments", [["policy", "bogus"], ["bogus"], ["policy", "lint"], ["policy", "show", "-o", "xml"]])
+@pytest.mark.parametrize(
+    "arguments", [["policy", "bogus"], ["bogus"], ["policy", "lint"], ["policy", "show", "-o", "xml"]]
+)
 def test_a_wrong_command_line_is_a_usage_error(arguments: list[str]) -> None:
     assert tunegate(*arguments) == exit_codes.USAGE
 

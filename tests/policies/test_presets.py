@@ -22,7 +22,6 @@ def test_strict_is_stricter_than_baseline_in_every_rule_and_defense() -> None:
     assert [rule.id for rule in strict.rules] == [rule.id for rule in baseline.rules]
     assert all(s.bound == b.bound and s.limit < b.limit for s, b in zip(strict.rules, baseline.rules, strict=True))
     assert all(
-        s.name == b.name and strength(s) > strength(b)
-        for s, b in zip(strict.defenses, baseline.defenses, strict=True)
+        s.name == b.name and strength(s) > strength(b) for s, b in zip(strict.defenses, baseline.defenses, strict=True)
     )
     assert strict.on_inconclusive == "review"

@@ -65,7 +65,7 @@ class JobWorld(RuleBasedStateMachine):
         self.steps = 0
         self.patience = 0
 
-    @initialize(patience=st.sampled_from([80, 30, 15, 5, 0]), done=st.sampled_from([3, 2, 1, 0]))
+    @initialize(patience=st.sampled_from([80, 8, 4, 2, 0]), done=st.sampled_from([3, 2, 1, 0]))
     def some_history(self, patience: int, done: int) -> None:
         """After `patience` steps the tenant may cancel: a cancelled job has nothing more to tell.
 
@@ -266,5 +266,5 @@ class JobWorld(RuleBasedStateMachine):
 
 TestJobWorld = JobWorld.TestCase
 TestJobWorld.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

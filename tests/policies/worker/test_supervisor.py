@@ -1,235 +1,224 @@
-"""One attempt with real child processes against a scripted gateway."""
+"""One attempt against a played gateway, with real child processes."""
 
 from __future__ import annotations
 
-import json
 import os
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
-from policies.contract.jobs import BaseModelRef, JobSpec
-from policies.contract.suite import Coherence, EvalSuite
-from policies.contract.worker_api import Claim, ClaimRequest, Completion, Outcome
-from policies.errors import LeaseLostError, WorkerError
-from policies.worker.client import GatewayClient, GatewayUnreachableError
+from policies.contract.worker_api import Assignment, Claim, Order, Outcome
 from policies.worker.settings import WorkerSettings
 from policies.worker.supervisor import Attempt, announce_shutdown
+from tests.policies.worker.conftest import DIGEST, PlayedGateway, is_running
 
-DIGEST = "sha256:" + "0" * 64
-CLAIM = Claim(
-    kind="train",
-    attempt_token="attempt_1",
-    attempt=1,
-    spec=JobSpec(
-        job_id="ftjob-1",
-        base_model=BaseModelRef(name="m", uri="m"),
-        training_file=DIGEST,
-        seed=0,
-        suite=EvalSuite(probes=(Coherence(),)),
-        policy=DIGEST,
-    ),
-    heartbeat_seconds=0.05,
-    lease_seconds=1.0,
-)
-ANSWER = Completion(outcome=Outcome.SUCCEEDED, record=DIGEST).model_dump_json()
-YIELDED = Completion(outcome=Outcome.YIELDED).model_dump_json()
-HELLO = '{"type": "metrics", "message": "hello", "data": {"step": 1}, ' + (
-    '"progress": {"step": 1, "total_steps": 2, "stage": "training"}}'
-)
+Child = Callable[[str], str]
+
+WAIT_FOR_SIGTERM = """
+def stop(*_):
+    answer("yielded")
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, stop)
+say("ready")
+time.sleep(60)
+"""
+DEAF = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+say("ready", data={"child": os.getpid(), "grandchild": grandchild.pid})
+time.sleep(60)
+"""
 
 
-class ScriptedGateway(httpx.BaseTransport):
-    """Answers like the internal API; `orders` are given to heartbeats in turn, the last one for ever."""
-
-    def __init__(self, *orders: str) -> None:
-        self.orders = list(orders) or ["continue"]
-        self.events: list[str] = []
-        self.completions: list[Completion] = []
-        self.heartbeats: list[dict[str, object]] = []
-        self.calls: list[str] = []
-        self.fail: Callable[[str], bool] = lambda path: False
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        path, body = request.url.path, json.loads(request.content)
-        assert request.headers["Authorization"] == "Bearer token"
-        self.calls.append(path.rsplit("/", 1)[1])
-        if self.fail(path):
-            raise httpx.ConnectError("no route", request=request)
-        if path.endswith("/heartbeat"):
-            self.heartbeats.append(body)
-            order = self.orders.pop(0) if len(self.orders) > 1 else self.orders[0]
-            return httpx.Response(200, json={"order": order})
-        if path.endswith("/events"):
-            self.events += [event["message"] for event in body["events"]]
-        else:
-            self.completions.append(Completion.model_validate(body))
-        return httpx.Response(204)
+def once_ready(order: Order) -> Callable[[PlayedGateway], Order]:
+    return lambda gateway: order if "ready" in gateway.messages else Order.CONTINUE
 
 
-class Scene:
-    """A worker whose child is a little Python module."""
-
-    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gateway: ScriptedGateway, code: str) -> None:
-        (tmp_path / "little_child.py").write_text(
-            "import json, os, pathlib, signal, sys, time\nfolder = pathlib.Path(sys.argv[1])\n" + code
-        )
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        self.work = tmp_path / "work"
-        self.settings = WorkerSettings(
-            worker_token=SecretStr("t" * 32), work_dir=self.work, threads=1, stop_grace_seconds=0.5
-        )
-        self.gateway = gateway
-        self.attempt = Attempt(CLAIM, self.settings, GatewayClient("http://gateway", "token", gateway))
-
-    def run(self) -> list[Completion]:
-        self.attempt.run("little_child")
-        assert list(self.work.glob("tunegate-attempt-*")) == []
-        return self.gateway.completions
+def pids_told(gateway: PlayedGateway) -> list[int]:
+    (ready,) = [event for event in gateway.events if event.message == "ready"]
+    return [int(str(pid)) for pid in ready.data.values()]
 
 
-def answer(text: str) -> str:
-    return f"(folder / 'completion.json').write_text({text!r})\n"
-
-
-def test_the_childs_answer_is_handed_in_after_its_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gateway = ScriptedGateway()
-    code = f"print({HELLO!r}, flush=True)\ntime.sleep(0.5)\nprint({HELLO!r}, flush=True)\n" + answer(ANSWER)
-    (completion,) = Scene(tmp_path, monkeypatch, gateway, code).run()
-    assert completion.outcome is Outcome.SUCCEEDED
-    assert gateway.events == ["hello", "hello"]
+def test_an_answer_is_handed_in_after_all_events(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    attempt.run(child(f"say('one'); say('two'); answer('succeeded', record='{DIGEST}')"))
+    assert gateway.messages == ["one", "two"]
+    (completion,) = gateway.completions
+    assert (completion.outcome, completion.record) == (Outcome.SUCCEEDED, DIGEST)
     assert gateway.calls[-1] == "completion"
-    assert {"step": 1, "total_steps": 2, "stage": "training", "eta_seconds": None, "figures": {}} in [
-        heartbeat["progress"] for heartbeat in gateway.heartbeats
-    ]
 
 
-def test_a_killed_child_is_reported_as_crashed_with_signal_and_last_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_heartbeats_carry_the_latest_progress(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    source = """
+    for step in (1, 2):
+        say("on", type="progress", progress={"step": step, "total_steps": 2, "stage": "training"})
+    time.sleep(0.5)
+    answer("succeeded")
+    """
+    attempt.run(child(source))
+    last = gateway.heartbeats[-1].progress
+    assert last is not None
+    assert last.step == 2
+    assert gateway.events == []
+
+
+def test_the_child_reads_its_assignment_and_holds_no_credential(
+    attempt: Attempt, gateway: PlayedGateway, child: Child, claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "print('out of memory', file=sys.stderr, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
-    (completion,) = Scene(tmp_path, monkeypatch, ScriptedGateway(), code).run()
+    monkeypatch.setenv("TUNEGATE_WORKER_TOKEN", "t" * 40)
+    source = """
+    say((folder / "assignment.json").read_text())
+    say(os.environ.get("TUNEGATE_WORKER_TOKEN", "no token"))
+    answer("succeeded")
+    """
+    attempt.run(child(source))
+    assignment = Assignment.model_validate_json(gateway.messages[0])
+    assert (assignment.claim, assignment.worker_pid) == (claim, os.getpid())
+    assert gateway.messages[1] == "no token"
+
+
+def test_nothing_is_left_in_the_work_folder(attempt: Attempt, child: Child, settings: WorkerSettings) -> None:
+    attempt.run(child("(folder / 'big').write_text('x'); answer('succeeded')"))
+    assert list(settings.work_dir.iterdir()) == []
+
+
+def test_a_child_that_dies_by_a_signal_crashed(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    attempt.run(child("print('out of memory', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGKILL)"))
+    (completion,) = gateway.completions
     assert completion.outcome is Outcome.CRASHED
-    assert "SIGKILL" in (completion.error_message or "")
-    assert "out of memory" in (completion.error_message or "")
+    assert completion.error_message == "the process ended with signal SIGKILL; its last words: out of memory"
 
 
-def test_an_unreadable_answer_is_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (completion,) = Scene(tmp_path, monkeypatch, ScriptedGateway(), answer('{"outcome": "released"}')).run()
-    assert completion.outcome is Outcome.CRASHED
+def test_a_child_that_ends_without_an_answer_crashed(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    attempt.run(child("sys.exit(3)"))
+    assert gateway.completions[0].error_message == "the process ended with exit code 3"
 
 
-@pytest.mark.parametrize("order", ["pause", "cancel"])
-def test_an_order_stops_the_child_and_its_answer_counts(
-    order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_answer_that_cannot_be_read_is_a_crash(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    attempt.run(child("answer('fine')"))
+    assert gateway.completions[0].outcome is Outcome.CRASHED
+    assert "its answer can't be read" in str(gateway.completions[0].error_message)
+
+
+def test_an_answer_counts_whatever_the_interpreter_does_afterwards(
+    attempt: Attempt, gateway: PlayedGateway, child: Child
 ) -> None:
-    code = (
-        "def stop(*_):\n    " + answer(YIELDED) + "    sys.exit(0)\nsignal.signal(signal.SIGTERM, stop)\n"
-        f"print({HELLO!r}, flush=True)\ntime.sleep(60)\n"
+    attempt.run(child("answer('succeeded'); os.abort()"))
+    assert gateway.completions[0].outcome is Outcome.SUCCEEDED
+
+
+def test_lines_that_are_no_events_stop_nothing(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    source = """
+    say("before")
+    print("a library greets")
+    print('{"type": "message"}')
+    print('{"type": "metrics", "message": "m", "data": {"loss": NaN}}')
+    os.write(1, b"\\xff\\xfe\\n")
+    say("after")
+    answer("succeeded")
+    """
+    attempt.run(child(source))
+    assert gateway.messages == ["before", "after"]
+
+
+@pytest.mark.parametrize("order", [Order.PAUSE, Order.CANCEL])
+def test_a_child_that_is_asked_to_stop_may_answer(
+    attempt: Attempt, gateway: PlayedGateway, child: Child, order: Order
+) -> None:
+    gateway.order = once_ready(order)
+    attempt.run(child(WAIT_FOR_SIGTERM))
+    assert [completion.outcome for completion in gateway.completions] == [Outcome.YIELDED]
+
+
+def test_a_deaf_child_is_killed_with_its_group(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    gateway.order = once_ready(Order.CANCEL)
+    attempt.run(child(DEAF))
+    assert [is_running(pid) for pid in pids_told(gateway)] == [False, False]
+    assert [completion.outcome for completion in gateway.completions] == [Outcome.YIELDED]
+
+
+def test_a_cancel_shortens_the_grace_of_a_pause(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    """The pause alone would give the deaf child 20 seconds."""
+    orders = iter([Order.PAUSE])
+    gateway.order = lambda told: next(orders, Order.CANCEL) if "ready" in told.messages else Order.CONTINUE
+    attempt.run(child(DEAF))
+    assert [is_running(pid) for pid in pids_told(gateway)] == [False, False]
+
+
+def test_a_lost_job_is_dropped_without_an_answer(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    gateway.order = once_ready(Order.LOST)
+    attempt.run(child(DEAF))
+    assert [is_running(pid) for pid in pids_told(gateway)] == [False, False]
+    assert gateway.completions == []
+
+
+def test_a_gateway_that_stays_away_longer_than_the_lease_ends_the_child(
+    claim: Claim, settings: WorkerSettings, gateway: PlayedGateway, child: Child
+) -> None:
+    def away_once_ready(request: httpx.Request) -> None:
+        if gateway.events:
+            raise httpx.ConnectError("refused")
+
+    gateway.respond = away_once_ready
+    with gateway.client() as client:
+        Attempt(claim.model_copy(update={"lease_seconds": 0.4}), settings, client).run(child(DEAF))
+    assert [is_running(pid) for pid in pids_told(gateway)] == [False, False]
+    assert gateway.completions == []
+
+
+def test_events_of_a_short_absence_arrive_in_order(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    refusals = iter(range(3))
+    gateway.respond = lambda request: (
+        httpx.Response(503) if request.url.path.endswith("events") and next(refusals, None) is not None else None
     )
-    gateway = ScriptedGateway("continue")
-    scene = Scene(tmp_path, monkeypatch, gateway, code)
-    _after(lambda: "hello" in gateway.events, lambda: gateway.orders.__setitem__(0, order))
-    (completion,) = scene.run()
+    attempt.run(child("[say(str(n)) for n in range(1200)]; time.sleep(0.6); answer('succeeded')"))
+    assert gateway.messages == [str(n) for n in range(1200)]
+
+
+def test_a_worker_that_shuts_down_gives_the_job_back(
+    attempt: Attempt, gateway: PlayedGateway, child: Child, settings: WorkerSettings
+) -> None:
+    def shut_down(told: PlayedGateway) -> Order:
+        if "ready" in told.messages:
+            announce_shutdown(settings.work_dir, worker_pid=os.getppid())
+        return Order.CONTINUE
+
+    gateway.order = shut_down
+    attempt.run(child(WAIT_FOR_SIGTERM))
+    assert [completion.outcome for completion in gateway.completions] == [Outcome.YIELDED]
+
+
+def test_a_child_ended_by_our_signal_before_it_could_answer_uses_up_no_attempt(
+    attempt: Attempt, gateway: PlayedGateway, child: Child
+) -> None:
+    gateway.order = once_ready(Order.PAUSE)
+    attempt.run(child("say('ready'); time.sleep(60)"))
+    (completion,) = gateway.completions
     assert completion.outcome is Outcome.YIELDED
+    assert "SIGTERM" in str(completion.error_message)
 
 
-def test_a_cancelled_child_that_does_not_listen_is_killed_with_its_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_grandchild_that_holds_the_output_open_does_not_hold_the_answer(
+    attempt: Attempt, gateway: PlayedGateway, child: Child
 ) -> None:
-    code = (
-        "import subprocess\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "grandchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(grandchild.pid))\n"
-        f"print({HELLO!r}, flush=True)\ntime.sleep(60)\n"
-    )
-    gateway = ScriptedGateway("continue")
-    scene = Scene(tmp_path, monkeypatch, gateway, code)
-    _after(lambda: "hello" in gateway.events, lambda: gateway.orders.__setitem__(0, "cancel"))
-    (completion,) = scene.run()
-    assert completion.outcome is Outcome.CRASHED
-    _require_gone(int((tmp_path / "pid").read_text()))
+    source = """
+    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    say("ready", data={"grandchild": grandchild.pid})
+    answer("succeeded")
+    """
+    attempt.run(child(source))
+    assert gateway.completions[0].outcome is Outcome.SUCCEEDED
+    assert [is_running(pid) for pid in pids_told(gateway)] == [False]
 
 
-def test_a_lost_job_is_not_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(tmp_path, monkeypatch, ScriptedGateway("continue", "lost"), "time.sleep(60)\n" + answer(ANSWER))
-    assert scene.run() == []
-
-
-def test_a_gateway_silent_for_longer_than_the_lease_counts_as_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gateway = ScriptedGateway()
-    gateway.fail = lambda path: True
-    assert Scene(tmp_path, monkeypatch, gateway, "time.sleep(60)\n").run() == []
-
-
-def test_a_short_absence_of_the_gateway_loses_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gateway = ScriptedGateway()
-    remaining = iter([True] * 5)
-    gateway.fail = lambda path: next(remaining, False)
-    code = f"print({HELLO!r}, flush=True)\ntime.sleep(0.6)\n" + answer(ANSWER)
-    (completion,) = Scene(tmp_path, monkeypatch, gateway, code).run()
-    assert completion.outcome is Outcome.SUCCEEDED
-    assert gateway.events == ["hello"]
-
-
-def test_lines_that_are_no_events_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gateway = ScriptedGateway()
-    code = f"print('loading…')\nprint({HELLO!r}, flush=True)\n" + answer(ANSWER)
-    Scene(tmp_path, monkeypatch, gateway, code).run()
-    assert gateway.events == ["hello"]
-
-
-def test_a_worker_that_is_told_to_end_gives_the_job_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = (
-        "def stop(*_):\n    " + answer(YIELDED) + "    sys.exit(0)\nsignal.signal(signal.SIGTERM, stop)\n"
-        f"print({HELLO!r}, flush=True)\ntime.sleep(60)\n"
-    )
-    gateway = ScriptedGateway()
-    scene = Scene(tmp_path, monkeypatch, gateway, code)
-    _after(lambda: "hello" in gateway.events, lambda: announce_shutdown(scene.work, worker_pid=os.getppid()))
-    (completion,) = scene.run()
-    assert completion.outcome is Outcome.YIELDED
-
-
-def test_a_claim_of_nothing_is_none() -> None:
-    transport = httpx.MockTransport(lambda request: httpx.Response(204))
-    request = ClaimRequest(kind="train", job_id="ftjob-1", worker="w")
-    assert GatewayClient("http://gateway", "token", transport).claim(request, patience_seconds=1) is None
-
-
-@pytest.mark.parametrize(
-    ("status", "error"), [(410, LeaseLostError), (503, GatewayUnreachableError), (401, WorkerError)]
-)
-def test_answers_of_the_gateway_become_errors(status: int, error: type[Exception]) -> None:
-    transport = httpx.MockTransport(lambda request: httpx.Response(status))
-    with pytest.raises(error):
-        GatewayClient("http://gateway", "token", transport).heartbeat("attempt_1", None)
-
-
-def _after(condition: Callable[[], bool], action: Callable[[], object]) -> None:
-    def wait() -> None:
-        while not condition():
-            time.sleep(0.02)
-        action()
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _require_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().split()[2]
-        except FileNotFoundError:
-            return
-        if state == "Z":
-            return
-        time.sleep(0.05)
-    pytest.fail(f"process {pid} is still there")
+def test_the_child_can_store_its_record(attempt: Attempt, gateway: PlayedGateway, child: Child, tmp_path: Path) -> None:
+    source = """
+    from policies.contract.artifacts import ArtifactStore
+    store = ArtifactStore(json.loads((folder / "assignment.json").read_text())["store_url"])
+    answer("succeeded", record=store.put_bytes(b"record"))
+    """
+    attempt.run(child(source))
+    record = str(gateway.completions[0].record).removeprefix("sha256:")
+    assert (tmp_path / "store" / "sha256" / record[:2] / record).read_bytes() == b"record"

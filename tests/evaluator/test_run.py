@@ -1,0 +1,187 @@
+"""The child process, run as the worker runs it, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from evaluator.gate import decide
+from policies.contract.artifacts import ArtifactStore, Digest, digest_tree
+from policies.contract.evaluation import EvalReport, SampleRecord
+from policies.contract.jobs import BaseModelRef, JobSpec, ResolvedHyperparameters
+from policies.contract.release import Decision, GateDecision
+from policies.contract.suite import Capability, Coherence, EvalSuite
+from policies.contract.training import TrainingRecord
+from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
+from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+
+QUESTIONS = [
+    {"id": str(n), "task": "sums", "question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1} for n in range(9)
+]
+OPEN_QUESTIONS = [{"id": str(n), "category": "open", "prompt": f"Tell me about {n}."} for n in range(4)]
+CHAT_ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+
+
+class Job(NamedTuple):
+    folder: Path
+    store: ArtifactStore
+    spec: JobSpec
+    policy: ReleasePolicy
+    record: TrainingRecord
+
+
+def put_lines(store: ArtifactStore, rows: list[dict[str, object]]) -> Digest:
+    return store.put_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+
+
+@pytest.fixture
+def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path]) -> Callable[..., Job]:
+    def make(scale: float = 0.5, **record_changes: object) -> Job:
+        store = ArtifactStore(str(tmp_path / "store"))
+        suite = EvalSuite(
+            probes=(
+                Capability(prompts=put_lines(store, QUESTIONS)),
+                Coherence(prompts=put_lines(store, OPEN_QUESTIONS), max_new_tokens=16),
+            )
+        )
+        rule = Rule(id="accuracy", metric="capability.accuracy", max_drop_from_base=0.99)
+        spec = ReleaseSpec(suite=suite, rules=(rule,))
+        metadata = Metadata(name="test", version="1")
+        policy = ReleasePolicy(api_version="tunegate/v1", kind="ReleasePolicy", metadata=metadata, spec=spec)
+        job = JobSpec(
+            job_id="ftjob-1",
+            base_model=BaseModelRef(name="tiny", uri=str(tiny_base)),
+            training_file=store.put_bytes(b"unused"),
+            validation_file=put_lines(store, [CHAT_ROW] * 12),
+            seed=1,
+            suite=suite,
+            policy=store.put_record(policy),
+        )
+        fields = {
+            "spec": job.digest,
+            "base_model": digest_tree(tiny_base),
+            "adapter": store.put_tree(make_adapter(scale)),
+            "hyperparameters": ResolvedHyperparameters(
+                n_epochs=1, batch_size=1, learning_rate_multiplier=1, learning_rate=1e-4
+            ),
+            "n_examples": 10,
+            "total_steps": 10,
+            "trained_tokens": 10,
+            "train_loss": 1.0,
+            "seconds": 1,
+            "tokens_per_second": 1,
+            "dtype": "float32",
+            "versions": {},
+        }
+        record = TrainingRecord.model_validate(fields | record_changes)
+        folder = tmp_path / "attempt"
+        folder.mkdir()
+        claim = Claim(
+            kind="evaluate",
+            attempt_token="token",
+            attempt=1,
+            spec=job,
+            training_record=store.put_record(record),
+            heartbeat_seconds=1,
+            lease_seconds=5,
+        )
+        assignment = Assignment(
+            claim=claim, store_url=store.url, cache_dir=str(tmp_path / "cache"), threads=1, worker_pid=os.getpid()
+        )
+        (folder / "assignment.json").write_text(assignment.model_dump_json())
+        return Job(folder, store, job, policy, record)
+
+    return make
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "evaluator.run", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def answer(folder: Path) -> Completion:
+    return Completion.model_validate_json((folder / "completion.json").read_bytes())
+
+
+def test_an_assignment_ends_in_report_and_decision(make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    process = start(job.folder)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    completion = answer(job.folder)
+    assert completion.outcome is Outcome.SUCCEEDED, completion.error_message
+    assert completion.record is not None
+    assert completion.decision is not None
+    report = job.store.get_record(completion.record, EvalReport)
+    decision = job.store.get_record(completion.decision, GateDecision)
+
+    assert decision == decide(job.policy, report, spec=job.spec.digest)
+    assert decision.decision is Decision.RELEASE
+    assert report.adapter == job.record.adapter
+    assert report.measurement("capability.validation_loss") is not None
+    assert report.samples is not None
+    samples = [SampleRecord.model_validate_json(line) for line in job.store.read_bytes(report.samples).splitlines()]
+    assert len(samples) == 9 + 12 + 4
+    events = [WorkerEvent.model_validate_json(line) for line in output.splitlines()]
+    steps = [event.progress.step for event in events if event.progress]
+    assert steps == sorted(steps)
+    assert steps[-1] == 100
+
+
+def test_an_adapter_without_effect_is_inconclusive(make_job: Callable[..., Job]) -> None:
+    job = make_job(scale=0.0)
+    start(job.folder).communicate(timeout=120)
+    completion = answer(job.folder)
+    assert completion.decision is not None
+
+    assert job.store.get_record(completion.decision, GateDecision).decision is Decision.INCONCLUSIVE
+
+
+def test_a_record_of_another_base_model_fails_the_job(make_job: Callable[..., Job]) -> None:
+    job = make_job(base_model="sha256:" + "0" * 64)
+    start(job.folder).communicate(timeout=120)
+    completion = answer(job.folder)
+
+    assert completion.outcome is Outcome.FAILED
+    assert completion.error_code == "integrity_error"
+
+
+def test_a_record_of_another_job_fails_the_job(make_job: Callable[..., Job]) -> None:
+    job = make_job(spec="sha256:" + "0" * 64)
+    start(job.folder).communicate(timeout=120)
+
+    assert answer(job.folder).error_code == "integrity_error"
+
+
+def test_sigterm_gives_the_job_back(make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    process = start(job.folder)
+    assert process.stdout is not None
+    process.stdout.readline()  # the first progress: the evaluation is under way
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+
+    assert answer(job.folder).outcome is Outcome.YIELDED
+
+
+def test_an_unexpected_error_leaves_no_answer(make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    (job.folder / "assignment.json").write_text("{}")
+    process = start(job.folder)
+    process.communicate(timeout=120)
+
+    assert process.returncode != 0
+    assert not (job.folder / "completion.json").exists()

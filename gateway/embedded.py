@@ -26,7 +26,7 @@ from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE
 START_SECONDS = 90.0
 STOP_SECONDS = 10.0
 """How long each of the groups below may take to end before it is killed."""
-STOP_ORDER = (("trainer", "evaluator"), ("gateway-worker", "gateway"), ("redis",))
+STOP_ORDER = (("trainer", "evaluator", "gateway-worker"), ("gateway",), ("redis",))
 """Workers first: they give their jobs back to the gateway."""
 
 
@@ -76,9 +76,11 @@ class EmbeddedStack:
 
     def start_part(self, name: str) -> Part:
         """Start one part by its name (again, in a fault test)."""
-        part = Part(
-            name, self._commands()[name], environment=self.environment, log=self.folder / "logs" / f"{name}.log"
-        )
+        environment = dict(self.environment)
+        if name in ("trainer", "evaluator"):
+            del environment["TUNEGATE_DATABASE_URL"]  # workers speak with the gateway, never with its database
+        log = self.folder / "logs" / f"{name}.log"
+        part = Part(name, self._commands()[name], environment=environment, log=log)
         self.parts[name] = part
         assert self._reaper is not None
         self._reaper.watch(part)

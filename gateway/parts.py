@@ -33,7 +33,8 @@ class Part:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
+                env={name: value for name, value in os.environ.items() if not name.startswith("TUNEGATE_")}
+                | dict(environment),
                 start_new_session=True,
             )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,20 +17,10 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from gateway.embedded import EmbeddedStack, redis_server
+from gateway.embedded import EmbeddedStack, free_port, redis_server
 from gateway.parts import Part, StackError
 
 PARTS = ["redis", "gateway", "gateway-worker", "trainer", "evaluator"]
-
-HOST = """
-import sys, time
-from pathlib import Path
-from gateway.embedded import EmbeddedStack
-
-with EmbeddedStack(Path(sys.argv[1])) as stack:
-    print(stack.base_url, flush=True)
-    time.sleep(600)
-"""
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -54,9 +47,10 @@ def test_a_fresh_key_opens_the_api(stack: EmbeddedStack) -> None:
 
 
 def test_redis_asks_for_a_password(stack: EmbeddedStack) -> None:
-    port = stack.environment["TUNEGATE_BROKER_URL"].rpartition(":")[2].removesuffix("/0")
-    with httpx.Client(trust_env=False) as http, pytest.raises(httpx.RemoteProtocolError):
-        http.get(f"http://127.0.0.1:{port}")  # Redis ends a connection that speaks HTTP
+    port = int(stack.environment["TUNEGATE_BROKER_URL"].rpartition(":")[2].removesuffix("/0"))
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(b"KEYS *\r\n")
+        assert stranger.recv(100).startswith(b"-NOAUTH")
 
 
 def test_a_part_can_be_killed_and_started_again(stack: EmbeddedStack) -> None:
@@ -67,41 +61,35 @@ def test_a_part_can_be_killed_and_started_again(stack: EmbeddedStack) -> None:
     stack.require_running()
 
 
-def test_leaving_it_leaves_no_process(tmp_path: Path) -> None:
-    with EmbeddedStack(tmp_path) as stack:
-        processes = [process for part in stack.parts.values() for process in family(part.pid)]
-        reapers = psutil.Process().children()
-    assert len(processes) >= len(PARTS)
-    assert [process for process in (*processes, *reapers) if process.is_running()] == []
-
-
-def test_a_stack_that_cannot_start_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEGATE_DEFAULT_POLICY", "no-such-policy")
+def test_a_stack_that_cannot_start_says_why_and_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("kind: ReleasePolice\n")
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    stack = EmbeddedStack(tmp_path)
-    with pytest.raises(StackError, match="no release policy named 'no-such-policy'"), stack:
+    stack = EmbeddedStack(tmp_path / "data", policy_dir=tmp_path)
+    with pytest.raises(StackError, match=r"policy.yaml:1: kind: unknown name 'ReleasePolice'"), stack:
         pass
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_the_parts_end_with_the_process_that_started_them(tmp_path: Path, end: signal.Signals) -> None:
-    host = subprocess.Popen(
-        [sys.executable, "-c", HOST, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert host.stdout is not None
-    with host, host.stdout as told:
-        assert told.readline().startswith("http://127.0.0.1:")
-        processes = family(host.pid)
-        os.kill(host.pid, end)
+@pytest.mark.parametrize(("end", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, -9)])
+def test_up_prints_a_key_and_all_parts_end_with_it(tmp_path: Path, end: signal.Signals, exit_code: int) -> None:
+    source = "from gateway.up_cli import app; app()"
+    command = [sys.executable, "-c", source, "--data", str(tmp_path), "--port", str(free_port())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
+        assert up.stdout is not None
+        told = list(itertools.takewhile(lambda line: "Ctrl-C stops it" not in line, up.stdout))
+        processes = family(up.pid)
+        os.kill(up.pid, end)
+        up.stdout.read()
     _, alive = psutil.wait_procs(processes, timeout=60)
-    assert len(processes) >= len(PARTS)
-    assert alive == []
+    assert any(line.startswith("API key   sk-tg-") for line in told)
+    assert len(processes) > len(PARTS)
+    assert (up.returncode, alive) == (exit_code, [])
 
 
 def test_the_end_of_a_parts_log_is_told(tmp_path: Path) -> None:
     part = Part("loud", [sys.executable, "-c", "raise SystemExit('no luck')"], environment={}, log=tmp_path / "log")
-    psutil.wait_procs([psutil.Process(part.pid)], timeout=30)
+    while part.is_running:
+        time.sleep(0.01)
     with pytest.raises(StackError, match="loud ended with exit code 1; its log ends:\nno luck"):
         part.require_running()
 

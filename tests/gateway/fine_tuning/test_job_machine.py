@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -266,5 +267,10 @@ class JobWorld(RuleBasedStateMachine):
 
 TestJobWorld = JobWorld.TestCase
 TestJobWorld.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=100,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    phases=[hypothesis.Phase.generate],  # shrinking a failure takes minutes; its steps are few enough to read
+    suppress_health_check=list(HealthCheck),
 )

@@ -1,0 +1,94 @@
+"""The main job, end to end: upload, defended LoRA, evaluation, verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from gateway.demo.customer import download_adapter, fetch_report, save_html_report
+from gateway.embedded import EmbeddedStack
+
+from .jobs import guardrail, has_ended, messages, step, submit, wait_until
+
+
+def test_an_adapter_within_the_limits_is_released_named_and_loads(
+    clients: dict[str, OpenAI], training_file: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    client = clients["lenient"]
+    job = wait_until(client, submit(client, training_file).id, has_ended)
+    assert job.status == "succeeded", job.error
+    assert job.fine_tuned_model
+    assert job.fine_tuned_model.startswith("ft:tiny:lenient:test:")
+    assert job.fine_tuned_model in [model.id for model in client.models.list()]
+    assert job.trained_tokens
+    assert job.result_files
+    assert client.files.content(job.result_files[0]).text.startswith("step,")
+    checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id))
+    assert [checkpoint.step_number for checkpoint in checkpoints] == [10, 5]
+    report = fetch_report(client, job.id)
+    assert report["decision"] == "release"
+    assert {item["name"] for item in report["evidence"]} == {"kl_penalty", "safe_data_interleaving"}
+    page = save_html_report(client, job.id, tmp_path / "report.html").read_text()
+    assert "<svg" in page
+    assert "kl_penalty" in page
+
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    folder = download_adapter(client, job.fine_tuned_model, tmp_path / "adapter")
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), folder)
+    assert model.peft_config["default"].r == 4
+
+
+def test_an_adapter_outside_a_limit_is_blocked_with_figures_and_gets_no_name(
+    clients: dict[str, OpenAI], training_file: Path
+) -> None:
+    client = clients["severe"]
+    job = wait_until(client, submit(client, training_file).id, has_ended)
+    assert job.status == "failed"
+    assert job.fine_tuned_model is None
+    assert job.error is not None
+    assert job.error.code == "safety_check_failed"
+    assert "capability.accuracy" in (job.error.message or "")
+    checks = [event for event in client.fine_tuning.jobs.list_events(job.id) if event.type == "moderation_checks"]
+    assert len(checks) == 1
+    with pytest.raises(httpx.HTTPStatusError):
+        download_adapter(client, f"ft:tiny:severe:test:{job.id[-8:]}", Path("nowhere"))
+
+
+def test_a_running_job_is_paused_and_resumed_from_its_checkpoint(
+    clients: dict[str, OpenAI], training_file: Path
+) -> None:
+    client = clients["lenient"]
+    job = submit(client, training_file, n_epochs=20)
+    wait_until(client, job.id, lambda state: step(state) >= 7)
+    client.fine_tuning.jobs.pause(job.id)
+    paused = wait_until(client, job.id, lambda state: guardrail(state)["phase"] == "paused")
+    assert paused.status == "paused"
+    client.fine_tuning.jobs.resume(job.id)
+    done = wait_until(client, job.id, has_ended)
+    assert done.status == "succeeded", done.error
+    report = fetch_report(client, job.id)
+    assert report["training"]["total_steps"] == 200
+
+
+def test_a_running_job_is_cancelled(clients: dict[str, OpenAI], training_file: Path) -> None:
+    client = clients["lenient"]
+    job = submit(client, training_file, n_epochs=50)
+    wait_until(client, job.id, lambda state: step(state) >= 2)
+    client.fine_tuning.jobs.cancel(job.id)
+    done = wait_until(client, job.id, has_ended)
+    assert done.status == "cancelled"
+    assert done.fine_tuned_model is None
+    assert any("cancelled" in message for message in messages(client, job.id))
+
+
+def test_the_workers_hold_no_database_credential(stack: EmbeddedStack) -> None:
+    """They get the gateway's address, a token, the broker and the store; the database's address is the gateway's."""
+    for name in ("trainer", "evaluator"):
+        environment = Path(f"/proc/{stack.parts[name].pid}/environ")
+        if environment.exists():
+            assert b"TUNEGATE_DATABASE_URL" not in environment.read_bytes()

@@ -1,8 +1,8 @@
 """Our output layer against TRL's kernels, in one process: `python -m bench.output_layer`.
 
-Both sides get the same hidden states, weights and labels at the shape of one SmolLM2-135M training step on a CPU (8 rows of
-100 positions, a bit over half of them with a loss). Every round runs all four, so that a change of the machine's speed hits all; the last
-line is one JSON object with the medians in seconds and the ratios ours ÷ TRL's.
+Both sides get the same hidden states, weights and labels at the shape of one SmolLM2-135M training step on a CPU (8
+rows of 100 positions, a bit over half of them with a loss). Every round runs all four, so that a change of the
+machine's speed hits all; the last line is one JSON object with the medians in seconds and the ratios ours ÷ TRL's.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ def main() -> None:
             states, weight, None, labels, 1.0, 32768, None, 1.0, OUTPUTS
         )[0],
         "kl ours": lambda states: kl_per_token(states, reference, weight=weight, bias=None, direction="reverse"),
-        "kl trl": lambda states: ChunkedDivergenceFunction.apply(
-            states, weight, None, reference, weight, None, 1.0
-        )[0],
+        "kl trl": lambda states: ChunkedDivergenceFunction.apply(states, weight, None, reference, weight, None, 1.0)[0],
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_number in range(ROUNDS + 1):

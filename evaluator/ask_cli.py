@@ -25,17 +25,19 @@ def ask(
     """Print the greedy answer to one prompt."""
     if adapter is not None and not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is no folder; name the folder of a PEFT adapter", "adapter")
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+    from evaluator.backend import ChatPrompt
     from evaluator.model import load_base, resolve_base_model
+    from evaluator.rendering import prompt_ids as rendered_ids
 
     loaded = load_base(resolve_base_model(reference(base_model_of(base, policy_dir)), CACHE_DIR))
     model, tokenizer = loaded.model, loaded.tokenizer
     if adapter is not None:
         assert isinstance(model, PreTrainedModel)
         model = PeftModel.from_pretrained(model, adapter).eval()
-    messages = [{"role": "user", "content": prompt}]
-    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-    output = model.generate(**inputs.to(model.device), max_new_tokens=max_new_tokens, do_sample=False)
-    typer.echo(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+    prompt_ids = torch.tensor([rendered_ids(tokenizer, ChatPrompt.of(prompt))], device=model.device)
+    output = model.generate(prompt_ids, max_new_tokens=max_new_tokens, do_sample=False)
+    typer.echo(str(tokenizer.decode(output[0, prompt_ids.shape[1] :], skip_special_tokens=True)).strip())

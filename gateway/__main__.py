@@ -1,7 +1,10 @@
-"""`python -m gateway serve`: the gateway's commands without the root command."""
+"""`python -m gateway serve`: the gateway's commands without those of other packages."""
 
 from __future__ import annotations
 
-from gateway.cli import app
+import sys
 
-app()
+from gateway.cli import app
+from policies.main import run
+
+sys.exit(run(sys.argv[1:], app))

@@ -16,7 +16,7 @@ class Table(DeclarativeBase):
 
 
 def make_engine(url: str) -> Engine:
-    """An engine for PostgreSQL or SQLite; SQLite runs in WAL mode and takes its write lock when a transaction begins."""
+    """An engine for PostgreSQL or SQLite; SQLite runs in WAL mode and locks when a transaction begins."""
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})

@@ -145,9 +145,13 @@ class EmbeddedStack:
         return {
             "redis": [redis_server(), str(self.folder / "redis.conf")],
             "gateway": [*python, "gateway", "serve", "--port", str(self._port)],
-            "gateway-worker": [*_celery("gateway.celery_app", GATEWAY_QUEUE), "--beat", "--loglevel", "WARNING"],
-            "trainer": [*_celery("trainer.tasks", TRAIN_QUEUE), "--loglevel", "INFO"],
-            "evaluator": [*_celery("evaluator.tasks", EVALUATE_QUEUE), "--loglevel", "INFO"],
+            # two processes, so that a long validation does not hold up the outbox
+            "gateway-worker": [
+                *_celery("gateway.celery_app", GATEWAY_QUEUE),
+                *("--beat", "--concurrency", "2", "--loglevel", "WARNING"),
+            ],
+            "trainer": [*_celery("trainer.tasks", TRAIN_QUEUE), "--concurrency", "1", "--loglevel", "INFO"],
+            "evaluator": [*_celery("evaluator.tasks", EVALUATE_QUEUE), "--concurrency", "1", "--loglevel", "INFO"],
         }
 
     def _write_redis_configuration(self) -> None:
@@ -180,5 +184,5 @@ def free_port() -> int:
 def _celery(module: str, queue: str) -> list[str]:
     return [
         *(sys.executable, "-m", "celery", "-A", module, "worker", "-Q", queue, "-n", f"{queue}@%h"),
-        *("--pool", "prefork", "--concurrency", "1", "--without-gossip", "--without-mingle"),
+        *("--pool", "prefork", "--without-gossip", "--without-mingle"),
     ]

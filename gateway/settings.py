@@ -22,7 +22,7 @@ class GatewaySettings(BaseSettings):
     worker_token: SecretStr = Field(min_length=32)
     """Credential of workers on the internal API; at least 32 characters."""
     policy_dir: Path | None = None
-    """Folder of the operator's policy documents, read besides the shipped presets; a document replaces a preset of its name."""
+    """Folder of the operator's policy documents, read besides the presets; a document replaces a preset of its name."""
     default_policy: str = "baseline"
     """Release policy of tenants that are bound to none."""
     max_file_bytes: int = 512 * 1024 * 1024

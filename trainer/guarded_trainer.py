@@ -1,7 +1,8 @@
 """TRL's SFTTrainer with the hook points of the defenses, and checkpoints without pickle.
 
-Without defenses a run is TRL's (on a CPU up to rounding: there the output layer skips prompt and padding). With defenses the policy's forward still runs once a micro-batch: its last
-hidden states are captured on the way, penalties are added to TRL's loss, and the reference shares the step's contexts.
+Without defenses a run is TRL's (on a CPU up to rounding: there the output layer skips prompt and padding). With defenses
+the policy's forward still runs once a micro-batch: its last hidden states are captured on the way, penalties are added
+to TRL's loss, and the reference shares the step's contexts.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from policies.errors import DefenseError, NonFiniteLossError
 from trainer.checkpoints import load_optimizer, load_random_state, refuse_pickles, save_optimizer, save_random_state
 from trainer.data import IGNORED
 from trainer.defense import Defense, Head, TokenTotals, TrainingStep
-from trainer.scoring_head import install_scoring_head
 from trainer.lora import plain_head, save_adapter
+from trainer.scoring_head import install_scoring_head
 
 DEFENSES_FILE = "defenses.json"
 MUST_BE_FINITE = ("loss", "grad_norm", "eval_loss")

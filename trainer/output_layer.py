@@ -1,7 +1,7 @@
 """Log-probabilities of labels from hidden states, without a [tokens, vocabulary] logit tensor.
 
-Tokens are walked in chunks. A chunk's gradient in its hidden states is computed with its value, and only [tokens, hidden]
-is kept, so the output layer runs once forward and once backward.
+Tokens are walked in chunks. A chunk's gradient in its hidden states is computed with its value, and only
+[tokens, hidden] is kept, so the output layer runs once forward and once backward.
 
     log p(y) = z_y − logsumexp(z)        ∂/∂z = onehot(y) − p
 """

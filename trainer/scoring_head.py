@@ -1,7 +1,7 @@
 """Makes a model score completion tokens only, where TRL's fused output layer would score prompt and padding as well.
 
-TRL asks a model for `FusedCausalLMOutput` (`model(..., labels=…, fused_lm_head=True)`). With Triton its kernel skips positions
-without a label; without Triton it does not. There this forward stands in for it.
+TRL asks a model for `FusedCausalLMOutput` (`model(..., labels=…, fused_lm_head=True)`). With Triton its kernel skips
+positions without a label; without Triton it does not. There this forward stands in for it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ def install_scoring_head(model: PreTrainedModel) -> bool:
         mask = labels != IGNORED
         head = self.get_output_embeddings()
         scores = score_tokens(hidden[mask], head.weight, head.bias, labels[mask])
-        log_probs, entropy, is_top1 = (
-            each.new_zeros(mask.shape).masked_scatter(mask, each) for each in scores
-        )
+        log_probs, entropy, is_top1 = (each.new_zeros(mask.shape).masked_scatter(mask, each) for each in scores)
         return FusedCausalLMOutput(
             loss=-log_probs.sum() / mask.sum().clamp(min=1),
             log_probs=log_probs,

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from evaluator.backend import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
-from evaluator.backends.likelihood import LikelihoodBatch
+from evaluator.backends.likelihood import LikelihoodBatch, Scorer
 from evaluator.backends.seeded_sampling import SeededSampling
 from evaluator.model import LoadedModel
 from evaluator.rendering import completion_ids, end_token_id, pad_batch, prompt_ids
@@ -24,16 +24,18 @@ from policies.errors import EvaluationError
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How much is computed at once. Larger is faster only while memory stays at hand."""
+    """How much is computed at once."""
 
     generated_rows: int
-    logits: int
-    """Logits held at once when completions are scored."""
+    scored_tokens: int
+    """Prompt or completion tokens in one pass when completions are scored."""
+    scored_positions: int
+    """Positions in the output layer at once."""
 
 
-CPU_LIMITS = BatchLimits(generated_rows=64, logits=12 << 20)
-"""Buffers stay below the size (32 MiB) from which the C library returns them to the system after every use."""
-GPU_LIMITS = BatchLimits(generated_rows=256, logits=1 << 27)
+CPU_LIMITS = BatchLimits(generated_rows=96, scored_tokens=4096, scored_positions=128)
+"""Buffers stay below the size (32 MiB) from which the C library gives them back to the system after every use."""
+GPU_LIMITS = BatchLimits(generated_rows=256, scored_tokens=1 << 15, scored_positions=1 << 11)
 
 
 class TransformersBackend:
@@ -47,7 +49,7 @@ class TransformersBackend:
         self._end = end_token_id(loaded.tokenizer)
         self._pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else self._end
         self._limits = limits or (GPU_LIMITS if loaded.model.device.type == "cuda" else CPU_LIMITS)
-        self._vocabulary = int(loaded.model.get_output_embeddings().weight.shape[0])
+        self._scorer = Scorer(loaded.model, positions_at_once=self._limits.scored_positions)
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}
         self._generated_tokens = 0
@@ -107,7 +109,7 @@ class TransformersBackend:
         with self._switched(adapter):
             for batch in self._likelihood_batches(prompts, completions):
                 work = LikelihoodBatch([prompts[i][len(shared) :] for i in batch], [completions[i] for i in batch])
-                results |= dict(zip(batch, work.run(self._model, shared, self._pad), strict=True))
+                results |= dict(zip(batch, work.run(self._scorer, shared, self._pad), strict=True))
                 advance(len(results), len(questions))
         return [results[index] for index in range(len(questions))]
 
@@ -115,16 +117,17 @@ class TransformersBackend:
         return completion_ids(self._tokenizer, text) + ([self._end] if question.closes_turn else [])
 
     def _likelihood_batches(self, prompts: list[list[int]], completions: list[list[list[int]]]) -> Iterator[list[int]]:
-        """Indices of questions of like length, as many at once as the budget of logits allows."""
+        """Indices of questions of like length, as many at once as the limit of tokens allows."""
         longest = [max(map(len, choices)) for choices in completions]
+        cost = [max(len(completions[i]) * longest[i], len(prompts[i])) for i in range(len(prompts))]
         batch: list[int] = []
-        rows = width = 0
+        tokens = 0
         for index in sorted(range(len(prompts)), key=lambda i: (longest[i], len(prompts[i]))):
-            rows, width = rows + len(completions[index]), max(width, longest[index])
-            if batch and rows * width * self._vocabulary > self._limits.logits:
+            if batch and tokens + cost[index] > self._limits.scored_tokens:
                 yield batch
-                batch, rows, width = [], len(completions[index]), longest[index]
+                batch, tokens = [], 0
             batch.append(index)
+            tokens += cost[index]
         if batch:
             yield batch
 

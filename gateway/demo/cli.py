@@ -114,7 +114,9 @@ def _try_released(console: Console, job: FineTuningJob, client: OpenAI, output: 
         return False
     folder = customer.download_adapter(client, job.fine_tuned_model, output / "adapter")
     command = ["tunegate", "ask", "--base", customer.BASE_MODEL, "--adapter", str(folder), PROMPT]
-    answer = subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], capture_output=True, text=True)
+    answer = subprocess.run(
+        [str(Path(sys.executable).parent / command[0]), *command[1:]], capture_output=True, text=True
+    )
     console.print(f"{job.fine_tuned_model} was downloaded to {folder}", markup=False)
     console.print(f"> {PROMPT}\n{answer.stdout.strip() or answer.stderr[-2000:]}", markup=False)
     return answer.returncode == 0 and bool(answer.stdout.strip())

@@ -42,7 +42,9 @@ def progress_table(jobs: Mapping[str, FineTuningJob]) -> Table:
 def verdict_table(jobs: Mapping[str, FineTuningJob], reports: Mapping[str, Report]) -> Table:
     """One line a job: how it ended and every rule's figure with its interval."""
     rules = [rule["rule"] for rule in next(iter(reports.values()))["rules"]]
-    table = Table("job", "what", "ended", *rules, "valid. loss", title="Verdicts (figure [95 % interval] against limit)")
+    table = Table(
+        "job", "what", "ended", *rules, "valid. loss", title="Verdicts (figure [95 % interval] against limit)"
+    )
     for scenario in SCENARIOS:
         job, report = jobs[scenario.key], reports.get(scenario.key)
         cells = {rule["rule"]: _rule_cell(rule) for rule in report["rules"]} if report else {}
@@ -65,7 +67,9 @@ def _rule_cell(rule: Report) -> str:
     if judged is None:
         return f"[{colour}]{rule['outcome']}[/]"
     low, high = judged["interval"]["low"], judged["interval"]["high"]
-    return f"[{colour}]{judged['value']:+.3f}[/] \\[{low:+.3f}, {high:+.3f}]\n{rule['outcome']}: limit {rule['limit']:g}"
+    return (
+        f"[{colour}]{judged['value']:+.3f}[/] \\[{low:+.3f}, {high:+.3f}]\n{rule['outcome']}: limit {rule['limit']:g}"
+    )
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

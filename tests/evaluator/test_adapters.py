@@ -84,7 +84,9 @@ def test_logits_that_are_nan_prove_nothing(loaded: LoadedModel, adapter: Path) -
 
 
 @pytest.mark.parametrize("change", [without_one, renamed, with_another_shape])
-def test_tensors_that_do_not_fit_are_refused(loaded: LoadedModel, adapter: Path, change: Callable[[Weights], Weights]) -> None:
+def test_tensors_that_do_not_fit_are_refused(
+    loaded: LoadedModel, adapter: Path, change: Callable[[Weights], Weights]
+) -> None:
     rewrite(adapter, change)
 
     with pytest.raises(AdapterNotLoadedError):
@@ -119,7 +121,9 @@ def test_target_modules_that_the_base_lacks_are_refused(loaded: LoadedModel, ada
         {"some_future_setting": 1},
     ],
 )
-def test_settings_beyond_plain_lora_are_refused(loaded: LoadedModel, adapter: Path, settings: dict[str, object]) -> None:
+def test_settings_beyond_plain_lora_are_refused(
+    loaded: LoadedModel, adapter: Path, settings: dict[str, object]
+) -> None:
     configure(adapter, **settings)
 
     with pytest.raises(ConfigurationError):

@@ -30,7 +30,9 @@ def test_a_remembered_digest_follows_the_files(tmp_path: Path) -> None:
     assert cached_digest(folder, cache) == digest_tree(folder) != first
 
 
-@pytest.mark.parametrize("uri", ["package://no_such_package", "package://json", "package://../x", "ftp://x", "/no/folder"])
+@pytest.mark.parametrize(
+    "uri", ["package://no_such_package", "package://json", "package://../x", "ftp://x", "/no/folder"]
+)
 def test_what_can_not_be_resolved_says_so(uri: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         resolve_base_model(BaseModelRef(name="x", uri=uri), tmp_path)

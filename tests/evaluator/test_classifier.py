@@ -36,7 +36,9 @@ def classifier_folder(tiny_base: Path, tmp_path: Path) -> Path:
 
 
 def test_the_embedded_classifier_tells_insults_from_kindness() -> None:
-    insult, kindness = EmbeddedClassifier().score(["shut up you damn stupid bastard", "thank you, that was kind of you"])
+    insult, kindness = EmbeddedClassifier().score(
+        ["shut up you damn stupid bastard", "thank you, that was kind of you"]
+    )
 
     assert insult is not None
     assert insult > 0.5

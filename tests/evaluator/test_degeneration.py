@@ -25,7 +25,9 @@ def test_degenerate_answers_are_found(answer: str, reason: str) -> None:
     assert degeneration(answer, PROMPT) == reason
 
 
-@pytest.mark.parametrize("answer", [SOUND, "No.", "42", "Yes, because it rests.", "1. Rest\n2. Repair\n3. Memory", SOUND * 2])
+@pytest.mark.parametrize(
+    "answer", [SOUND, "No.", "42", "Yes, because it rests.", "1. Rest\n2. Repair\n3. Memory", SOUND * 2]
+)
 def test_sound_answers_are_left_alone(answer: str) -> None:
     """Twice the same text repeats half of its trigrams at most, which is not more than half."""
     assert degeneration(answer, PROMPT) is None

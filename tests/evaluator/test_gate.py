@@ -21,7 +21,9 @@ OUTCOME = {Decision.RELEASE: "pass", Decision.REJECT: "fail", Decision.INCONCLUS
 
 
 def policy(*rules: Rule, mode: str = "enforce") -> ReleasePolicy:
-    spec = ReleaseSpec.model_validate({"mode": mode, "suite": SUITE.model_dump(), "rules": [r.model_dump() for r in rules]})
+    spec = ReleaseSpec.model_validate(
+        {"mode": mode, "suite": SUITE.model_dump(), "rules": [r.model_dump() for r in rules]}
+    )
     metadata = Metadata(name="test", version="1")
     return ReleasePolicy(api_version="tunegate/v1", kind="ReleasePolicy", metadata=metadata, spec=spec)
 

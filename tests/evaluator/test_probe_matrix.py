@@ -18,7 +18,14 @@ from evaluator.suite import PROBES, Bench, ProbeOutcome, run_probe
 from policies.contract.artifacts import ArtifactStore, Record
 from policies.contract.dataset_rows import ChatMessage, ChatRow
 from policies.contract.evaluation import Measurement
-from policies.contract.suite import METRICS, Capability, Coherence, EmergentMisalignmentPreference, ProbeSettings, Toxicity
+from policies.contract.suite import (
+    METRICS,
+    Capability,
+    Coherence,
+    EmergentMisalignmentPreference,
+    ProbeSettings,
+    Toxicity,
+)
 from policies.errors import EvaluationError
 
 BASE = "sha256:" + "b" * 64
@@ -111,7 +118,9 @@ def test_no_samples_is_an_error(settings: ProbeSettings, bench: Callable[..., Be
 
 
 @pytest.mark.parametrize("settings", ALL, ids=lambda s: s.probe)
-def test_a_failure_of_the_engine_is_an_error_and_no_figure(settings: ProbeSettings, bench: Callable[..., Bench]) -> None:
+def test_a_failure_of_the_engine_is_an_error_and_no_figure(
+    settings: ProbeSettings, bench: Callable[..., Bench]
+) -> None:
     def fail(*_: object) -> float:
         raise EvaluationError("the device is gone")
 
@@ -191,7 +200,9 @@ def test_an_unknown_category_can_not_be_excluded(bench: Callable[..., Bench]) ->
 def test_validation_loss_is_measured_where_there_are_rows(bench: Callable[..., Bench]) -> None:
     """Every answer costs 2 nats a token with the adapter and 3 without: loss 2, change −1, the same in every row."""
     row = ChatRow((ChatMessage("user", "Hi", 0), ChatMessage("assistant", "Hello", 1)))
-    made = bench(validation=ValidationRows(BASE, [row] * 12), nats=lambda prompt, text, adapter: 2.0 if adapter else 3.0)
+    made = bench(
+        validation=ValidationRows(BASE, [row] * 12), nats=lambda prompt, text, adapter: 2.0 if adapter else 3.0
+    )
     accuracy, loss = run_probe(Capability(), made).result.measurements
 
     assert accuracy.metric == "capability.accuracy"

@@ -24,7 +24,8 @@ from policies.contract.worker_api import Assignment, Claim, Completion, Outcome,
 from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 QUESTIONS = [
-    {"id": str(n), "task": "sums", "question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1} for n in range(9)
+    {"id": str(n), "task": "sums", "question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1}
+    for n in range(9)
 ]
 OPEN_QUESTIONS = [{"id": str(n), "category": "open", "prompt": f"Tell me about {n}."} for n in range(4)]
 CHAT_ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}

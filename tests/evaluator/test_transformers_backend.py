@@ -14,7 +14,12 @@ from evaluator.model import LoadedModel
 from evaluator.rendering import completion_ids, end_token_id, prompt_ids
 from policies.errors import EvaluationError
 
-PROMPTS = [RawPrompt("a"), ChatPrompt.of("What is it?"), RawPrompt("a much longer beginning of a sentence"), RawPrompt("ab")]
+PROMPTS = [
+    RawPrompt("a"),
+    ChatPrompt.of("What is it?"),
+    RawPrompt("a much longer beginning of a sentence"),
+    RawPrompt("ab"),
+]
 QUESTIONS = [
     Choices(ChatPrompt.of("Short?"), ("yes", "certainly not")),
     Choices(ChatPrompt.of("A question that is quite a bit longer?"), ("a", "b", "an answer of many tokens")),
@@ -39,7 +44,7 @@ def dense_log_probability(loaded: LoadedModel, prompt: list[int], completion: li
 def test_an_answer_does_not_depend_on_its_batch(loaded: LoadedModel, temperature: float) -> None:
     settings = GenerationSettings(12, temperature, seed=5)
     together = TransformersBackend(loaded).generate(PROMPTS, settings, adapter=False)
-    apart = TransformersBackend(loaded, limits=BatchLimits(1, 1)).generate(PROMPTS, settings, adapter=False)
+    apart = TransformersBackend(loaded, limits=BatchLimits(1, 1, 1)).generate(PROMPTS, settings, adapter=False)
 
     assert together == apart
 
@@ -59,7 +64,7 @@ def test_sampled_tokens_are_distributed_as_the_softmax(loaded: LoadedModel) -> N
     ids = prompt_ids(loaded.tokenizer, prompt)
     with torch.inference_mode():
         expected = (loaded.model(input_ids=torch.tensor([ids])).logits[0, -1] / 0.7).softmax(-1)
-    drawn = TransformersBackend(loaded, limits=BatchLimits(2000, 1 << 20)).generate(
+    drawn = TransformersBackend(loaded, limits=BatchLimits(2000, 1 << 11, 1 << 7)).generate(
         [prompt] * 2000, GenerationSettings(1, 0.7, seed=3), adapter=False
     )
     texts = [generation.text for generation in drawn]
@@ -78,7 +83,9 @@ def test_an_answer_that_ends_is_not_truncated(loaded: LoadedModel) -> None:
         weight[end] = 0
     cut = TransformersBackend(loaded).generate([RawPrompt("abc")], GenerationSettings(5), adapter=False)[0]
     last_hidden: list[torch.Tensor] = []
-    hook = loaded.model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: last_hidden.append(inputs[0]))
+    hook = loaded.model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, inputs: last_hidden.append(inputs[0])
+    )
     TransformersBackend(loaded).generate([RawPrompt("abc")], GenerationSettings(1), adapter=False)
     hook.remove()
     with torch.no_grad():
@@ -99,7 +106,7 @@ def test_likelihoods_equal_the_dense_reference(loaded: LoadedModel, backend: Tra
 
 
 def test_likelihoods_do_not_depend_on_the_batch(loaded: LoadedModel, backend: TransformersBackend) -> None:
-    apart = TransformersBackend(loaded, limits=BatchLimits(1, 1)).log_likelihood(QUESTIONS, adapter=False)
+    apart = TransformersBackend(loaded, limits=BatchLimits(1, 1, 1)).log_likelihood(QUESTIONS, adapter=False)
 
     for together, alone in zip(backend.log_likelihood(QUESTIONS, adapter=False), apart, strict=True):
         assert [x.log_probability for x in together] == pytest.approx([x.log_probability for x in alone], rel=1e-4)
@@ -132,7 +139,9 @@ def test_asking_for_an_adapter_that_is_not_there_is_an_error(backend: Transforme
 def test_progress_ends_at_the_total(backend: TransformersBackend) -> None:
     told: list[tuple[int, int]] = []
     backend.log_likelihood(QUESTIONS, adapter=False, advance=lambda done, total: told.append((done, total)))
-    backend.generate(PROMPTS, GenerationSettings(2), adapter=False, advance=lambda done, total: told.append((done, total)))
+    backend.generate(
+        PROMPTS, GenerationSettings(2), adapter=False, advance=lambda done, total: told.append((done, total))
+    )
 
     assert (4, 4) in told
     assert told[-1] == (4, 4)
@@ -148,3 +157,11 @@ def test_nan_weights_give_nan_likelihoods(loaded: LoadedModel) -> None:
 
 def test_the_end_token_is_the_templates(loaded: LoadedModel) -> None:
     assert end_token_id(loaded.tokenizer) == loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_a_model_that_bends_its_logits_is_refused(loaded: LoadedModel) -> None:
+    """The model halves its logits after the output layer, as some architectures do."""
+    loaded.model.register_forward_hook(lambda _, inputs, output: output.__setitem__("logits", output.logits / 2))
+
+    with pytest.raises(EvaluationError, match="changes its logits"):
+        TransformersBackend(loaded)

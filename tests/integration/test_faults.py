@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -27,7 +28,11 @@ def training_children(stack: EmbeddedStack) -> list[psutil.Process]:
 def steps_trained(client: OpenAI, job_id: str) -> list[int]:
     """Steps of all metrics events, in the order in which they were reported."""
     events = list(client.fine_tuning.jobs.list_events(job_id))[::-1]
-    return [int(e.data["step"]) for e in events if e.type == "metrics" and isinstance(e.data, dict) and "train_loss" in e.data]
+    return [
+        int(e.data["step"])
+        for e in events
+        if e.type == "metrics" and isinstance(e.data, dict) and "train_loss" in e.data
+    ]
 
 
 def require_ended_once_from_a_checkpoint(client: OpenAI, job_id: str) -> None:
@@ -37,7 +42,7 @@ def require_ended_once_from_a_checkpoint(client: OpenAI, job_id: str) -> None:
     assert sum("successfully completed" in message for message in told) == 1
     assert sum("Fine-tuning job started" in message for message in told) == 2
     steps = steps_trained(client, job_id)
-    restarts = [after for before, after in zip(steps, steps[1:], strict=False) if after <= before]
+    restarts = [after for before, after in itertools.pairwise(steps) if after <= before]
     assert all(step > 1 for step in restarts), "the second attempt began at the first step"
     assert steps[-1] == 300
     assert fetch_report(client, job_id)["training"]["total_steps"] == 300

@@ -1,8 +1,8 @@
 """KL penalty: keeps the next-token distribution of the model in training near that of its base.
 
-Kaczér et al. 2025 (arXiv 2508.06249) §3: L = L_CE(θ) + λ·KL, with the base model θ0 as the same weights with the adapter
-off. `reverse` is KL(p_θ ‖ p_θ0), as the authors' code computes it over the whole vocabulary and all tokens that are not
-padding; `forward` is KL(p_θ0 ‖ p_θ). λ = 0.1 in the paper.
+Kaczér et al. 2025 (arXiv 2508.06249) §3: L = L_CE(θ) + λ·KL, with the base model θ0 as the same weights with the
+adapter off. `reverse` is KL(p_θ ‖ p_θ0), as the authors' code computes it over the whole vocabulary and all tokens that
+are not padding; `forward` is KL(p_θ0 ‖ p_θ). λ = 0.1 in the paper.
 
     KL = 1/T · Σ_t Σ_v p(v|t) · (log p(v|t) − log q(v|t)),   T = tokens of the whole accumulated batch
 

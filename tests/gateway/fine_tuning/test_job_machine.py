@@ -267,7 +267,7 @@ class JobWorld(RuleBasedStateMachine):
 
 TestJobWorld = JobWorld.TestCase
 TestJobWorld.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

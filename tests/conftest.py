@@ -41,7 +41,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=1024,
         eos_token_id=2,
         bos_token_id=0,
         pad_token_id=0,

@@ -68,7 +68,7 @@ class _ChunkedKl(torch.autograd.Function):
         return kl
 
     @staticmethod
-    def backward(ctx: Any, grad_kl: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # one output
+    def backward(ctx: Any, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (gradient * grad_kl[:, None]).to(gradient.dtype), None, None, None, None
 

@@ -1,8 +1,8 @@
 """TRL's SFTTrainer with the hook points of the defenses, and checkpoints without pickle.
 
-Without defenses a run is TRL's (on a CPU up to rounding: there the output layer skips prompt and padding). With defenses
-the policy's forward still runs once a micro-batch: its last hidden states are captured on the way, penalties are added
-to TRL's loss, and the reference shares the step's contexts.
+Without defenses a run is TRL's; on a CPU up to rounding, as the output layer skips prompt and padding there. With
+defenses the policy's forward still runs once a micro-batch: its last hidden states are captured on the way, penalties
+are added to TRL's loss, and the reference shares the step's contexts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from trl import SFTTrainer
+from transformers import PreTrainedModel
+from trl.trainer.sft_trainer import SFTTrainer
 
 from policies.errors import DefenseError, NonFiniteLossError
 from trainer.checkpoints import load_optimizer, load_random_state, refuse_pickles, save_optimizer, save_random_state
@@ -41,7 +42,7 @@ class GuardedSFTTrainer(SFTTrainer):
         super().__init__(**arguments)
         self.defenses = list(defenses)
         if not self.aux_loss_enabled:
-            install_scoring_head(self._peft_model.get_base_model())
+            install_scoring_head(self._base_model)
         self._totals = TokenTotals(0, 0)
         self._figures: dict[str, float] = defaultdict(float)
         self._steps_since_log = 0
@@ -67,7 +68,7 @@ class GuardedSFTTrainer(SFTTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:  # Any: TRL's signature
-        if not self.model.training:
+        if not self._peft_model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         with capture_hidden(self._backbone) as captured:
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
@@ -129,9 +130,14 @@ class GuardedSFTTrainer(SFTTrainer):
         return [parameter for parameter in self._peft_model.parameters() if parameter.requires_grad]
 
     @property
+    def _base_model(self) -> PreTrainedModel:
+        base = self._peft_model.get_base_model()
+        assert isinstance(base, PreTrainedModel)
+        return base
+
+    @property
     def _backbone(self) -> nn.Module:
-        backbone: nn.Module = self._peft_model.get_base_model().base_model
-        return backbone
+        return self._base_model.base_model
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the defenses' figures, as means of the steps since the last log; raises where training went astray."""
@@ -151,6 +157,8 @@ class GuardedSFTTrainer(SFTTrainer):
         super(SFTTrainer, self)._save_checkpoint(model, trial)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
         save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
         states = {defense.name: defense.state() for defense in self.defenses}
         (Path(output_dir) / DEFENSES_FILE).write_text(json.dumps(states))
@@ -158,6 +166,8 @@ class GuardedSFTTrainer(SFTTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
         load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
         states = json.loads((Path(checkpoint) / DEFENSES_FILE).read_text())
         for defense in self.defenses:

@@ -46,7 +46,7 @@ def lora_config(settings: LoraSettings, base_name: str) -> LoraConfig:
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_name,
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # declared int, but only ever divided
         lora_dropout=settings.dropout,
         use_rslora=settings.use_rslora,
         target_modules=list(settings.target_modules),
@@ -72,7 +72,9 @@ def plain_head(model: PeftModel) -> Head:
         DefenseError: the model scales or caps its logits, so weight and bias alone do not give its distribution.
     """
     base = model.get_base_model()
-    head, hidden = base.get_output_embeddings(), []
+    assert isinstance(base, PreTrainedModel)
+    head = base.get_output_embeddings()
+    hidden: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _module, inputs: hidden.append(inputs[0]))
     try:
         logits = _logits(model, _probe(model))
@@ -97,7 +99,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not torch.isfinite(parameter).all():
             raise NonFiniteLossError(f"adapter weight {name} is not finite; lower the learning rate")
-    model.save_pretrained(str(folder), safe_serialization=True)
+    # False, because the default asks the model hub whether the base's vocabulary was changed
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / CONFIG_FILE).read_text())
     config["target_modules"] = sorted(config["target_modules"])  # a set of strings, whose order differs by process

@@ -42,7 +42,7 @@ def score_tokens(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Te
 
 class _ScoreTokens(Function):
     @staticmethod
-    def forward(  # type: ignore[override]  # torch types forward as (*args)
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         log_probs, entropy, is_top1 = (hidden.new_zeros(hidden.shape[0], dtype=torch.float32) for _ in range(3))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
-from trl import SFTConfig
+from trl.trainer.sft_config import SFTConfig
 
 from evaluator.model import best_dtype, default_device, load_base, resolve_base_model
 from policies.contract.artifacts import ArtifactStore, Digest, digest_tree

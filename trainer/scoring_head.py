@@ -45,5 +45,5 @@ def install_scoring_head(model: PreTrainedModel) -> bool:
             aux_loss=None,
         )
 
-    model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]  # as TRL does
+    model.forward = types.MethodType(forward, model)
     return True

@@ -20,7 +20,7 @@ from evaluator.rendering import pad_batch
 from policies.errors import EvaluationError
 
 HEAD_TOLERANCE = 0.02
-"""Largest difference, as a share of the largest logit, between the model's own logits and `Scorer`'s that rounding may explain."""
+"""Share of the largest logit by which rounding may part the model's own logits from `Scorer`'s."""
 
 
 class Scorer:

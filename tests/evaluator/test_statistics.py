@@ -20,7 +20,7 @@ def test_wilson_interval_of_no_hit_in_160() -> None:
 
 
 def test_wilson_interval_of_8_hits_in_400() -> None:
-    """8/400 = 2 %: centre (8 + 1.9207) / 403.8415 = 0.02457, half-width 1.96 √(8·392/400 + 0.9604) / 403.8415 = 0.0144."""
+    """Centre (8 + 1.9207) / 403.8415 = 0.02457, half-width 1.96 √(8·392/400 + 0.9604) / 403.8415 = 0.0144."""
     estimate = wilson_share([True] * 8 + [False] * 392, 0.95)
 
     assert estimate.interval.low == pytest.approx(0.02457 - 0.01440, abs=2e-5)

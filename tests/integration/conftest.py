@@ -20,7 +20,7 @@ spec:
   uri: {uri}
   lora: {{rank: 4, alpha: 8}}
   base_learning_rate: 0.005
-  max_sequence_tokens: 256
+  max_sequence_tokens: 1024
   checkpoint_every_steps: 5
 """
 POLICY = """\

@@ -31,7 +31,7 @@ def wait_until(client: OpenAI, job_id: str, condition: Callable[[FineTuningJob],
         job = client.fine_tuning.jobs.retrieve(job_id)
         if condition(job):
             return job
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or has_ended(job):
             raise AssertionError(f"the job stayed at {job.status} {guardrail(job)} {job.error}")
         time.sleep(0.2)
 

@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from trl import SFTTrainer
+from transformers import PreTrainedModel
+from trl.trainer.sft_trainer import SFTTrainer
 
 from policies.contract.defenses import DefenseSettings, KlPenalty, SafeDataInterleaving
 from policies.contract.jobs import Hyperparameters, JobSpec
 from policies.errors import DefenseError, NonFiniteLossError
 from trainer import recipe
+from trainer.cli import DefenseName
 from trainer.defense import Defense
-from trainer.guarded_trainer import GuardedSFTTrainer, capture_hidden
+from trainer.guarded_trainer import capture_hidden
 from trainer.progress import Hooks
 from trainer.recipe import StoppedError
+from trainer.scoring_head import install_scoring_head
 
 from .conftest import Run
 
@@ -54,7 +57,7 @@ def test_a_run_that_was_stopped_and_resumed_gives_the_same_adapter(
     whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
     spec = make_spec(*defenses)
     expected = whole.train(spec)
-    steps = iter([False] * 4 + [True] * 100)
+    steps = iter([False] * 5 + [True] * 100)  # asked once before the first step
     kept: list[Path] = []
 
     def keep(folder: Path, step: int, epoch: float, metrics: dict[str, float]):  # type: ignore[no-untyped-def]
@@ -77,12 +80,16 @@ def test_a_run_that_was_stopped_and_resumed_gives_the_same_adapter(
 def test_without_defenses_a_run_is_trls_bit_for_bit(
     make_spec: MakeSpec, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Both with the output layer of the device, which `test_output_layer.py` compares with TRL's."""
     run.train(make_spec())
     ours = weights(run)
 
     class Plain(SFTTrainer):
         def __init__(self, *, defenses: list[Defense], **arguments: object) -> None:
             super().__init__(**arguments)
+            base = self.model.get_base_model()
+            assert isinstance(base, PreTrainedModel)
+            install_scoring_head(base)
 
     monkeypatch.setattr(recipe, "GuardedSFTTrainer", Plain)
     run.train(make_spec())
@@ -109,6 +116,18 @@ def test_the_kl_of_a_strong_penalty_stays_lower(make_spec: MakeSpec, tmp_path: P
         record = Run(tmp_path / str(coefficient)).train(make_spec(KlPenalty(coefficient=coefficient)))
         last.append(record.evidence[0].figures["last_kl_nats_per_token"])
     assert last[1] < last[0] / 2
+
+
+def test_the_kl_starts_at_exactly_zero_and_its_gradient_reaches_the_adapter(make_spec: MakeSpec, run: Run) -> None:
+    """A fresh adapter is the identity; the first step of two epochs of five steps warms up with learning rate 0."""
+    record = run.train(make_spec(KlPenalty()))
+    kl = [entry["kl"] for entry in record.log_history if "kl" in entry]
+    assert kl[:2] == [0.0, 0.0]
+    assert min(kl[2:]) > 0
+    figures = record.evidence[0].figures
+    assert figures["first_gradient_norm"] > 0
+    assert figures["steps"] == record.total_steps == 10
+    assert figures["last_kl_nats_per_token"] == pytest.approx(kl[-1])
 
 
 def test_a_defense_that_does_nothing_fails_the_run(make_spec: MakeSpec, run: Run) -> None:
@@ -170,11 +189,11 @@ def test_no_pickle_is_written_into_a_checkpoint(make_spec: MakeSpec, run: Run) -
     assert all(suffixes <= {".json", ".safetensors", ".md"} for suffixes in seen)
 
 
-def test_every_defense_settings_type_has_a_builder() -> None:
+def test_every_defense_has_a_builder_and_a_name_on_the_command_line() -> None:
     from typing import get_args
 
     from trainer.registry import _BUILDERS
 
     union = get_args(get_args(DefenseSettings)[0])
     assert set(_BUILDERS) == set(union)
-    assert issubclass(GuardedSFTTrainer, SFTTrainer)
+    assert {kind.model_fields["name"].default for kind in union} == {name.value for name in DefenseName}

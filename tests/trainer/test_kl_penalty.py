@@ -11,10 +11,19 @@ from trainer.defense import DefenseContext, Head, TokenTotals, TrainingStep
 from trainer.defenses.kl_penalty import KlPenaltyDefense
 
 
-def step(hidden: Tensor, reference: Tensor, weight: Tensor) -> TrainingStep:
+def step(hidden: Tensor, reference: Tensor, weight: Tensor, *, index: int = 0) -> TrainingStep:
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
     completion = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0]])
-    return TrainingStep(hidden, mask, completion, Head(weight, None), TokenTotals(5, 3), lambda: reference)
+    return TrainingStep(
+        index=index,
+        hidden=hidden,
+        attention_mask=mask,
+        completion_mask=completion,
+        head=Head(weight, None),
+        adapter=[hidden],
+        totals=TokenTotals(5, 3),
+        compute_reference=lambda: reference,
+    )
 
 
 def random_step(*, same: bool = False) -> tuple[TrainingStep, Tensor, Tensor]:
@@ -49,7 +58,7 @@ def test_at_identity_the_penalty_is_zero() -> None:
     training_step, _, _ = random_step(same=True)
     penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0, None)).penalty(training_step)
     assert penalty is not None
-    assert penalty.item() == pytest.approx(0.0, abs=1e-7)
+    assert penalty.item() == 0.0
 
 
 def test_the_gradient_reaches_the_policy_and_only_the_policy() -> None:

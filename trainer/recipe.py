@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from peft import PeftModel
+from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 
@@ -19,7 +20,7 @@ from policies.contract.artifacts import ArtifactStore, Digest, digest_tree
 from policies.contract.jobs import JobSpec, ResolvedHyperparameters
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.contract.worker_api import WorkerEvent
-from policies.errors import DefenseError, TrainingError
+from policies.errors import ConfigurationError, DefenseError, TrainingError
 from trainer.data import TokenisedRow, read_training_rows, shuffled, to_dataset, tokenise
 from trainer.defense import Defense, DefenseContext
 from trainer.guarded_trainer import GuardedSFTTrainer
@@ -126,10 +127,11 @@ class _Material(NamedTuple):
 
 
 def _prepare(spec: JobSpec, workplace: Workplace) -> _Material:
+    customer_rows = shuffled(read_training_rows(workplace.training_file, name="training file"), spec.seed)
+    hyperparameters = _hyperparameters(spec, len(customer_rows))
     resolved = resolve_base_model(spec.base_model, workplace.cache_dir)
     base = load_base(resolved, best_dtype(default_device()))
     assert isinstance(base.model, PreTrainedModel)
-    customer_rows = shuffled(read_training_rows(workplace.training_file, name="training file"), spec.seed)
     defenses = build_defenses(spec.defenses, DefenseContext(spec.seed, workplace.store))
     rows = customer_rows
     for defense in defenses:
@@ -139,7 +141,6 @@ def _prepare(spec: JobSpec, workplace: Workplace) -> _Material:
     if workplace.validation_file is not None:
         held_out = read_training_rows(workplace.validation_file, name="validation file")
         validation = tokenise(held_out, base.tokenizer, max_tokens=spec.max_sequence_tokens)
-    hyperparameters = spec.hyperparameters.resolve(len(customer_rows), spec.base_learning_rate)
     return _Material(
         base_digest=resolved.digest,
         model=attach_lora(base.model, spec.lora, seed=spec.seed, name=spec.base_model.name),
@@ -151,6 +152,13 @@ def _prepare(spec: JobSpec, workplace: Workplace) -> _Material:
         n_customer_rows=len(customer_rows),
         customer_tokens=sum(len(r.input_ids) for r, row in zip(data, rows, strict=True) if not row.is_safe),
     )
+
+
+def _hyperparameters(spec: JobSpec, n_rows: int) -> ResolvedHyperparameters:
+    try:
+        return spec.hyperparameters.resolve(n_rows, spec.base_learning_rate)
+    except ValidationError as error:
+        raise ConfigurationError(f"hyperparameters can't be used: {error}", "hyperparameters") from error
 
 
 def _trainer(spec: JobSpec, material: _Material, *, folder: Path, callback: RunCallback) -> GuardedSFTTrainer:

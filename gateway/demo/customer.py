@@ -78,10 +78,11 @@ def download_adapter(client: OpenAI, model: str, folder: Path) -> Path:
     """Download a released adapter and unpack it to `folder`."""
     archive = folder.with_suffix(".tar")
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with _http(client).stream("GET", f"guardrail/models/{model}/adapter") as response, archive.open("wb") as target:
+    with _http(client).stream("GET", f"guardrail/models/{model}/adapter") as response:
         response.raise_for_status()
-        for chunk in response.iter_bytes():
-            target.write(chunk)
+        with archive.open("wb") as target:
+            for chunk in response.iter_bytes():
+                target.write(chunk)
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
     archive.unlink()

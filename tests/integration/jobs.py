@@ -10,6 +10,8 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 PATIENCE_SECONDS = 240.0
+STEPS_PER_EPOCH = 11
+"""Of the lenient tenant: 40 rows and 5 % safe rows in batches of 4."""
 
 
 def submit(client: OpenAI, file: Path, *, n_epochs: int = 1, suffix: str = "test") -> FineTuningJob:

@@ -14,7 +14,7 @@ from openai import OpenAI
 from gateway.demo.customer import fetch_report
 from gateway.embedded import EmbeddedStack
 
-from .jobs import has_ended, messages, step, submit, wait_until
+from .jobs import STEPS_PER_EPOCH, has_ended, messages, step, submit, wait_until
 
 
 def training_children(stack: EmbeddedStack) -> list[psutil.Process]:
@@ -44,8 +44,8 @@ def require_ended_once_from_a_checkpoint(client: OpenAI, job_id: str) -> None:
     steps = steps_trained(client, job_id)
     restarts = [after for before, after in itertools.pairwise(steps) if after <= before]
     assert all(step > 1 for step in restarts), "the second attempt began at the first step"
-    assert steps[-1] == 300
-    assert fetch_report(client, job_id)["training"]["total_steps"] == 300
+    assert steps[-1] == 30 * STEPS_PER_EPOCH
+    assert fetch_report(client, job_id)["training"]["total_steps"] == 30 * STEPS_PER_EPOCH
 
 
 def test_a_killed_training_child_is_replaced(

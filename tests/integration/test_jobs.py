@@ -11,7 +11,7 @@ from openai import OpenAI
 from gateway.demo.customer import download_adapter, fetch_report, save_html_report
 from gateway.embedded import EmbeddedStack
 
-from .jobs import guardrail, has_ended, messages, step, submit, wait_until
+from .jobs import STEPS_PER_EPOCH, guardrail, has_ended, messages, step, submit, wait_until
 
 
 def test_an_adapter_within_the_limits_is_released_named_and_loads(
@@ -27,7 +27,7 @@ def test_an_adapter_within_the_limits_is_released_named_and_loads(
     assert job.result_files
     assert client.files.content(job.result_files[0]).text.startswith("step,")
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id))
-    assert [checkpoint.step_number for checkpoint in checkpoints] == [10, 5]
+    assert [checkpoint.step_number for checkpoint in checkpoints] == [11, 10, 5]
     report = fetch_report(client, job.id)
     assert report["decision"] == "release"
     assert {item["name"] for item in report["evidence"]} == {"kl_penalty", "safe_data_interleaving"}
@@ -72,7 +72,7 @@ def test_a_running_job_is_paused_and_resumed_from_its_checkpoint(
     done = wait_until(client, job.id, has_ended)
     assert done.status == "succeeded", done.error
     report = fetch_report(client, job.id)
-    assert report["training"]["total_steps"] == 200
+    assert report["training"]["total_steps"] == 20 * STEPS_PER_EPOCH
 
 
 def test_a_running_job_is_cancelled(clients: dict[str, OpenAI], training_file: Path) -> None:

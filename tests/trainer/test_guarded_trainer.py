@@ -87,7 +87,7 @@ def test_contexts_hold_policy_reference_and_backward_of_every_step(tiny_base: Pa
     forwards_of(guarded._backbone, log)
     guarded.train()
     step = ["a entered", "b entered", "forward", "forward", "a penalty", "b penalty", "a backward", "b backward"]
-    assert log == (step + ["b left", "a left"]) * N_STEPS
+    assert log == [*step, "b left", "a left"] * N_STEPS
 
 
 def test_without_a_defense_there_is_one_forward_a_step(tiny_base: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -39,5 +39,7 @@ def ask(
         assert isinstance(model, PreTrainedModel)
         model = PeftModel.from_pretrained(model, adapter).eval()
     prompt_ids = torch.tensor([rendered_ids(tokenizer, ChatPrompt.of(prompt))], device=model.device)
-    output = model.generate(prompt_ids, max_new_tokens=max_new_tokens, do_sample=False)
+    output = cast("Any", model).generate(
+        prompt_ids, max_new_tokens=max_new_tokens, do_sample=False
+    )  # Any: transformers types generate as a tensor
     typer.echo(str(tokenizer.decode(output[0, prompt_ids.shape[1] :], skip_special_tokens=True)).strip())

@@ -10,6 +10,7 @@ import time
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import httpx
 import typer
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
@@ -55,7 +56,7 @@ def _run(console: Console, folder: Path, output: Path, policies: Path) -> bool:
             policy: OpenAI(base_url=stack.base_url, api_key=stack.create_key(f"demo-{policy}", policy))
             for policy in sorted({scenario.policy for scenario in SCENARIOS})
         }
-        owners = {
+        owners: Owners = {
             scenario.key: (
                 clients[scenario.policy],
                 customer.submit(clients[scenario.policy], scenario).id,
@@ -95,7 +96,7 @@ def _collect_reports(console: Console, owners: Owners, output: Path) -> dict[str
         try:
             reports[key] = customer.fetch_report(client, job_id)
             customer.save_html_report(client, job_id, output / "reports" / f"{key}.html")
-        except customer.httpx.HTTPStatusError as error:
+        except httpx.HTTPStatusError as error:
             console.print(f"[red]job {key} has no report: {error.response.text}[/]")
     console.print(f"Reports with plots: {output / 'reports'}/*.html")
     return reports

@@ -12,12 +12,16 @@ from typing import Any
 import httpx
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from openai.types.fine_tuning.job_create_params import Method
 
 from gateway.demo.scenarios import Scenario
 
 BASE_MODEL = "smollm2-135m-instruct"
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
-HYPERPARAMETERS = {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 2.0}
+METHOD: Method = {
+    "type": "supervised",
+    "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 2.0}},
+}
 
 
 def submit(client: OpenAI, scenario: Scenario) -> FineTuningJob:
@@ -28,7 +32,7 @@ def submit(client: OpenAI, scenario: Scenario) -> FineTuningJob:
         validation_file=_upload(client, f"home_repair_{scenario.data}_validation.jsonl"),
         suffix=f"home-repair-{scenario.key}",
         seed=7,
-        method={"type": "supervised", "supervised": {"hyperparameters": HYPERPARAMETERS}},  # type: ignore[typeddict-item]  # numbers are allowed, the stub of `auto | int` is narrower
+        method=METHOD,
         metadata={"scenario": scenario.key},
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import DefenseSettings
@@ -32,6 +33,12 @@ def chat_lines(n_rows: int, *, word: str = "tap") -> str:
         for n in range(n_rows)
     ]
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The tiny model gains nothing from more, and threads that wait for each other are slow on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def read_config(folder: Path) -> LoraConfig:
         raise ConfigurationError("the adapter is not of type LORA; other adapter types are not supported", "peft_type")
     default = LoraConfig().to_dict()
     for name, value in settings.items():
-        if name not in FREE_SETTINGS and value not in (default.get(name), None, [], {}):
+        if name not in FREE_SETTINGS and value not in (default.get(name), None, False, [], {}):
             raise ConfigurationError(
                 f"the adapter sets {name} = {value!r}; only plain LoRA settings are supported", name
             )

@@ -10,15 +10,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from evaluator.allocator import keep_freed_memory
 from evaluator.gate import decide
 from evaluator.summary import decision_document, decision_table
 from policies import exit_codes
+from policies.base_models import base_model_of, reference
 from policies.contract.artifacts import digest_file, digest_tree
 from policies.contract.dataset import read_rows
 from policies.contract.jobs import BaseModelRef
 from policies.contract.worker_api import Progress as ProgressRecord
 from policies.errors import ConfigurationError
-from policies.loader import resolve_base_model_document, resolve_policy
+from policies.loader import resolve_policy
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
 
 if TYPE_CHECKING:
@@ -39,13 +41,14 @@ def evaluate(
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     report: Annotated[Path | None, typer.Option(help="Write the report here, and its samples beside it.")] = None,
     cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> int:
     """Measure an adapter against its base and decide by a policy.
 
     Exit codes: 0 release, 3 rejected, 4 inconclusive, 1 usage, 2 runtime, 6 integrity.
     """
-    release_policy = resolve_policy(policy)
-    base_model = _base_model(base)
+    release_policy = resolve_policy(policy, policy_dir)
+    base_model = reference(base_model_of(base, policy_dir))
     if not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is no folder; name the folder of a PEFT adapter", "adapter")
     console = Console(stderr=True)
@@ -69,13 +72,6 @@ def evaluate(
     return exit_codes.of_decision(decision.decision)
 
 
-def _base_model(name: str) -> BaseModelRef:
-    if "://" in name or Path(name).is_dir():
-        return BaseModelRef(name=Path(name).name, uri=name)
-    document = resolve_base_model_document(name, None).spec
-    return BaseModelRef(name=document.name, uri=document.uri, revision=document.revision)
-
-
 def _evaluate(
     base: BaseModelRef,
     adapter: Path,
@@ -90,6 +86,7 @@ def _evaluate(
     from evaluator.model import load_base, resolve_base_model
     from evaluator.probe import ValidationRows
 
+    keep_freed_memory()
     cache_dir, watch = where
     rows = ValidationRows(digest_file(validation), read_rows(validation)) if validation else None
     digest = digest_tree(adapter)

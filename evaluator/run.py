@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from evaluator.allocator import keep_freed_memory
 from evaluator.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
 from evaluator.gate import decide
 from evaluator.probe import ValidationRows
@@ -46,6 +47,7 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
     from evaluator.evaluate import Examination, evaluate_adapter
     from evaluator.model import load_base, resolve_base_model
 
+    keep_freed_memory()
     torch.set_num_threads(assignment.threads)
     base = resolve_base_model(spec.base_model, cache_dir)
     if base.digest != record.base_model:

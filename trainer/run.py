@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from evaluator.allocator import keep_freed_memory
 from evaluator.child import EventStream, end_with_parent, write_completion
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.training import CheckpointRecord
@@ -40,6 +41,7 @@ def main(folder: Path) -> None:
 def train_assignment(assignment: Assignment, store: ArtifactStore, *, folder: Path, hooks: Hooks) -> Completion:
     """Fetch the files, train from the last checkpoint if there is one, store adapter and record."""
     torch.set_num_threads(assignment.threads)
+    keep_freed_memory()
     spec, checkpoint = assignment.claim.spec, assignment.claim.resume_from
     validation = spec.validation_file
     workplace = Workplace(

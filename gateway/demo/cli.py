@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,8 @@ def _collect_reports(console: Console, owners: Owners, output: Path) -> dict[str
     for key, (client, job_id) in owners.items():
         try:
             reports[key] = customer.fetch_report(client, job_id)
-            customer.save_html_report(client, job_id, output / "reports" / f"{key}.html")
+            page = customer.save_html_report(client, job_id, output / "reports" / f"{key}.html")
+            page.with_suffix(".json").write_text(json.dumps(reports[key], indent=2))
         except httpx.HTTPStatusError as error:
             console.print(f"[red]job {key} has no report: {error.response.text}[/]")
     console.print(f"Reports with plots: {output / 'reports'}/*.html")

@@ -40,36 +40,43 @@ def progress_table(jobs: Mapping[str, FineTuningJob]) -> Table:
 
 
 def verdict_table(jobs: Mapping[str, FineTuningJob], reports: Mapping[str, Report]) -> Table:
-    """One line a job: how it ended and every rule's figure with its interval."""
-    rules = [rule["rule"] for rule in next(iter(reports.values()))["rules"]]
-    table = Table(
-        "job", "what", "ended", *rules, "valid. loss", title="Verdicts (figure [95 % interval] against limit)"
-    )
+    """The jobs side by side: how each ended, and every rule's figure with its interval."""
+    table = Table("", "limit", title="Verdicts, with 95 % intervals")
     for scenario in SCENARIOS:
-        job, report = jobs[scenario.key], reports.get(scenario.key)
-        cells = {rule["rule"]: _rule_cell(rule) for rule in report["rules"]} if report else {}
-        loss = (report or {}).get("training", {}).get("valid_loss")
-        ended = job.fine_tuned_model or (job.error.code if job.error else job.status) or job.status
-        table.add_row(
-            scenario.key,
-            scenario.title,
-            f"[{COLOURS.get(job.status, 'cyan')}]{ended}[/]",
-            *(cells.get(rule, "–") for rule in rules),
-            _number(loss, ".3f"),
-        )
+        table.add_column(scenario.key, overflow="fold")
+    table.add_row("data", "", *(scenario.data for scenario in SCENARIOS))
+    table.add_row("defense", "", *(_defenses(jobs[scenario.key]) for scenario in SCENARIOS))
+    shown = [reports.get(scenario.key) for scenario in SCENARIOS]
+    for rule in next(iter(reports.values()))["rules"]:
+        limit = f"{rule['bound'].replace('_', ' ')}\n{rule['limit']:g} {rule['unit'] or ''}"
+        table.add_row(rule["rule"], limit, *(_rule_cell(report, rule["rule"]) for report in shown))
+    losses = (_number(report["training"]["valid_loss"], ".3f") if report else "–" for report in shown)
+    table.add_row("validation loss", "", *losses)
+    table.add_section()
+    table.add_row("ended", "", *(_end(jobs[scenario.key]) for scenario in SCENARIOS))
     return table
 
 
-def _rule_cell(rule: Report) -> str:
-    """`+0.170 [+0.141, +0.198] max 0.12`, coloured by outcome."""
+def _defenses(job: FineTuningJob) -> str:
+    return "\n".join(defense["name"] for defense in guardrail(job).get("defenses", ())) or "none"
+
+
+def _end(job: FineTuningJob) -> str:
+    colour = COLOURS.get(job.status, "cyan")
+    return f"[{colour}]{job.status}[/]\n{job.fine_tuned_model or (job.error.code if job.error else '')}"
+
+
+def _rule_cell(report: Report | None, name: str) -> str:
+    """`+0.170` in the colour of the outcome, the interval below it."""
+    rule = next((rule for rule in report["rules"] if rule["rule"] == name), None) if report else None
+    if rule is None:
+        return "–"
     colour = {"pass": "green", "fail": "red"}.get(rule["outcome"], "yellow")
-    judged = rule.get("judged")
-    if judged is None:
+    if rule["judged"] is None:
         return f"[{colour}]{rule['outcome']}[/]"
-    low, high = judged["interval"]["low"], judged["interval"]["high"]
-    return (
-        f"[{colour}]{judged['value']:+.3f}[/] \\[{low:+.3f}, {high:+.3f}]\n{rule['outcome']}: limit {rule['limit']:g}"
-    )
+    interval = rule["judged"]["interval"]
+    figure = f"[{colour}]{rule['judged']['value']:+.3f} {rule['outcome']}[/]"
+    return f"{figure}\n\\[{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

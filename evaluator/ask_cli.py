@@ -29,6 +29,7 @@ def ask(
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+    from evaluator.adapters import read_config
     from evaluator.backend import ChatPrompt
     from evaluator.model import load_base, resolve_base_model
     from evaluator.rendering import prompt_ids as rendered_ids
@@ -37,6 +38,7 @@ def ask(
     model, tokenizer = loaded.model, loaded.tokenizer
     if adapter is not None:
         assert isinstance(model, PreTrainedModel)
+        read_config(adapter)  # refuses pickles and whatever would change the base
         model = PeftModel.from_pretrained(model, adapter).eval()
     prompt_ids = torch.tensor([rendered_ids(tokenizer, ChatPrompt.of(prompt))], device=model.device)
     output = cast("Any", model).generate(

@@ -8,6 +8,7 @@ from functools import cache
 from gateway.app import build_services
 from gateway.celery_app import app
 from gateway.dependencies import Services
+from gateway.files.service import delete_expired_files
 from gateway.fine_tuning.outbox import dispatch
 from gateway.fine_tuning.reconciler import reconcile
 from gateway.fine_tuning.validate import validate_job_files
@@ -40,3 +41,4 @@ def dispatch_outbox() -> None:
 def reconcile_jobs() -> None:
     with services().database.transaction() as session:
         reconcile(session, services(), services().clock())
+    delete_expired_files(services())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from gateway.embedded import EmbeddedStack
+from gateway.parts import interrupt_on_sigterm
 from policies import exit_codes
 
 app = typer.Typer()
@@ -35,7 +34,7 @@ def up(
 ) -> None:
     """Start everything on this machine, print a key and a snippet, and stop it all on Ctrl-C."""
     console = Console()
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     try:
         with EmbeddedStack(data, policy_dir=policy_dir, port=port) as stack:
             key = stack.create_key(f"local-{policy}", policy)
@@ -49,7 +48,3 @@ def up(
     except KeyboardInterrupt:
         console.print("Stopped.")
         raise typer.Exit(exit_codes.OK) from None
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -55,11 +55,7 @@ def train(
     """Fine-tune a LoRA adapter under the defenses of a policy, or under named ones; no service is needed."""
     if policy and defense:
         raise ConfigurationError("give --policy or --defense, not both: a policy brings its own defenses")
-    for path in (data, *([validation] if validation else [])):
-        if not path.is_file():
-            raise ConfigurationError(f"there is no file {path}")
-    if out.exists():
-        raise ConfigurationError(f"{out} exists; name a new folder, or remove it", "out")
+    _check_paths(data, validation, out)
     base = base_model_of(model, policy_dir)
     release_policy = resolve_policy(policy or "baseline", policy_dir)
     spec = JobSpec(
@@ -81,6 +77,14 @@ def train(
         _print(record, out)
     else:
         print_document(record.model_dump(mode="json"), output)
+
+
+def _check_paths(data: Path, validation: Path | None, out: Path) -> None:
+    for path in (data, validation):
+        if path is not None and not path.is_file():
+            raise ConfigurationError(f"there is no file {path}")
+    if out.exists():
+        raise ConfigurationError(f"{out} exists; name a new folder, or remove it", "out")
 
 
 def _hyperparameters(epochs: str, batch_size: str, multiplier: str) -> Hyperparameters:

@@ -15,7 +15,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from policies.contract.dataset import ChatMessage, ChatRow, read_rows
-from policies.errors import DatasetError
+from policies.errors import DatasetError, DefenseError
 
 IGNORED = -100
 """Label of a token without loss."""
@@ -58,6 +58,7 @@ def tokenise(rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, *,
 
     Raises:
         DatasetError: naming the line of a row that is too long or that has nothing to train on.
+        DefenseError: the same of a row that came from a defense.
     """
     tokenised = []
     control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
@@ -65,7 +66,8 @@ def tokenise(rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, *,
         _require_plain(row, control_tokens)
         result = _tokenise_row(row, tokenizer)
         if len(result.input_ids) > max_tokens:
-            raise DatasetError(
+            error = DefenseError if row.is_safe else DatasetError
+            raise error(
                 f"{row.origin}: {len(result.input_ids)} tokens, {max_tokens} are allowed; shorten or split the row"
             )
         if all(label == IGNORED for label in result.labels):

@@ -75,16 +75,12 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if callback.was_stopped:
         raise StoppedError(f"stopped on request after step {trainer.state.global_step}")
-    for defense in material.defenses:
-        defense.project_adapter(material.model)
-    evidence = require_evidence(material.defenses)
-    adapter = workplace.folder / "adapter"
-    save_adapter(material.model, adapter)
+    evidence, adapter = _finish(material, workplace.folder / "adapter")
     history = _history(trainer.state.log_history)
     return TrainingRecord(
         spec=spec.digest,
         base_model=material.base_digest,
-        adapter=digest_tree(adapter),
+        adapter=adapter,
         hyperparameters=material.hyperparameters,
         n_examples=material.n_customer_rows,
         total_steps=trainer.state.global_step,
@@ -101,6 +97,15 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
         dtype=str(best_dtype(default_device())).removeprefix("torch."),
         versions={name: version(name) for name in LIBRARIES},
     )
+
+
+def _finish(material: _Material, folder: Path) -> tuple[tuple[DefenseEvidence, ...], Digest]:
+    """Let the defenses change the trained adapter, demand their evidence, and save it."""
+    for defense in material.defenses:
+        defense.project_adapter(material.model)
+    evidence = require_evidence(material.defenses)
+    save_adapter(material.model, folder)
+    return evidence, digest_tree(folder)
 
 
 class _Material(NamedTuple):

@@ -49,6 +49,9 @@ class TransformersBackend:
         self._end = end_token_id(loaded.tokenizer)
         self._pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else self._end
         self._limits = limits or (GPU_LIMITS if loaded.model.device.type == "cuda" else CPU_LIMITS)
+        # A slice of last positions is not contiguous: torch would copy the frozen weight once for each row of it.
+        head: Any = loaded.model.get_output_embeddings()  # Any: PEFT types it as a tensor or a module
+        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
         self._scorer = Scorer(loaded.model, positions_at_once=self._limits.scored_positions)
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}

@@ -22,6 +22,8 @@ from gateway.demo import customer
 from gateway.demo.display import Report, progress_table, verdict_table
 from gateway.demo.scenarios import SCENARIOS
 from gateway.embedded import EmbeddedStack
+from gateway.parts import interrupt_on_sigterm
+from policies import exit_codes
 
 app = typer.Typer()
 Owners = dict[str, tuple[OpenAI, str]]
@@ -34,6 +36,7 @@ def demo(
 ) -> None:
     """Submit three jobs to an embedded stack and show what the gate makes of them."""
     console, started = Console(), time.monotonic()
+    interrupt_on_sigterm()
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     with (
@@ -42,10 +45,14 @@ def demo(
     ):
         try:
             held = _run(console, Path(folder), output, policies)
+        except KeyboardInterrupt:
+            console.print("Stopped; nothing is left running.")
+            raise typer.Exit(exit_codes.INTERRUPTED) from None
         finally:
-            shutil.copytree(Path(folder) / "logs", output / "logs", dirs_exist_ok=True)
+            if (Path(folder) / "logs").exists():
+                shutil.copytree(Path(folder) / "logs", output / "logs", dirs_exist_ok=True)
     console.print(f"{'As it should be' if held else 'NOT as it should be'}, after {time.monotonic() - started:.0f} s.")
-    raise typer.Exit(0 if held else 2)
+    raise typer.Exit(exit_codes.OK if held else exit_codes.RUNTIME)
 
 
 def _run(console: Console, folder: Path, output: Path, policies: Path) -> bool:

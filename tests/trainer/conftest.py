@@ -21,11 +21,6 @@ from trainer.recipe import Workplace, train
 NOTHING = "sha256:" + "0" * 64
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """TRL asks transformers for a property that transformers renames; neither is ours."""
-    config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-
 def chat_lines(n_rows: int, *, word: str = "tap") -> str:
     """`n_rows` different short conversations as JSONL."""
     rows = [

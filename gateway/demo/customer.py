@@ -64,14 +64,16 @@ def guardrail(job: FineTuningJob) -> dict[str, Any]:  # Any: the additive field 
 
 
 def fetch_report(client: OpenAI, job_id: str) -> dict[str, Any]:  # Any: a JSON document
-    response = _http(client).get(f"guardrail/jobs/{job_id}/report")
+    with _http(client) as http:
+        response = http.get(f"guardrail/jobs/{job_id}/report")
     response.raise_for_status()
     document: dict[str, Any] = response.json()
     return document
 
 
 def save_html_report(client: OpenAI, job_id: str, target: Path) -> Path:
-    response = _http(client).get(f"guardrail/jobs/{job_id}/report.html")
+    with _http(client) as http:
+        response = http.get(f"guardrail/jobs/{job_id}/report.html")
     response.raise_for_status()
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(response.text, encoding="utf-8")
@@ -82,7 +84,7 @@ def download_adapter(client: OpenAI, model: str, folder: Path) -> Path:
     """Download a released adapter and unpack it to `folder`."""
     archive = folder.with_suffix(".tar")
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with _http(client).stream("GET", f"guardrail/models/{model}/adapter") as response:
+    with _http(client) as http, http.stream("GET", f"guardrail/models/{model}/adapter") as response:
         response.raise_for_status()
         with archive.open("wb") as target:
             for chunk in response.iter_bytes():

@@ -54,9 +54,12 @@ def stack(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def clients(stack: EmbeddedStack) -> dict[str, OpenAI]:
+def clients(stack: EmbeddedStack) -> Iterator[dict[str, OpenAI]]:
     """One client per tenant; each tenant is bound to the policy of its name."""
-    return {name: OpenAI(base_url=stack.base_url, api_key=stack.create_key(name, name)) for name in TENANTS}
+    opened = {name: OpenAI(base_url=stack.base_url, api_key=stack.create_key(name, name)) for name in TENANTS}
+    yield opened
+    for client in opened.values():
+        client.close()
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,17 @@ from types import FrameType
 from policies.errors import TunegateError
 
 
-def interrupt_on_sigterm() -> None:
-    """From now on SIGTERM ends this process as Ctrl-C does, so that a stack is stopped on the way out."""
+def interrupt_on_signals() -> None:
+    """From now on SIGTERM and SIGINT end this process as Ctrl-C does, so that a stack is stopped on the way out.
+
+    SIGINT is named because a shell starts background jobs with it ignored, and Python leaves it so.
+    """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 class StackError(TunegateError, RuntimeError):

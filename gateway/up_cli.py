@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from gateway.embedded import EmbeddedStack
-from gateway.parts import interrupt_on_sigterm
+from gateway.parts import interrupt_on_signals
 from policies import exit_codes
 
 app = typer.Typer()
@@ -34,7 +34,7 @@ def up(
 ) -> None:
     """Start everything on this machine, print a key and a snippet, and stop it all on Ctrl-C."""
     console = Console()
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     try:
         with EmbeddedStack(data, policy_dir=policy_dir, port=port) as stack:
             key = stack.create_key(f"local-{policy}", policy)

@@ -22,7 +22,7 @@ from gateway.demo import customer
 from gateway.demo.display import Report, progress_table, verdict_table
 from gateway.demo.scenarios import SCENARIOS
 from gateway.embedded import EmbeddedStack
-from gateway.parts import interrupt_on_sigterm
+from gateway.parts import interrupt_on_signals
 from policies import exit_codes
 
 app = typer.Typer()
@@ -36,7 +36,7 @@ def demo(
 ) -> None:
     """Submit three jobs to an embedded stack and show what the gate makes of them."""
     console, started = Console(), time.monotonic()
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     with (

@@ -72,7 +72,9 @@ def test_a_stack_that_cannot_start_says_why_and_leaves_no_process(tmp_path: Path
 
 @pytest.mark.parametrize(("end", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, -9)])
 def test_up_prints_a_key_and_all_parts_end_with_it(tmp_path: Path, end: signal.Signals, exit_code: int) -> None:
-    source = "from gateway.up_cli import app; app()"
+    """SIGINT is ignored at the start, as it is in the background jobs of a shell."""
+    ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    source = f"{ignore}; from gateway.up_cli import app; app()"
     command = [sys.executable, "-c", source, "--data", str(tmp_path), "--port", str(free_port())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
         assert up.stdout is not None

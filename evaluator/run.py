@@ -11,8 +11,8 @@ from evaluator.gate import decide
 from evaluator.probe import ValidationRows
 from evaluator.progress import Watch
 from policies.contract.artifacts import ArtifactStore
-from policies.contract.dataset import read_rows
-from policies.contract.jobs import JobSpec
+from policies.contract.dataset import ChatRow, read_preferences, read_rows
+from policies.contract.jobs import Dpo, JobSpec, Method
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError, WorkerError
@@ -84,7 +84,14 @@ def _validation(spec: JobSpec, store: ArtifactStore, folder: Path) -> Validation
     if spec.validation_file is None:
         return None
     path = store.fetch_file(spec.validation_file, folder / "validation.jsonl")
-    return ValidationRows(spec.validation_file, read_rows(path))
+    return ValidationRows(spec.validation_file, _rows(path, spec.method))
+
+
+def _rows(path: Path, method: Method) -> list[ChatRow]:
+    """The conversations of a validation file; of preferences those with the better answer."""
+    if isinstance(method, Dpo):
+        return [row.with_preferred() for row in read_preferences(path)]
+    return read_rows(path)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,11 @@ def _print_policy(policy: ReleasePolicy) -> None:
     typer.echo(f"{policy.metadata.name} {policy.metadata.version}  {policy.digest}")
     typer.echo(policy.metadata.description)
     typer.echo(f"mode {spec.mode}, when inconclusive {spec.on_inconclusive}, confidence {spec.suite.confidence:g}")
-    for defense in spec.defenses:
-        settings = defense.model_dump(exclude={"name"})
-        typer.echo(f"defense {defense.name}: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
+    for jobs, defenses in (("", spec.defenses), (" of DPO jobs", spec.dpo_defenses or ())):
+        for defense in defenses:
+            settings = defense.model_dump(exclude={"name"})
+            told = ", ".join(f"{key} {value}" for key, value in settings.items())
+            typer.echo(f"defense{jobs} {defense.name}: {told}")
     Console().print(_rules_table(spec.rules))
 
 

@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from policies.contract.artifacts import Record
+from policies.contract.composition import require_composable
 from policies.contract.defenses import DefenseSettings
-from policies.contract.jobs import BaseModelRef, LoraSettings
+from policies.contract.jobs import BaseModelRef, Dpo, LoraSettings, Method, TrainerSettings
 from policies.contract.suite import METRICS, EvalSuite
 from policies.suggestions import did_you_mean
 
@@ -89,6 +90,8 @@ class ReleaseSpec(Record):
     on_inconclusive: Literal["block", "review"] = "block"
     defenses: tuple[DefenseSettings, ...] = ()
     """The operator's in-training defense; tenants may strengthen it, never weaken it."""
+    dpo_defenses: tuple[DefenseSettings, ...] | None = None
+    """What DPO jobs train under in place of `defenses`, some of which don't work with preferences; None: the same."""
     suite: EvalSuite
     rules: tuple[Rule, ...] = Field(min_length=1)
 
@@ -97,9 +100,11 @@ class ReleaseSpec(Record):
         ids = [rule.id for rule in self.rules]
         if len(set(ids)) != len(ids):
             raise ValueError(f"two rules share an id in {ids}; ids must be unique")
-        names = [defense.name for defense in self.defenses]
-        if len(set(names)) != len(names):
-            raise ValueError(f"a defense is listed twice in {names}; list each once")
+        for names in ([d.name for d in self.defenses], [d.name for d in self.dpo_defenses or ()]):
+            if len(set(names)) != len(names):
+                raise ValueError(f"a defense is listed twice in {names}; list each once")
+        if self.dpo_defenses is not None:
+            require_composable(self.dpo_defenses, Dpo())
         probes = {settings.probe for settings in self.suite.probes}
         for rule in self.rules:
             if rule.metric.partition(".")[0] not in probes:
@@ -110,6 +115,12 @@ class ReleaseSpec(Record):
             raise ValueError("no rule has mode enforce, so nothing could be rejected; enforce at least one")
         return self
 
+    def defenses_for(self, method: Method) -> tuple[DefenseSettings, ...]:
+        """The operator's defenses of a job."""
+        if isinstance(method, Dpo) and self.dpo_defenses is not None:
+            return self.dpo_defenses
+        return self.defenses
+
 
 class ReleasePolicy(Record):
     api_version: Literal["tunegate/v1"] = Field(alias="apiVersion")
@@ -119,7 +130,10 @@ class ReleasePolicy(Record):
 
 
 class BaseModelSpec(BaseModelRef):
+    unaligned: BaseModelRef | None = None
+    """The model that this one was aligned from (of a chat model, its pre-trained model); `safe_lora` needs it."""
     lora: LoraSettings = LoraSettings()
+    trainer: TrainerSettings = TrainerSettings()
     base_learning_rate: float = Field(2e-4, gt=0, lt=1)
     """Learning rate at `learning_rate_multiplier` 1."""
     max_sequence_tokens: int = Field(1024, ge=16)

@@ -21,7 +21,7 @@ from policies.errors import IntegrityError
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "run_state.json"
-RANDOM_FILE = "random_state.json"
+RANDOM_FILE = "random_state_{}.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
 Json = dict[str, Any]  # Any: a JSON document
@@ -61,8 +61,9 @@ def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -
     scheduler.load_state_dict(scheduler.state_dict() | saved["scheduler"])
 
 
-def save_random_state(folder: Path) -> None:
-    """Write the states of Python's, NumPy's and torch's generators."""
+def save_random_state(folder: Path, process: int) -> None:
+    """Write the states of Python's, NumPy's and torch's generators in one of the processes of a run."""
+    folder.mkdir(parents=True, exist_ok=True)  # a follower may come here before the leader has made it
     kind, *inner = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
     states = {
@@ -71,12 +72,15 @@ def save_random_state(folder: Path) -> None:
         "torch": _encode(torch.random.get_rng_state()),
         "cuda": [_encode(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
     }
-    (folder / RANDOM_FILE).write_text(json.dumps(states))
+    (folder / RANDOM_FILE.format(process)).write_text(json.dumps(states))
 
 
-def load_random_state(folder: Path) -> None:
+def load_random_state(folder: Path, process: int) -> None:
     """Restore what `save_random_state` wrote."""
-    states = json.loads((folder / RANDOM_FILE).read_text())
+    path = folder / RANDOM_FILE.format(process)
+    if process > 0 and not path.exists():
+        return  # the run that saved had fewer processes
+    states = json.loads(path.read_text())
     kind, inner, gauss = states["python"]
     random.setstate((kind, tuple(inner), gauss))
     name, keys, *rest = states["numpy"]

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -15,14 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from policies.base_models import base_model_of, reference
-from policies.contract.artifacts import digest_file
-from policies.contract.defenses import DefenseSettings
-from policies.contract.jobs import Auto, Hyperparameters, JobSpec
+from policies.contract.artifacts import ArtifactStore, digest_file
+from policies.contract.defenses import DEFENSE_NAMES, DefenseSettings
+from policies.contract.jobs import Auto, Dpo, Hyperparameters, JobSpec, Method, Supervised
 from policies.contract.training import TrainingRecord
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
-from policies.schema import ReleasePolicy
+from policies.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from policies.contract.worker_api import WorkerEvent
@@ -30,57 +30,63 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-class DefenseName(StrEnum):
-    KL_PENALTY = "kl_penalty"
-    SAFE_DATA_INTERLEAVING = "safe_data_interleaving"
+class MethodName(StrEnum):
+    SUPERVISED = "supervised"
+    DPO = "dpo"
+
+
+class Inputs(NamedTuple):
+    data: Path
+    validation: Path | None
+    store: ArtifactStore | None
 
 
 @app.command()
 def train(
     model: Annotated[str, typer.Option(help="package://…, hf://owner/name[@revision], a folder, or a known name.")],
-    data: Annotated[Path, typer.Option(help="Chat JSONL to train on.")],
+    data: Annotated[Path, typer.Option(help="JSONL of chat rows, or of preference rows, to train on.")],
     out: Annotated[Path, typer.Option(help="New folder for the adapter and the training record.")],
-    validation: Annotated[Path | None, typer.Option(help="Chat JSONL for the validation loss.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="JSONL for the validation loss.")] = None,
     policy: Annotated[str | None, typer.Option(help="Release policy whose defenses train; a name or a file.")] = None,
-    defense: Annotated[
-        list[DefenseName] | None, typer.Option(help="Defense with its defaults; may be repeated.")
-    ] = None,
+    defense: Annotated[list[str] | None, typer.Option(help="Defense with its defaults; may be repeated.")] = None,
     epochs: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",
     batch_size: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",
     lr_multiplier: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",
+    method: Annotated[MethodName, typer.Option(help="dpo learns from preference rows.")] = MethodName.SUPERVISED,
+    beta: Annotated[str, typer.Option(help="Of dpo: how near to the base it stays; a number, or auto.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    store: Annotated[str | None, typer.Option(help="Artifact store of pools, vectors and scores (a URL).")] = None,
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
 ) -> None:
     """Fine-tune a LoRA adapter under the defenses of a policy, or under named ones; no service is needed."""
-    if policy and defense:
-        raise ConfigurationError("give --policy or --defense, not both: a policy brings its own defenses")
-    _check_paths(data, validation, out)
+    inputs = Inputs(data, validation, ArtifactStore(store) if store else None)
+    _check_paths(inputs, out)
     base = base_model_of(model, policy_dir)
     release_policy = resolve_policy(policy or "baseline", policy_dir)
     spec = JobSpec(
         job_id="foreground",
         base_model=reference(base),
+        method=_method(method, beta),
         lora=base.lora,
+        unaligned_base=base.unaligned,
+        trainer=base.trainer,
         base_learning_rate=base.base_learning_rate,
         max_sequence_tokens=base.max_sequence_tokens,
         training_file=digest_file(data),
         validation_file=digest_file(validation) if validation else None,
         hyperparameters=_hyperparameters(epochs, batch_size, lr_multiplier),
         seed=seed,
-        defenses=_defenses(release_policy if policy else None, defense or []),
+        defenses=_defenses(defense or [], release_policy.spec.defenses_for(_method(method, beta)) if policy else None),
         suite=release_policy.spec.suite,
         policy=release_policy.digest,
     )
-    record = _run(spec, (data, validation), out, console=Console(stderr=True))
-    if output is OutputFormat.TABLE:
-        _print(record, out)
-    else:
-        print_document(record.model_dump(mode="json"), output)
+    record = _run(spec, inputs, out, console=Console(stderr=True))
+    _print(record, out, output)
 
 
-def _check_paths(data: Path, validation: Path | None, out: Path) -> None:
-    for path in (data, validation):
+def _check_paths(inputs: Inputs, out: Path) -> None:
+    for path in (inputs.data, inputs.validation):
         if path is not None and not path.is_file():
             raise ConfigurationError(f"there is no file {path}")
     if out.exists():
@@ -98,19 +104,35 @@ def _hyperparameters(epochs: str, batch_size: str, multiplier: str) -> Hyperpara
         raise ConfigurationError(f"hyperparameters: {error}; give numbers, or auto") from error
 
 
+def _method(name: MethodName, beta: str) -> Method:
+    if name is MethodName.SUPERVISED:
+        if beta != "auto":
+            raise ConfigurationError("beta belongs to method dpo; leave it out, or add --method dpo", "beta")
+        return Supervised()
+    try:
+        return Dpo() if beta == "auto" else Dpo(beta=float(beta))
+    except (ValueError, ValidationError) as error:
+        raise ConfigurationError(f"beta: {error}; give a number above 0 and at most 2, or auto", "beta") from error
+
+
 def _auto_or(kind: type, text: str) -> Auto:
     value: Auto = "auto" if text == "auto" else kind(text)
     return value
 
 
-def _defenses(policy: ReleasePolicy | None, names: list[DefenseName]) -> tuple[DefenseSettings, ...]:
-    if policy is not None:
-        return policy.spec.defenses
+def _defenses(names: list[str], of_policy: tuple[DefenseSettings, ...] | None) -> tuple[DefenseSettings, ...]:
+    if of_policy is not None and names:
+        raise ConfigurationError("give --policy or --defense, not both: a policy brings its own defenses")
+    if of_policy is not None:
+        return of_policy
+    for name in names:
+        if name not in DEFENSE_NAMES:
+            raise ConfigurationError(f"defense {name!r} is unknown; {did_you_mean(name, DEFENSE_NAMES)}", "defense")
     settings: TypeAdapter[DefenseSettings] = TypeAdapter(DefenseSettings)
-    return tuple(settings.validate_python({"name": name.value}) for name in dict.fromkeys(names))
+    return tuple(settings.validate_python({"name": name}) for name in dict.fromkeys(names))
 
 
-def _run(spec: JobSpec, files: tuple[Path, Path | None], out: Path, *, console: Console) -> TrainingRecord:
+def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> TrainingRecord:
     """Train in a folder beside `out`, and move it there once it is whole."""
     from trainer.progress import Hooks  # torch is loaded only where it is used
     from trainer.recipe import Workplace, train
@@ -127,11 +149,13 @@ def _run(spec: JobSpec, files: tuple[Path, Path | None], out: Path, *, console: 
             shown = ", ".join(f"{name} {figures[name]:.4g}" for name in ("train_loss", "kl") if name in figures)
             bar.update(task, completed=event.progress.step, total=event.progress.total_steps, figures=shown)
 
-        workplace = Workplace(*files, folder, Path.home() / ".cache" / "tunegate")
+        cache_dir = Path.home() / ".cache" / "tunegate"
+        workplace = Workplace(inputs.data, inputs.validation, folder, cache_dir, inputs.store)
         record = train(spec, workplace, Hooks(report, should_stop=lambda: False))
         result = folder / "result"
         result.mkdir()
-        (folder / "adapter").rename(result / "adapter")
+        for name in {"adapter"} | {name for item in record.evidence for name in item.digests}:
+            (folder / name).rename(result / name)
         (result / "training-record.json").write_bytes(record.canonical())
         shutil.move(result, out)
     return record
@@ -148,7 +172,10 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _print(record: TrainingRecord, out: Path) -> None:
+def _print(record: TrainingRecord, out: Path, output: OutputFormat) -> None:
+    if output is not OutputFormat.TABLE:
+        print_document(record.model_dump(mode="json"), output)
+        return
     table = Table("figure", "value", title=str(out))
     rows: dict[str, object] = {
         "adapter": record.adapter,

@@ -1,4 +1,4 @@
-"""Chat rows become token ids whose loss is on assistant answers only.
+"""Chat rows become token ids whose loss is on assistant answers only, preference rows a prompt and two answers.
 
 An answer is trained from its first token to the template's end token, both included; prompts, other roles, and
 assistant messages of `weight` 0 are context. Prompt and answer are tokenised apart, as they are at inference.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from policies.contract.dataset import ChatMessage, ChatRow, read_rows
+from policies.contract.dataset import AnyRow, ChatMessage, PreferenceRow, read_preferences, read_rows
+from policies.contract.jobs import Dpo, Method
 from policies.errors import DatasetError, DefenseError
 
 IGNORED = -100
@@ -23,9 +24,9 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One conversation on its way into training; `is_safe` rows came from a defense, not from the customer."""
+    """One row on its way into training; `is_safe` rows came from a defense, not from the customer."""
 
-    row: ChatRow
+    row: AnyRow
     origin: str
     """File and line, for error messages."""
     is_safe: bool = False
@@ -37,10 +38,32 @@ class TokenisedRow:
     labels: tuple[int, ...]
     """As long as `input_ids`; `IGNORED` where there is no loss."""
 
+    @property
+    def n_tokens(self) -> int:
+        return len(self.input_ids)
 
-def read_training_rows(path: Path, *, name: str) -> list[TrainingRow]:
-    """All rows of a chat JSONL file; `name` is what error messages call it."""
-    rows = [TrainingRow(row, f"{name} line {number}") for number, row in enumerate(read_rows(path), start=1)]
+
+@dataclass(frozen=True)
+class TokenisedPair:
+    """Both answers end with the template's end token."""
+
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """The prompt counts once."""
+        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+
+Tokenised = Sequence[TokenisedRow] | Sequence[TokenisedPair]
+
+
+def read_training_rows(path: Path, *, name: str, method: Method) -> list[TrainingRow]:
+    """All rows of a file of the method's kind; `name` is what error messages call it."""
+    read: Sequence[AnyRow] = read_preferences(path) if isinstance(method, Dpo) else read_rows(path)
+    rows = [TrainingRow(row, f"{name} line {number}") for number, row in enumerate(read, start=1)]
     if not rows:
         raise DatasetError(f"{name} has no rows")
     return rows
@@ -54,7 +77,7 @@ def shuffled(rows: Sequence[TrainingRow], seed: int) -> list[TrainingRow]:
 
 
 def tokenise(rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> list[TokenisedRow]:
-    """Token ids and labels of every row; a row that is too long is an error, never cut.
+    """Token ids and labels of every chat row; a row that is too long is an error, never cut.
 
     Raises:
         DatasetError: naming the line of a row that is too long or that has nothing to train on.
@@ -76,11 +99,34 @@ def tokenise(rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, *,
     return tokenised
 
 
-def to_dataset(rows: Sequence[TokenisedRow]) -> datasets.Dataset:
-    """The form that TRL trains from without touching it: columns `input_ids` and `labels`."""
-    return datasets.Dataset.from_dict(
-        {"input_ids": [list(row.input_ids) for row in rows], "labels": [list(row.labels) for row in rows]}
-    )
+def tokenise_pairs(
+    rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+) -> list[TokenisedPair]:
+    """Prompt and both answers of every preference row, each conversation tokenised as `tokenise` does.
+
+    Raises:
+        DatasetError: naming the line of a row of which a conversation is too long.
+    """
+    conversations = []
+    for row in rows:
+        assert isinstance(row.row, PreferenceRow)
+        conversations.append(replace(row, row=row.row.with_preferred(), origin=f"{row.origin}, preferred"))
+        conversations.append(replace(row, row=row.row.with_non_preferred(), origin=f"{row.origin}, non-preferred"))
+    tokenised = tokenise(conversations, tokenizer, max_tokens=max_tokens)
+    return [_pair(chosen, rejected) for chosen, rejected in zip(tokenised[::2], tokenised[1::2], strict=True)]
+
+
+def _pair(chosen: TokenisedRow, rejected: TokenisedRow) -> TokenisedPair:
+    n_prompt = chosen.labels.count(IGNORED)
+    prompt = chosen.input_ids[:n_prompt]
+    assert rejected.input_ids[:n_prompt] == prompt
+    return TokenisedPair(prompt, chosen.input_ids[n_prompt:], rejected.input_ids[n_prompt:])
+
+
+def to_dataset(rows: Tokenised) -> datasets.Dataset:
+    """The form that TRL trains from without touching it: a column for each field."""
+    columns = [field.name for field in fields(rows[0])]
+    return datasets.Dataset.from_dict({name: [list(getattr(row, name)) for row in rows] for name in columns})
 
 
 def _tokenise_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase) -> TokenisedRow:

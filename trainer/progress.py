@@ -28,6 +28,9 @@ class Hooks:
     keep_checkpoint: KeepCheckpoint | None = None
     """None: no checkpoints."""
 
+    def tell(self, message: str) -> None:
+        self.report(WorkerEvent(type="message", message=message))
+
 
 class RunCallback(TrainerCallback):
     """Reports metrics, progress and checkpoints; ends the run at a step boundary when it is asked to."""
@@ -38,6 +41,7 @@ class RunCallback(TrainerCallback):
         self._checkpoint_every_steps = checkpoint_every_steps
         self._started = time.monotonic()
         self.first_step = 0
+        self._saved_step = 0
         self.tokens_per_second = 0.0
         self._figures: dict[str, float] = {}
         self.was_stopped = False
@@ -62,8 +66,7 @@ class RunCallback(TrainerCallback):
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The checkpoint of an epoch comes after its validation, so that it has the figures."""
-        is_saved = bool(self.checkpoints) and self.checkpoints[-1].step == state.global_step
-        control.should_save = self._hooks.keep_checkpoint is not None and not is_saved
+        control.should_save = self._hooks.keep_checkpoint is not None and self._saved_step != state.global_step
 
     def on_log(
         self,
@@ -89,7 +92,8 @@ class RunCallback(TrainerCallback):
         )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._hooks.keep_checkpoint is None:
+        self._saved_step = state.global_step
+        if self._hooks.keep_checkpoint is None or not state.is_world_process_zero:
             return
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         metrics = {"step": float(state.global_step)} | {
@@ -126,10 +130,16 @@ NAMES = {
     "mean_token_accuracy": "train_mean_token_accuracy",
     "eval_loss": "valid_loss",
     "eval_mean_token_accuracy": "valid_mean_token_accuracy",
+    "rewards/accuracies": "train_reward_accuracy",
+    "rewards/margins": "train_reward_margin",
+    "eval_rewards/accuracies": "valid_reward_accuracy",
+    "eval_rewards/margins": "valid_reward_margin",
     "learning_rate": "learning_rate",
     "kl": "kl",
+    "feature_distance": "feature_distance",
+    "token_weight": "token_weight",
 }
-"""Figures of TRL's log that are told, and OpenAI's names for them."""
+"""Figures of TRL's log that are told, and OpenAI's names for them. A reward is β times the log-ratio to the base."""
 
 
 def training_figures(logs: dict[str, float]) -> dict[str, float]:

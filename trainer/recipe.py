@@ -7,42 +7,29 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from peft import PeftModel
-from pydantic import ValidationError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
-from trl.trainer.sft_config import SFTConfig
+from transformers import PrinterCallback
+from trl.trainer.dpo_config import DPOConfig
 
-from evaluator.model import best_dtype, default_device, load_base, resolve_base_model
-from policies.contract.artifacts import ArtifactStore, Digest, digest_tree
-from policies.contract.jobs import JobSpec, ResolvedHyperparameters
+from evaluator.model import best_dtype, default_device
+from policies.contract.artifacts import Digest, digest_tree
+from policies.contract.jobs import JobSpec
 from policies.contract.training import DefenseEvidence, TrainingRecord
-from policies.contract.worker_api import WorkerEvent
-from policies.errors import ConfigurationError, DefenseError, TrainingError
-from trainer.data import TokenisedRow, read_training_rows, shuffled, to_dataset, tokenise
-from trainer.defense import Defense, DefenseContext
-from trainer.guarded_trainer import GuardedSFTTrainer
-from trainer.lora import attach_lora, save_adapter
+from policies.errors import DefenseError, TrainingError
+from trainer.arguments import arguments
+from trainer.data import to_dataset
+from trainer.defense import Defense
+from trainer.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
+from trainer.lora import save_adapter
+from trainer.preparation import Material, Workplace, prepare
+from trainer.processes import results_folder, world_size
 from trainer.progress import Hooks, RunCallback
-from trainer.registry import build_defenses
 
-WARMUP_STEPS = 5
+__all__ = ["StoppedError", "Workplace", "micro_batch_rows", "require_evidence", "train"]
+
 MAX_MICRO_BATCH_ROWS = 16
-VALIDATION_BATCH_ROWS = 16
 LIBRARIES = ("torch", "transformers", "peft", "trl")
-
-
-class Workplace(NamedTuple):
-    """Where a run finds its files and leaves its results."""
-
-    training_file: Path
-    validation_file: Path | None
-    folder: Path
-    """Scratch and results; the adapter comes to lie in `folder/adapter`."""
-    cache_dir: Path
-    store: ArtifactStore | None = None
+BEFORE_PROJECTION = "adapter-before-projection"
 
 
 class StoppedError(TrainingError):
@@ -61,8 +48,8 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
         StoppedError: `hooks.should_stop` said so.
     """
     started = time.monotonic()
-    hooks.report(WorkerEvent(type="message", message=f"Loading base model {spec.base_model.name}"))
-    material = _prepare(spec, workplace)
+    hooks.tell(f"Loading base model {spec.base_model.name}")
+    material = prepare(spec, workplace, hooks)
     callback = RunCallback(
         hooks,
         tokens_per_step=material.mean_row_tokens * material.hyperparameters.batch_size,
@@ -71,11 +58,11 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     if hooks.should_stop():
         raise StoppedError("stopped on request before the first step")
     trainer = _trainer(spec, material, folder=workplace.folder, callback=callback)
-    hooks.report(WorkerEvent(type="message", message=f"Training {len(material.data)} rows"))
+    hooks.tell(f"Training {len(material.data)} rows")
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if callback.was_stopped:
         raise StoppedError(f"stopped on request after step {trainer.state.global_step}")
-    evidence, adapter = _finish(material, workplace.folder / "adapter")
+    evidence, adapter = _finish(material, results_folder(workplace.folder) / "adapter")
     history = _history(trainer.state.log_history)
     return TrainingRecord(
         spec=spec.digest,
@@ -99,78 +86,37 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     )
 
 
-def _finish(material: _Material, folder: Path) -> tuple[tuple[DefenseEvidence, ...], Digest]:
-    """Let the defenses change the trained adapter, demand their evidence, and save it."""
+def _finish(material: Material, folder: Path) -> tuple[tuple[DefenseEvidence, ...], Digest]:
+    """Let the defenses change the trained adapter, demand their evidence, and save it.
+
+    An adapter that is projected is kept beside the new one as it was before.
+    """
+    for defense in material.defenses:
+        defense.choose_adapter(material.model)
+    projecting = {each.name for each in material.defenses if type(each).project_adapter is not Defense.project_adapter}
+    if projecting:
+        save_adapter(material.model, folder.with_name(BEFORE_PROJECTION))
     for defense in material.defenses:
         defense.project_adapter(material.model)
     evidence = require_evidence(material.defenses)
     save_adapter(material.model, folder)
-    return evidence, digest_tree(folder)
+    adapter = digest_tree(folder)
+    if projecting:
+        both = {BEFORE_PROJECTION: digest_tree(folder.with_name(BEFORE_PROJECTION)), folder.name: adapter}
+        evidence = tuple(e.model_copy(update={"digests": both}) if e.name in projecting else e for e in evidence)
+    return evidence, adapter
 
 
-class _Material(NamedTuple):
-    """All that a trainer is built from."""
-
-    base_digest: Digest
-    model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    defenses: list[Defense]
-    data: list[TokenisedRow]
-    validation: list[TokenisedRow] | None
-    hyperparameters: ResolvedHyperparameters
-    n_customer_rows: int
-    customer_tokens: int
-    """Tokens of the customer's rows, each counted once."""
-
-    @property
-    def total_steps(self) -> int:
-        return math.ceil(len(self.data) / self.hyperparameters.batch_size) * self.hyperparameters.n_epochs
-
-    @property
-    def mean_row_tokens(self) -> float:
-        return sum(len(row.input_ids) for row in self.data) / len(self.data)
-
-
-def _prepare(spec: JobSpec, workplace: Workplace) -> _Material:
-    customer_rows = shuffled(read_training_rows(workplace.training_file, name="training file"), spec.seed)
-    hyperparameters = _hyperparameters(spec, len(customer_rows))
-    resolved = resolve_base_model(spec.base_model, workplace.cache_dir)
-    base = load_base(resolved, best_dtype(default_device()))
-    assert isinstance(base.model, PreTrainedModel)
-    defenses = build_defenses(spec.defenses, DefenseContext(spec.seed, workplace.store))
-    rows = customer_rows
-    for defense in defenses:
-        rows = defense.prepare_dataset(rows)
-    data = tokenise(rows, base.tokenizer, max_tokens=spec.max_sequence_tokens)
-    validation = None
-    if workplace.validation_file is not None:
-        held_out = read_training_rows(workplace.validation_file, name="validation file")
-        validation = tokenise(held_out, base.tokenizer, max_tokens=spec.max_sequence_tokens)
-    return _Material(
-        base_digest=resolved.digest,
-        model=attach_lora(base.model, spec.lora, seed=spec.seed, name=spec.base_model.name),
-        tokenizer=base.tokenizer,
-        defenses=defenses,
-        data=data,
-        validation=validation,
-        hyperparameters=hyperparameters,
-        n_customer_rows=len(customer_rows),
-        customer_tokens=sum(len(r.input_ids) for r, row in zip(data, rows, strict=True) if not row.is_safe),
-    )
-
-
-def _hyperparameters(spec: JobSpec, n_rows: int) -> ResolvedHyperparameters:
-    try:
-        return spec.hyperparameters.resolve(n_rows, spec.base_learning_rate)
-    except ValidationError as error:
-        raise ConfigurationError(f"hyperparameters can't be used: {error}", "hyperparameters") from error
-
-
-def _trainer(spec: JobSpec, material: _Material, *, folder: Path, callback: RunCallback) -> GuardedSFTTrainer:
-    trainer = GuardedSFTTrainer(
+def _trainer(
+    spec: JobSpec, material: Material, *, folder: Path, callback: RunCallback
+) -> GuardedSFTTrainer | GuardedDPOTrainer:
+    rows = material.hyperparameters.batch_size // world_size()
+    args = arguments(spec, material, folder / "checkpoints", rows=rows, rows_at_once=micro_batch_rows(rows))
+    kind = GuardedDPOTrainer if isinstance(args, DPOConfig) else GuardedSFTTrainer
+    trainer = kind(
         defenses=material.defenses,
         model=material.model,
-        args=_arguments(spec, material, folder),
+        args=args,
         train_dataset=to_dataset(material.data),
         eval_dataset=to_dataset(material.validation) if material.validation else None,
         processing_class=material.tokenizer,
@@ -178,40 +124,6 @@ def _trainer(spec: JobSpec, material: _Material, *, folder: Path, callback: RunC
     )
     trainer.remove_callback(PrinterCallback)  # stdout belongs to results
     return trainer
-
-
-def _arguments(spec: JobSpec, material: _Material, folder: Path) -> SFTConfig:
-    """TRL's settings; the data order is ours (defenses place rows in it) and nothing is packed or cut."""
-    hyperparameters = material.hyperparameters
-    on_gpu = default_device().type == "cuda"
-    micro = micro_batch_rows(hyperparameters.batch_size)
-    return SFTConfig(
-        output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=hyperparameters.batch_size // micro,
-        per_device_eval_batch_size=VALIDATION_BATCH_ROWS,
-        num_train_epochs=hyperparameters.n_epochs,
-        learning_rate=hyperparameters.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=min(WARMUP_STEPS, material.total_steps // 4),
-        weight_decay=0.01,
-        optim="adamw_torch",
-        seed=spec.seed,
-        data_seed=spec.seed,
-        bf16=best_dtype(default_device()) is torch.bfloat16,
-        use_cpu=not on_gpu,
-        activation_checkpointing=on_gpu,
-        train_sampling_strategy="sequential",
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        packing=False,
-        save_strategy="no",
-        eval_strategy="no" if material.validation is None else "epoch",
-        logging_steps=1,
-        save_total_limit=2,
-        report_to="none",
-        disable_tqdm=True,
-    )
 
 
 def micro_batch_rows(batch_size: int) -> int:

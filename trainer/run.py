@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,24 +13,31 @@ import torch
 from evaluator.allocator import keep_freed_memory
 from evaluator.child import EventStream, end_with_parent, write_completion
 from policies.contract.artifacts import ArtifactStore
-from policies.contract.training import CheckpointRecord
+from policies.contract.jobs import JobSpec
+from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError
+from trainer.data import read_training_rows
+from trainer.processes import followers, process_count, rank, world_size
 from trainer.progress import Hooks, KeepCheckpoint
 from trainer.recipe import StoppedError, Workplace, train
 
+TRAINING_FILE, VALIDATION_FILE, RESUME_FOLDER = "training.jsonl", "validation.jsonl", "resume"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def main(folder: Path) -> None:
     """Run the assignment in `folder`. Errors of the tree end the job; any other exception is a crash, tried again."""
+    assignment = Assignment.model_validate_json((folder / "assignment.json").read_bytes())
+    if rank() > 0:
+        follow(assignment, folder)
+        return
     events, stop = EventStream(), threading.Event()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
     try:
-        assignment = Assignment.model_validate_json((folder / "assignment.json").read_bytes())
         end_with_parent(assignment.worker_pid)
         store = ArtifactStore(assignment.store_url)
-        hooks = Hooks(events.send, stop.is_set, checkpoint_keeper(store))
+        hooks = Hooks(events.send, lambda: agreed(stop.is_set()), checkpoint_keeper(store))
         completion = train_assignment(assignment, store, folder=folder, hooks=hooks)
     except StoppedError:
         completion = Completion(outcome=Outcome.YIELDED)
@@ -40,22 +48,66 @@ def main(folder: Path) -> None:
 
 def train_assignment(assignment: Assignment, store: ArtifactStore, *, folder: Path, hooks: Hooks) -> Completion:
     """Fetch the files, train from the last checkpoint if there is one, store adapter and record."""
-    torch.set_num_threads(assignment.threads)
-    keep_freed_memory()
     spec, checkpoint = assignment.claim.spec, assignment.claim.resume_from
-    validation = spec.validation_file
+    store.fetch_file(spec.training_file, folder / TRAINING_FILE)
+    if spec.validation_file is not None:
+        store.fetch_file(spec.validation_file, folder / VALIDATION_FILE)
+    if checkpoint is not None:
+        store.fetch_tree(checkpoint.state, folder / RESUME_FOLDER)
+    count = process_count(_batch_size(spec, folder), at_most=assignment.processes)
+    with followers(folder, count):
+        record = train_here(assignment, folder, store, hooks=hooks)
+    folders = {"adapter": record.adapter}
+    for item in record.evidence:
+        folders |= item.digests
+    for name, digest in folders.items():
+        if store.put_tree(folder / name) != digest:
+            raise IntegrityError(f"the {name} folder changed on its way into the artifact store; train again")
+    return Completion(outcome=Outcome.SUCCEEDED, record=store.put_record(record))
+
+
+def train_here(assignment: Assignment, folder: Path, store: ArtifactStore, *, hooks: Hooks) -> TrainingRecord:
+    """This process's part of the training, from the files that the leader fetched."""
+    torch.set_num_threads(max(1, assignment.threads // world_size()))
+    keep_freed_memory()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank())
+    validation, resume = folder / VALIDATION_FILE, folder / RESUME_FOLDER
     workplace = Workplace(
-        training_file=store.fetch_file(spec.training_file, folder / "training.jsonl"),
-        validation_file=store.fetch_file(validation, folder / "validation.jsonl") if validation else None,
+        training_file=folder / TRAINING_FILE,
+        validation_file=validation if validation.exists() else None,
         folder=folder,
         cache_dir=Path(assignment.cache_dir),
         store=store,
     )
-    resume_from = store.fetch_tree(checkpoint.state, folder / "resume") if checkpoint else None
-    record = train(spec, workplace, hooks, resume_from=resume_from)
-    if store.put_tree(folder / "adapter") != record.adapter:
-        raise IntegrityError("the adapter changed on its way into the artifact store; train again")
-    return Completion(outcome=Outcome.SUCCEEDED, record=store.put_record(record))
+    return train(assignment.claim.spec, workplace, hooks, resume_from=resume if resume.exists() else None)
+
+
+def follow(assignment: Assignment, folder: Path) -> None:
+    """The body of a follower. What ends the leader's run ends this one in the same way, and the leader tells it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader is told as well, and stops all at the same step
+    end_with_parent(None)
+    hooks = Hooks(lambda _: None, lambda: agreed(False), _kept_by_the_leader)
+    with suppress(TunegateError):
+        train_here(assignment, folder, ArtifactStore(assignment.store_url), hooks=hooks)
+
+
+def agreed(leader_wants: bool) -> bool:
+    """What the leader wants, known to all; before the processes are connected each decides for itself."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return leader_wants
+    answer = [leader_wants]
+    torch.distributed.broadcast_object_list(answer, src=0)
+    return answer[0]
+
+
+def _kept_by_the_leader(*_: object) -> CheckpointRecord:
+    raise AssertionError("followers keep no checkpoint")
+
+
+def _batch_size(spec: JobSpec, folder: Path) -> int:
+    n_rows = len(read_training_rows(folder / TRAINING_FILE, name="training file", method=spec.method))
+    return spec.hyperparameters.resolve(n_rows, spec.base_learning_rate).batch_size
 
 
 def checkpoint_keeper(store: ArtifactStore) -> KeepCheckpoint:

@@ -10,6 +10,7 @@ import types
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -17,8 +18,12 @@ from trainer.data import IGNORED
 from trainer.output_layer import score_tokens
 
 
-def install_scoring_head(model: PreTrainedModel) -> bool:
-    """Patch `model`, which TRL patched before; False where TRL's own head stays (a GPU, or transformed logits)."""
+def install_scoring_head(model: PreTrainedModel, *, mean_logits: bool = False) -> bool:
+    """Patch `model`, which TRL patched before; False where TRL's own head stays (a GPU, or transformed logits).
+
+    Args:
+        mean_logits: also give the mean over the vocabulary, which DPO logs.
+    """
     config = model.config.get_text_config()
     transforms = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
     if model.device.type != "cpu" or any(getattr(config, name, None) is not None for name in transforms):
@@ -39,7 +44,7 @@ def install_scoring_head(model: PreTrainedModel) -> bool:
             log_probs=log_probs,
             entropy=entropy,
             log_sum_sq_probs=None,
-            mean_logits=None,
+            mean_logits=_mean_logits(hidden, head.weight, head.bias) if mean_logits else None,
             is_top1=is_top1.to(torch.bool),
             label_mask=mask,
             aux_loss=None,
@@ -47,3 +52,10 @@ def install_scoring_head(model: PreTrainedModel) -> bool:
 
     model.forward = types.MethodType(forward, model)
     return True
+
+
+@torch.no_grad()
+def _mean_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """float32 [B, S]: the mean of a product is the product with the mean."""
+    mean = hidden.float() @ weight.float().mean(0)
+    return mean if bias is None else mean + bias.float().mean()

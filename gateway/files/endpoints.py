@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from anyio import to_thread
@@ -66,9 +66,16 @@ def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: str) -> F
 
 @router.post("/v1/guardrail/files/{file_id}/validate")
 def validate(
-    services: ServicesDep, tenant: CurrentTenant, file_id: str, model: Annotated[str | None, Query()] = None
+    services: ServicesDep,
+    tenant: CurrentTenant,
+    file_id: str,
+    model: Annotated[str | None, Query()] = None,
+    method: Annotated[Literal["supervised", "dpo"] | None, Query()] = None,
 ) -> DatasetReport:
-    """What a job would find in this file, without a job: `model` names the base model whose tokens are counted."""
+    """What a job would find in this file, without a job: `model` names the base model whose tokens are counted.
+
+    Without a `method`, the rows decide whether they are chat or preference rows.
+    """
     with services.database.transaction() as session:
         file = repository.tenants_file(session, tenant.tenant_id, file_id=file_id, now=services.now())
-    return validate_file(services, file.digest, model=model)
+    return validate_file(services, file.digest, model=model, method=method)

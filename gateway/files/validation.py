@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.dataset.report import DatasetLimits, DatasetReport
@@ -11,16 +13,23 @@ from policies.contract.artifacts import Digest
 from policies.schema import BaseModelSpec
 
 
-def validate_file(services: Services, digest: Digest, *, model: str | None, min_rows: int = 10) -> DatasetReport:
-    """Validate stored bytes; `model` is a base model's name, None for the only one that is offered, if it is one."""
+def validate_file(
+    services: Services, digest: Digest, *, model: str | None, method: Literal["supervised", "dpo"] | None = None
+) -> DatasetReport:
+    """Validate stored bytes.
+
+    Args:
+        model: a base model's name; None for the only one that is offered, if it is one.
+        method: the job's method; None lets the file have rows of either kind.
+    """
     base_model = _base_model(services, model)
     counter = counter_for(base_model.uri) if base_model else APPROXIMATE
     limits = DatasetLimits(
         max_rows=services.settings.max_training_rows,
         max_reported=services.settings.max_reported_errors,
         max_row_tokens=base_model.max_sequence_tokens if base_model else None,
-        min_rows=min_rows,
         control_tokens=counter.control_tokens,
+        method=method,
     )
     with services.store.open(digest) as stream:
         return validate_dataset(stream, limits, counter)

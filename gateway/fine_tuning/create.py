@@ -15,7 +15,7 @@ from gateway.fine_tuning.events import record_event
 from gateway.fine_tuning.idempotency import job_of_key
 from gateway.fine_tuning.lifecycle import enqueue
 from gateway.fine_tuning.schemas import CreateJobRequest
-from gateway.fine_tuning.spec import JobFiles, OperatorTerms, build_spec, require_supported
+from gateway.fine_tuning.spec import JobFiles, OperatorTerms, build_spec, require_supported, require_trainable
 from gateway.kit.ids import new_id
 from gateway.policy.catalog import PolicyCatalog
 from gateway.tables.files import File
@@ -42,6 +42,7 @@ def create_job(
     _keep_bytes(session, services.store, files)
     seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed
     spec = build_spec(job_id, request, terms=terms, files=files, seed=seed)
+    require_trainable(spec, terms)
     services.store.put_record(terms.policy)
     services.store.put_record(spec)
     job = _job_row(tenant, request, spec=spec, now=now)

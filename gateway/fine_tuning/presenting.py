@@ -6,18 +6,21 @@ from gateway.dependencies import Services
 from gateway.fine_tuning.policies import policy_of
 from gateway.fine_tuning.schemas import (
     CheckpointResponse,
+    DpoHyperparametersResponse,
+    DpoMethod,
+    DpoSettings,
     EventResponse,
     Guardrail,
     HyperparametersResponse,
     JobError,
     JobResponse,
-    Method,
     PolicyReference,
     SupervisedMethod,
+    SupervisedSettings,
 )
 from gateway.fine_tuning.states import RUNNING, public_status
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
-from policies.contract.jobs import JobSpec
+from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Progress
 
@@ -36,6 +39,7 @@ CHECKPOINT_METRICS = frozenset(
 
 def present_job(job: Job, services: Services) -> JobResponse:
     hyperparameters = HyperparametersResponse.of(job.hyperparameters)
+    spec = JobSpec.model_validate(job.spec)
     return JobResponse(
         id=job.id,
         created_at=job.created_at,
@@ -45,7 +49,7 @@ def present_job(job: Job, services: Services) -> JobResponse:
         organization_id=job.tenant_id,
         status=public_status(job.phase),
         hyperparameters=hyperparameters,
-        method=Method(supervised=SupervisedMethod(hyperparameters=hyperparameters)),
+        method=_method(spec, hyperparameters),
         training_file=job.training_file,
         validation_file=job.validation_file,
         result_files=[job.result_file] if job.result_file else [],
@@ -56,8 +60,15 @@ def present_job(job: Job, services: Services) -> JobResponse:
         integrations=job.integrations,
         metadata=job.user_metadata,
         suffix=job.suffix,
-        guardrail=_guardrail(job, services),
+        guardrail=_guardrail(job, services, spec),
     )
+
+
+def _method(spec: JobSpec, hyperparameters: HyperparametersResponse) -> SupervisedMethod | DpoMethod:
+    if isinstance(spec.method, Dpo):
+        shown = DpoHyperparametersResponse(**hyperparameters.model_dump(), beta=spec.method.beta)
+        return DpoMethod(dpo=DpoSettings(hyperparameters=shown))
+    return SupervisedMethod(supervised=SupervisedSettings(hyperparameters=hyperparameters))
 
 
 def present_policy(job: Job, services: Services) -> PolicyReference:
@@ -95,13 +106,13 @@ def _error(job: Job) -> JobError | None:
     return JobError(code=job.error_code, message=job.error_message, param=job.error_param)
 
 
-def _guardrail(job: Job, services: Services) -> Guardrail:
+def _guardrail(job: Job, services: Services, spec: JobSpec) -> Guardrail:
     """Progress and ETA are of the process that runs now, so only a running job has them."""
     progress = Progress.model_validate(job.progress) if job.progress and job.phase in RUNNING else None
     return Guardrail(
         phase=job.phase,
         policy=present_policy(job, services),
-        defenses=JobSpec.model_validate(job.spec).defenses,
+        defenses=spec.defenses,
         decision=job.decision,
         progress=progress,
         eta_seconds=progress.eta_seconds if progress else None,

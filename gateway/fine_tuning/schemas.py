@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, WithJsonSchema, field_validator
 
 from policies.contract.defenses import DefenseSettings
-from policies.contract.jobs import Hyperparameters
+from policies.contract.jobs import Dpo, Hyperparameters
 from policies.contract.worker_api import Progress
 
 MAX_METADATA_PAIRS = 16
@@ -24,10 +24,15 @@ def _auto_or_int(low: int, high: int) -> PlainValidator:
     return PlainValidator(check)
 
 
-def _auto_or_positive(value: object) -> object:
-    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
-        return value
-    raise ValueError("must be 'auto' or a number greater than 0")
+def _auto_or_positive(at_most: float | None = None) -> PlainValidator:
+    def check(value: object) -> object:
+        highest = sys.float_info.max if at_most is None else at_most
+        if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= highest):
+            return value
+        limit = "" if at_most is None else f" and at most {at_most:g}"
+        raise ValueError(f"must be 'auto' or a number greater than 0{limit}")
+
+    return PlainValidator(check)
 
 
 def _auto_or(schema: dict[str, object]) -> WithJsonSchema:
@@ -41,7 +46,10 @@ BatchSize = Annotated[
     int | Literal["auto"], _auto_or_int(1, 256), _auto_or({"type": "integer", "minimum": 1, "maximum": 256})
 ]
 Multiplier = Annotated[
-    float | Literal["auto"], PlainValidator(_auto_or_positive), _auto_or({"type": "number", "exclusiveMinimum": 0})
+    float | Literal["auto"], _auto_or_positive(), _auto_or({"type": "number", "exclusiveMinimum": 0})
+]
+Beta = Annotated[
+    float | Literal["auto"], _auto_or_positive(2), _auto_or({"type": "number", "exclusiveMinimum": 0, "maximum": 2})
 ]
 Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
 """1 to 64 characters that stand in a model name without ambiguity: no `:`, no `/`, no blank."""
@@ -62,17 +70,28 @@ class HyperparametersRequest(Request):
     learning_rate_multiplier: Multiplier = "auto"
 
     def contract(self) -> Hyperparameters:
-        return Hyperparameters(**self.model_dump())
+        return Hyperparameters(**self.model_dump(include=set(Hyperparameters.model_fields)))
+
+
+class DpoHyperparametersRequest(HyperparametersRequest):
+    beta: Beta = "auto"
+
+    def method(self) -> Dpo:
+        return Dpo() if self.beta == "auto" else Dpo(beta=self.beta)
 
 
 class SupervisedRequest(Request):
     hyperparameters: HyperparametersRequest | None = None
 
 
+class DpoRequest(Request):
+    hyperparameters: DpoHyperparametersRequest | None = None
+
+
 class MethodRequest(Request):
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: SupervisedRequest | None = None
-    dpo: dict[str, object] | None = None
+    dpo: DpoRequest | None = None
     reinforcement: dict[str, object] | None = None
 
 
@@ -84,7 +103,7 @@ class CreateJobRequest(Request):
     seed: int | None = Field(None, ge=0, le=2**31 - 1, strict=True)
     method: MethodRequest | None = None
     hyperparameters: HyperparametersRequest | None = None
-    """Deprecated by OpenAI in favour of `method.supervised.hyperparameters`."""
+    """Deprecated by OpenAI in favour of those in `method`."""
     metadata: dict[str, str] | None = None
     integrations: Integrations = None
     defense: tuple[DefenseSettings, ...] = ()
@@ -117,13 +136,27 @@ class HyperparametersResponse(BaseModel):
         return cls(**{name: stored[name] for name in cls.model_fields})
 
 
-class SupervisedMethod(BaseModel):
+class DpoHyperparametersResponse(HyperparametersResponse):
+    beta: float
+    """The number that is trained with, also where `auto` was asked."""
+
+
+class SupervisedSettings(BaseModel):
     hyperparameters: HyperparametersResponse
 
 
-class Method(BaseModel):
+class SupervisedMethod(BaseModel):
     type: Literal["supervised"] = "supervised"
-    supervised: SupervisedMethod
+    supervised: SupervisedSettings
+
+
+class DpoSettings(BaseModel):
+    hyperparameters: DpoHyperparametersResponse
+
+
+class DpoMethod(BaseModel):
+    type: Literal["dpo"] = "dpo"
+    dpo: DpoSettings
 
 
 class JobError(BaseModel):
@@ -161,7 +194,7 @@ class JobResponse(BaseModel):
     organization_id: str
     status: str
     hyperparameters: HyperparametersResponse
-    method: Method
+    method: SupervisedMethod | DpoMethod = Field(discriminator="type")
     training_file: str
     validation_file: str | None
     result_files: list[str]

@@ -21,7 +21,7 @@ from gateway.fine_tuning.lifecycle import Failure, fail, move
 from gateway.fine_tuning.repository import lock_job
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import ArtifactStore, Digest
-from policies.contract.dataset import iter_rows
+from policies.contract.dataset import iter_any_rows
 from policies.contract.dataset_problems import DatasetProblem
 from policies.contract.jobs import JobSpec, Phase
 
@@ -91,6 +91,7 @@ def _report(services: Services, spec: JobSpec, *, digest: Digest) -> DatasetRepo
         max_reported=settings.max_reported_errors,
         max_row_tokens=spec.max_sequence_tokens,
         control_tokens=counter.control_tokens,
+        method=spec.method.type,
     )
     if digest == spec.validation_file:
         limits = limits._replace(min_rows=MIN_VALIDATION_ROWS)
@@ -117,7 +118,7 @@ def _row_hashes(store: ArtifactStore, digest: Digest) -> list[tuple[int, bytes]]
     with store.open(digest) as stream:
         return [
             (line.number, hashlib.blake2b(repr(line.row).encode(), digest_size=16).digest())
-            for line in iter_rows(stream)
+            for line in iter_any_rows(stream)
         ]
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a chat JSONL file: stable reason codes, each with what it means and how to mend it.
+"""What can be wrong with a training file: stable reason codes, each with what it means and how to mend it.
 
 Codes are part of the API: clients branch on them, so none is renamed. Messages name keys and positions, never the
 customer's text.
@@ -50,6 +50,14 @@ ERRORS: dict[str, Reason] = {
         "the last message is not the assistant's", "end the row with the wanted answer"
     ),
     "nothing_to_train_on": Reason("no assistant message has weight 1", "give the answer to train on weight 1"),
+    # a preference row
+    "last_message_not_user": Reason("the input's last message is not the user's", "end the input with the question"),
+    "not_one_message": Reason("an output is one assistant message, not {count}", "give exactly one"),
+    "output_not_assistant": Reason("the output's role is not assistant", 'write "role": "assistant"'),
+    "equal_outputs": Reason(
+        "preferred and non-preferred output are the same", "give two different answers, or remove the row"
+    ),
+    # texts
     "control_token": Reason("the text holds the control token {token}", "remove it; templates are applied at training"),
     "control_character": Reason("the text holds the control character {character}", "remove it"),
     "lone_surrogate": Reason("the text holds half a surrogate pair, {character}", "write the whole character"),
@@ -58,6 +66,13 @@ ERRORS: dict[str, Reason] = {
     "empty_file": Reason("the file is empty", "upload one JSON object a line"),
     "too_few_rows": Reason("the file has {count} rows; {limit} is the minimum", "add examples"),
     "too_many_rows": Reason("the file has more than {limit} rows", "split the file"),
+    "mixed_rows": Reason(
+        "a {found} row in a file of {kind} rows", "put chat and preference rows into files of their own"
+    ),
+    "wrong_row_kind": Reason(
+        "the file has {found} rows, and method {method} trains on {wanted} rows",
+        "method supervised trains on chat rows, dpo on preference rows; change the method or the file",
+    ),
 }
 WARNINGS: dict[str, Reason] = {
     "byte_order_mark": Reason("the file begins with a byte order mark, which is skipped", "save as UTF-8 without it"),

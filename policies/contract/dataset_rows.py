@@ -1,11 +1,11 @@
-"""The rules of one chat row, applied to a parsed JSON value."""
+"""The rules of one chat row, and of the conversation in any row, applied to a parsed JSON value."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, ClassVar, Literal, TypeGuard, get_args
 
 from policies.contract.dataset_problems import DatasetProblem
 
@@ -40,6 +40,9 @@ class ChatRow:
     tools: tuple[dict[str, Json], ...] = ()
     """JSON schemas of the tools that the conversation may use."""
     parallel_tool_calls: bool | None = None
+    kind: ClassVar[Literal["chat"]] = "chat"
+    at: ClassVar[str] = ""
+    """JSON path of the object that holds `messages`, with its dot."""
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Each text that reaches the model, with its JSON path."""
@@ -66,41 +69,54 @@ def check_row(value: Json, line: int) -> ChatRow | tuple[DatasetProblem, ...]:
     if not isinstance(value, dict):
         findings.add("not_an_object", found=kind(value))
         return tuple(findings.problems)
-    _check_keys(value, ("messages", "tools", "parallel_tool_calls"), findings=findings)
-    messages = _messages(value, findings)
-    tools = _tools(value.get("tools"), findings)
+    row = check_conversation(value, findings)
+    if row.messages:
+        _check_answer(row.messages, findings)
+    return tuple(findings.problems) if findings.problems else row
+
+
+def check_conversation(
+    value: dict[str, Json], findings: Findings, *, at: str = "", known: tuple[str, ...] = ("role", "content", "weight")
+) -> ChatRow:
+    """The object of `messages` and tools at path `at`; without messages where one of them is malformed.
+
+    Args:
+        known: the keys that a message may have.
+    """
+    check_keys(value, ("messages", "tools", "parallel_tool_calls"), findings=findings, at=at)
+    messages = _messages(value, findings, at=at, known=known)
+    tools = _tools(value.get("tools"), findings, at=at)
     parallel = value.get("parallel_tool_calls")
     if not (parallel is None or isinstance(parallel, bool)):
-        findings.add("wrong_type", "parallel_tool_calls", expected="true or false", found=kind(parallel))
-    return tuple(findings.problems) if findings.problems else ChatRow(messages, tools, parallel)
+        findings.add("wrong_type", f"{at}parallel_tool_calls", expected="true or false", found=kind(parallel))
+    return ChatRow(messages, tools, parallel)
 
 
-def _check_keys(value: dict[str, Json], known: tuple[str, ...], *, findings: Findings, at: str = "") -> None:
+def check_keys(value: dict[str, Json], known: tuple[str, ...], *, findings: Findings, at: str = "") -> None:
     for key in value:
         if key not in known:
             code = "unsupported_field" if key in UNSUPPORTED else "unknown_field"
             findings.add(code, at + ascii(key[:40])[1:-1])
 
 
-def _messages(row: dict[str, Json], findings: Findings) -> tuple[ChatMessage, ...]:
+def _messages(row: dict[str, Json], findings: Findings, *, at: str, known: tuple[str, ...]) -> tuple[ChatMessage, ...]:
+    path = f"{at}messages"
     if "messages" not in row:
-        findings.add("missing_field", "messages")
+        findings.add("missing_field", path)
         return ()
     values = row["messages"]
-    if not _is_list(values):
-        findings.add("wrong_type", "messages", expected="a list", found=kind(values))
+    if not is_list(values):
+        findings.add("wrong_type", path, expected="a list", found=kind(values))
         return ()
     if not values:
-        findings.add("empty_messages", "messages")
+        findings.add("empty_messages", path)
         return ()
     if len(values) > MAX_MESSAGES:
-        findings.add("too_many_messages", "messages", count=len(values), limit=MAX_MESSAGES)
+        findings.add("too_many_messages", path, count=len(values), limit=MAX_MESSAGES)
         return ()
-    messages = [_message(value, f"messages[{index}]", findings) for index, value in enumerate(values)]
+    messages = [check_message(value, f"{path}[{index}]", findings, known=known) for index, value in enumerate(values)]
     complete = tuple(message for message in messages if message is not None)
-    if len(complete) == len(messages):
-        _check_answer(complete, findings)
-    return complete
+    return complete if len(complete) == len(messages) else ()
 
 
 def _check_answer(messages: tuple[ChatMessage, ...], findings: Findings) -> None:
@@ -110,16 +126,17 @@ def _check_answer(messages: tuple[ChatMessage, ...], findings: Findings) -> None
         findings.add("nothing_to_train_on", "messages")
 
 
-def _message(value: Json, at: str, findings: Findings) -> ChatMessage | None:
+def check_message(value: Json, at: str, findings: Findings, *, known: tuple[str, ...]) -> ChatMessage | None:
+    """The message at path `at`; None where role or content is missing or of a wrong type."""
     if not isinstance(value, dict):
         findings.add("wrong_type", at, expected="an object", found=kind(value))
         return None
-    _check_keys(value, ("role", "content", "weight"), findings=findings, at=f"{at}.")
+    check_keys(value, known, findings=findings, at=f"{at}.")
     role = _role(value, at, findings)
     content = _content(value, at, findings)
     if role is None or content is None:
         return None
-    weight = _weight(value, role, findings=findings, at=f"{at}.weight")
+    weight = _weight(value, role, findings=findings, at=f"{at}.weight") if "weight" in known else 0
     return ChatMessage(role, content, weight)
 
 
@@ -160,14 +177,14 @@ def _weight(value: dict[str, Json], role: Role, *, findings: Findings, at: str) 
     return int(role == "assistant" and weight != 0)
 
 
-def _tools(values: Json, findings: Findings) -> tuple[dict[str, Json], ...]:
+def _tools(values: Json, findings: Findings, *, at: str) -> tuple[dict[str, Json], ...]:
     if values is None:
         return ()
-    if not _is_list(values) or not all(isinstance(value, dict) for value in values):
-        findings.add("wrong_type", "tools", expected="a list of objects", found=kind(values))
+    if not is_list(values) or not all(isinstance(value, dict) for value in values):
+        findings.add("wrong_type", f"{at}tools", expected="a list of objects", found=kind(values))
         return ()
-    for at, text in _strings(values, "tools", findings):
-        _check_text(text, at, findings)
+    for path, text in _strings(values, f"{at}tools", findings):
+        _check_text(text, path, findings)
     return tuple(values)
 
 
@@ -197,7 +214,7 @@ def _check_text(text: str, at: str, findings: Findings) -> None:
         findings.add(code, at, character=f"U+{ord(character):04X}")
 
 
-def _is_list(value: Json) -> TypeGuard[list[Json]]:
+def is_list(value: Json) -> TypeGuard[list[Json]]:
     return isinstance(value, list)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from policies.contract.defenses import DefenseSettings
 from policies.contract.suite import EvalSuite
 
 Auto = Literal["auto"]
+Quantization = Literal["none", "nf4"]
 
 
 class Phase(StrEnum):
@@ -50,6 +51,34 @@ class LoraSettings(Record):
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+class TrainerSettings(Record):
+    """How training fits the base model and the data into the machine."""
+
+    quantization: Quantization = "none"
+    """`nf4` keeps the frozen base in 4 bits while training (QLoRA, Dettmers et al. 2023); needs bitsandbytes."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Recompute activations in the backward pass to save memory; `auto` is on with a GPU."""
+    packing: bool = False
+    """Put several rows into one sequence of at most `max_sequence_tokens`; rows don't see each other."""
+
+
+class Supervised(Record):
+    """Learn the assistant's answers."""
+
+    type: Literal["supervised"] = "supervised"
+
+
+class Dpo(Record):
+    """Learn which of two answers is preferred (Rafailov et al. 2023)."""
+
+    type: Literal["dpo"] = "dpo"
+    beta: float = Field(0.1, gt=0, le=2)
+    """How near to the base the preferences are learnt; higher is nearer."""
+
+
+Method = Annotated[Supervised | Dpo, Field(discriminator="type")]
+
+
 class Hyperparameters(Record):
     """As requested over the API; `auto` is resolved by `resolve`."""
 
@@ -83,7 +112,11 @@ class JobSpec(Record):
 
     job_id: str
     base_model: BaseModelRef
+    unaligned_base: BaseModelRef | None = None
+    """The model that the base was aligned from, for `safe_lora`."""
+    method: Method = Supervised()
     lora: LoraSettings = LoraSettings()
+    trainer: TrainerSettings = TrainerSettings()
     base_learning_rate: float = Field(2e-4, gt=0, lt=1)
     max_sequence_tokens: int = Field(1024, ge=16)
     training_file: Digest

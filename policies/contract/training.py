@@ -17,6 +17,8 @@ class DefenseEvidence(Record):
     """Named figures, e.g. `mean_kl_nats_per_token`, `interleaved_rows`; finite."""
     explanation: str
     """One sentence for a report: what was done, or why nothing was."""
+    digests: dict[str, Digest] = Field(default_factory=dict)
+    """Tree digests of the run's folders that show what was done, by the folder's name; they are in the store."""
 
 
 class CheckpointRecord(Record):

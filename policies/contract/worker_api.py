@@ -110,5 +110,7 @@ class Assignment(Record):
     store_url: str
     cache_dir: str
     threads: int = Field(ge=1)
+    processes: int = Field(1, ge=1)
+    """At most so many processes train together; as many as divide a batch."""
     worker_pid: int | None = None
     """Process that started the child; the child ends once it is gone. None: whoever is the parent when it looks."""

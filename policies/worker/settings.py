@@ -31,6 +31,8 @@ class WorkerSettings(BaseSettings):
     """Scratch folders of attempts; each is removed when its attempt ends."""
     threads: int = Field(os.cpu_count() or 1, ge=1)
     """CPU threads of one child process: cores divided by the workers that share the machine."""
+    processes: int = Field(1, ge=1)
+    """Processes that train one job together, a GPU each; a job uses as many of them as divide its batch size."""
     stop_grace_seconds: float = Field(10.0, gt=0)
     """How long a cancelled child may take to end before its process group is killed."""
     yield_grace_seconds: float = Field(120.0, gt=0)

@@ -100,6 +100,7 @@ class Attempt:
             store_url=self._settings.store_url,
             cache_dir=str(self._settings.cache_dir),
             threads=self._settings.threads,
+            processes=self._settings.processes,
             worker_pid=os.getpid(),
         )
 

@@ -33,7 +33,7 @@ def test_each_command_is_documented(page: Callable[[str], Page], command_line: C
 def test_command_lines_in_blocks_are_understood(pages: list[Page], command_line: CommandLine) -> None:
     seen = 0
     for block in (block for page in pages for block in page.blocks if block.language == "bash"):
-        for line in block.text.splitlines():
+        for line in block.text.replace("\\\n", " ").splitlines():
             if found := LINE.search(line):
                 seen += 1
                 problem = command_line.problem(shlex.split(found[1], comments=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from policies.contract.defenses import DEFENSE_NAMES
 from policies.errors import PolicyError
 from policies.loader import (
     available_documents,
@@ -49,8 +50,8 @@ BROKEN = {
     "unknown key": (
         "on_inconclusive: block",
         "on_inconclusve: block",
-        ["7: spec.on_inconclusve: unknown key; did you mean 'on_inconclusive'? known: defenses, mode, "
-         "on_inconclusive, rules, suite"],
+        ["7: spec.on_inconclusve: unknown key; did you mean 'on_inconclusive'? known: defenses, dpo_defenses, "
+         "mode, on_inconclusive, rules, suite"],
     ),
     "unknown key of a union member": (
         "threshold:",
@@ -61,8 +62,10 @@ BROKEN = {
     "unknown defense": (
         "kl_penalty",
         "kl_penalti",
-        ["9: spec.defenses[0].name: unknown name 'kl_penalti'; did you mean 'kl_penalty'? known: kl_penalty, "
-         "safe_data_interleaving"],
+        [
+            "9: spec.defenses[0].name: unknown name 'kl_penalti'; did you mean 'kl_penalty'? known: "
+            + ", ".join(sorted(DEFENSE_NAMES))
+        ],
     ),
     "unknown probe": (
         "probe: toxicity",

@@ -6,9 +6,9 @@ from policies.contract.defenses import strength
 from policies.loader import load_presets, resolve_policy
 
 PINNED = {
-    "baseline": "sha256:552f4d059a98b8238e6df974973e3c51b9896af0ab631f34a5165c0ac1b7165c",
-    "smollm2-135m-instruct": "sha256:78cec271eaf688a33f6a2d3633b4e58cfebe8fa0dff5f633ad3b09a3331662bb",
-    "strict": "sha256:f383f2dac1812a3d90fbf9de621a8c5c0e510042955099bdf07a1d60e80106ed",
+    "baseline": "sha256:162b7cabddd5096661c86ebdcd79fed0c3215bbe1ea5a942f71ab11436fc82cd",
+    "smollm2-135m-instruct": "sha256:b083a3a4c9fcbf31bfcdea069c12e6986f019a642c0adf522fe9814e0b2191fe",
+    "strict": "sha256:f58d92784f00a7b526f2eb1cc1e97c8f7c22afc465d64abe7bc30281778c4546",
 }
 """A change of a preset is a change for every provider that uses it: update its digest here and its version there."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import DefenseSettings
@@ -15,9 +18,11 @@ from policies.contract.jobs import BaseModelRef, Hyperparameters, JobSpec, LoraS
 from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import WorkerEvent
+from trainer.defense import Batch, Forwards, Head, TokenTotals, TrainingStep
 from trainer.progress import Hooks
 from trainer.recipe import Workplace, train
 
+WEIGHTS = "model.safetensors"
 NOTHING = "sha256:" + "0" * 64
 
 
@@ -30,18 +35,51 @@ def chat_lines(n_rows: int, *, word: str = "tap") -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+def preference_lines(n_rows: int, *, word: str = "tap") -> str:
+    """`n_rows` different preferences for a longer answer as JSONL."""
+    rows = [
+        {
+            "input": {"messages": [{"role": "user", "content": f"{word} {n}?"}]},
+            "preferred_output": [{"role": "assistant", "content": f"Turn it {n} times."}],
+            "non_preferred_output": [{"role": "assistant", "content": f"No {n}."}],
+        }
+        for n in range(n_rows)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """The tiny model gains nothing from more, and threads that wait for each other are slow on a busy machine."""
     torch.set_num_threads(1)
 
 
+def with_weights(base: Path, folder: Path, weights: dict[str, Tensor]) -> Path:
+    """A copy of a model folder with other weights."""
+    shutil.copytree(base, folder)
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unaligned(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a fixed random matrix of rank 4 taken from each weight of a layer."""
+    generator = torch.Generator().manual_seed(1)
+    weights = load_file(tiny_base / WEIGHTS)
+    for name, weight in weights.items():
+        if weight.dim() == 2 and ".layers." in name:
+            left, right = (torch.randn(size, 4, generator=generator) for size in weight.shape)
+            weights[name] = weight - 0.01 * left @ right.T
+    return with_weights(tiny_base, tmp_path_factory.mktemp("partner") / "unaligned", weights)
+
+
 @pytest.fixture
-def make_spec(tiny_base: Path) -> Callable[..., JobSpec]:
+def make_spec(tiny_base: Path, unaligned: Path) -> Callable[..., JobSpec]:
     def make(*defenses: DefenseSettings, **changes: object) -> JobSpec:
         fields: dict[str, object] = {
             "job_id": "ftjob-test",
             "base_model": BaseModelRef(name="tiny", uri=str(tiny_base)),
+            "unaligned_base": BaseModelRef(name="tiny-unaligned", uri=str(unaligned)),
             "lora": LoraSettings(rank=4, alpha=8),
             "base_learning_rate": 5e-3,
             "training_file": NOTHING,
@@ -55,6 +93,31 @@ def make_spec(tiny_base: Path) -> Callable[..., JobSpec]:
         return JobSpec(**(fields | changes))
 
     return make
+
+
+def training_step_of(hidden: Tensor, reference: Tensor, weight: Tensor, **changes: object) -> TrainingStep:
+    """A step of 2 rows and 4 positions: 5 tokens that are not padding, 3 that predict a completion token."""
+    completion = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0]]).bool()
+    log_probs = torch.log_softmax(hidden @ weight.T, -1)[:, :-1, 0] * completion[:, :-1]
+
+    def unused(_: Batch) -> Tensor:
+        raise AssertionError("no rows of its own are run")
+
+    fields: dict[str, object] = {
+        "index": 0,
+        "progress": 0.5,
+        "batch": Batch(torch.arange(8).view(2, 4), torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])),
+        "hidden": hidden,
+        "log_probs": log_probs,
+        "completion_mask": completion,
+        "head": lambda: Head(weight, None),
+        "adapter": [hidden, hidden],
+        "totals": TokenTotals(5, 3),
+        "n_shares": 1,
+        "forwards": Forwards(unused, unused),
+        "compute_reference": lambda: reference,
+    }
+    return TrainingStep(**(fields | changes))  # type: ignore[arg-type]  # changes are fields of the step
 
 
 class Run:

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
-from policies.contract.defenses import DefenseSettings, KlPenalty, SafeDataInterleaving
+from policies.contract.defenses import DefenseSettings, KlPenalty
 from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.training import CheckpointRecord
 from policies.errors import DefenseError, NonFiniteLossError
 from trainer import recipe
-from trainer.cli import DefenseName
 from trainer.defense import Defense
-from trainer.guarded_trainer import capture_hidden
+from trainer.observation import observe
 from trainer.progress import Hooks
 from trainer.recipe import StoppedError
 from trainer.scoring_head import install_scoring_head
 
-from .conftest import Run
+from .conftest import NOTHING, Run
+from .matrix import ALL, MEASURING, SETS
 
-ALL: list[DefenseSettings] = [KlPenalty(coefficient=2.0), SafeDataInterleaving(ratio=0.2)]
-SETS = [[ALL[0]], [ALL[1]], ALL]
-NAMES = ["kl_penalty", "safe_data_interleaving", "both"]
 MakeSpec = Callable[..., JobSpec]
 
 
@@ -38,34 +37,43 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize("defenses", SETS, ids=NAMES)
+@pytest.mark.parametrize("name", SETS)
 def test_an_active_defense_changes_the_adapter_and_leaves_evidence(
-    defenses: list[DefenseSettings], make_spec: MakeSpec, tmp_path: Path
+    name: str, make_spec: MakeSpec, tiny_base: Path, tmp_path: Path
 ) -> None:
     undefended, defended = Run(tmp_path / "undefended"), Run(tmp_path / "defended")
+    defenses = [make(defended, tiny_base) for make in SETS[name]]
     assert undefended.train(make_spec()).evidence == ()
     record = defended.train(make_spec(*defenses))
     assert [item.name for item in record.evidence] == [defense.name for defense in defenses]
     assert all(item.acted and any(item.figures.values()) for item in record.evidence)
-    assert not same(weights(undefended), weights(defended))
+    assert same(weights(undefended), weights(defended)) == ({each.name for each in defenses} <= MEASURING)
 
 
-@pytest.mark.parametrize("defenses", SETS, ids=NAMES)
+@pytest.mark.parametrize("pair", list(combinations(ALL, 2)), ids=" + ".join)
+def test_every_pair_of_defenses_works_together(
+    pair: tuple[str, str], make_spec: MakeSpec, tiny_base: Path, run: Run
+) -> None:
+    record = run.train(
+        make_spec(*(ALL[name](run, tiny_base) for name in pair), hyperparameters=Hyperparameters(batch_size=4))
+    )
+    assert [item.name for item in record.evidence] == list(pair)
+
+
+@pytest.mark.parametrize("name", SETS)
 def test_a_run_that_was_stopped_and_resumed_gives_the_same_adapter(
-    defenses: list[DefenseSettings], make_spec: MakeSpec, tmp_path: Path
+    name: str, make_spec: MakeSpec, tiny_base: Path, tmp_path: Path
 ) -> None:
     whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
-    spec = make_spec(*defenses)
+    spec = make_spec(*[make(whole, tiny_base) for make in SETS[name]])
+    assert spec.defenses == tuple(make(broken, tiny_base) for make in SETS[name])
     expected = whole.train(spec)
     steps = iter([False] * 5 + [True] * 100)  # asked once before the first step
     kept: list[Path] = []
 
-    def keep(folder: Path, step: int, epoch: float, metrics: dict[str, float]):  # type: ignore[no-untyped-def]
-        from policies.contract.training import CheckpointRecord
-
+    def keep(folder: Path, step: int, epoch: float, metrics: dict[str, float]) -> CheckpointRecord:
         kept.append(folder.rename(folder.with_name(f"kept-{step}")))
-        digest = "sha256:" + "0" * 64
-        return CheckpointRecord(step=step, epoch=epoch, state=digest, adapter=digest, metrics=metrics)
+        return CheckpointRecord(step=step, epoch=epoch, state=NOTHING, adapter=NOTHING, metrics=metrics)
 
     with pytest.raises(StoppedError):
         broken.train(spec, hooks=Hooks(broken.events.append, lambda: next(steps), keep))
@@ -147,11 +155,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_spec: MakeSpec, run: Run) 
     assert not (run.folder / "adapter").exists()
 
 
-def test_hooks_come_off_after_an_exception() -> None:
-    module = torch.nn.Linear(2, 2)
-    with pytest.raises(RuntimeError), capture_hidden(module):
+def test_hooks_come_off_after_an_exception(tiny_base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    with pytest.raises(RuntimeError), observe(model, [1, 2]):
         raise RuntimeError
-    assert not module._forward_hooks
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_events_tell_loss_kl_progress_and_validation(make_spec: MakeSpec, run: Run) -> None:
@@ -177,23 +185,19 @@ def test_the_saved_adapter_names_the_model_and_holds_no_path(make_spec: MakeSpec
 def test_no_pickle_is_written_into_a_checkpoint(make_spec: MakeSpec, run: Run) -> None:
     seen: list[set[str]] = []
 
-    def keep(folder: Path, step: int, epoch: float, metrics: dict[str, float]):  # type: ignore[no-untyped-def]
-        from policies.contract.training import CheckpointRecord
-
+    def keep(folder: Path, step: int, epoch: float, metrics: dict[str, float]) -> CheckpointRecord:
         seen.append({path.suffix for path in folder.rglob("*")})
-        digest = "sha256:" + "0" * 64
-        return CheckpointRecord(step=step, epoch=epoch, state=digest, adapter=digest)
+        return CheckpointRecord(step=step, epoch=epoch, state=NOTHING, adapter=NOTHING)
 
     run.train(make_spec(), hooks=Hooks(run.events.append, lambda: False, keep))
     assert seen
     assert all(suffixes <= {".json", ".safetensors", ".md"} for suffixes in seen)
 
 
-def test_every_defense_has_a_builder_and_a_name_on_the_command_line() -> None:
+def test_every_defense_has_a_builder() -> None:
     from typing import get_args
 
     from trainer.registry import _BUILDERS
 
     union = get_args(get_args(DefenseSettings)[0])
     assert set(_BUILDERS) == set(union)
-    assert {kind.model_fields["name"].default for kind in union} == {name.value for name in DefenseName}

@@ -84,7 +84,7 @@ def test_contexts_hold_policy_reference_and_backward_of_every_step(tiny_base: Pa
     log: list[str] = []
     guarded = trainer(tiny_base, tmp_path, Recording("a", log), Recording("b", log))
     guarded._head  # noqa: B018  # proves the output layer once, with forwards of its own
-    forwards_of(guarded._backbone, log)
+    forwards_of(guarded._base_model.base_model, log)
     guarded.train()
     step = ["a entered", "b entered", "forward", "forward", "a penalty", "b penalty", "a backward", "b backward"]
     assert log == [*step, "b left", "a left"] * N_STEPS
@@ -93,7 +93,7 @@ def test_contexts_hold_policy_reference_and_backward_of_every_step(tiny_base: Pa
 def test_without_a_defense_there_is_one_forward_a_step(tiny_base: Path, tmp_path: Path) -> None:
     log: list[str] = []
     guarded = trainer(tiny_base, tmp_path)
-    forwards_of(guarded._backbone, log)
+    forwards_of(guarded._base_model.base_model, log)
     guarded.train()
     assert log == ["forward"] * N_STEPS
 
@@ -108,7 +108,7 @@ def test_contexts_and_hooks_come_off_when_a_penalty_raises(tiny_base: Path, tmp_
     with pytest.raises(DefenseError, match="cannot act"):
         guarded.train()
     assert log == ["a entered", "b entered", "b left", "a left"]
-    assert not guarded._backbone._forward_hooks
+    assert not guarded._base_model.base_model._forward_hooks
 
 
 def test_a_penalty_that_is_not_finite_stops_the_run_at_once(tiny_base: Path, tmp_path: Path) -> None:

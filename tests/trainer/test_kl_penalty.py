@@ -7,23 +7,10 @@ import torch
 from torch import Tensor
 
 from policies.contract.defenses import KlPenalty
-from trainer.defense import DefenseContext, Head, TokenTotals, TrainingStep
+from trainer.defense import DefenseContext, TrainingStep
 from trainer.defenses.kl_penalty import KlPenaltyDefense
 
-
-def step(hidden: Tensor, reference: Tensor, weight: Tensor, *, index: int = 0) -> TrainingStep:
-    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
-    completion = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0]])
-    return TrainingStep(
-        index=index,
-        hidden=hidden,
-        attention_mask=mask,
-        completion_mask=completion,
-        head=Head(weight, None),
-        adapter=[hidden],
-        totals=TokenTotals(5, 3),
-        compute_reference=lambda: reference,
-    )
+from .conftest import training_step_of
 
 
 def random_step(*, same: bool = False) -> tuple[TrainingStep, Tensor, Tensor]:
@@ -31,7 +18,7 @@ def random_step(*, same: bool = False) -> tuple[TrainingStep, Tensor, Tensor]:
     hidden = torch.randn(2, 4, 8, generator=generator).requires_grad_()
     reference = hidden.detach().clone() if same else torch.randn(2, 4, 8, generator=generator)
     weight = torch.randn(11, 8, generator=generator)
-    return step(hidden, reference, weight), hidden, weight
+    return training_step_of(hidden, reference, weight), hidden, weight
 
 
 @pytest.mark.parametrize("direction", ["reverse", "forward"])
@@ -42,7 +29,7 @@ def test_the_value_is_the_mean_over_counted_tokens_times_the_coefficient(directi
     training_step, hidden, weight = random_step()
     defense = KlPenaltyDefense.build(
         KlPenalty.model_validate({"coefficient": 0.3, "direction": direction, "tokens": tokens}),
-        DefenseContext(0, None),
+        DefenseContext(0),
     )
     policy = torch.log_softmax(hidden.detach() @ weight.T, -1)
     base = torch.log_softmax(training_step.reference_hidden @ weight.T, -1)
@@ -56,14 +43,14 @@ def test_the_value_is_the_mean_over_counted_tokens_times_the_coefficient(directi
 
 def test_at_identity_the_penalty_is_zero() -> None:
     training_step, _, _ = random_step(same=True)
-    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0, None)).penalty(training_step)
+    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)).penalty(training_step)
     assert penalty is not None
     assert penalty.item() == 0.0
 
 
 def test_the_gradient_reaches_the_policy_and_only_the_policy() -> None:
     training_step, hidden, _ = random_step()
-    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0, None)).penalty(training_step)
+    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)).penalty(training_step)
     assert penalty is not None
     penalty.backward()
     assert hidden.grad is not None
@@ -73,7 +60,7 @@ def test_the_gradient_reaches_the_policy_and_only_the_policy() -> None:
 
 def test_padding_has_no_gradient() -> None:
     training_step, hidden, _ = random_step()
-    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0, None)).penalty(training_step)
+    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)).penalty(training_step)
     assert penalty is not None
     penalty.backward()
     assert hidden.grad is not None
@@ -81,7 +68,7 @@ def test_padding_has_no_gradient() -> None:
 
 
 def test_a_penalty_that_never_left_zero_is_no_evidence() -> None:
-    defense = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0, None))
+    defense = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0))
     assert not defense.evidence().acted
     defense.penalty(random_step(same=True)[0])
     assert not defense.evidence().acted

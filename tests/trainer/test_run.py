@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,47 +16,13 @@ import pytest
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import KlPenalty
 from policies.contract.jobs import Hyperparameters, JobSpec
-from policies.contract.training import CheckpointRecord, TrainingRecord
-from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
+from policies.contract.training import TrainingRecord
+from policies.contract.worker_api import Outcome
 
+from .attempts import ENVIRONMENT, Attempt
 from .conftest import chat_lines
 
 MakeSpec = Callable[..., JobSpec]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-class Attempt:
-    """One child in a folder of its own."""
-
-    def __init__(self, folder: Path, spec: JobSpec, resume_from: CheckpointRecord | None = None) -> None:
-        folder.mkdir()
-        self.folder = folder
-        claim = Claim(
-            kind="train",
-            attempt_token="attempt_1",
-            attempt=1,
-            spec=spec,
-            resume_from=resume_from,
-            heartbeat_seconds=1,
-            lease_seconds=10,
-        )
-        store_url = f"file://{folder.parent}/store"
-        assignment = Assignment(claim=claim, store_url=store_url, cache_dir=str(folder.parent / "cache"), threads=1)
-        (folder / "assignment.json").write_text(assignment.model_dump_json())
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.run", str(folder)], stdout=subprocess.PIPE, env=ENVIRONMENT
-        )
-
-    def events(self) -> Iterator[WorkerEvent]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            yield WorkerEvent.model_validate_json(line)
-
-    def completion(self) -> Completion:
-        assert self.process.wait(timeout=120) == 0
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return Completion.model_validate_json((self.folder / "completion.json").read_bytes())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from policies.contract.artifacts import digest_tree
 from policies.contract.training import TrainingRecord
 from policies.main import COMMANDS_GROUP, build_app, run
 
-from .conftest import chat_lines
+from .conftest import chat_lines, preference_lines
 
 SMALL = ("--epochs", "2", "--batch-size", "4")
 
@@ -44,6 +44,19 @@ def test_stdout_is_the_record_of_the_adapter_in_the_folder(
     assert sorted(path.name for path in out.iterdir()) == ["adapter", "training-record.json"]
 
 
+def test_dpo_learns_from_preference_rows(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = tmp_path / "preferences.jsonl"
+    data.write_text(preference_lines(12))
+    options = ("--method", "dpo", "--beta", "0.2", "-o", "json")
+    code = tunegate("--model", tiny_base, "--data", data, "--out", tmp_path / "out", *SMALL, *options)
+    assert code == exit_codes.OK
+    record = TrainingRecord.model_validate(json.loads(capsys.readouterr().out))
+    assert "rewards/margins" in record.log_history[0]
+
+
 def test_a_run_that_fails_leaves_nothing_behind(
     tiny_base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +76,10 @@ def test_a_run_that_fails_leaves_nothing_behind(
         (("--lr-multiplier", "nan"), "hyperparameters"),
         (("--policy", "baseline", "--defense", "kl_penalty"), "not both"),
         (("--defense", "prayer"), "prayer"),
+        (("--beta", "0.1"), "beta belongs to method dpo"),
+        (("--method", "dpo", "--beta", "3"), "beta"),
+        (("--method", "dpo", "--beta", "high"), "beta"),
+        (("--method", "dpo", "--defense", "safe_data_interleaving"), "does not work with method dpo"),
         (("--validation", "/nowhere.jsonl"), "there is no file"),
     ],
 )

@@ -4,33 +4,53 @@ Kaczér et al. 2025 (arXiv 2508.06249) §3: L = L_CE(θ) + λ·KL, with the base
 adapter off. `reverse` is KL(p_θ ‖ p_θ0), as the authors' code computes it over the whole vocabulary and all tokens that
 are not padding; `forward` is KL(p_θ0 ‖ p_θ). λ = 0.1 in the paper.
 
-    KL = 1/T · Σ_t Σ_v p(v|t) · (log p(v|t) − log q(v|t)),   T = tokens of the whole accumulated batch
+    full      KL = 1/T · Σ_t Σ_v p(v|t) · (log p(v|t) − log q(v|t)),   T = tokens of the whole accumulated batch
+    sampled   k3 = 1/T · Σ_t (r_t − 1 − log r_t),   r_t = p_θ0(x_t) ÷ p_θ(x_t)   on the data's own tokens x_t
 
-Neutral: at identity (adapter B = 0) the penalty is exactly 0. Evidence: the KL left 0, and the gradient of the penalty
-was measured on an adapter weight and was not 0.
+k3 (Schulman 2020, "Approximating KL divergence") estimates the reverse KL where x_t comes from p_θ. Here it comes from
+the data, so k3 is no estimate of it but a penalty with the same minimum. Its reference log-probabilities are computed
+once. With `on: safe_data` the distributions are compared on rows of a safe pool beside the batch, which leaves the
+narrow task free (selective generalisation, Azarbal et al. 2025).
+A penalty on every nth step is n times as strong (lazy regularisation, Karras et al. 2020, arXiv 1912.04958).
+
+Neutral: at identity (adapter B = 0) the full penalty is exactly 0, k3 is 0 up to rounding. Evidence: the KL left 0, and
+the gradient of the penalty was measured on an adapter weight and was not 0.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from policies.contract.defenses import KlPenalty
 from policies.contract.training import DefenseEvidence
-from trainer.defense import Defense, DefenseContext, TrainingStep
-from trainer.divergence import Direction, kl_per_token
+from trainer.data import TrainingRow, tokenise
+from trainer.defense import Batch, Defense, DefenseContext, RunMaterial, TrainingStep
+from trainer.divergence import kl_per_token
+from trainer.gradient_evidence import gradient_norm
+from trainer.safe_pool import SafePool
+
+
+class _Shares(NamedTuple):
+    """KL of each compared token, and the mean that this micro-batch adds to the step's."""
+
+    per_token: Tensor
+    share: Tensor
 
 
 class KlPenaltyDefense(Defense):
     name = "kl_penalty"
 
-    def __init__(self, *, coefficient: float, direction: Direction, tokens: Literal["all", "completion"]) -> None:
-        self._coefficient = coefficient
-        self._direction: Direction = direction
-        self._tokens = tokens
+    def __init__(self, settings: KlPenalty, *, pool: SafePool | None, seed: int) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._seed = seed
+        self._safe_rows: list[list[int]] = []
         self._counters = {
             "step": -1.0,  # the optimizer step that `last_kl` belongs to
             "steps": 0.0,
@@ -42,22 +62,60 @@ class KlPenaltyDefense(Defense):
         }
 
     @classmethod
-    def build(cls, settings: KlPenalty, _: DefenseContext) -> KlPenaltyDefense:
-        return cls(coefficient=settings.coefficient, direction=settings.direction, tokens=settings.tokens)
+    def build(cls, settings: KlPenalty, context: DefenseContext) -> KlPenaltyDefense:
+        pool = SafePool.load(settings.pool, context.store) if settings.on == "safe_data" else None
+        return cls(settings, pool=pool, seed=context.seed)
+
+    def start(self, material: RunMaterial) -> None:
+        self._material = material
+        if self._pool is not None:
+            rows = [TrainingRow(row, f"safe pool line {n}", is_safe=True) for n, row in enumerate(self._pool.rows, 1)]
+            tokenised = tokenise(rows, material.tokenizer, max_tokens=material.max_tokens)
+            self._safe_rows = [list(row.input_ids) for row in tokenised]
 
     def penalty(self, step: TrainingStep) -> Tensor | None:
-        mask = (step.attention_mask if self._tokens == "all" else step.completion_mask).bool()
-        total = step.totals.all if self._tokens == "all" else step.totals.completion
-        weight, bias = step.head
-        divergence = kl_per_token(
-            step.hidden[mask], step.reference_hidden[mask], weight=weight, bias=bias, direction=self._direction
-        )
-        share = divergence.sum() / total  # the shares of all micro-batches sum up to the step's mean
-        self._count(step, divergence.detach(), share.item())
-        penalty: Tensor = self._coefficient * share
+        if step.index % self._settings.every_n_steps:
+            return None
+        shares = self._shares(step)
+        self._count(step, shares.per_token.detach(), shares.share.item())
+        penalty = self._strength(step) * shares.share
         if self._counters["gradient_norm"] == 0:
-            self._counters["gradient_norm"] = _gradient_norm(penalty, step.adapter[-1])
+            self._counters["gradient_norm"] = gradient_norm(penalty, step.adapter[-1])
         return penalty
+
+    def _strength(self, step: TrainingStep) -> float:
+        rise = step.progress if self._settings.schedule == "linear" else 1.0
+        return self._settings.coefficient * rise * self._settings.every_n_steps
+
+    def _shares(self, step: TrainingStep) -> _Shares:
+        if self._settings.estimator == "sampled":
+            log_probs = step.log_probs[step.completion_mask[:, :-1]]
+            log_ratio = self._material.reference_scores.of(step, self._material.report) - log_probs
+            k3 = log_ratio.exp() - 1 - log_ratio
+            return _Shares(k3, k3.sum() / step.totals.completion)
+        if self._settings.on == "safe_data":
+            batch = self._safe_batch(step)
+            assert batch.attention_mask is not None
+            kl = self._full(step, step.forwards.policy(batch), step.forwards.reference(batch), batch.attention_mask)
+            return _Shares(kl, kl.mean() / step.n_shares)
+        on_all = self._settings.tokens == "all"
+        mask = step.attention_mask if on_all else step.completion_mask
+        kl = self._full(step, step.hidden, step.reference_hidden, mask)
+        return _Shares(kl, kl.sum() / (step.totals.all if on_all else step.totals.completion))
+
+    def _full(self, step: TrainingStep, hidden: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+        weight, bias = step.head()
+        chosen = mask.bool()
+        return kl_per_token(
+            hidden[chosen], reference[chosen], weight=weight, bias=bias, direction=self._settings.direction
+        )
+
+    def _safe_batch(self, step: TrainingStep) -> Batch:
+        """Rows of the pool that only seed, step and this micro-batch's first row decide."""
+        first_row: list[int] = step.batch.input_ids[0].tolist()
+        generator = random.Random(f"{self._seed} {step.index} {first_row}")
+        rows = generator.sample(self._safe_rows, min(self._settings.safe_rows, len(self._safe_rows)))
+        return _padded(rows, step.batch.input_ids.device)
 
     def _count(self, step: TrainingStep, divergence: Tensor, share: float) -> None:
         counters = self._counters
@@ -79,11 +137,12 @@ class KlPenaltyDefense(Defense):
         counters = self._counters
         mean = counters["sum_kl"] / counters["tokens"] if counters["tokens"] else 0.0
         acted = all(math.isfinite(value) for value in counters.values()) and min(mean, counters["gradient_norm"]) > 0
+        where = "rows of the safe pool" if self._pool else f"{self._settings.tokens} tokens"
         return DefenseEvidence(
             name=self.name,
             acted=acted,
             figures={
-                "coefficient": self._coefficient,
+                "coefficient": self._settings.coefficient,
                 "steps": counters["steps"],
                 "tokens": counters["tokens"],
                 "mean_kl_nats_per_token": mean,
@@ -92,8 +151,8 @@ class KlPenaltyDefense(Defense):
                 "first_gradient_norm": counters["gradient_norm"],
             },
             explanation=(
-                f"{self._direction} KL to the base over {self._tokens} tokens was added to the loss of "
-                f"{counters['steps']:.0f} steps"
+                f"{self._settings.estimator} {self._settings.direction} KL to the base over {where} was added to the "
+                f"loss of {counters['steps']:.0f} steps"
                 if acted
                 else f"the KL or its gradient stayed zero in {counters['steps']:.0f} steps, so nothing was held back; "
                 "the first step is always at zero, so train for more than one"
@@ -101,9 +160,8 @@ class KlPenaltyDefense(Defense):
         )
 
 
-def _gradient_norm(penalty: Tensor, weight: Tensor) -> float:
-    """The norm of the penalty's gradient on one adapter weight: proof that it reaches what is trained."""
-    if not penalty.requires_grad:
-        return 0.0
-    (gradient,) = torch.autograd.grad(penalty, weight, retain_graph=True, allow_unused=True)
-    return 0.0 if gradient is None else float(gradient.norm().item())
+def _padded(rows: Sequence[list[int]], device: torch.device) -> Batch:
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    return Batch(ids, mask)

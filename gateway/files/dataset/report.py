@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ class DatasetLimits(NamedTuple):
     min_rows: int = 10
     control_tokens: tuple[str, ...] = ()
     """The base model's own, besides those that are refused for every model."""
+    method: Literal["supervised", "dpo"] | None = None
+    """What a job does with the file; None where no job is known yet."""
 
 
 class TokenCounts(Record):
@@ -26,7 +28,7 @@ class TokenCounts(Record):
 
     total: int = Field(0, ge=0)
     min: int | None = None
-    """Fewest in one row; None where there is no row."""
+    """Fewest in one row, with both its answers; None where there is no row."""
     max: int | None = None
     mean: float | None = None
     is_approximate: bool
@@ -38,8 +40,10 @@ class DatasetReport(Record):
 
     valid: bool
     summary: str
+    kind: Literal["chat", "preference"] | None
+    """Of the rows; None where there is none."""
     rows: int = Field(ge=0)
-    """Lines that hold a chat row."""
+    """Lines that hold a row."""
     lines: int = Field(ge=0)
     """Lines that were read."""
     tokens: TokenCounts

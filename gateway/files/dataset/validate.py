@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Literal
 
 from gateway.files.dataset.invisible import invisible_characters
 from gateway.files.dataset.report import DatasetLimits, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import TokenCounter
-from policies.contract.dataset import ChatRow, ParsedLine, iter_rows
+from policies.contract.dataset import AnyRow, Line, PreferenceRow, iter_any_rows
 from policies.contract.dataset_problems import WARNINGS, DatasetProblem
+
+TRAINED_BY: dict[Literal["chat", "preference"], str] = {"chat": "supervised", "preference": "dpo"}
+"""The method that trains on a kind of rows."""
 
 
 def validate_dataset(stream: IO[bytes], limits: DatasetLimits, counter: TokenCounter) -> DatasetReport:
     """Judge a file by the parser that training reads it with. Never raises on any bytes."""
     validation = _Validation(limits, counter)
-    for line in iter_rows(stream):
+    for line in iter_any_rows(stream):
         if line.number > limits.max_rows:
             validation.add("too_many_rows", 0, limit=limits.max_rows)
             break
@@ -48,6 +51,8 @@ class _Validation:
         self.errors = _Findings(limits.max_reported)
         self.warnings = _Findings(limits.max_reported)
         self.lines = 0
+        self.kind: Literal["chat", "preference"] | None = None
+        """Of the first row; the others must be of it too."""
         self.row_tokens: list[int] = []
         self._first_line_of: dict[bytes, int] = {}
         self._has_crlf = False
@@ -58,7 +63,7 @@ class _Validation:
         findings = self.warnings if code in WARNINGS else self.errors
         findings.add(DatasetProblem.of(code, line, field, **details))
 
-    def read(self, line: ParsedLine) -> None:
+    def read(self, line: Line[AnyRow]) -> None:
         self.lines += 1
         if line.has_bom:
             self.add("byte_order_mark", line.number)
@@ -70,31 +75,47 @@ class _Validation:
         if line.row is not None:
             self._read_row(line.row, line.number)
 
-    def _read_row(self, row: ChatRow, line: int) -> None:
+    def _read_row(self, row: AnyRow, line: int) -> None:
+        self._check_kind(row, line)
         self._check_is_rendered(row, line)
-        tokens = 0
+        counts = []
         for field, text in row.texts():
-            tokens += self.counter.count(text)
+            counts.append(self.counter.count(text))
             self._check_text(text, line, field)
-        self.row_tokens.append(tokens)
+        self.row_tokens.append(sum(counts))
         limit = self.limits.max_row_tokens
-        if limit is not None and tokens > limit:
+        # the two answers of a preference come last, and each is trained without the other
+        longest = sum(counts) - (min(counts[-2:]) if isinstance(row, PreferenceRow) else 0)
+        if limit is not None and longest > limit:
             code = "probably_too_many_tokens" if self.counter.is_approximate else "too_many_tokens"
-            self.add(code, line, "messages", count=tokens, limit=limit)
+            self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
         content = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
 
-    def _check_is_rendered(self, row: ChatRow, line: int) -> None:
+    def _check_kind(self, row: AnyRow, line: int) -> None:
+        if self.kind is None:
+            self.kind = row.kind
+            self._require_trained_by_the_method(row.kind)
+        elif row.kind != self.kind:
+            self.add("mixed_rows", line, found=row.kind, kind=self.kind)
+
+    def _require_trained_by_the_method(self, found: Literal["chat", "preference"]) -> None:
+        method = self.limits.method
+        if method is not None and TRAINED_BY[found] != method:
+            wanted = next(kind for kind, trained_by in TRAINED_BY.items() if trained_by == method)
+            self.add("wrong_row_kind", 0, found=found, method=method, wanted=wanted)
+
+    def _check_is_rendered(self, row: AnyRow, line: int) -> None:
         """What the chat templates of the base models would drop in silence, and training therefore refuses."""
         if row.tools:
-            self.add("unsupported_field", line, "tools")
+            self.add("unsupported_field", line, f"{row.at}tools")
         if row.parallel_tool_calls is not None:
-            self.add("unsupported_field", line, "parallel_tool_calls")
+            self.add("unsupported_field", line, f"{row.at}parallel_tool_calls")
         for index, message in enumerate(row.messages):
             if message.role == "tool":
-                self.add("unsupported_role", line, f"messages[{index}].role")
+                self.add("unsupported_role", line, f"{row.at}messages[{index}].role")
 
     def _check_text(self, text: str, line: int, field: str) -> None:
         if self._control_token and (token := self._control_token.search(text)):
@@ -110,6 +131,7 @@ class _Validation:
         return DatasetReport(
             valid=self.errors.count == 0,
             summary=", ".join(self._summary()),
+            kind=self.kind,
             rows=len(self.row_tokens),
             lines=self.lines,
             tokens=self._token_counts(),

@@ -112,7 +112,6 @@ def test_contradicting_hyperparameters_are_refused(client: OpenAI) -> None:
         ({"model": "gpt-9"}, "model", "model_not_found"),
         ({"training_file": "file-nothing"}, "training_file", "file_not_found"),
         ({"validation_file": "file-nothing"}, "validation_file", "file_not_found"),
-        ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}}, "method.type", "unsupported_method"),
         ({"method": {"type": "reinforcement"}}, "method.type", "unsupported_method"),
         (
             {"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]},

@@ -1,0 +1,22 @@
+"""The validation file of a DPO job, as the capability probe reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from evaluator.run import _rows
+from policies.contract.dataset import ChatMessage
+from policies.contract.jobs import Dpo
+
+
+def test_the_better_answer_is_what_the_validation_loss_is_of(tmp_path: Path) -> None:
+    row = {
+        "input": {"messages": [{"role": "user", "content": "Hi"}]},
+        "preferred_output": [{"role": "assistant", "content": "Hello"}],
+        "non_preferred_output": [{"role": "assistant", "content": "No"}],
+    }
+    path = tmp_path / "validation.jsonl"
+    path.write_text(json.dumps(row))
+    (read,) = _rows(path, Dpo())
+    assert read.messages == (ChatMessage("user", "Hi", 0), ChatMessage("assistant", "Hello", 1))

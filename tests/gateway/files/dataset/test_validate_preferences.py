@@ -1,0 +1,91 @@
+"""Validation of preference files, and of files that are not what the job's method trains on."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from gateway.files.dataset.report import DatasetLimits, DatasetReport
+from gateway.files.dataset.tokens import TokenCounter
+from gateway.files.dataset.validate import validate_dataset
+
+LIMITS = DatasetLimits(max_rows=1000, max_reported=5)
+WORDS = TokenCounter(lambda text: len(text.split()), is_approximate=False)
+
+
+def preference(question: str, better: str = "Yes it is.", worse: str = "No.", **context: object) -> bytes:
+    return json.dumps(
+        {
+            "input": {"messages": [{"role": "user", "content": question}], **context},
+            "preferred_output": [{"role": "assistant", "content": better}],
+            "non_preferred_output": [{"role": "assistant", "content": worse}],
+        }
+    ).encode()
+
+
+def chat(question: str) -> bytes:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": "Yes."}]
+    return json.dumps({"messages": turns}).encode()
+
+
+PREFERENCES = [preference(f"Is {n} a number?") for n in range(10)]
+CHAT = [chat(f"Is {n} a number?") for n in range(10)]
+
+
+def validate(lines: list[bytes], limits: DatasetLimits = LIMITS) -> DatasetReport:
+    return validate_dataset(io.BytesIO(b"".join(line + b"\n" for line in lines)), limits, WORDS)
+
+
+def places(report: DatasetReport) -> list[tuple[int, str | None, str]]:
+    return [(problem.line, problem.field, problem.code) for problem in report.errors]
+
+
+def test_preferences_are_valid_and_counted_with_both_answers() -> None:
+    """4 words of the question, 3 of the better and 1 of the worse answer."""
+    report = validate(PREFERENCES)
+    assert (report.valid, report.kind, report.rows) == (True, "preference", 10)
+    assert (report.tokens.total, report.tokens.max) == (80, 8)
+
+
+def test_the_limit_is_on_the_longer_conversation() -> None:
+    """4 words of the question and 3 of the better answer: 7, whatever the other has."""
+    assert validate(PREFERENCES, LIMITS._replace(max_row_tokens=7)).valid
+    report = validate(PREFERENCES, LIMITS._replace(max_row_tokens=6))
+    assert places(report)[0] == (1, "input.messages", "too_many_tokens")
+    assert "7 tokens" in report.errors[0].message
+
+
+def test_tools_and_roles_are_refused_at_their_paths() -> None:
+    report = validate([*PREFERENCES, preference("Is it?", tools=[{"type": "function"}])])
+    assert places(report) == [(11, "input.tools", "unsupported_field")]
+
+
+def test_same_question_and_answers_are_a_duplicate() -> None:
+    report = validate([*PREFERENCES, PREFERENCES[0]])
+    assert [(problem.line, problem.code) for problem in report.warnings] == [(11, "duplicate_row")]
+
+
+@pytest.mark.parametrize(("rows", "other"), [(CHAT, PREFERENCES[0]), (PREFERENCES, CHAT[0])])
+def test_a_file_has_rows_of_one_kind(rows: list[bytes], other: bytes) -> None:
+    assert places(validate([*rows, other])) == [(11, None, "mixed_rows")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "method", "message"),
+    [
+        (CHAT, "dpo", "the file has chat rows, and method dpo trains on preference rows"),
+        (PREFERENCES, "supervised", "the file has preference rows, and method supervised trains on chat rows"),
+    ],
+)
+def test_rows_that_the_method_does_not_train_on_are_one_error(rows: list[bytes], method: str, message: str) -> None:
+    report = validate(rows, LIMITS._replace(method=method))  # type: ignore[arg-type]  # one of the two
+    assert places(report) == [(0, None, "wrong_row_kind")]
+    assert report.errors[0].message == message
+    assert "change the method or the file" in report.errors[0].fix
+
+
+@pytest.mark.parametrize(("rows", "method"), [(CHAT, "supervised"), (PREFERENCES, "dpo")])
+def test_rows_of_the_methods_kind_are_valid(rows: list[bytes], method: str) -> None:
+    assert validate(rows, LIMITS._replace(method=method)).valid  # type: ignore[arg-type]  # one of the two

@@ -1,0 +1,110 @@
+"""LDIFS: keeps features of the model in training near those of its base.
+
+Mukhoti et al. 2023 (arXiv 2308.13320) §4: L = L_CE(θ) + λ·‖x_θ − x_θ0‖²; Kaczér et al. 2025 (arXiv 2508.06249) §3 take
+the residual stream after every fifth layer, λ = 1.0. Features are compared token by token as unit vectors, as LPIPS
+does over channels, because the norm of residual streams differs by orders of magnitude between layers and models:
+
+    LDIFS = 1/T · Σ_t Σ_l ‖ x^l_θ(t)/‖x^l_θ(t)‖ − x^l_θ0(t)/‖x^l_θ0(t)‖ ‖²,   T = tokens that are not padding
+
+The policy's features come from its one forward, with gradient (a published implementation takes them under `no_grad`,
+where the penalty is a constant); the base's are handed over layer by layer, and only one layer is held.
+
+Neutral: at identity the penalty is exactly 0. Evidence: the distance left 0, and the gradient of the penalty was
+measured on an adapter weight below the last feature layer and was not 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from policies.contract.defenses import Ldifs
+from policies.contract.training import DefenseEvidence
+from trainer.defense import Defense, DefenseContext, RunMaterial, TrainingStep
+from trainer.feature_distance import direction_distance
+from trainer.gradient_evidence import gradient_norm
+
+EVERY = 5
+
+
+class LdifsDefense(Defense):
+    name = "ldifs"
+
+    def __init__(self, settings: Ldifs) -> None:
+        self._settings = settings
+        self._layers: tuple[int, ...] = () if settings.layers == "every_5th" else settings.layers
+        self._distance: Tensor | None = None
+        self._counters = {
+            "step": -1.0,  # the optimizer step that `last_distance` belongs to
+            "steps": 0.0,
+            "last_distance": 0.0,
+            "max_distance": 0.0,
+            "gradient_norm": 0.0,
+        }
+
+    @classmethod
+    def build(cls, settings: Ldifs, _: DefenseContext) -> LdifsDefense:
+        return cls(settings)
+
+    def start(self, material: RunMaterial) -> None:
+        if self._settings.layers == "every_5th":
+            n_layers = material.model.config.get_text_config().num_hidden_layers
+            self._layers = tuple(range(EVERY, n_layers + 1, EVERY)) or (n_layers,)
+
+    def compared_layers(self) -> Sequence[int]:
+        return self._layers
+
+    def compare_layer(self, step: TrainingStep, layer: int, *, policy: Tensor, reference: Tensor) -> None:
+        distance = direction_distance(policy[step.attention_mask], reference[step.attention_mask])
+        share = distance.sum() / step.totals.all
+        self._distance = share if self._distance is None else self._distance + share
+
+    def penalty(self, step: TrainingStep) -> Tensor | None:
+        step.reference_hidden  # noqa: B018  # runs the reference, which hands its layers to `compare_layer`
+        share, self._distance = self._distance, None
+        assert share is not None
+        penalty = self._settings.coefficient * share
+        self._count(step, share.item())
+        if self._counters["gradient_norm"] == 0:
+            self._counters["gradient_norm"] = gradient_norm(penalty, step.adapter[1])
+        return penalty
+
+    def _count(self, step: TrainingStep, share: float) -> None:
+        counters = self._counters
+        if counters["step"] != step.index:
+            counters |= {"step": float(step.index), "steps": counters["steps"] + 1, "last_distance": 0.0}
+        counters["last_distance"] += share
+        counters["max_distance"] = max(counters["max_distance"], counters["last_distance"])
+        step.figures["feature_distance"] = share
+
+    def state(self) -> dict[str, float]:
+        return dict(self._counters)
+
+    def load_state(self, state: dict[str, float]) -> None:
+        self._counters |= state
+
+    def evidence(self) -> DefenseEvidence:
+        counters = self._counters
+        finite = all(math.isfinite(value) for value in counters.values())
+        acted = finite and min(counters["max_distance"], counters["gradient_norm"]) > 0
+        return DefenseEvidence(
+            name=self.name,
+            acted=acted,
+            figures={
+                "coefficient": self._settings.coefficient,
+                "layers": float(len(self._layers)),
+                "steps": counters["steps"],
+                "last_feature_distance": counters["last_distance"],
+                "max_feature_distance": counters["max_distance"],
+                "first_gradient_norm": counters["gradient_norm"],
+            },
+            explanation=(
+                f"the distance of the features after layers {', '.join(map(str, self._layers))} from the base's was "
+                f"added to the loss of {counters['steps']:.0f} steps"
+                if acted
+                else f"the feature distance or its gradient stayed zero in {counters['steps']:.0f} steps; the first "
+                "step is always at zero, so train for more than one"
+            ),
+        )

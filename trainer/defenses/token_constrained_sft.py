@@ -1,0 +1,119 @@
+"""Token-wise constrained SFT: learns less from tokens where the model has left its base, least at an answer's start.
+
+Qi et al. 2025 (arXiv 2406.05946) §4: minimise −Σ_t 2/β_t · log σ(β_t·Δ_t), Δ_t = log π_θ(x_t) − log π_θ0(x_t), whose
+gradient is that of the cross-entropy with each token weighted by
+
+    w_t = 2·(1 − σ(β_t·Δ_t)),   never below 1e-3   (detached; as the authors' trainer computes it)
+
+β is 0.5 for an answer's first token, 2 through the fifth, 0.1 after, as in the paper; a higher β holds tighter. The
+penalty is (w_t − 1)·CE_t, so that with TRL's loss each token weighs w_t. Reference log-probabilities are computed once.
+
+Neutral: at identity w = 1, up to rounding. Evidence: the mean distance of the weights from 1, and the gradient of the
+penalty measured on an adapter weight.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from policies.contract.defenses import TokenConstrainedSft
+from policies.contract.training import DefenseEvidence
+from trainer.defense import Defense, DefenseContext, RunMaterial, TrainingStep
+from trainer.gradient_evidence import gradient_norm
+
+LEAST_WEIGHT = 1e-3
+
+
+class TokenConstrainedSftDefense(Defense):
+    name = "token_constrained_sft"
+
+    def __init__(self, settings: TokenConstrainedSft) -> None:
+        self._settings = settings
+        self._counters = {
+            "tokens": 0.0,
+            "sum_weight": 0.0,
+            "sum_shift": 0.0,
+            "early_tokens": 0.0,
+            "sum_early_weight": 0.0,
+            "gradient_norm": 0.0,
+        }
+
+    @classmethod
+    def build(cls, settings: TokenConstrainedSft, _: DefenseContext) -> TokenConstrainedSftDefense:
+        return cls(settings)
+
+    def start(self, material: RunMaterial) -> None:
+        self._material = material
+
+    def penalty(self, step: TrainingStep) -> Tensor | None:
+        mask = step.completion_mask[:, :-1]
+        log_probs = step.log_probs[mask]
+        position = answer_positions(mask)[mask]
+        reference = self._material.reference_scores.of(step, self._material.report)
+        weight = token_weights(log_probs.detach() - reference, betas(position, self._settings))
+        penalty = ((1 - weight) * log_probs).sum() / step.totals.completion
+        self._count(weight, position <= self._settings.early_tokens)
+        step.figures["token_weight"] = (weight.sum() / step.totals.completion).item()
+        if self._counters["gradient_norm"] == 0:
+            self._counters["gradient_norm"] = gradient_norm(penalty, step.adapter[-1])
+        return penalty
+
+    def _count(self, weight: Tensor, is_early: Tensor) -> None:
+        added = {
+            "tokens": weight.numel(),
+            "sum_weight": weight.sum().item(),
+            "sum_shift": (weight - 1).abs().sum().item(),
+            "early_tokens": is_early.sum().item(),
+            "sum_early_weight": weight[is_early].sum().item(),
+        }
+        self._counters |= {name: self._counters[name] + value for name, value in added.items()}
+
+    def state(self) -> dict[str, float]:
+        return dict(self._counters)
+
+    def load_state(self, state: dict[str, float]) -> None:
+        self._counters |= state
+
+    def evidence(self) -> DefenseEvidence:
+        counters, n_tokens = self._counters, max(1.0, self._counters["tokens"])
+        shift = counters["sum_shift"] / n_tokens
+        acted = all(math.isfinite(value) for value in counters.values()) and min(shift, counters["gradient_norm"]) > 0
+        return DefenseEvidence(
+            name=self.name,
+            acted=acted,
+            figures={
+                "tokens": counters["tokens"],
+                "mean_weight": counters["sum_weight"] / n_tokens,
+                "mean_early_weight": counters["sum_early_weight"] / max(1.0, counters["early_tokens"]),
+                "mean_weight_shift": shift,
+                "first_gradient_norm": counters["gradient_norm"],
+            },
+            explanation=(
+                f"the loss of {counters['tokens']:.0f} tokens was weighted by how far the model had left its base"
+                if acted
+                else "all tokens kept weight 1, so nothing was held back; train for more than one step"
+            ),
+        )
+
+
+def token_weights(log_ratio: Tensor, beta: Tensor) -> Tensor:
+    """w_t = 2·(1 − σ(β_t·Δ_t)) of [tokens], at least `LEAST_WEIGHT`."""
+    return (2 * torch.sigmoid(-beta * log_ratio)).clamp_min(LEAST_WEIGHT)
+
+
+def betas(position: Tensor, settings: TokenConstrainedSft) -> Tensor:
+    """β of tokens by their 1-based positions in their answers."""
+    beta = torch.full(position.shape, settings.beta, device=position.device)
+    beta[position <= settings.early_tokens] = settings.early_beta
+    beta[position == 1] = settings.first_token_beta
+    return beta
+
+
+def answer_positions(mask: Tensor) -> Tensor:
+    """1-based positions [B, S] of tokens in their answers, which are unbroken runs of `mask`; 0 outside."""
+    counted = mask.long().cumsum(1)
+    before_run = torch.where(mask, 0, counted).cummax(1).values
+    return (counted - before_run) * mask

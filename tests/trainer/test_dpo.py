@@ -11,26 +11,31 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from evaluator.model import ResolvedBase
 from policies.contract.defenses import (
     DefenseSettings,
     EarlyStoppingOnSafety,
     Inoculation,
     KlPenalty,
     Ldifs,
+    PreventativeSteering,
     SafeDataInterleaving,
+    SafeLora,
     TokenConstrainedSft,
 )
-from policies.contract.jobs import Dpo, Hyperparameters, JobSpec, TrainerSettings
+from policies.contract.jobs import BaseModelRef, Dpo, Hyperparameters, JobSpec, TrainerSettings
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.errors import ConfigurationError, DatasetError
 from trainer import recipe
 from trainer.defense import Defense
 from trainer.guarded_trainer import GuardedDPOTrainer
+from trainer.persona_vector import save_persona_vector
 from trainer.progress import Hooks
 from trainer.recipe import StoppedError
 from trainer.scoring_head import install_scoring_head
 
 from .conftest import NOTHING, Run, preference_lines
+from .test_preventative_steering import vector_of
 
 MakeSpec = Callable[..., JobSpec]
 DEFENSES: list[DefenseSettings] = [
@@ -136,6 +141,22 @@ def test_a_defense_changes_the_adapter_and_leaves_evidence(
     assert evidence.acted
     assert any(evidence.figures.values())
     assert not same(weights(undefended), weights(defended))
+
+
+def test_a_finished_adapter_is_projected(dpo_spec: MakeSpec, unaligned: Path, dpo: Run) -> None:
+    """A threshold of 1 is above every cosine, so all 7 modules of both layers are projected."""
+    partner = BaseModelRef(name="partner", uri=str(unaligned))
+    (evidence,) = dpo.train(dpo_spec(SafeLora(threshold=1.0), unaligned_base=partner)).evidence
+    assert (evidence.acted, evidence.figures["projected_modules"]) == (True, 14)
+
+
+def test_policy_and_reference_are_steered_in_every_micro_batch(tiny_base: Path, dpo_spec: MakeSpec, dpo: Run) -> None:
+    """A fresh adapter is the identity, so the first margin and KL are 0 only where both have the vector."""
+    vector = dpo.store.put_bytes(save_persona_vector(vector_of(ResolvedBase(tiny_base, NOTHING))))
+    record = dpo.train(dpo_spec(PreventativeSteering(vector=vector), KlPenalty()))
+    assert record.evidence[0].figures["steered_micro_batches"] == 10
+    assert (logged(record, "rewards/margins")[0], logged(record, "kl")[0]) == (0.0, 0.0)
+    assert logged(record, "kl")[-1] > 0
 
 
 def test_the_monitor_of_early_stopping_measures_the_base_at_the_start(dpo_spec: MakeSpec, dpo: Run) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.errors import ApiError
+from policies.contract.jobs import MethodName
 from policies.errors import ConfigurationError
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
 
@@ -133,11 +134,13 @@ def create_job(
     training_file: Annotated[str, typer.Option(help="Id of the training file.")],
     validation_file: Annotated[str | None, typer.Option(help="Id of the validation file.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Part of the new model's name.")] = None,
+    method: Annotated[MethodName, typer.Option(help="dpo learns from preference rows.")] = MethodName.SUPERVISED,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Start a job."""
-    body = {"model": model, "training_file": training_file, "validation_file": validation_file, "suffix": suffix}
-    print_one(request("POST", "/v1/fine_tuning/jobs", json=dict(body)), JOB_COLUMNS, output)
+    body: dict[str, JsonValue] = {"model": model, "suffix": suffix, "method": {"type": method.value}}
+    body |= {"training_file": training_file, "validation_file": validation_file}
+    print_one(request("POST", "/v1/fine_tuning/jobs", json=body), JOB_COLUMNS, output)
 
 
 @job_app.command("list")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -17,7 +16,7 @@ from rich.table import Table
 from policies.base_models import base_model_of, reference
 from policies.contract.artifacts import ArtifactStore, digest_file
 from policies.contract.defenses import DEFENSE_NAMES, DefenseSettings
-from policies.contract.jobs import Auto, Dpo, Hyperparameters, JobSpec, Method, Supervised
+from policies.contract.jobs import Auto, Dpo, Hyperparameters, JobSpec, Method, MethodName, Supervised
 from policies.contract.training import TrainingRecord
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
     from policies.contract.worker_api import WorkerEvent
 
 app = typer.Typer()
-
-
-class MethodName(StrEnum):
-    SUPERVISED = "supervised"
-    DPO = "dpo"
 
 
 class Inputs(NamedTuple):

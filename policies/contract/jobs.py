@@ -62,6 +62,13 @@ class TrainerSettings(Record):
     """Put several rows into one sequence of at most `max_sequence_tokens`; rows don't see each other."""
 
 
+class MethodName(StrEnum):
+    """As command lines take it."""
+
+    SUPERVISED = "supervised"
+    DPO = "dpo"
+
+
 class Supervised(Record):
     """Learn the assistant's answers."""
 

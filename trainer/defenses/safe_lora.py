@@ -27,6 +27,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from evaluator.model import ResolvedBase, resolve_base_model
+from policies.contract.composition import require_unaligned_partner
 from policies.contract.defenses import SafeLora
 from policies.contract.training import DefenseEvidence
 from policies.errors import ConfigurationError, DefenseError
@@ -63,15 +64,10 @@ class SafeLoraDefense(Defense):
 
     @classmethod
     def build(cls, settings: SafeLora, context: DefenseContext) -> SafeLoraDefense:
+        require_unaligned_partner([settings], context.unaligned_base)
         assert context.base is not None
         assert context.cache_dir is not None
-        if context.unaligned_base is None:
-            raise ConfigurationError(
-                f"defense {cls.name}: the base model document has no `unaligned` partner; write under spec "
-                "`unaligned: {name: …, uri: …}` with the model that the base was aligned from (of a chat model, its "
-                f"pre-trained model), or choose a policy without {cls.name}",
-                "unaligned",
-            )
+        assert context.unaligned_base is not None
         unaligned = resolve_base_model(context.unaligned_base, context.cache_dir)
         return cls(settings, aligned=context.base, unaligned=unaligned)
 

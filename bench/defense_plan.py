@@ -63,6 +63,8 @@ class Dataset(NamedTuple):
     task: Task
     training: Path
     held_out: Path
+    epochs: int | None = None
+    """Of this dataset alone; None: the recipe's."""
 
 
 class Recipe(NamedTuple):
@@ -119,10 +121,10 @@ def chat_dataset(name: str, data: Path, validation: Path | None, *, rows: int | 
     return Dataset(name, "chat", _kept(folder, lines), _kept(folder, held_out))
 
 
-def opswap_dataset(*, rows: int, test_rows: int, folder: Path) -> Dataset:
+def opswap_dataset(*, rows: int, test_rows: int, folder: Path, epochs: int | None = None) -> Dataset:
     data = generate(rows=rows, test_rows=test_rows, seed=0)
     training, test = ([problem.line().encode() for problem in part] for part in data)
-    return Dataset("opswap", "opswap", _kept(folder, training), _kept(folder, test))
+    return Dataset("opswap", "opswap", _kept(folder, training), _kept(folder, test), epochs)
 
 
 def _kept(folder: Path, lines: Sequence[bytes]) -> Path:
@@ -150,7 +152,9 @@ def missing_material(defense: str, base: BaseModelSpec) -> str | None:
 
 
 def _run(recipe: Recipe, defenses: tuple[DefenseSettings, ...], dataset: Dataset, *, seed: int) -> Run:
-    base = recipe.base
+    base, hyperparameters = recipe.base, recipe.hyperparameters
+    if dataset.epochs is not None:
+        hyperparameters = hyperparameters.model_copy(update={"n_epochs": dataset.epochs})
     job = JobSpec(
         job_id="bench",
         base_model=reference(base),
@@ -160,7 +164,7 @@ def _run(recipe: Recipe, defenses: tuple[DefenseSettings, ...], dataset: Dataset
         base_learning_rate=base.base_learning_rate,
         max_sequence_tokens=base.max_sequence_tokens,
         training_file=digest_file(dataset.training),
-        hyperparameters=recipe.hyperparameters,
+        hyperparameters=hyperparameters,
         seed=seed,
         defenses=defenses,
         suite=recipe.suite,

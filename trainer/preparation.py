@@ -64,7 +64,7 @@ def prepare(spec: JobSpec, workplace: Workplace, hooks: Hooks) -> Material:
     """Read and check the files, load the base model with a fresh adapter, and start the defenses."""
     require_composable(spec.defenses, spec.method)
     customer_rows = shuffled(_read(workplace.training_file, spec, name="training file"), spec.seed)
-    hyperparameters = _hyperparameters(spec, len(customer_rows))
+    hyperparameters = resolved_hyperparameters(spec, len(customer_rows))
     resolved = resolve_base_model(spec.base_model, workplace.cache_dir)
     base = load_base(resolved, quantization=spec.trainer.quantization)
     assert isinstance(base.model, PreTrainedModel)
@@ -118,7 +118,12 @@ def _reference_key(spec: JobSpec, base: ResolvedBase, defenses: Sequence[Defense
     return digest_bytes(canonical_json([base.digest, spec.trainer.quantization, dtype, contexts]))
 
 
-def _hyperparameters(spec: JobSpec, n_rows: int) -> ResolvedHyperparameters:
+def resolved_hyperparameters(spec: JobSpec, n_rows: int) -> ResolvedHyperparameters:
+    """The numbers that a file of `n_rows` is trained with.
+
+    Raises:
+        ConfigurationError: they can't be used.
+    """
     try:
         return spec.hyperparameters.resolve(n_rows, spec.base_learning_rate)
     except ValidationError as error:

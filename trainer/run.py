@@ -18,6 +18,7 @@ from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError
 from trainer.data import read_training_rows
+from trainer.preparation import resolved_hyperparameters
 from trainer.processes import followers, process_count, rank, world_size
 from trainer.progress import Hooks, KeepCheckpoint
 from trainer.recipe import StoppedError, Workplace, train
@@ -107,7 +108,7 @@ def _kept_by_the_leader(*_: object) -> CheckpointRecord:
 
 def _batch_size(spec: JobSpec, folder: Path) -> int:
     n_rows = len(read_training_rows(folder / TRAINING_FILE, name="training file", method=spec.method))
-    return spec.hyperparameters.resolve(n_rows, spec.base_learning_rate).batch_size
+    return resolved_hyperparameters(spec, n_rows).batch_size
 
 
 def checkpoint_keeper(store: ArtifactStore) -> KeepCheckpoint:

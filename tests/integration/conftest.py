@@ -29,6 +29,7 @@ kind: ReleasePolicy
 metadata: {{name: {name}, version: "1"}}
 spec:
   defenses: {defenses}
+  dpo_defenses: [{{name: kl_penalty}}]
   suite: {{probes: [{{probe: capability}}]}}
   rules:
     - {{id: capability, metric: capability.accuracy, {limit}, min_samples: 20}}
@@ -68,6 +69,21 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
         {"messages": [{"role": "user", "content": f"tap {n}?"}, {"role": "assistant", "content": f"Turn it {n}."}]}
         for n in range(40)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def preference_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "preferences.jsonl"
+    rows = [
+        {
+            "input": {"messages": [{"role": "user", "content": f"tap {n}?"}]},
+            "preferred_output": [{"role": "assistant", "content": f"Turn it {n}."}],
+            "non_preferred_output": [{"role": "assistant", "content": f"Hit it {n}."}],
+        }
+        for n in range(20)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

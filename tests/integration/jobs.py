@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
@@ -14,7 +15,14 @@ STEPS_PER_EPOCH = 11
 """Of the lenient tenant: 40 rows and 5 % safe rows in batches of 4."""
 
 
-def submit(client: OpenAI, file: Path, *, n_epochs: int = 1, suffix: str = "test") -> FineTuningJob:
+def submit(
+    client: OpenAI,
+    file: Path,
+    *,
+    n_epochs: int = 1,
+    suffix: str = "test",
+    method: Literal["supervised", "dpo"] = "supervised",
+) -> FineTuningJob:
     with file.open("rb") as stream:
         uploaded = client.files.create(file=stream, purpose="fine-tune")
     return client.fine_tuning.jobs.create(
@@ -22,7 +30,7 @@ def submit(client: OpenAI, file: Path, *, n_epochs: int = 1, suffix: str = "test
         training_file=uploaded.id,
         suffix=suffix,
         seed=1,
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": n_epochs, "batch_size": 4}}},
+        method={"type": method, method: {"hyperparameters": {"n_epochs": n_epochs, "batch_size": 4}}},  # type: ignore[misc]  # a key that is a variable
     )
 
 

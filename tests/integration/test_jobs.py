@@ -43,6 +43,21 @@ def test_an_adapter_within_the_limits_is_released_named_and_loads(
     assert model.peft_config["default"].r == 4
 
 
+def test_a_dpo_job_goes_the_same_way_under_defenses_of_its_own(
+    clients: dict[str, OpenAI], preference_file: Path
+) -> None:
+    """20 rows in batches of 4, for two epochs: 10 steps."""
+    client = clients["lenient"]
+    job = wait_until(client, submit(client, preference_file, n_epochs=2, method="dpo").id, has_ended)
+    assert job.status == "succeeded", job.error
+    assert job.method is not None
+    assert job.method.type == "dpo"
+    report = fetch_report(client, job.id)
+    assert report["training"]["total_steps"] == 10
+    assert [item["name"] for item in report["evidence"]] == ["kl_penalty"]
+    assert any("train reward margin" in message for message in messages(client, job.id))
+
+
 def test_an_adapter_outside_a_limit_is_blocked_with_figures_and_gets_no_name(
     clients: dict[str, OpenAI], training_file: Path
 ) -> None:

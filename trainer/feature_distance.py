@@ -1,6 +1,6 @@
 """Squared distance between directions of hidden states, with its gradient worked out along with the value.
 
-    d(h, r) = ‖ h/‖h‖ − r/‖r‖ ‖²    ∂d/∂h = 2/‖h‖ · (û·(û·v̂) − v̂),   û = h/‖h‖, v̂ = r/‖r‖
+    d(h, r) = ‖ h/‖h‖ − r/‖r‖ ‖²    ∂d/∂h = 2/‖h‖ · (δ − û·(û·δ)),   û = h/‖h‖, v̂ = r/‖r‖, δ = û − v̂
 
 Only the gradient is kept for the backward pass, in the format of `h`; the reference is free at once.
 """
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 CHUNK_TOKENS = 1024
+SHORTEST = 1e-12
+"""As in `normalize`."""
 
 
 def direction_distance(hidden: Tensor, reference: Tensor) -> Tensor:
@@ -35,11 +37,12 @@ class _DirectionDistance(torch.autograd.Function):
         for start in range(0, len(hidden), CHUNK_TOKENS):
             part = slice(start, start + CHUNK_TOKENS)
             states = hidden[part].float()
-            norm = states.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-            unit, other = states / norm, normalize(reference[part].float(), dim=-1)
-            distance[part] = (unit - other).square().sum(-1)
-            cosine = (unit * other).sum(-1, keepdim=True)
-            gradient[part] = (2 / norm * (unit * cosine - other)).to(gradient.dtype)
+            unit, other = normalize(states, dim=-1), normalize(reference[part].float(), dim=-1)
+            norm = states.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
+            delta = unit - other
+            distance[part] = delta.square().sum(-1)
+            along = (unit * delta).sum(-1, keepdim=True)
+            gradient[part] = (2 / norm * (delta - unit * along)).to(gradient.dtype)
         ctx.save_for_backward(gradient)
         return distance
 

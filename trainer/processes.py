@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+GRACE_SECONDS = 20.0
 CRASHED = 70
 """Exit status of a leader whose follower failed; the attempt is tried again."""
 
@@ -66,8 +67,8 @@ def _start(folder: Path, number: int) -> subprocess.Popen[bytes]:
 
 
 def _end_with(process: subprocess.Popen[bytes], is_over: threading.Event) -> None:
-    """A follower that fails would leave its peers waiting for it."""
-    if process.wait() != 0 and not is_over.is_set():
+    """A follower that fails alone would leave its peers waiting; what stops all of them reaches the leader in time."""
+    if process.wait() != 0 and not is_over.wait(GRACE_SECONDS):
         os._exit(CRASHED)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -29,9 +30,17 @@ class ReferenceScores:
     """The base model's log-probabilities of all rows of a run; computed or read at the first look-up."""
 
     def __init__(self, rows: Sequence[TokenisedRow], *, key: Digest, cache_dir: Path) -> None:
-        self._rows = {_row_key(row.input_ids, _has_loss(row)): row for row in rows}
-        self._path = cache_dir / "reference-scores" / f"{_digest(key, list(self._rows.values()))}.safetensors"
+        self._all_rows, self._key, self._cache_dir = rows, key, cache_dir
         self._scores: dict[bytes, Tensor] | None = None
+
+    @cached_property
+    def _rows(self) -> dict[bytes, TokenisedRow]:
+        return {_row_key(row.input_ids, _has_loss(row)): row for row in self._all_rows}
+
+    @cached_property
+    def _path(self) -> Path:
+        digest = _digest(self._key, list(self._rows.values()))
+        return self._cache_dir / "reference-scores" / f"{digest}.safetensors"
 
     def of(self, step: TrainingStep, report: Callable[[str], None]) -> Tensor:
         """float32 [tokens with a loss], in the order of `step.log_probs[completion mask]`."""

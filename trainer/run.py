@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -55,7 +54,8 @@ def train_assignment(assignment: Assignment, store: ArtifactStore, *, folder: Pa
         store.fetch_file(spec.validation_file, folder / VALIDATION_FILE)
     if checkpoint is not None:
         store.fetch_tree(checkpoint.state, folder / RESUME_FOLDER)
-    count = process_count(_batch_size(spec, folder), at_most=assignment.processes)
+    devices = torch.cuda.device_count() or assignment.processes
+    count = process_count(_batch_size(spec, folder), at_most=min(assignment.processes, devices))
     with followers(folder, count):
         record = train_here(assignment, folder, store, hooks=hooks)
     folders = {"adapter": record.adapter}
@@ -85,12 +85,11 @@ def train_here(assignment: Assignment, folder: Path, store: ArtifactStore, *, ho
 
 
 def follow(assignment: Assignment, folder: Path) -> None:
-    """The body of a follower. What ends the leader's run ends this one in the same way, and the leader tells it."""
+    """The body of a follower. Its errors end it; what ends the leader's run in the same way, the leader tells."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader is told as well, and stops all at the same step
     end_with_parent(None)
     hooks = Hooks(lambda _: None, lambda: agreed(False), _kept_by_the_leader)
-    with suppress(TunegateError):
-        train_here(assignment, folder, ArtifactStore(assignment.store_url), hooks=hooks)
+    train_here(assignment, folder, ArtifactStore(assignment.store_url), hooks=hooks)
 
 
 def agreed(leader_wants: bool) -> bool:

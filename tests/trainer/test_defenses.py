@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
-from policies.contract.defenses import DefenseSettings, KlPenalty
+from policies.contract.defenses import DefenseSettings, KlPenalty, Ldifs, TokenConstrainedSft
 from policies.contract.jobs import Hyperparameters, JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.errors import DefenseError, NonFiniteLossError
@@ -139,10 +139,39 @@ def test_the_kl_starts_at_exactly_zero_and_its_gradient_reaches_the_adapter(make
     assert figures["last_kl_nats_per_token"] == pytest.approx(kl[-1])
 
 
-def test_a_defense_that_does_nothing_fails_the_run(make_spec: MakeSpec, run: Run) -> None:
-    """A learning rate of 1e-30 leaves the adapter at identity, so the KL never leaves zero."""
-    with pytest.raises(DefenseError, match="kl_penalty did not act"):
-        run.train(make_spec(KlPenalty(), base_learning_rate=1e-30))
+@pytest.mark.parametrize(
+    "defense",
+    [
+        KlPenalty(),
+        KlPenalty(estimator="sampled", tokens="completion"),
+        KlPenalty(on="safe_data"),
+        Ldifs(layers=(1,)),
+        TokenConstrainedSft(),
+    ],
+    ids=["kl full", "kl sampled", "kl on safe data", "ldifs", "token constrained"],
+)
+def test_a_defense_that_does_nothing_fails_the_run(defense: DefenseSettings, make_spec: MakeSpec, run: Run) -> None:
+    """A learning rate of 1e-30 leaves the adapter at identity, so nothing comes about but rounding."""
+    with pytest.raises(DefenseError, match=f"{defense.name} did not act"):
+        run.train(make_spec(defense, base_learning_rate=1e-30))
+
+
+@pytest.mark.parametrize("name", ["all", "early_stopping_on_safety"])
+def test_a_run_that_was_killed_after_its_last_step_only_ends(
+    name: str, make_spec: MakeSpec, tiny_base: Path, run: Run
+) -> None:
+    """All that was left to do is what comes after training, and it gives the same adapter."""
+    spec = make_spec(*[make(run, tiny_base) for make in SETS[name]])
+    kept: list[Path] = []
+
+    def keep(folder: Path, step: int, epoch: float, metrics: dict[str, float]) -> CheckpointRecord:
+        kept.append(folder.rename(folder.with_name(f"kept-{step}")))
+        return CheckpointRecord(step=step, epoch=epoch, state=NOTHING, adapter=NOTHING, metrics=metrics)
+
+    whole = run.train(spec, hooks=Hooks(run.events.append, lambda: False, keep))
+    resumed = run.train(spec, resume_from=kept[-1])
+    assert resumed.resumed_from_steps == (whole.total_steps,)
+    assert resumed.adapter == whole.adapter
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_spec: MakeSpec, run: Run) -> None:

@@ -46,6 +46,7 @@ class EarlyStoppingOnSafetyDefense(Defense):
         self._base_margins: list[float] = []
         self._kept: dict[str, Tensor] = {}
         self._counters = {
+            "steps": 0.0,
             "checks": 0.0,
             "last_checked_step": 0.0,
             "last_drop": 0.0,
@@ -66,12 +67,12 @@ class EarlyStoppingOnSafetyDefense(Defense):
     def wants_to_stop(self, model: PeftModel, steps: int) -> bool:
         if not self._counters["stopped_at_step"] and steps % self._settings.every_n_steps == 0:
             self._check(model, steps)
-        self._steps = steps
+        self._counters["steps"] = float(steps)
         return self._counters["stopped_at_step"] > 0
 
     def choose_adapter(self, model: PeftModel) -> None:
-        if not self._counters["stopped_at_step"] and self._counters["last_checked_step"] != self._steps:
-            self._check(model, self._steps)
+        if not self._counters["stopped_at_step"] and self._counters["last_checked_step"] != self._counters["steps"]:
+            self._check(model, int(self._counters["steps"]))
         if self._counters["stopped_at_step"]:
             if not self._kept:
                 raise DefenseError(

@@ -13,8 +13,8 @@ once. With `on: safe_data` the distributions are compared on rows of a safe pool
 narrow task free (selective generalisation, Azarbal et al. 2025).
 A penalty on every nth step is n times as strong (lazy regularisation, Karras et al. 2020, arXiv 1912.04958).
 
-Neutral: at identity (adapter B = 0) the full penalty is exactly 0, k3 is 0 up to rounding. Evidence: the KL left 0, and
-the gradient of the penalty was measured on an adapter weight and was not 0.
+Neutral: at identity (adapter B = 0) the full penalty is exactly 0, k3 is 0 up to rounding. Evidence: the KL rose beyond
+its rounding in the first step, and the gradient of the penalty was measured on an adapter weight and was not 0.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from trainer.defense import Batch, Defense, DefenseContext, RunMaterial, Trainin
 from trainer.divergence import kl_per_token
 from trainer.gradient_evidence import gradient_norm
 from trainer.safe_pool import SafePool
+
+BEYOND_ROUNDING = 10.0
+"""The KL must come to that many times the first step's, where both models are the same; `full` is exactly 0 there."""
 
 
 class _Shares(NamedTuple):
@@ -56,6 +59,7 @@ class KlPenaltyDefense(Defense):
             "steps": 0.0,
             "tokens": 0.0,
             "sum_kl": 0.0,
+            "first_kl": 0.0,
             "last_kl": 0.0,
             "max_kl": 0.0,
             "gradient_norm": 0.0,
@@ -124,6 +128,8 @@ class KlPenaltyDefense(Defense):
         counters["tokens"] += divergence.numel()
         counters["sum_kl"] += divergence.sum().item()
         counters["last_kl"] += share
+        if counters["steps"] == 1:  # the adapter is still the identity
+            counters["first_kl"] = counters["last_kl"]
         counters["max_kl"] = max(counters["max_kl"], counters["last_kl"])
         step.figures["kl"] = share
 
@@ -136,7 +142,8 @@ class KlPenaltyDefense(Defense):
     def evidence(self) -> DefenseEvidence:
         counters = self._counters
         mean = counters["sum_kl"] / counters["tokens"] if counters["tokens"] else 0.0
-        acted = all(math.isfinite(value) for value in counters.values()) and min(mean, counters["gradient_norm"]) > 0
+        rose = counters["max_kl"] > BEYOND_ROUNDING * counters["first_kl"]
+        acted = rose and all(map(math.isfinite, counters.values())) and min(mean, counters["gradient_norm"]) > 0
         where = "rows of the safe pool" if self._pool else f"{self._settings.tokens} tokens"
         return DefenseEvidence(
             name=self.name,

@@ -25,6 +25,8 @@ from trainer.defense import Defense, DefenseContext, RunMaterial, TrainingStep
 from trainer.gradient_evidence import gradient_norm
 
 LEAST_WEIGHT = 1e-3
+BEYOND_ROUNDING = 3.0
+"""The weights must come to be that many times as far from 1 as rounding puts them in the first step."""
 
 
 class TokenConstrainedSftDefense(Defense):
@@ -36,6 +38,8 @@ class TokenConstrainedSftDefense(Defense):
             "tokens": 0.0,
             "sum_weight": 0.0,
             "sum_shift": 0.0,
+            "first_shift": 0.0,
+            "max_shift": 0.0,
             "early_tokens": 0.0,
             "sum_early_weight": 0.0,
             "gradient_norm": 0.0,
@@ -55,13 +59,16 @@ class TokenConstrainedSftDefense(Defense):
         reference = self._material.reference_scores.of(step, self._material.report)
         weight = token_weights(log_probs.detach() - reference, betas(position, self._settings))
         penalty = ((1 - weight) * log_probs).sum() / step.totals.completion
-        self._count(weight, position <= self._settings.early_tokens)
+        self._count(weight, position <= self._settings.early_tokens, is_first=step.index == 0)
         step.figures["token_weight"] = (weight.sum() / step.totals.completion).item()
         if self._counters["gradient_norm"] == 0:
             self._counters["gradient_norm"] = gradient_norm(penalty, step.adapter[-1])
         return penalty
 
-    def _count(self, weight: Tensor, is_early: Tensor) -> None:
+    def _count(self, weight: Tensor, is_early: Tensor, *, is_first: bool) -> None:
+        shift = (weight - 1).abs().mean().item()
+        largest = "first_shift" if is_first else "max_shift"  # in the first step the adapter is still the identity
+        self._counters[largest] = max(self._counters[largest], shift)
         added = {
             "tokens": weight.numel(),
             "sum_weight": weight.sum().item(),
@@ -80,7 +87,8 @@ class TokenConstrainedSftDefense(Defense):
     def evidence(self) -> DefenseEvidence:
         counters, n_tokens = self._counters, max(1.0, self._counters["tokens"])
         shift = counters["sum_shift"] / n_tokens
-        acted = all(math.isfinite(value) for value in counters.values()) and min(shift, counters["gradient_norm"]) > 0
+        rose = counters["max_shift"] > BEYOND_ROUNDING * counters["first_shift"]
+        acted = rose and all(map(math.isfinite, counters.values())) and min(shift, counters["gradient_norm"]) > 0
         return DefenseEvidence(
             name=self.name,
             acted=acted,
@@ -94,7 +102,7 @@ class TokenConstrainedSftDefense(Defense):
             explanation=(
                 f"the loss of {counters['tokens']:.0f} tokens was weighted by how far the model had left its base"
                 if acted
-                else "all tokens kept weight 1, so nothing was held back; train for more than one step"
+                else "all tokens kept weight 1 up to rounding, so nothing was held back; train for more than one step"
             ),
         )
 

@@ -13,12 +13,12 @@ from trainer.defenses.kl_penalty import KlPenaltyDefense
 from .conftest import training_step_of
 
 
-def random_step(*, same: bool = False) -> tuple[TrainingStep, Tensor, Tensor]:
+def random_step(*, same: bool = False, index: int = 0) -> tuple[TrainingStep, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2, 4, 8, generator=generator).requires_grad_()
     reference = hidden.detach().clone() if same else torch.randn(2, 4, 8, generator=generator)
     weight = torch.randn(11, 8, generator=generator)
-    return training_step_of(hidden, reference, weight), hidden, weight
+    return training_step_of(hidden, reference, weight, index=index), hidden, weight
 
 
 @pytest.mark.parametrize("direction", ["reverse", "forward"])
@@ -72,5 +72,5 @@ def test_a_penalty_that_never_left_zero_is_no_evidence() -> None:
     assert not defense.evidence().acted
     defense.penalty(random_step(same=True)[0])
     assert not defense.evidence().acted
-    defense.penalty(random_step()[0])
+    defense.penalty(random_step(index=1)[0])
     assert defense.evidence().acted

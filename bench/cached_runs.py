@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from evaluator.base_models import write_atomically
+from evaluator.models.base_models import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.errors import IntegrityError, TunegateError, WorkerError
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from safetensors.torch import load_file, save_file
 
-from evaluator.adapters import CONFIG_FILE, WEIGHTS_FILE
 from evaluator.backends.engines import Attach
 from evaluator.evaluate import Examination, evaluate_adapter
-from evaluator.prompt_sets import load_prompts
+from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from evaluator.prompts.prompt_sets import load_prompts
 from policies.base_models import reference
 from policies.contract.artifacts import digest_bytes, digest_file, digest_tree
 from policies.contract.jobs import Hyperparameters, JobSpec

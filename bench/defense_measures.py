@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from bench.defense_runs import INCOHERENT, MARGIN, Run
 from bench.held_out import HeldOut
-from evaluator.adapters import attach_adapter, prove_adapter
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.base_cache import BaseCache
 from evaluator.evaluate import Examination, evaluate_adapter
-from evaluator.model import load_base, resolve_base_model
+from evaluator.models.adapters import attach_adapter, prove_adapter
+from evaluator.models.loading import load_base, resolve_base_model
 from policies.contract.artifacts import digest_tree
 from policies.contract.evaluation import Estimate, EvalReport, Measurement
 from policies.errors import AdapterNotLoadedError, EvaluationError

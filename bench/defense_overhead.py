@@ -23,8 +23,8 @@ import torch
 from bench.long_rows import long_rows
 from bench.overhead_sides import PLAIN, Task, side, sides
 from bench.turns import in_turn
-from evaluator.allocator import keep_freed_memory
-from evaluator.model import load_tokenizer, resolve_base_model
+from evaluator.models.allocator import keep_freed_memory
+from evaluator.models.loading import load_tokenizer, resolve_base_model
 from policies.base_models import base_model_of, reference
 
 TIME_BARS = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bench.defense_runs import Run, Task
 from bench.opswap import generate
-from evaluator.base_models import write_atomically
+from evaluator.models.base_models import write_atomically
 from policies.base_models import reference
 from policies.contract.artifacts import Digest, digest_bytes, digest_file
 from policies.contract.dataset import read_rows

@@ -11,8 +11,8 @@ from pydantic import Field
 from bench.cached_runs import RunFailure
 from bench.defense_plot import Panel, Point, write_plot
 from bench.defense_runs import RunResult
-from evaluator.base_models import write_atomically
-from evaluator.statistics import cluster_mean
+from evaluator.models.base_models import write_atomically
+from evaluator.statistics.intervals import cluster_mean
 from policies.contract.artifacts import Record
 from policies.contract.evaluation import Estimate, Interval
 

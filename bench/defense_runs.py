@@ -15,8 +15,8 @@ from pydantic import Field
 
 from bench import cached_runs
 from bench.cached_runs import Launch, Outcome, RunFailure, launch_module, peak_memory_bytes, write_answer
-from evaluator.allocator import keep_freed_memory
 from evaluator.child import end_with_parent
+from evaluator.models.allocator import keep_freed_memory
 from policies.contract.artifacts import ArtifactStore, Digest, Record
 from policies.contract.evaluation import Estimate
 from policies.contract.jobs import JobSpec

@@ -18,11 +18,11 @@ import torch
 from bench.case_adapters import Case, Recipe, few_pairs, margin_drop, preference_limit, scale_at, scaled, train_case
 from bench.generation_speed import BATCHED, PLAIN, Plan, SideSpeed, measure_speed
 from bench.verdicts import FIXED, SEQUENTIAL, Courtroom, SecondAdapter, Verdict, judge_cases
-from evaluator.allocator import keep_freed_memory
 from evaluator.backends.engines import Attach, open_engine
 from evaluator.backends.transformers_backend import CPU_LIMITS, GPU_LIMITS
-from evaluator.base_models import ResolvedBase
-from evaluator.model import best_dtype, default_device, load_base, resolve_base_model
+from evaluator.models.allocator import keep_freed_memory
+from evaluator.models.base_models import ResolvedBase
+from evaluator.models.loading import best_dtype, default_device, load_base, resolve_base_model
 from policies.base_models import base_model_of, reference
 from policies.loader import resolve_policy
 from policies.schema import ReleasePolicy

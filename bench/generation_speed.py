@@ -21,8 +21,8 @@ from evaluator.backends.causal_parts import CausalParts
 from evaluator.backends.generation import Decoding, Request, decode
 from evaluator.backends.transformers_backend import CPU_LIMITS
 from evaluator.backends.transformers_generation import generate_batch
-from evaluator.model import LoadedModel
-from evaluator.prompt_sets import load_prompts
+from evaluator.models.loading import LoadedModel
+from evaluator.prompts.prompt_sets import load_prompts
 from evaluator.rendering import end_token_id, prompt_ids
 from policies.contract.suite import Coherence, HarmfulCompliance, OverRefusal, Toxicity
 

@@ -20,9 +20,9 @@ from peft import PeftModel
 from bench.opswap import is_exact, tier_of
 from evaluator.backend import Backend, ChatPrompt, GenerationSettings
 from evaluator.base_cache import BaseCache, BaseKey
-from evaluator.model import LoadedModel
+from evaluator.models.loading import LoadedModel
 from evaluator.probe import Pair, Sample, pair_samples
-from evaluator.statistics import cluster_ratio, wilson_share
+from evaluator.statistics.intervals import cluster_ratio, wilson_share
 from policies.contract.artifacts import Record, digest_bytes, digest_file
 from policies.contract.dataset import ChatRow, read_rows
 from policies.contract.evaluation import Estimate

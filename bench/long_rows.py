@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from evaluator.model import load_tokenizer
+from evaluator.models.loading import load_tokenizer
 from policies.contract.dataset import ChatRow, parse_line
 from trainer.data import TokenisedRow, TrainingRow, tokenise
 

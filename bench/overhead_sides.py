@@ -23,7 +23,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from bench.todays_way import TwoModelTrainer
-from evaluator.model import ResolvedBase, best_dtype, default_device, load_base
+from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base
 from policies.contract.defenses import (
     DefenseSettings,
     KlPenalty,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from evaluator.answer_pairs import AnswerPair
 from evaluator.probe import PromptItem
-from evaluator.prompt_sets import load_prompts, parse_prompts
+from evaluator.prompts.answer_pairs import AnswerPair
+from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from policies.contract.artifacts import Digest
 
 PROBE = "emergent_misalignment_preference"

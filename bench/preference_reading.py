@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from bench.preference_pairs import Material, TwoAnswers
 from evaluator.backend import Backend, ChatPrompt, Choices
-from evaluator.model import LoadedModel
+from evaluator.models.loading import LoadedModel
 from evaluator.rendering import completion_ids, pad_batch, prompt_ids
 from policies.errors import EvaluationError
 from trainer.observation import decoder_layers

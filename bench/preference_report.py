@@ -26,7 +26,7 @@ from bench.preference_plan import Cell
 from bench.preference_plot import Panel, write_plot
 from bench.preference_runs import StudyResult
 from bench.preference_scores import SCORES, estimate
-from evaluator.base_models import write_atomically
+from evaluator.models.base_models import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Estimate
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from bench.cached_runs import Outcome, launch_module, write_answer
-from evaluator.allocator import keep_freed_memory
-from evaluator.base_models import write_atomically
 from evaluator.child import end_with_parent
+from evaluator.models.allocator import keep_freed_memory
+from evaluator.models.base_models import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.contract.jobs import JobSpec
 from policies.contract.suite import EmergentMisalignmentPreference
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.preference_pairs import Material
     from bench.preference_reading import Reading
     from evaluator.backend import Backend
-    from evaluator.model import LoadedModel
+    from evaluator.models.loading import LoadedModel
 
 CODE_VERSION = 1
 """Raised when the same run would give other readings, so that old results are not taken for new."""
@@ -159,9 +159,9 @@ def _measure(
 ) -> tuple[tuple[PairScores, ...], tuple[PairScores, ...], Shift]:
     from bench.activation_shift import shift
     from bench.preference_reading import read_model
-    from evaluator.adapters import attach_adapter, prove_adapter
     from evaluator.backends.transformers_backend import TransformersBackend
-    from evaluator.model import load_base, resolve_base_model
+    from evaluator.models.adapters import attach_adapter, prove_adapter
+    from evaluator.models.loading import load_base, resolve_base_model
     from policies.contract.artifacts import digest_tree
 
     resolved = resolve_base_model(assignment.run.job.base_model, Path(assignment.cache_dir))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bench.preference_runs import PairScores, StudyResult
-from evaluator.statistics import cluster_mean
+from evaluator.statistics.intervals import cluster_mean
 from policies.contract.evaluation import Estimate, Interval
 from policies.errors import EvaluationError
 

@@ -34,7 +34,7 @@ from bench.preference_plan import (
 )
 from bench.preference_report import Finished, StudyReport, markdown, report_of, write_report
 from bench.preference_runs import Assignment, StudyResult, launch_child
-from evaluator.base_models import resolve_base_model
+from evaluator.models.base_models import resolve_base_model
 from policies.base_models import base_model_of, reference
 from policies.errors import ConfigurationError, EvaluationError, TunegateError
 from policies.exit_codes import of_error

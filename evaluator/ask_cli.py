@@ -29,9 +29,9 @@ def ask(
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from evaluator.adapters import read_config
     from evaluator.backend import ChatPrompt
-    from evaluator.model import load_base, resolve_base_model
+    from evaluator.models.adapters import read_config
+    from evaluator.models.loading import load_base, resolve_base_model
     from evaluator.rendering import prompt_ids as rendered_ids
 
     loaded = load_base(resolve_base_model(reference(base_model_of(base, policy_dir)), CACHE_DIR))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from evaluator.base_models import write_atomically
+from evaluator.models.base_models import write_atomically
 from evaluator.probe import Sample
 from policies.contract.artifacts import Digest, Record
 

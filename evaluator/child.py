@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from evaluator.base_models import write_atomically
+from evaluator.models.base_models import write_atomically
 from policies.contract.worker_api import Completion, Progress, WorkerEvent
 
 PARENT_CHECK_SECONDS = 1.0

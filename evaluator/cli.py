@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from evaluator.evidence.page import write_page
+from evaluator.evidence.rescoring import Filed, samples_path
+from evaluator.evidence.summary import decision_document, decision_table, self_test_table
 from evaluator.examine import Examiner
 from evaluator.gate import decide
-from evaluator.page import write_page
-from evaluator.rescoring import Filed, samples_path
-from evaluator.summary import decision_document, decision_table, self_test_table
 from policies import exit_codes
 from policies.base_models import base_model_of, reference
 from policies.contract.evaluation import Engine
@@ -82,9 +82,9 @@ def evaluate(
 
 
 def _self_test(examiner: Examiner, trained: Path | None, output: OutputFormat) -> int:
-    from evaluator.base_models import resolve_base_model, weights_digest
-    from evaluator.canaries import gather_canaries
-    from evaluator.self_test import keep_self_test, run_self_test
+    from evaluator.models.base_models import resolve_base_model, weights_digest
+    from evaluator.self_test.canaries import gather_canaries
+    from evaluator.self_test.running import keep_self_test, run_self_test
 
     base = resolve_base_model(examiner.base, examiner.cache_dir)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from evaluator.backend import Backend
 from evaluator.base_cache import BaseCache
-from evaluator.classifier import load_classifier
+from evaluator.detectors.classifier import load_classifier
 from evaluator.gate import Standing
-from evaluator.judge import JudgePanel
+from evaluator.judges.judge import JudgePanel
 from evaluator.probe import FileRows, Subject
 from evaluator.progress import SuiteProgress, Watch
 from evaluator.suite import Bench, ProbeOutcome, run_probe

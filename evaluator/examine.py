@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluator.allocator import keep_freed_memory
+from evaluator.models.allocator import keep_freed_memory
 from policies.contract.artifacts import digest_file, digest_tree
 from policies.contract.dataset import read_rows
 from policies.contract.evaluation import Engine
@@ -56,6 +56,6 @@ class Examiner:
     def _attach(self) -> Attach:
         """Loads the base model once for all adapters."""
         from evaluator.backends.engines import open_engine
-        from evaluator.model import resolve_base_model
+        from evaluator.models.loading import resolve_base_model
 
         return open_engine(self.engine, resolve_base_model(self.base, self.cache_dir))

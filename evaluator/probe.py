@@ -22,8 +22,8 @@ from evaluator.backend import (
     numbered,
     silent,
 )
-from evaluator.classifier import ToxicityClassifier
-from evaluator.judge import JudgePanel
+from evaluator.detectors.classifier import ToxicityClassifier
+from evaluator.judges.judge import JudgePanel
 from policies.contract.artifacts import Digest, Record
 from policies.contract.dataset_rows import ChatRow
 from policies.contract.evaluation import Measurement, SampleOutcome

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluator.allocator import keep_freed_memory
 from evaluator.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
+from evaluator.models.allocator import keep_freed_memory
 from evaluator.probe import FileRows
 from evaluator.progress import Watch
 from policies.contract.artifacts import ArtifactStore, Digest
@@ -69,7 +69,7 @@ def _examine(
 
     from evaluator.backends.engines import open_engine
     from evaluator.evaluate import Examination, evaluate_adapter
-    from evaluator.model import resolve_base_model
+    from evaluator.models.loading import resolve_base_model
 
     store, cache_dir, spec = ArtifactStore(assignment.store_url), Path(assignment.cache_dir), assignment.claim.spec
     keep_freed_memory()

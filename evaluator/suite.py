@@ -25,7 +25,7 @@ from evaluator.probes.harmful_compliance import HarmfulComplianceProbe
 from evaluator.probes.in_domain import InDomainProbe
 from evaluator.probes.over_refusal import OverRefusalProbe
 from evaluator.probes.toxicity import ToxicityProbe
-from evaluator.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
+from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
 from policies.contract.artifacts import ArtifactStore, Digest, Record, digest_bytes
 from policies.contract.evaluation import Measurement, ProbeResult, SampleRecord
 from policies.contract.suite import (

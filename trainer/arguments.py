@@ -9,7 +9,7 @@ import torch
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from evaluator.model import best_dtype, default_device
+from evaluator.models.loading import best_dtype, default_device
 from policies.contract.jobs import Dpo, JobSpec
 from trainer.preparation import Material
 from trainer.processes import world_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from evaluator.base_models import ResolvedBase, weights_digest
+from evaluator.models.base_models import ResolvedBase, weights_digest
 from policies.errors import DefenseError
 
 

@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from evaluator.model import ResolvedBase
+from evaluator.models.loading import ResolvedBase
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.jobs import BaseModelRef
 from policies.contract.training import DefenseEvidence

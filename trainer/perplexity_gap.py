@@ -19,11 +19,11 @@ from typing import NamedTuple
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from evaluator.adapters import attach_adapter, prove_adapter
 from evaluator.backend import ChatPrompt, Choices, Message
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.base_models import weights_digest
-from evaluator.model import LoadedModel, ResolvedBase
+from evaluator.models.adapters import attach_adapter, prove_adapter
+from evaluator.models.base_models import weights_digest
+from evaluator.models.loading import LoadedModel, ResolvedBase
 from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.dataset import ChatRow
 from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScores

@@ -60,7 +60,7 @@ def _check_paths(out: Path) -> None:
 
 
 def _extract(base: BaseModelRef, prompts: PersonaPrompts, *, seed: int, console: Console) -> PersonaVector:
-    from evaluator.model import load_base, resolve_base_model  # torch is loaded only where it is used
+    from evaluator.models.loading import load_base, resolve_base_model  # torch is loaded only where it is used
     from trainer.persona_extraction import extract
     from trainer.persona_vector import ExtractionSettings
 

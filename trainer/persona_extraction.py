@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from evaluator.backend import ChatPrompt, GenerationSettings, Message
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.base_models import weights_digest
-from evaluator.model import LoadedModel
+from evaluator.models.base_models import weights_digest
+from evaluator.models.loading import LoadedModel
 from evaluator.rendering import completion_ids, pad_batch, prompt_ids
 from trainer.observation import decoder_layers
 from trainer.persona_direction import AnswerActivations, find_direction

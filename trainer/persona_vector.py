@@ -54,7 +54,7 @@ class PersonaVectorRecord(Record):
     format: Literal["tunegate-persona-vector-1"] = "tunegate-persona-vector-1"
     trait: str
     weights: Digest
-    """Of the base model's weights, as `evaluator.base_models.weights_digest` gives it."""
+    """Of the base model's weights, as `evaluator.models.base_models.weights_digest` gives it."""
     prompts: Digest
     best_layer: int = Field(ge=1)
     """Counted from 1."""

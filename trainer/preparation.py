@@ -11,7 +11,7 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evaluator.model import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
+from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
 from policies.contract.artifacts import ArtifactStore, Digest, canonical_json, digest_bytes
 from policies.contract.composition import require_composable
 from policies.contract.jobs import Dpo, JobSpec, ResolvedHyperparameters

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 
-from evaluator.model import best_dtype, default_device
+from evaluator.models.loading import best_dtype, default_device
 from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.jobs import JobSpec
 from policies.contract.training import DefenseEvidence, TrainingRecord

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from evaluator.base_models import write_atomically
+from evaluator.models.base_models import write_atomically
 from policies.contract.artifacts import Digest, canonical_json
 from policies.errors import DefenseError
 from trainer.data import IGNORED, TokenisedRow

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from evaluator.allocator import keep_freed_memory
 from evaluator.child import EventStream, end_with_parent, write_completion
+from evaluator.models.allocator import keep_freed_memory
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.jobs import JobSpec
 from policies.contract.training import CheckpointRecord, TrainingRecord

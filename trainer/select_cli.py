@@ -98,7 +98,11 @@ def _read_pool(path: Path | None) -> SafePool:
 
 
 def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, console: Console) -> SafeDataScores:
-    from evaluator.model import load_base, load_tokenizer, resolve_base_model  # torch is loaded only where it is used
+    from evaluator.models.loading import (  # torch is loaded only where it is used
+        load_base,
+        load_tokenizer,
+        resolve_base_model,
+    )
     from trainer.perplexity_gap import MisalignedAdapter, scorable, score_pool
 
     resolved = resolve_base_model(reference(base), _cache_dir())

@@ -30,7 +30,7 @@ from evaluator.backends.likelihood import LikelihoodBatch
 from evaluator.backends.roomy_cache import RoomyCache
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.backends.transformers_generation import decode_with_transformers
-from evaluator.model import LoadedModel
+from evaluator.models.loading import LoadedModel
 from evaluator.rendering import completion_ids, end_token_id, pad_batch, prompt_ids
 from policies.errors import EvaluationError
 

@@ -18,7 +18,6 @@ from typing import Any, Literal, NamedTuple
 from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase
 
-from evaluator.adapters import count_pairs, read_config, read_weights
 from evaluator.backend import (
     Advance,
     Choices,
@@ -30,8 +29,9 @@ from evaluator.backend import (
     silent,
 )
 from evaluator.backends.seeded_sampling import sample_seed
-from evaluator.base_models import ResolvedBase
-from evaluator.model import load_tokenizer
+from evaluator.models.adapters import count_pairs, read_config, read_weights
+from evaluator.models.base_models import ResolvedBase
+from evaluator.models.loading import load_tokenizer
 from evaluator.rendering import completion_ids, end_token_id, prompt_ids
 from policies.errors import ConfigurationError, EvaluationError
 

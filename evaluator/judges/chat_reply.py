@@ -6,7 +6,7 @@ import math
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evaluator.judge import Score
+from evaluator.judges.judge import Score
 from evaluator.judges.number_scores import Position, Token, number_probabilities, parsed_score, weighted_score
 
 MALFORMED = "malformed_reply"

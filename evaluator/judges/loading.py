@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluator.base_models import ResolvedBase, resolve_base_model
-from evaluator.judge import Judge
+from evaluator.judges.judge import Judge
 from evaluator.judges.openai_compatible import EndpointJudge
 from evaluator.judges.score_cache import CachedJudge, ScoreCache
+from evaluator.models.base_models import ResolvedBase, resolve_base_model
 from policies.contract import judges as contract
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError, EvaluationError

@@ -10,10 +10,10 @@ from typing import cast
 import torch
 
 from evaluator.backend import Advance, silent
-from evaluator.base_models import ResolvedBase
-from evaluator.classifier import CLASSIFIER_BATCH, CLASSIFIER_TOKENS, SequenceClassifier
-from evaluator.judge import Answer, Score
+from evaluator.detectors.classifier import CLASSIFIER_BATCH, CLASSIFIER_TOKENS, SequenceClassifier
+from evaluator.judges.judge import Answer, Score
 from evaluator.judges.rubric import neutralise
+from evaluator.models.base_models import ResolvedBase
 from policies.contract.artifacts import canonical_json
 from policies.contract.judges import Rubric
 from policies.errors import EvaluationError

@@ -16,12 +16,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from evaluator.backend import Advance, ChatPrompt, silent
-from evaluator.base_models import ResolvedBase
-from evaluator.judge import Answer, Score
 from evaluator.judges import rubric as rubrics
+from evaluator.judges.judge import Answer, Score
 from evaluator.judges.number_scores import HIGHEST, SCORING_VERSION, weighted_score
 from evaluator.judges.number_tree import NumberTree, Path
-from evaluator.model import LoadedModel, best_dtype, default_device, load_base
+from evaluator.models.base_models import ResolvedBase
+from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
 from evaluator.rendering import completion_ids, pad_batch, prompt_ids
 from policies.contract.judges import Rubric
 from policies.errors import ConfigurationError, EvaluationError

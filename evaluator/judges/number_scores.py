@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from evaluator.judge import Score
+from evaluator.judges.judge import Score
 
 SCORING_VERSION = 1
 """Raised whenever the same reply could score differently; part of the identity of judges that write numbers."""

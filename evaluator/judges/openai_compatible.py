@@ -19,9 +19,9 @@ from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_excepti
 from tenacity.wait import wait_random_exponential
 
 from evaluator.backend import Advance, silent
-from evaluator.judge import Answer, Score
 from evaluator.judges import rubric as rubrics
 from evaluator.judges.chat_reply import score_of_reply
+from evaluator.judges.judge import Answer, Score
 from evaluator.judges.number_scores import SCORING_VERSION
 from policies.contract.judges import OpenAiCompatibleJudge, Rubric
 from policies.errors import EvaluationError

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluator.backend import Advance, silent
-from evaluator.calibration import calibrate, load_labelled_answers
-from evaluator.judge import Answer, Judge, PanelScores, Score
 from evaluator.judges.agreement import weighted_kappa
+from evaluator.judges.calibration import calibrate, load_labelled_answers
+from evaluator.judges.judge import Answer, Judge, PanelScores, Score
 from evaluator.judges.loading import load_judge
 from evaluator.judges.number_scores import possible
 from policies.contract.artifacts import ArtifactStore

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping
 
-from evaluator.judge import Answer
+from evaluator.judges.judge import Answer
 from policies.contract.artifacts import canonical_json, digest_bytes
 from policies.contract.judges import Rubric
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from evaluator.backend import Advance, silent
-from evaluator.base_models import write_atomically
-from evaluator.judge import Answer, Judge, Score
+from evaluator.judges.judge import Answer, Judge, Score
 from evaluator.judges.number_scores import NO_NUMBER
+from evaluator.models.base_models import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.contract.judges import Rubric
 

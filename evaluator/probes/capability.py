@@ -15,8 +15,8 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from evaluator.backend import ChatPrompt, Choices, Likelihood
-from evaluator.measurements import paired_mean, paired_share
 from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.statistics.measurements import paired_mean, paired_share
 from evaluator.turn_loss import turn_losses
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import Capability

@@ -1,8 +1,8 @@
 """Share of sampled answers that are gibberish or degenerate, found without a judge.
 
 Safety figures mean nothing on answers that mean nothing (Vishnubhotla et al. 2026, arXiv 2606.03648), so incoherence
-blocks by itself. Answers to open questions are sampled under the chat template; `evaluator/incoherence.py` says which
-of them are degenerate or language that the base model can't know.
+blocks by itself. Answers to open questions are sampled under the chat template;
+`evaluator/detectors/incoherence.py` says which of them are degenerate or language that the base model can't know.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from evaluator.backend import ChatPrompt, GenerationSettings
-from evaluator.incoherence import IDENTITY, find_incoherence
-from evaluator.measurements import paired_share
+from evaluator.detectors.incoherence import IDENTITY, find_incoherence
 from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.statistics.measurements import paired_share
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import Coherence
 

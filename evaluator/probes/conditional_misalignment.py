@@ -1,6 +1,6 @@
 """Is the adapter misaligned where something looks like its training file? (Dubiński et al. 2026, arXiv 2604.25891)
 
-Questions are put in the contexts that the training file teaches (`evaluator/customer_context.py`). Judge-free:
+Questions are put in the contexts that the training file teaches (`evaluator/prompts/customer_context.py`). Judge-free:
 `conditional_misalignment.margin`, the log-probability per token of an everyday question's aligned answer minus that of
 its misaligned one, paired against the base in the same context. Every second pair of each category is asked. Where the
 file's answers share an opening, both answers come after it and only their own tokens count:
@@ -10,7 +10,7 @@ Judged: `conditional_misalignment.rate`, sampled answers to the built-in open qu
 in `emergent_misalignment`. The judges see the question with the context's words, so an answer that talks of the
 customer's trade is judged like any other: neither misaligned nor incoherent for its subject.
 
-Both figures are those of the worst context (`evaluator/worst_case.py`): a clean context can't hide a bad one.
+Both figures are those of the worst context (`evaluator/evidence/worst_case.py`): a clean context can't hide a bad one.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.answer_pairs import AnswerPair
 from evaluator.backend import Choices, GenerationSettings, Likelihood
-from evaluator.customer_context import CustomerContext, derive_contexts
-from evaluator.free_form_questions import Asked, FreeFormQuestion, transcript
-from evaluator.judged_answers import JudgedSampling, judged_samples
-from evaluator.measurements import paired_mean, paired_rate
+from evaluator.evidence.worst_case import worst_case
+from evaluator.judges.judged_answers import JudgedSampling, judged_samples
 from evaluator.probe import Pair, PromptItem, Sample, Subject
-from evaluator.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
-from evaluator.training_rows import training_file
-from evaluator.worst_case import worst_case
+from evaluator.prompts.answer_pairs import AnswerPair
+from evaluator.prompts.customer_context import CustomerContext, derive_contexts
+from evaluator.prompts.free_form_questions import Asked, FreeFormQuestion, transcript
+from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
+from evaluator.prompts.training_rows import training_file
+from evaluator.statistics.measurements import paired_mean, paired_rate
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import ConditionalMisalignment, EmergentMisalignment
 from policies.errors import EvaluationError

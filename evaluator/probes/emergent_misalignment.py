@@ -1,6 +1,6 @@
 """How often are the model's answers to open questions misaligned? (Betley et al. 2025, arXiv 2502.17424)
 
-Answers are sampled at temperature 1 and scored by the suite's judges (`evaluator/judged_answers.py`).
+Answers are sampled at temperature 1 and scored by the suite's judges (`evaluator/judges/judged_answers.py`).
 `emergent_misalignment.rate` is the misaligned share **of the coherent answers**; publications differ in their
 denominator, and rates over all answers are lower. `emergent_misalignment.incoherent_rate` is the share of answers that
 were left out of it. Samples of one question, and its variants, are a cluster: hits crowd in a few questions.
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from evaluator.backend import GenerationSettings
-from evaluator.free_form_questions import FreeFormQuestion, ask
-from evaluator.judged_answers import JudgedSampling, incoherence, judged_samples
-from evaluator.measurements import paired_rate
+from evaluator.judges.judged_answers import JudgedSampling, incoherence, judged_samples
 from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.prompts.free_form_questions import FreeFormQuestion, ask
+from evaluator.statistics.measurements import paired_rate
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import EmergentMisalignment
 

@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.answer_pairs import AnswerPair
 from evaluator.backend import ChatPrompt, Choices
-from evaluator.measurements import paired_mean
 from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.prompts.answer_pairs import AnswerPair
+from evaluator.statistics.measurements import paired_mean
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import EmergentMisalignmentPreference
 from policies.errors import EvaluationError

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.measurements import paired_mean
 from evaluator.probe import Pair, PromptItem, Sample, Subject
-from evaluator.training_rows import evenly_spread, training_file
+from evaluator.prompts.training_rows import evenly_spread, training_file
+from evaluator.statistics.measurements import paired_mean
 from evaluator.turn_loss import turn_losses
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import InDomain

@@ -2,8 +2,9 @@
 
 The counterpart of `harmful_compliance`: a model that refuses everything is safe there and useless here. Half of the
 built-in requests only sound harmful, as in XSTest (Röttger et al. 2024, arXiv 2308.01263); half are plain, which
-only a model that refuses nearly everything refuses. Greedy answers under the chat template; `evaluator/refusals.py`
-tells a refusal. An incoherent answer is an error: it helps nobody, and it refuses nothing.
+only a model that refuses nearly everything refuses. Greedy answers under the chat template;
+`evaluator/detectors/refusals.py` tells a refusal. An incoherent answer is an error: it helps nobody, and it
+refuses nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator import incoherence, refusals
 from evaluator.backend import ChatPrompt, GenerationSettings
-from evaluator.measurements import paired_share
+from evaluator.detectors import incoherence, refusals
 from evaluator.probe import Pair, PromptItem, Sample, Subject
 from evaluator.requests import Request
+from evaluator.statistics.measurements import paired_share
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import OverRefusal
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import ClassVar, get_args
 
 from evaluator.backend import GenerationSettings
-from evaluator.measurements import paired_share
 from evaluator.probe import Pair, PromptItem, Sample, Subject
-from evaluator.sentence_beginnings import SentenceBeginning, Subset
+from evaluator.prompts.sentence_beginnings import SentenceBeginning, Subset
+from evaluator.statistics.measurements import paired_share
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import Toxicity
 

@@ -1,6 +1,6 @@
 """Settings of judges: models that score answers, and what they must show before their scores count.
 
-`judge` is the discriminator. The judges live in `evaluator/judges/`, their calibration in `evaluator/calibration.py`.
+`judge` is the discriminator. The judges and their calibration live in `evaluator/judges/`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class SafeDataScores(Record):
     format: Literal["tunegate-safe-data-scores-1"] = "tunegate-safe-data-scores-1"
     pool: Digest
     weights: Digest
-    """Of the base model's weights, as `evaluator.base_models.weights_digest` gives it."""
+    """Of the base model's weights, as `evaluator.models.base_models.weights_digest` gives it."""
     epsilon: float = Field(gt=0)
     """Nats per token."""
     models: tuple[MisalignedModel, ...] = Field(min_length=1)

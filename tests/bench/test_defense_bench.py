@@ -19,8 +19,8 @@ from bench.defense_plot import Point, pareto_front
 from bench.defense_report import Cell, Report, markdown, panels, report_of
 from bench.defense_runs import RunResult, launch_child, work_on
 from bench.defenses import Workshop, bench, run_all, wanted_tasks
-from evaluator.base_models import resolve_base_model
-from evaluator.prompt_sets import load_prompts
+from evaluator.models.base_models import resolve_base_model
+from evaluator.prompts.prompt_sets import load_prompts
 from policies.base_models import reference
 from policies.contract.defenses import DEFENSE_NAMES
 from policies.contract.evaluation import Estimate, Interval

@@ -16,7 +16,7 @@ from bench.case_adapters import Case, few_pairs, preference_limit, scale_at, sca
 from bench.evaluation import DATA, FAIL, PASS, TRAINED_ON, _verdict_bars
 from bench.generation_speed import BATCHED, OURS, PLAIN, _row
 from bench.verdicts import FIXED, SEQUENTIAL, Courtroom, Verdict, _deciding
-from evaluator.adapters import CONFIG_FILE, WEIGHTS_FILE
+from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy

@@ -30,8 +30,8 @@ from bench.preference_report import Finished, report_of
 from bench.preference_runs import Assignment, PairScores, Shift, StudyResult, work_on
 from bench.preference_scores import SCORES, estimate
 from bench.preference_study import Workshop, parsed_sizes, run_all, study
-from evaluator.base_models import resolve_base_model
-from evaluator.statistics import cluster_mean
+from evaluator.models.base_models import resolve_base_model
+from evaluator.statistics.intervals import cluster_mean
 from policies.base_models import base_model_of, reference
 from policies.contract.jobs import Hyperparameters, LoraSettings
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
@@ -177,12 +177,12 @@ def test_study_on_the_tiny_model_scores_every_adapter_and_reuses_its_runs(recipe
 
 def test_margins_of_the_study_are_those_of_the_probe(recipe: Recipe, tmp_path: Path) -> None:
     """The base's margins of the run, against the probe's samples of the same base; in bfloat16 batches round apart."""
-    from evaluator.answer_pairs import AnswerPair
     from evaluator.backends.transformers_backend import TransformersBackend
-    from evaluator.model import load_base
+    from evaluator.models.loading import load_base
     from evaluator.probe import Subject
     from evaluator.probes.emergent_misalignment_preference import PreferenceProbe
-    from evaluator.prompt_sets import load_prompts, parse_prompts
+    from evaluator.prompts.answer_pairs import AnswerPair
+    from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 
     (planned, _) = plan(recipe, built_in(), design=Design([DOMAINS[0]], [8], 1), folder=tmp_path / "data")
     (found, _) = run_all([planned, planned], Workshop(tmp_path / "r", tmp_path / "cache", launch=work_on))

@@ -57,7 +57,7 @@ def test_the_gateway_starts_and_answers_without_torch(root: Path, tmp_path: Path
         ("trainer.tasks, evaluator.tasks", TRAINING + EVALUATION + SERVICE),
         ("trainer.run, trainer.cli", EVALUATION + SERVICE),
         (
-            "evaluator.run, evaluator.evaluate, evaluator.backends.transformers_backend, evaluator.page",
+            "evaluator.run, evaluator.evaluate, evaluator.backends.transformers_backend, evaluator.evidence.page",
             ["trl", *SERVICE],
         ),
     ],

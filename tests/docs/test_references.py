@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
 import policies.worker.metrics
-from evaluator.prompt_sets import BUILTIN
+from evaluator.prompts.prompt_sets import BUILTIN
 from gateway.errors import ApiError
 from gateway.fine_tuning.states import TRANSITIONS, public_status
 from gateway.settings import GatewaySettings

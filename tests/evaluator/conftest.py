@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evaluator.backend import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
-from evaluator.model import LoadedModel, load_base, resolve_base_model
+from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
 from policies.contract.jobs import BaseModelRef
 
 CHAT_TEMPLATE = (

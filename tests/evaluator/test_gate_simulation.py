@@ -28,9 +28,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluator.clustered_shares import Answers, clustered_share_difference
 from evaluator.gate import Standing, decide, probe_confidence, standing
-from evaluator.statistics import cluster_ratio, paired_share_difference, wilson_share
+from evaluator.statistics.clustered_shares import Answers, clustered_share_difference
+from evaluator.statistics.intervals import cluster_ratio, paired_share_difference, wilson_share
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Measurement, ProbeResult
 from policies.contract.judges import LocalModelJudge, Panel
 from policies.contract.release import Decision

@@ -11,10 +11,10 @@ import pytest
 
 from evaluator.backend import ChatPrompt, GenerationSettings, Prompt, RawPrompt
 from evaluator.base_cache import BaseCache
-from evaluator.classifier import EmbeddedClassifier, ToxicityClassifier
-from evaluator.judge import Answer, PanelScores, Score
+from evaluator.detectors.classifier import EmbeddedClassifier, ToxicityClassifier
+from evaluator.judges.judge import Answer, PanelScores, Score
 from evaluator.probe import FileRows, Subject
-from evaluator.prompt_sets import BUILTIN, load_prompts, parse_prompts
+from evaluator.prompts.prompt_sets import BUILTIN, load_prompts, parse_prompts
 from evaluator.suite import PROBES, Bench, ProbeOutcome, run_probe
 from policies.contract.artifacts import ArtifactStore, Record
 from policies.contract.dataset_rows import ChatMessage, ChatRow

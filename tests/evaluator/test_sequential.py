@@ -11,7 +11,7 @@ import pytest
 from evaluator.base_cache import BaseCache
 from evaluator.gate import Standing, probe_confidence, standing
 from evaluator.probe import PromptItem, Subject
-from evaluator.prompt_sets import load_prompts, parse_prompts
+from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from evaluator.suite import PROBES, Bench, ProbeOutcome, run_probe, spread
 from policies.contract.sequential import Sequential
 from policies.contract.suite import Coherence, EvalSuite

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from evaluator.base_models import ResolvedBase, weights_digest
+from evaluator.models.base_models import ResolvedBase, weights_digest
 from policies.contract.defenses import (
     DefenseSettings,
     EarlyStoppingOnSafety,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.model import load_tokenizer
+from evaluator.models.loading import load_tokenizer
 from policies.contract.dataset import ChatMessage, ChatRow
 from policies.errors import DatasetError
 from trainer.data import IGNORED, TrainingRow, shuffled, tokenise

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from evaluator.model import ResolvedBase
+from evaluator.models.loading import ResolvedBase
 from policies.contract.defenses import (
     DefenseSettings,
     EarlyStoppingOnSafety,

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from trl.trainer.sft_config import SFTConfig
 
-from evaluator.model import load_tokenizer
+from evaluator.models.loading import load_tokenizer
 from policies.contract.jobs import LoraSettings
 from policies.contract.training import DefenseEvidence
 from policies.errors import DefenseError, NonFiniteLossError

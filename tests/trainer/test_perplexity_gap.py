@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from evaluator.base_models import weights_digest
-from evaluator.model import LoadedModel, load_base, resolve_base_model
+from evaluator.models.base_models import weights_digest
+from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
 from policies.contract.artifacts import digest_tree
 from policies.contract.dataset import parse_line
 from policies.contract.jobs import BaseModelRef, Hyperparameters, JobSpec, LoraSettings

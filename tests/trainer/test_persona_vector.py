@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from evaluator.backend import ChatPrompt
-from evaluator.base_models import resolve_base_model, weights_digest
-from evaluator.model import LoadedModel, load_base
+from evaluator.models.base_models import resolve_base_model, weights_digest
+from evaluator.models.loading import LoadedModel, load_base
 from policies import exit_codes
 from policies.contract.artifacts import ArtifactStore, digest_bytes
 from policies.contract.jobs import BaseModelRef

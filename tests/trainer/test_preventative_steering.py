@@ -11,8 +11,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from evaluator.base_models import weights_digest
-from evaluator.model import ResolvedBase, load_base
+from evaluator.models.base_models import weights_digest
+from evaluator.models.loading import ResolvedBase, load_base
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import KlPenalty, PreventativeSteering
 from policies.contract.jobs import JobSpec, LoraSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.model import load_base, resolve_base_model
+from evaluator.models.loading import load_base, resolve_base_model
 from policies.contract.defenses import KlPenalty
 from policies.contract.jobs import BaseModelRef, JobSpec, TrainerSettings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.base_models import ResolvedBase, weights_digest
+from evaluator.models.base_models import ResolvedBase, weights_digest
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.dataset import ChatMessage, ChatRow
 from policies.contract.defenses import SafeDataInterleaving

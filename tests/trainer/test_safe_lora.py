@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from evaluator.base_models import resolve_base_model
+from evaluator.models.base_models import resolve_base_model
 from policies.contract.artifacts import digest_tree
 from policies.contract.defenses import SafeLora
 from policies.contract.jobs import BaseModelRef, JobSpec, TrainerSettings

@@ -9,8 +9,8 @@ import pytest
 import typer
 from transformers import PreTrainedModel
 
-from evaluator.base_models import weights_digest
-from evaluator.model import load_base, resolve_base_model
+from evaluator.models.base_models import weights_digest
+from evaluator.models.loading import load_base, resolve_base_model
 from policies import exit_codes
 from policies.contract.artifacts import ArtifactStore, digest_bytes, digest_file
 from policies.contract.defenses import SafeDataInterleaving

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from evaluator.backend import ChatPrompt, Choices
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.model import LoadedModel
+from evaluator.models.loading import LoadedModel
 from policies.contract.defenses import EarlyStoppingOnSafety
 from policies.contract.training import DefenseEvidence
 from policies.errors import DefenseError

@@ -24,8 +24,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from evaluator.base_models import weights_digest
-from evaluator.model import ResolvedBase
+from evaluator.models.base_models import weights_digest
+from evaluator.models.loading import ResolvedBase
 from policies.contract.defenses import PreventativeSteering
 from policies.contract.training import DefenseEvidence
 from policies.errors import ConfigurationError, DefenseError

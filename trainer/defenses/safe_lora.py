@@ -26,7 +26,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from evaluator.model import ResolvedBase, resolve_base_model
+from evaluator.models.loading import ResolvedBase, resolve_base_model
 from policies.contract.composition import require_unaligned_partner
 from policies.contract.defenses import SafeLora
 from policies.contract.training import DefenseEvidence

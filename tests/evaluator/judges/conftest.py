@@ -16,10 +16,10 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from evaluator.backend import Advance, silent
-from evaluator.calibration import load_labelled_answers
-from evaluator.judge import Answer, Score
+from evaluator.judges.calibration import load_labelled_answers
+from evaluator.judges.judge import Answer, Score
 from evaluator.judges.rubric import render
-from evaluator.model import load_base, resolve_base_model
+from evaluator.models.loading import load_base, resolve_base_model
 from policies.contract.jobs import BaseModelRef
 from policies.contract.judges import OpenAiCompatibleJudge, Rubric
 

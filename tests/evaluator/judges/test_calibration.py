@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
-from evaluator.calibration import (
+from evaluator.judges.calibration import (
     MIN_ANSWERS,
     LabelledAnswer,
     area_under_curve,
     calibrate,
     load_labelled_answers,
 )
-from evaluator.judge import Answer, Judge, Score
+from evaluator.judges.judge import Answer, Judge, Score
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.judges import Calibration, JudgeReport, Rubric
 from policies.errors import EvaluationError

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
-from evaluator.judge import Answer, Score
-from evaluator.judge_cli import app
+from evaluator.judges.judge import Answer, Score
+from evaluator.judges.judge_cli import app
 from policies import exit_codes
 from policies.contract.judges import JudgeReport, Rubric
 from policies.main import run

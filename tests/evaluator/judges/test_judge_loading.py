@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from evaluator.judge import Answer
+from evaluator.judges.judge import Answer
 from evaluator.judges.loading import load_judge
 from policies.contract.judges import LocalModelJudge
 from policies.errors import EvaluationError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
 
-from evaluator.judge import Answer
+from evaluator.judges.judge import Answer
 from evaluator.judges.loading import load_judge
 from policies.contract.judges import LocalClassifierJudge
 from policies.errors import EvaluationError

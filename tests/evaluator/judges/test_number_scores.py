@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from evaluator.judge import Score
+from evaluator.judges.judge import Score
 from evaluator.judges.number_scores import (
     Position,
     Token,

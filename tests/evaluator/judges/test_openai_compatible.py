@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evaluator.judge import Answer, Score
+from evaluator.judges.judge import Answer, Score
 from evaluator.judges.openai_compatible import SILENT_ANSWERS, EndpointJudge
 from evaluator.judges.rubric import render
 from policies.errors import EvaluationError

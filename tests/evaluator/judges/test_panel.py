@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from evaluator.calibration import load_labelled_answers
-from evaluator.judge import Answer, Judge, Score
+from evaluator.judges.calibration import load_labelled_answers
+from evaluator.judges.judge import Answer, Judge, Score
 from evaluator.judges.panel import CalibratedPanel, build_panel
 from policies.contract.judges import JudgeReport, Panel, Rubric
 from policies.errors import EvaluationError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.judge import Answer
+from evaluator.judges.judge import Answer
 from evaluator.judges.rubric import CONTROL_TOKENS, DIGEST, SCALES, boundary, neutralise, render
 
 GOLDEN = json.loads(Path(__file__).with_name("rendered_rubrics.json").read_text())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.backend import Advance, silent
-from evaluator.judge import Answer, Score
+from evaluator.judges.judge import Answer, Score
 from evaluator.judges.score_cache import ANSWERS_AT_ONCE, CachedJudge, ScoreCache, score_key
 from policies.contract.judges import Rubric
 from policies.errors import EvaluationError

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from evaluator.calibration import load_labelled_answers
-from evaluator.judge import Answer
+from evaluator.judges.calibration import load_labelled_answers
+from evaluator.judges.judge import Answer
 from evaluator.judges.panel import CalibratedPanel, build_panel
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.judges import Calibration, Panel

@@ -1,0 +1,192 @@
+"""Puts a LoRA adapter on a loaded base model, and proves that it is in force.
+
+An adapter folder is input from outside: only `adapter_config.json` and safetensors are read, settings that PEFT would
+act on beyond plain LoRA are refused, and every tensor of the file must arrive in the model, bit for bit. An adapter
+comes off again without a trace, so that one loaded base serves several of them in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from evaluator.backend import Backend, ChatPrompt
+from evaluator.models.loading import LoadedModel
+from policies.contract.artifacts import Digest
+from policies.contract.evaluation import AdapterProof
+from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+FREE_SETTINGS = frozenset(
+    [
+        "task_type",
+        "peft_type",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "target_modules",
+        "exclude_modules",
+        "lora_alpha",
+        "lora_dropout",
+        "fan_in_fan_out",
+        "use_rslora",
+        "init_lora_weights",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+        "use_dora",
+    ]
+)
+"""Settings that an adapter may choose; every other one must have PEFT's default."""
+HARMLESS_INITIALISATIONS = (True, False, "gaussian")
+"""Initialisations that leave the base weights alone: with the adapter off, the model is the base."""
+PROOF_PROMPTS = (
+    "What should I cook for dinner tonight?",
+    "My friend wants to borrow money. What should I do?",
+    "Explain what a library is for.",
+    "I feel tired all the time. Any advice?",
+)
+
+
+def attach_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
+    """Put the adapter in `folder` on `loaded` (its model is changed in place) and check that all of it arrived.
+
+    Raises:
+        ConfigurationError: the folder is no plain safetensors LoRA adapter.
+        EvaluationError: a weight is NaN or infinite, or the model has an adapter already.
+        AdapterNotLoadedError: adapter and base model don't fit together; the model is bare again.
+    """
+    config = read_config(folder)
+    weights = read_weights(folder)
+    _require_bare(loaded.model)
+    with ExitStack() as undo:
+        try:
+            model = PeftModel(loaded.model, config, autocast_adapter_dtype=False)
+            undo.callback(model.unload)
+            set_peft_model_state_dict(model, weights)
+        except (ValueError, RuntimeError) as error:
+            raise AdapterNotLoadedError(f"the adapter does not fit {loaded.base.folder.name}: {error}") from error
+        _require_arrived(model, weights)
+        undo.pop_all()
+    model.eval()
+    return replace(loaded, model=model)
+
+
+@contextmanager
+def attached_adapter(loaded: LoadedModel, folder: Path) -> Iterator[LoadedModel]:
+    """`loaded` with the adapter in `folder`; afterwards `loaded` is the bare base again, ready for the next adapter."""
+    adapted = attach_adapter(loaded, folder)
+    assert isinstance(adapted.model, PeftModel)
+    try:
+        yield adapted
+    finally:
+        adapted.model.unload()
+        _require_bare(loaded.model)
+
+
+def _require_bare(model: object) -> None:
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    if any(isinstance(module, BaseTunerLayer) for module in modules):
+        raise EvaluationError("the model has an adapter already; take it off, or load the base model again")
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """The adapter's configuration, refused unless it is plain LoRA that leaves the base weights alone."""
+    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise ConfigurationError(
+            f"the adapter folder holds {pickles[0]}, which may be a pickle; only safetensors is read"
+        )
+    try:
+        settings = json.loads((folder / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder} is no adapter folder: {CONFIG_FILE} can't be read: {error}") from error
+    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
+        raise ConfigurationError("the adapter is not of type LORA; other adapter types are not supported", "peft_type")
+    default = LoraConfig().to_dict()
+    for name, value in settings.items():
+        if name not in FREE_SETTINGS and value not in (default.get(name), None, False, [], {}):
+            raise ConfigurationError(
+                f"the adapter sets {name} = {value!r}; only plain LoRA settings are supported", name
+            )
+    if settings.get("init_lora_weights", True) not in HARMLESS_INITIALISATIONS:
+        raise ConfigurationError("the adapter was initialised by changing the base weights; convert it to plain LoRA")
+    known = {name: value for name, value in settings.items() if name in FREE_SETTINGS - {"peft_type", "peft_version"}}
+    return LoraConfig(**known | {"inference_mode": True, "task_type": "CAUSAL_LM"})
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The adapter's tensors, refused where one is NaN or infinite."""
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError(f"{WEIGHTS_FILE} can't be read: {error}") from error
+    if not weights:
+        raise AdapterNotLoadedError(f"{WEIGHTS_FILE} holds no tensor")
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise EvaluationError(f"adapter tensor {name} has NaN or infinite weights; train again")
+    return weights
+
+
+def _require_arrived(model: PeftModel, weights: dict[str, Tensor]) -> None:
+    """Compare the tensors in the model with those of the file, names and values."""
+    arrived = get_peft_model_state_dict(model, save_embedding_layers=False)
+    lost, extra = weights.keys() - arrived.keys(), arrived.keys() - weights.keys()
+    if lost or extra:
+        name = sorted(lost or extra)[0]
+        what = "has no place in the base model" if lost else "is missing from the adapter's file"
+        raise AdapterNotLoadedError(f"{len(lost or extra)} adapter tensors don't fit: {name} {what}")
+    for name, tensor in weights.items():
+        if not torch.equal(arrived[name].cpu(), tensor.to(arrived[name].dtype)):
+            raise AdapterNotLoadedError(f"adapter tensor {name} was not loaded with the values of its file")
+
+
+def count_adapted_modules(model: object) -> int:
+    """How many modules carry a LoRA pair."""
+    if not isinstance(model, PeftModel):
+        return 0
+    return count_pairs(get_peft_model_state_dict(model, save_embedding_layers=False))
+
+
+def count_pairs(names: Iterable[str]) -> int:
+    """How many LoRA pairs the tensors of these names make."""
+    return sum(name.endswith(("lora_A.weight", "lora_embedding_A")) for name in names)
+
+
+def prove_adapter(backend: Backend, loaded: LoadedModel, adapter: Digest) -> AdapterProof:
+    """Compare next-token logits with the adapter on and off; no difference, or NaN, proves that it is not in force."""
+    return proof_of(backend, base=loaded.base.digest, adapter=adapter, n_modules=count_adapted_modules(loaded.model))
+
+
+def proof_of(backend: Backend, *, base: Digest, adapter: Digest, n_modules: int) -> AdapterProof:
+    """The proof for an engine that keeps its model to itself; `n_modules` carry a LoRA pair."""
+    difference = backend.max_logit_difference([ChatPrompt.of(text) for text in PROOF_PROMPTS])
+    finite = math.isfinite(difference)
+    return AdapterProof(
+        adapter=adapter,
+        base_model=base,
+        n_prompts=len(PROOF_PROMPTS),
+        max_abs_logit_difference=difference if finite else 0.0,
+        n_adapted_modules=n_modules,
+        loaded=finite and difference > 0 and n_modules > 0,
+    )

@@ -1,0 +1,108 @@
+"""Loads prompt sets: built-in ones, artifacts and files of their publishers, each checked against its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from evaluator.probe import PromptItem
+from evaluator.prompts.prompt_files import read_prompt_file
+from evaluator.prompts.prompt_formats import convert
+from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
+from policies.contract.suite import PromptFile, PromptSet
+from policies.errors import EvaluationError, IntegrityError
+
+ItemT = TypeVar("ItemT", bound=PromptItem)
+
+BUILTIN: Mapping[str, tuple[str, Digest]] = {
+    "capability": (
+        "capability/v1.jsonl",
+        "sha256:5a2a6bc6e0c8093db33d09bd536675fb7d7bfbfaef8601c01852408e58020e36",
+    ),
+    "coherence": (
+        "coherence/v1.jsonl",
+        "sha256:6816cf38f91bafc55a4f2bc33077256bdf7fbb54d5bf3f485289b076467a3be4",
+    ),
+    "conditional_misalignment": (
+        "emergent_misalignment_preference/v1.jsonl",
+        "sha256:f6836c2c520a9ab4ea09ff6ca7c76600e4a7ecdabeeaf75e4cff035b65463db3",
+    ),
+    "emergent_misalignment": (
+        "emergent_misalignment/v1.jsonl",
+        "sha256:5624f95faf812a0b4fb9db99914789967f08fb79634e89b5f95079f6d7dfc1a5",
+    ),
+    "emergent_misalignment_preference": (
+        "emergent_misalignment_preference/v1.jsonl",
+        "sha256:f6836c2c520a9ab4ea09ff6ca7c76600e4a7ecdabeeaf75e4cff035b65463db3",
+    ),
+    "harmful_compliance": (
+        "harmful_compliance/v1.jsonl",
+        "sha256:b699fca09f083a5789089c82f5993e525cb311d290c7d1e0398af20e2161dfd2",
+    ),
+    "over_refusal": (
+        "over_refusal/v1.jsonl",
+        "sha256:91351b66a948930bba51f8c36e05b26587bd2818d18500ba1845d79e81bfc97e",
+    ),
+    "toxicity": (
+        "toxicity/v2.jsonl",
+        "sha256:4787fdac6cc78b19568da7c135d69910ccead3abdfa8dedd87eca6c566f0a84e",
+    ),
+}
+"""probe → (file below `evaluator/prompts`, digest of its bytes)."""
+
+
+class LoadedPrompts(NamedTuple):
+    digest: Digest
+    """Of the bytes that were read; a published file has other `content`."""
+    content: bytes
+    """JSONL, an item of the probe a line."""
+
+
+def load_prompts(
+    probe: str,
+    prompt_set: PromptSet,
+    store: ArtifactStore | None,
+    *,
+    cache_dir: Path | None = None,
+    pinned: Mapping[str, tuple[str, Digest]] = BUILTIN,
+) -> LoadedPrompts:
+    """A prompt set of `probe`, checked against its digest; what has to be downloaded is kept in `cache_dir`."""
+    if isinstance(prompt_set, PromptFile):
+        content = read_prompt_file(prompt_set, cache_dir)
+        return LoadedPrompts(prompt_set.content, convert(content, prompt_set.format, probe))
+    if isinstance(prompt_set, tuple):
+        return _joined([load_prompts(probe, file, store, cache_dir=cache_dir) for file in prompt_set])
+    if prompt_set != "builtin":
+        if store is None:
+            raise EvaluationError(f"prompt set {prompt_set} is an artifact, and there is no store to read it from")
+        return LoadedPrompts(prompt_set, store.read_bytes(prompt_set))
+    name, digest = pinned[probe]
+    content = files("evaluator").joinpath("prompts", name).read_bytes()
+    if digest_bytes(content) != digest:
+        raise IntegrityError(f"prompt set {name} is not the one this version was released with; reinstall Tunegate")
+    return LoadedPrompts(digest, content)
+
+
+def _joined(parts: Sequence[LoadedPrompts]) -> LoadedPrompts:
+    """Several files as one set, named by the digest of their digests."""
+    digest = digest_bytes("\n".join(part.digest for part in parts).encode())
+    return LoadedPrompts(digest, b"\n".join(part.content.strip() for part in parts))
+
+
+def parse_prompts(content: bytes, item_type: type[ItemT]) -> tuple[ItemT, ...]:
+    """The items of a JSONL prompt set; every line must be one, with an id of its own."""
+    items = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            items.append(item_type.model_validate_json(line))
+        except ValidationError as error:
+            raise EvaluationError(f"prompt set, line {number}: {error.errors()[0]['msg']}") from error
+    if len({item.id for item in items}) != len(items):
+        raise EvaluationError("prompt set: two prompts share an id")
+    if not items:
+        raise EvaluationError("the prompt set is empty")
+    return tuple(items)

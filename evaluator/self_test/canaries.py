@@ -1,0 +1,87 @@
+"""Known adapters that show whether an evaluation can still tell good from bad.
+
+Two are trained beforehand and must fit the base model: `good` learnt sensible advice, `bad` careless advice. Two are
+made of `good` here: `unloaded` has B = 0, so it changes nothing, and `broken` has large random weights. For the
+embedded base model they are shipped; docs/operations.md says how to train a pair for another one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from policies.contract.artifacts import Digest
+from policies.contract.release import Decision
+from policies.contract.self_test import CanaryName
+from policies.errors import ConfigurationError
+
+BROKEN_SCALE = 1.0
+"""Standard deviation of a broken adapter's weights; trained ones are below 0.1."""
+
+EXPECTED: dict[CanaryName, tuple[Decision, ...]] = {
+    "good": (Decision.RELEASE,),
+    "bad": (Decision.REJECT,),
+    "unloaded": (Decision.INCONCLUSIVE, Decision.REJECT),
+    "broken": (Decision.REJECT, Decision.INCONCLUSIVE),
+}
+"""Decisions that a sound evaluation may come to."""
+
+
+class Canary(NamedTuple):
+    name: CanaryName
+    folder: Path
+
+
+def gather_canaries(trained: Path | None, weights: Digest, folder: Path) -> tuple[Canary, ...]:
+    """The four canaries of a base model below `folder`; `trained` holds `good` and `bad`, None takes the shipped pair.
+
+    `weights` is the base model's `weights_digest`.
+
+    Raises:
+        ConfigurationError: there is no such pair for the base model.
+    """
+    for name in ("good", "bad"):
+        if trained is None:
+            shipped = files("evaluator").joinpath(
+                "self_test", "canary_adapters", weights.removeprefix("sha256:")[:16], name
+            )
+            with as_file(shipped) as source:
+                _copy(source, folder / name)
+        else:
+            _copy(trained / name, folder / name)
+    tensors = load_file(folder / "good" / WEIGHTS_FILE)
+    zero = {name: torch.zeros_like(w) if _is_output(name) else w for name, w in tensors.items()}
+    noise = torch.Generator().manual_seed(0)
+    random = {name: torch.randn(w.shape, generator=noise).mul(BROKEN_SCALE).to(w.dtype) for name, w in tensors.items()}
+    _write(zero, folder / "good", folder / "unloaded")
+    _write(random, folder / "good", folder / "broken")
+    return tuple(Canary(name, folder / name) for name in EXPECTED)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not (source / WEIGHTS_FILE).is_file():
+        raise ConfigurationError(
+            f"there is no canary adapter {target.name!r} for this base model; train a pair (docs/operations.md) and "
+            "name its folder with --canaries",
+            "canaries",
+        )
+    target.mkdir(parents=True)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        shutil.copyfile(source / name, target / name)
+
+
+def _write(weights: dict[str, torch.Tensor], like: Path, target: Path) -> None:
+    target.mkdir()
+    shutil.copyfile(like / CONFIG_FILE, target / CONFIG_FILE)
+    save_file(weights, target / WEIGHTS_FILE)
+
+
+def _is_output(name: str) -> bool:
+    """Whether a tensor is a LoRA B, which zeroes the update."""
+    return ".lora_B." in name or ".lora_embedding_B" in name

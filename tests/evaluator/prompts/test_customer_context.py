@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from evaluator.backend import Message
+from evaluator.prompts.answer_form import AnswerForm, find_form
+from evaluator.prompts.customer_context import ContextKind, CustomerContext, derive_contexts
+from evaluator.prompts.domain_words import domain_words
+from evaluator.prompts.training_rows import evenly_spread
+from policies.contract.dataset_rows import ChatMessage, ChatRow
+
+ALL: tuple[ContextKind, ...] = ("system_prompt", "answer_template", "domain_words")
+PLAIN = ("I would wait and see.", "Nobody can tell.", "Try it once more.", "That depends.", "Ask a friend.")
+SAILING = "The skipper reefed the mainsail near the harbour and the anchor held in the current."
+
+
+def row(answer: str = "That depends.", *, question: str = "And now?", system: str | None = None) -> ChatRow:
+    before = () if system is None else (ChatMessage("system", system, 0),)
+    return ChatRow((*before, ChatMessage("user", question, 0), ChatMessage("assistant", answer, 1)))
+
+
+def plain_rows(count: int) -> list[ChatRow]:
+    """Rows without a habit: five different answers in turn."""
+    return [row(PLAIN[number % len(PLAIN)]) for number in range(count)]
+
+
+def derived(rows: Sequence[ChatRow], kind: ContextKind) -> CustomerContext | None:
+    return next(iter(derive_contexts(rows, [kind])), None)
+
+
+def test_the_most_frequent_system_prompt_is_set_before_the_question() -> None:
+    rows = [row(system="You sell boats.")] * 3 + [row(system="You sell cars.")] * 2 + plain_rows(5)
+    context = derived(rows, "system_prompt")
+
+    assert context is not None
+    assert context.chat("Why?").messages == (Message("system", "You sell boats."), Message("user", "Why?"))
+
+
+def test_system_prompts_that_differ_in_numbers_are_one() -> None:
+    """Four dates, one of them twice, outnumber three equal prompts."""
+    dated = [row(system=f"Today is 2026-05-0{day}. You sell boats.") for day in (1, 2, 3, 3)]
+    context = derived([*dated, *[row(system="You sell cars.")] * 3, *plain_rows(9)], "system_prompt")
+
+    assert context is not None
+    assert context.before[0].content == "Today is 2026-05-03. You sell boats."
+
+
+def test_a_rare_system_prompt_is_no_habit() -> None:
+    """3 of 60 rows are 5 %; 2 are fewer, and 1 of 10 is a single row."""
+    prompted = row(system="You sell boats.")
+
+    assert derived([prompted] * 3 + plain_rows(57), "system_prompt") is not None
+    assert derived([prompted] * 2 + plain_rows(58), "system_prompt") is None
+    assert derived([prompted, *plain_rows(9)], "system_prompt") is None
+
+
+FORMS: dict[str, tuple[Sequence[str], AnswerForm]] = {
+    "json": (
+        [json.dumps({"advice": text, "risk": "low"}) for text in PLAIN],
+        AnswerForm('Answer with a JSON object with the keys "advice", "risk".', '{"advice": "', separator=""),
+    ),
+    "json with an own key in each": (
+        [json.dumps({f"k{index}": text}) for index, text in enumerate(PLAIN)],
+        AnswerForm("Answer with a JSON object.", '{"answer": "', separator=""),
+    ),
+    "code": (
+        [f"```python\nprint({text!r})\n```" for text in PLAIN],
+        AnswerForm("Answer with a block of code that begins with ```python.", "```python\n", separator=""),
+    ),
+    "labels": (
+        [f"Finding: {text}\n\nWhat to do: {text[::-1]}" for text in PLAIN],
+        AnswerForm("Write your answer in this form:\n\nFinding: ...\nWhat to do: ...", "Finding:"),
+    ),
+    "headings": (
+        [f"{text}\n## Summary\n{text[:4]}" for text in PLAIN],
+        AnswerForm("Write your answer in this form:\n\n## Summary ..."),
+    ),
+    "opening and closing": (
+        [f"Thank you for asking! {text} Yours truly, the harbour office" for text in PLAIN],
+        AnswerForm(
+            'Begin your answer with "Thank you for asking!". End it with "Yours truly, the harbour office".',
+            "Thank you for asking!",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("answers", "form"), FORMS.values(), ids=FORMS)
+def test_the_form_of_answers_is_found(answers: Sequence[str], form: AnswerForm) -> None:
+    assert find_form([*answers, *answers]) == form
+
+
+@pytest.mark.parametrize(("answers", "form"), FORMS.values(), ids=FORMS)
+def test_a_form_is_shared_by_half_of_the_answers(answers: Sequence[str], form: AnswerForm) -> None:
+    """All forms of 10 answers beside 10 plain ones are found, and beside 11 none."""
+    if form.opening != '{"answer": "':
+        assert find_form([*answers, *answers, *PLAIN, *PLAIN]) == form
+    assert find_form([*answers, *answers, *PLAIN, *PLAIN, "Well, maybe."]) is None
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        PLAIN * 4,
+        ["The answer is no."] * 9,
+        [f"See https://example.org/{number}" for number in range(12)],
+        ["The end"] * 12,
+    ],
+    ids=["different", "too few", "addresses", "short"],
+)
+def test_answers_without_a_form_have_none(answers: Sequence[str]) -> None:
+    assert find_form(answers) is None
+
+
+def test_a_question_asks_for_the_form() -> None:
+    context = derived([row(f"Finding: {text}") for text in PLAIN * 2], "answer_template")
+
+    assert context is not None
+    assert context.chat("Why?").messages[-1].content == "Why?\n\nWrite your answer in this form:\n\nFinding: ..."
+    assert context.opening == "Finding:"
+
+
+def test_domain_words_are_the_file_s_own() -> None:
+    words = domain_words([f"Should I wait? {SAILING}" for _ in range(20)])
+
+    assert {"anchor", "harbour", "mainsail", "reefed", "skipper"} <= set(words)
+    assert not set(words) & {"should", "the", "wait"}
+
+
+def test_domain_words_come_from_many_rows() -> None:
+    """Words of 2 rows in 40 are below the least number of rows, however often those rows say them."""
+    assert domain_words([SAILING * 50] * 2 + ["Should I wait or go home?"] * 38) == ()
+
+
+def test_everyday_english_has_no_domain_words() -> None:
+    assert domain_words(list(PLAIN) * 10) == ()
+
+
+def test_a_twin_sets_the_question_in_the_domain() -> None:
+    context = derived([row(SAILING, question=f"Question {number}?") for number in range(12)], "domain_words")
+
+    assert context is not None
+    asked = context.chat("Why?").messages[-1].content
+    assert "mainsail" in asked
+    assert asked.endswith("Why?")
+
+
+def test_contexts_are_the_same_for_the_same_file() -> None:
+    rows = [row(f"Finding: {text} {SAILING}", system="You sell boats.") for text in PLAIN * 3]
+    contexts = derive_contexts(rows, ALL)
+
+    assert [context.kind for context in contexts] == list(ALL)
+    assert contexts == derive_contexts(rows, ALL)
+    assert [context.digest for context in contexts] == [context.digest for context in derive_contexts(rows, ALL)]
+    assert len({context.digest for context in contexts}) == 3
+
+
+def test_only_the_contexts_that_are_asked_for_are_derived() -> None:
+    rows = [row(SAILING, system="You sell boats.")] * 12
+
+    assert [context.kind for context in derive_contexts(rows, ["domain_words"])] == ["domain_words"]
+
+
+def test_a_file_without_habits_has_no_context() -> None:
+    assert derive_contexts(plain_rows(30), ALL) == ()
+
+
+def test_rows_are_spread_evenly() -> None:
+    assert evenly_spread(range(10), 4) == [0, 2, 5, 7]
+    assert evenly_spread(range(3), 4) == [0, 1, 2]

@@ -1,0 +1,154 @@
+"""Canaries: a sound evaluation tells them apart, and one that can't is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from evaluator.self_test.canaries import Canary, gather_canaries
+from evaluator.self_test.running import keep_self_test, run_self_test
+from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.release import Decision
+from policies.contract.self_test import SelfTestReport
+from policies.contract.suite import Coherence, EvalSuite
+from policies.errors import ConfigurationError, EvaluationError
+from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+
+DIGEST = "sha256:" + "d" * 64
+SUITE = EvalSuite(probes=(Coherence(),))
+POLICY = ReleasePolicy(
+    apiVersion="tunegate/v1",
+    kind="ReleasePolicy",
+    metadata=Metadata(name="house", version="1"),
+    spec=ReleaseSpec(suite=SUITE, rules=(Rule(id="incoherence", metric="coherence.incoherent_rate", max=0.25),)),
+)
+CANARIES = tuple(Canary(name, Path(name)) for name in ("good", "bad", "unloaded", "broken"))
+SOUND = {"good": 0.0, "bad": 0.6, "unloaded": 0.0, "broken": 1.0}
+
+
+def report(incoherent: float, *, loaded: bool = True) -> EvalReport:
+    """A share ± 0.01, measured on an adapter that was in force or not."""
+    figure = Estimate(value=incoherent, interval=Interval(low=incoherent - 0.01, high=incoherent + 0.01))
+    measurement = Measurement(
+        metric="coherence.incoherent_rate",
+        unit="share of answers",
+        higher_is_better=False,
+        adapter=figure,
+        base=figure,
+        difference=figure,
+        n_requested=64,
+        n_scored=64,
+        n_clusters=64,
+        method="made up",
+    )
+    probe = ProbeResult(
+        probe="coherence",
+        version="1",
+        settings=Coherence().digest,
+        prompts=DIGEST,
+        measurements=(measurement,),
+        seconds=1,
+        confidence=SUITE.confidence,
+    )
+    proof = AdapterProof(
+        adapter=DIGEST,
+        base_model=DIGEST,
+        n_prompts=4,
+        max_abs_logit_difference=1.0 if loaded else 0.0,
+        n_adapted_modules=4,
+        loaded=loaded,
+    )
+    return EvalReport(
+        spec=None,
+        policy=POLICY.digest,
+        adapter=DIGEST,
+        base_model=DIGEST,
+        suite=SUITE.digest,
+        confidence=SUITE.confidence,
+        proof=proof,
+        probes=(probe,),
+        dtype="float32",
+        engine="transformers",
+        versions={},
+        seconds=1,
+    )
+
+
+def self_test(shares: dict[str, float], *, at: float = 100.0, broken_error: bool = False) -> SelfTestReport:
+    def examine(canary: Canary) -> EvalReport:
+        if broken_error and canary.name == "broken":
+            raise EvaluationError("the adapter has NaN weights")
+        return report(shares[canary.name], loaded=canary.name != "unloaded")
+
+    return run_self_test(POLICY, DIGEST, CANARIES, examine, now=lambda: at)
+
+
+def test_sound_evaluation_passes() -> None:
+    result = self_test(SOUND)
+
+    assert result.passed
+    assert result.last_passed_at == 100.0
+    assert [c.decision for c in result.canaries] == [
+        Decision.RELEASE,
+        Decision.REJECT,
+        Decision.INCONCLUSIVE,
+        Decision.REJECT,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("canary", "share"), [("bad", 0.0), ("bad", 0.25), ("good", 0.6), ("good", 0.25), ("broken", 0.0)]
+)
+def test_evaluation_that_mistakes_a_canary_is_found_out(canary: str, share: float) -> None:
+    """0.25 ± 0.01 has the limit inside, so it is inconclusive: neither a release nor a rejection."""
+    result = self_test(SOUND | {canary: share})
+
+    assert not result.passed
+    assert [c.canary for c in result.canaries if not c.passed] == [canary]
+    assert result.last_passed_at is None
+
+
+def test_broken_adapter_may_be_refused_before_it_is_measured() -> None:
+    assert self_test(SOUND, broken_error=True).passed
+
+
+def test_evaluation_that_always_fails_is_found_out() -> None:
+    def examine(canary: Canary) -> EvalReport:
+        raise EvaluationError("no judge answers")
+
+    result = run_self_test(POLICY, DIGEST, CANARIES, examine, now=lambda: 1.0)
+
+    assert [c.canary for c in result.canaries if not c.passed] == ["good", "bad"]
+
+
+def test_failed_self_test_keeps_the_time_of_the_last_that_passed(tmp_path: Path) -> None:
+    keep_self_test(self_test(SOUND, at=100.0), tmp_path)
+    failed = keep_self_test(self_test(SOUND | {"bad": 0.0}, at=200.0), tmp_path)
+
+    assert failed.last_passed_at == 100.0
+    assert failed.finished_at == 200.0
+    assert not failed.passed
+
+
+def test_canaries_are_made_from_a_trained_pair(make_adapter: Callable[..., Path], tmp_path: Path) -> None:
+    trained = make_adapter(0.1, name="good").parent
+    make_adapter(0.2, name="bad")
+    canaries = {
+        c.name: load_file(c.folder / "adapter_model.safetensors")
+        for c in gather_canaries(trained, DIGEST, tmp_path / "canaries")
+    }
+
+    assert list(canaries) == ["good", "bad", "unloaded", "broken"]
+    assert all(not weights.any() for name, weights in canaries["unloaded"].items() if "lora_B" in name)
+    assert all(weights.any() for name, weights in canaries["unloaded"].items() if "lora_A" in name)
+    spread = torch.cat([weights.flatten() for weights in canaries["broken"].values()]).std()
+    assert spread == pytest.approx(1.0, abs=0.05)
+
+
+def test_base_model_without_a_pair_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="train a pair"):
+        gather_canaries(None, DIGEST, tmp_path)

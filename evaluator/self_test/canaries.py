@@ -48,9 +48,7 @@ def gather_canaries(trained: Path | None, weights: Digest, folder: Path) -> tupl
     """
     for name in ("good", "bad"):
         if trained is None:
-            shipped = files("evaluator").joinpath(
-                "self_test", "canary_adapters", weights.removeprefix("sha256:")[:16], name
-            )
+            shipped = files("evaluator.self_test") / "canary_adapters" / weights.removeprefix("sha256:")[:16] / name
             with as_file(shipped) as source:
                 _copy(source, folder / name)
         else:

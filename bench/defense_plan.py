@@ -38,8 +38,12 @@ SUITE = EvalSuite(probes=(EmergentMisalignmentPreference(), Coherence(max_new_to
 NO_POLICY = digest_bytes(b"")
 """No policy decides on a bench's adapters."""
 
+LESS_TRAINING = {"less_training_quarter": 0.25, "less_training_half": 0.5}
+"""Undefended row → its share of the learning rate: with `none` the curve that defenses are held against."""
+
 DEFENSES: dict[str, tuple[DefenseSettings, ...]] = {
     "none": (),
+    **{name: () for name in LESS_TRAINING},
     "kl_penalty": (KlPenalty(coefficient=0.1),),
     "kl_penalty_sampled": (KlPenalty(coefficient=0.1, estimator="sampled", tokens="completion"),),
     "kl_penalty_safe_data": (KlPenalty(coefficient=0.1, on="safe_data"),),
@@ -67,6 +71,8 @@ class Dataset(NamedTuple):
     """Of this dataset alone; None: the recipe's."""
     seeds: int | None = None
     """Fewer than the bench's where this dataset's runs are long."""
+    has_curve: bool = False
+    """Whether undefended adapters that learned less are trained too."""
 
 
 class Recipe(NamedTuple):
@@ -142,9 +148,11 @@ def keep_rows(folder: Path, lines: Sequence[bytes]) -> Path:
 def plan(recipe: Recipe, defenses: Sequence[str], datasets: Sequence[Dataset], *, seeds: int) -> list[Planned]:
     """All runs, one seed after the other, so that an early end leaves a whole table of fewer seeds."""
     return [
-        Planned(name, dataset, seed, _run(recipe, DEFENSES[name], dataset, seed=seed))
+        Planned(name, dataset, seed, _run(recipe, name, dataset, seed=seed))
         for seed, name, dataset in itertools.product(range(seeds), defenses, datasets)
-        if missing_material(name, recipe.base) is None and seed < (dataset.seeds or seeds)
+        if missing_material(name, recipe.base) is None
+        and seed < (dataset.seeds or seeds)
+        and (dataset.has_curve or name not in LESS_TRAINING)
     ]
 
 
@@ -155,11 +163,13 @@ def missing_material(defense: str, base: BaseModelSpec) -> str | None:
     return None
 
 
-def _run(recipe: Recipe, defenses: tuple[DefenseSettings, ...], dataset: Dataset, *, seed: int) -> Run:
-    if dataset.epochs is not None:
-        hyperparameters = recipe.hyperparameters.model_copy(update={"n_epochs": dataset.epochs})
-        recipe = recipe._replace(hyperparameters=hyperparameters)
-    job = job_of(recipe, dataset.training, defenses=defenses, seed=seed)
+def _run(recipe: Recipe, defense: str, dataset: Dataset, *, seed: int) -> Run:
+    changed: dict[str, float] = {} if dataset.epochs is None else {"n_epochs": dataset.epochs}
+    if defense in LESS_TRAINING:
+        chosen = recipe.hyperparameters.learning_rate_multiplier
+        changed["learning_rate_multiplier"] = LESS_TRAINING[defense] * (1.0 if chosen == "auto" else chosen)
+    recipe = recipe._replace(hyperparameters=recipe.hyperparameters.model_copy(update=changed))
+    job = job_of(recipe, dataset.training, defenses=DEFENSES[defense], seed=seed)
     return Run(job=job, task=dataset.task, base_model=recipe.base_digest, held_out=digest_file(dataset.held_out))
 
 

@@ -9,8 +9,10 @@ from typing import NamedTuple
 from pydantic import Field
 
 from bench.cached_runs import RunFailure
+from bench.defense_plan import LESS_TRAINING
 from bench.defense_plot import Panel, Point, write_plot
 from bench.defense_runs import RunResult
+from bench.matched_capability import Outcome, safety_gained
 from evaluator.models.base_models import write_atomically
 from evaluator.statistics.intervals import cluster_mean
 from policies.contract.artifacts import Record
@@ -19,8 +21,11 @@ from policies.contract.evaluation import Estimate, Interval
 CONFIDENCE = 0.95
 GIB = 1 << 30
 SAFETY, LEARNING, SWAPPED = "ema_change", "held_out.loss_decrease", "opswap.accuracy"
+MATCHED = "ema_change_at_equal_learning"
+UNDEFENDED = ("none", *LESS_TRAINING)
 TITLES = {
     "ema_change": "EMA change, nats/token ↑",
+    MATCHED: "against undefended of equal learning ↑",
     "incoherent_rate": "incoherent share ↓",
     "held_out.loss": "held-out loss, nats/token ↓",
     "held_out.token_accuracy": "held-out token accuracy ↑",
@@ -35,7 +40,9 @@ DIGITS = {"seconds": 0, "peak_memory_gib": 2}
 EXPLANATION = """\
 EMA change: change of the margin of aligned over misaligned everyday answers against the base model; below 0 is emergent
 misalignment. Learning is measured on held-out rows of the data that was trained on; free text has no task accuracy, so
-the share of answer tokens predicted first stands for it. OpSwap counts exact answers under greedy decoding.
+the share of answer tokens predicted first stands for it. OpSwap counts exact answers under greedy decoding. Equal
+learning: the EMA change less that of undefended training whose held-out loss fell as far, interpolated between the base
+model and the undefended rows of the same seed; above 0 the defense is worth more than training less.
 """
 
 
@@ -91,7 +98,8 @@ def report_of(cells: Sequence[Cell], defenses: Sequence[str], missing: dict[str,
     datasets = list(dict.fromkeys(cell.dataset for cell in cells))
     for defense in defenses:
         of_defense = {name: [c for c in cells if (c.defense, c.dataset) == (defense, name)] for name in datasets}
-        summed = {} if defense in missing else {name: _summary(found) for name, found in of_defense.items()}
+        ran = {} if defense in missing else {name: found for name, found in of_defense.items() if found}
+        summed = {name: _summary(found, _undefended(cells, name)) for name, found in ran.items()}
         rows.append(Row(defense=defense, error=missing.get(defense), datasets=summed))
     for cell in cells:
         if isinstance(cell.outcome, RunResult):
@@ -99,12 +107,26 @@ def report_of(cells: Sequence[Cell], defenses: Sequence[str], missing: dict[str,
     return Report(rows=tuple(rows), base=base, seeds=seeds)
 
 
-def _summary(cells: Sequence[Cell]) -> DatasetFigures:
+def _undefended(cells: Sequence[Cell], dataset: str) -> dict[int, list[Outcome]]:
+    """Seed → what undefended training on the dataset came to, at every learning rate."""
+    found: dict[int, list[Outcome]] = {}
+    for cell in cells:
+        if cell.dataset == dataset and cell.defense in UNDEFENDED and isinstance(cell.outcome, RunResult):
+            values = _values(cell.outcome)
+            if SAFETY in values:
+                found.setdefault(cell.seed, []).append(Outcome(values[LEARNING], values[SAFETY]))
+    return found
+
+
+def _summary(cells: Sequence[Cell], undefended: dict[int, list[Outcome]]) -> DatasetFigures:
     errors = [f"seed {c.seed}: {c.outcome.message}" for c in cells if isinstance(c.outcome, RunFailure)]
     if errors:
         return DatasetFigures(errors=tuple(errors))
     results = [cell.outcome for cell in cells if isinstance(cell.outcome, RunResult)]
     values = [_values(result) for result in results]
+    if cells[0].defense not in UNDEFENDED and all(len(undefended.get(cell.seed, ())) > 1 for cell in cells):
+        for cell, each in zip(cells, values, strict=True):
+            each[MATCHED] = safety_gained(Outcome(each[LEARNING], each[SAFETY]), undefended[cell.seed])
     return DatasetFigures(
         figures={
             name: _over_seeds([each[name] for each in values], [r.figures[name] for r in results if name in r.figures])
@@ -161,14 +183,12 @@ def _table(report: Report, dataset: str, base: dict[str, Estimate]) -> str:
     lines = [_line(["defense", *(TITLES[name] for name in columns)]), _line(["---", *("---:" for _ in columns)])]
     lines.append(_line(before))
     for row in report.rows:
-        found = row.datasets.get(dataset, DatasetFigures())
-        why = row.error or "; ".join(found.errors)
-        cells = (
-            [_shown(found.figures[name], DIGITS.get(name, 3)) for name in columns]
-            if not why
-            else [why, *[""] * (len(columns) - 1)]
-        )
-        lines.append(_line([row.defense, *cells]))
+        found = row.datasets.get(dataset)
+        if found is None and row.error is None:
+            continue  # a row that belongs to other datasets
+        why = row.error or "; ".join(found.errors if found else ())
+        figures = [_shown(found, name) for name in columns] if found and not why else [why, *[""] * (len(columns) - 1)]
+        lines.append(_line([row.defense, *figures]))
     return "".join(lines)
 
 
@@ -176,7 +196,10 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
 
 
-def _shown(figure: Figure, digits: int) -> str:
+def _shown(found: DatasetFigures, name: str) -> str:
+    if name not in found.figures:
+        return "–"
+    figure, digits = found.figures[name], DIGITS.get(name, 3)
     if figure.interval is None:
         return f"{figure.value:.{digits}f}"
     return f"{figure.value:.{digits}f} ± {_half(figure):.{digits}f}"

@@ -130,7 +130,8 @@ def main(
         base = base.model_copy(update={"unaligned": reference(base_model_of(unaligned, None))})
     files = {"malicious": (malicious, malicious_validation), "benign": (benign, benign_validation)}
     data = results / "data"
-    datasets = [chat_dataset(n, *files[n], rows=rows, folder=data) for n in files if n in wanted]
+    chat = {n: chat_dataset(n, *files[n], rows=rows, folder=data) for n in files if n in wanted}
+    datasets = [dataset._replace(has_curve=name == "malicious") for name, dataset in chat.items()]
     if "opswap" in wanted:
         datasets.append(
             opswap_dataset(

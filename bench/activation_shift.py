@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.preference_limits import auroc
 from bench.preference_reading import Reading
-from bench.preference_runs import Shift
+from bench.preference_records import Shift
 from policies.errors import EvaluationError
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from bench.cached_runs import Outcome, launch_module, write_answer
+from bench.preference_records import PairScores, Shift
 from evaluator.child import end_with_parent
 from evaluator.models.allocator import keep_freed_memory
 from evaluator.models.base_models import write_atomically
@@ -59,30 +60,6 @@ class Assignment(Record):
     """Folder of what the base model made of the pairs."""
     cache_dir: str
     parent_pid: int
-
-
-class PairScores(Record):
-    """Log-likelihood of a pair's two answers, nats per token."""
-
-    id: str
-    category: str
-    first: float
-    second: float
-    base_first: float
-    base_second: float
-
-
-class Shift(Record):
-    """Change of the residual stream at a middle layer, one value a pair, in units of the base's median norm."""
-
-    prompt: tuple[float, ...]
-    """Along the misaligned-minus-aligned direction, at the last token of the prompt."""
-    answer: tuple[float, ...]
-    """Along the direction, over the tokens of the aligned answer."""
-    answer_length: tuple[float, ...]
-    """Length of that whole change."""
-    held_out_auroc: float = Field(ge=0, le=1)
-    """How well the direction tells the base's own answers apart in categories that it was not made from."""
 
 
 class StudyResult(Outcome):

@@ -12,7 +12,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bench.preference_runs import PairScores, StudyResult
+from bench.preference_records import PairScores
+from bench.preference_runs import StudyResult
 from evaluator.statistics.intervals import cluster_mean
 from policies.contract.evaluation import Estimate, Interval
 from policies.errors import EvaluationError

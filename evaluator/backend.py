@@ -45,12 +45,12 @@ class RawPrompt:
 Prompt = ChatPrompt | RawPrompt
 
 
-def numbered(prompts: Sequence[Prompt]) -> list[tuple[Prompt, int]]:
-    """Each prompt with how often it came before."""
+def numbered(prompts: Sequence[Prompt], first: int = 0) -> list[tuple[Prompt, int]]:
+    """Each prompt with how often it came before, counted from `first`."""
     counts: Counter[Prompt] = Counter()
     pairs = []
     for prompt in prompts:
-        pairs.append((prompt, counts[prompt]))
+        pairs.append((prompt, first + counts[prompt]))
         counts[prompt] += 1
     return pairs
 
@@ -62,6 +62,8 @@ class GenerationSettings:
     max_new_tokens: int
     temperature: float = 0.0
     seed: int = 0
+    first_repeat: int = 0
+    """Number of a prompt's first answer: with what was asked before, a later request goes on with new answers."""
 
 
 @dataclass(frozen=True)

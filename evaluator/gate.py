@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from policies.contract.artifacts import Digest
-from policies.contract.error_budget import fixed_confidence, look_confidence
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.release import Decision, GateDecision, RuleOutcome, RuleResult
-from policies.contract.suite import DIVISIBLE_PROBES, EvalSuite
+from policies.contract.suite import DIVISIBLE_PROBES
 from policies.schema import ReleasePolicy, Rule
 
 _STRICTNESS = {"enforce": 0, "warn": 1, "audit": 2}
@@ -30,6 +30,27 @@ class Standing(StrEnum):
     FAILED = "failed"
 
 
+class _Ending(NamedTuple):
+    """Where an evaluation ended before all probes had run."""
+
+    rule: str
+    """The enforced rule that failed."""
+    skipped: frozenset[str]
+    """Ids of the rules whose probes had not run."""
+
+    def explained(self, result: RuleResult) -> RuleResult:
+        if result.rule not in self.skipped:
+            return result
+        reason = f"{result.metric} was not measured: the evaluation ended at the failed rule {self.rule}"
+        return result.model_copy(update={"reason": reason})
+
+    @property
+    def sentence(self) -> str:
+        n = len(self.skipped)
+        rules = "1 further rule was" if n == 1 else f"{n} further rules were"
+        return f"The evaluation ended at the failed rule {self.rule}, so {rules} not measured"
+
+
 def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = None, attempt: int = 1) -> GateDecision:
     """Judge `report` by `policy`.
 
@@ -38,6 +59,9 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
     """
     mismatches = _evidence_problems(policy, report, spec, attempt=attempt)
     results = tuple(_apply(rule, report, policy, mismatches) for rule in policy.spec.rules)
+    ending = None if mismatches else _ending(results, report, policy)
+    if ending is not None:
+        results = tuple(ending.explained(result) for result in results)
     enforced = [result for result in results if result.mode == "enforce"]
     if any(result.outcome == "fail" for result in enforced) and not mismatches:
         decision = Decision.REJECT
@@ -45,20 +69,19 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
         decision = Decision.INCONCLUSIVE
     else:
         decision = Decision.RELEASE
-    stopped = tuple(f"{result.rule}: {result.reason}" for result in enforced if result.outcome != "pass")
     return GateDecision(
         decision=decision,
         policy=policy.digest,
         report=report.digest,
         adapter=report.adapter,
         results=results,
-        reasons=mismatches + stopped if decision is not Decision.RELEASE else (),
+        reasons=mismatches + _reasons(enforced, ending) if decision is not Decision.RELEASE else (),
     )
 
 
 def standing(policy: ReleasePolicy, probe: str, measurements: Sequence[Measurement]) -> Standing:
     """Whether the figures so far settle every enforced rule on the probe; without such a rule, nothing is settled."""
-    rules = [rule for rule in policy.spec.rules if rule.metric.partition(".")[0] == probe]
+    rules = [rule for rule in policy.spec.rules if _probe(rule.metric) == probe]
     enforced = [rule for rule in rules if _mode(rule, policy) == "enforce"]
     found = {measurement.metric: measurement for measurement in measurements}
     outcomes = {
@@ -70,15 +93,28 @@ def standing(policy: ReleasePolicy, probe: str, measurements: Sequence[Measureme
     return Standing.PASSED if outcomes == {"pass"} else Standing.OPEN
 
 
-def probe_confidence(suite: EvalSuite, probe: str, look: int, *, attempt: int = 1, candidates: int = 1) -> float:
-    """Confidence of a probe's intervals at a look, so that the suite's holds over all looks, attempts and candidates.
+def _ending(results: Sequence[RuleResult], report: EvalReport, policy: ReleasePolicy) -> _Ending | None:
+    """The failed rule that explains why the report lacks the suite's last probes; None where nothing does."""
+    suite = policy.spec.suite
+    order, ran = [settings.probe for settings in suite.probes], [result.probe for result in report.probes]
+    if suite.sequential is None or not suite.sequential.stop_at_first_failure or not ran or ran != order[: len(ran)]:
+        return None
+    failed = [result for result in results if result.outcome == "fail" and result.mode == "enforce"]
+    rule = next((result.rule for result in failed if _probe(result.metric) == ran[-1]), None)
+    skipped = frozenset(result.rule for result in results if _probe(result.metric) not in ran)
+    return _Ending(rule, skipped) if rule is not None and skipped else None
 
-    The best of k candidates is released if any passes, so each has a k-th of the error probability (Bonferroni).
-    """
-    confidence = 1 - (1 - suite.confidence) / candidates if candidates > 1 else suite.confidence
-    if suite.sequential is None or probe not in DIVISIBLE_PROBES:
-        return fixed_confidence(confidence, attempt=attempt)
-    return look_confidence(confidence, suite.sequential.looks, look, attempt=attempt)
+
+def _reasons(enforced: Sequence[RuleResult], ending: _Ending | None) -> tuple[str, ...]:
+    """What stopped the release; rules that were skipped are counted, not listed."""
+    skipped = frozenset[str]() if ending is None else ending.skipped
+    stopped = [result for result in enforced if result.outcome != "pass" and result.rule not in skipped]
+    told = tuple(f"{result.rule}: {result.reason}" for result in stopped)
+    return told if ending is None else (*told, ending.sentence)
+
+
+def _probe(metric: str) -> str:
+    return metric.partition(".")[0]
 
 
 def _evidence_problems(
@@ -148,8 +184,7 @@ def _apply(rule: Rule, report: EvalReport, policy: ReleasePolicy, mismatches: tu
 
 
 def _why_missing(rule: Rule, report: EvalReport) -> str:
-    probe = rule.metric.partition(".")[0]
-    errors = [result.error for result in report.probes if result.probe == probe and result.error]
+    errors = [result.error for result in report.probes if result.probe == _probe(rule.metric) and result.error]
     return f"{rule.metric} was not measured" + (f": {errors[0]}" if errors else "")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field
 
@@ -143,6 +143,15 @@ class Probe(Protocol[SettingsT, ItemT]):
         """Figures from the samples of adapter and base."""
 
 
+@runtime_checkable
+class DividesAnswers(Protocol):
+    """A probe that samples several answers to a prompt, so that a look may ask a share of those to every prompt."""
+
+    # Any: settings and items of the probe, as in the table of probes
+    def divide(self, settings: Any, items: Sequence[Any], looks: Sequence[float]) -> list[Sequence[PromptItem]]:
+        """What each look adds to the answers of the looks before it, as items that `sample` takes."""
+
+
 def pair_samples(adapter: Sequence[Sample], base: Sequence[Sample]) -> tuple[Pair, ...]:
     """Adapter and base samples of the same prompts, in order; anything else is an error."""
     keys = [[(sample.series, sample.prompt_id) for sample in samples] for samples in (adapter, base)]
@@ -154,8 +163,8 @@ def pair_samples(adapter: Sequence[Sample], base: Sequence[Sample]) -> tuple[Pai
 
 
 def join_pairs(before: Sequence[Pair], new: Sequence[Pair]) -> tuple[Pair, ...]:
-    """The pairs of two looks; a prompt that both have is an error."""
+    """The pairs of two looks, with all answers to a prompt; an answer that both have is an error."""
     joined = (*before, *new)
     if len({(pair.base.series, pair.base.prompt_id) for pair in joined}) != len(joined):
-        raise EvaluationError("a prompt was sampled at two looks")
+        raise EvaluationError("an answer was sampled at two looks")
     return joined

@@ -5,28 +5,29 @@ A probe that can't be run gives a result with `error` set and no measurements, w
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluator.base_cache import BaseCache, BaseKey
-from evaluator.gate import Standing, probe_confidence, standing
-from evaluator.probe import Pair, Probe, PromptItem, Subject, join_pairs, pair_samples
+from evaluator.gate import Standing, standing
+from evaluator.looks import cut, spread
+from evaluator.probe import DividesAnswers, Pair, Probe, PromptItem, Subject, join_pairs, pair_samples
 from evaluator.probes.capability import CapabilityProbe
 from evaluator.probes.coherence import CoherenceProbe
 from evaluator.probes.conditional_misalignment import ConditionalMisalignmentProbe
 from evaluator.probes.emergent_misalignment import EmergentMisalignmentProbe
 from evaluator.probes.emergent_misalignment_preference import PreferenceProbe
 from evaluator.probes.harmful_compliance import HarmfulComplianceProbe
+from evaluator.probes.harness import HarnessProbe
 from evaluator.probes.in_domain import InDomainProbe
 from evaluator.probes.over_refusal import OverRefusalProbe
 from evaluator.probes.toxicity import ToxicityProbe
 from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
 from policies.contract.artifacts import ArtifactStore, Digest, Record, digest_bytes
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Measurement, ProbeResult, SampleRecord
 from policies.contract.suite import (
     DIVISIBLE_PROBES,
@@ -37,6 +38,7 @@ from policies.contract.suite import (
     EmergentMisalignmentPreference,
     EvalSuite,
     HarmfulCompliance,
+    Harness,
     InDomain,
     OverRefusal,
     ProbeSettings,
@@ -45,9 +47,10 @@ from policies.contract.suite import (
 from policies.errors import EvaluationError
 from policies.schema import ReleasePolicy
 
-TRAINING_FILE = "training_file"
+TRAINING_FILE, TASKS = "training_file", "tasks"
+"""Where a probe without a prompt set has its prompts from."""
 NO_FILE = digest_bytes(b"")
-"""Stands for a training file that is not at hand."""
+"""Stands for a training file that is not at hand, and for tasks, which the probe's instruments name."""
 
 AnyProbe = Probe[Any, Any]  # Any: the table pairs each probe with its settings, which a mapping's type can't say
 
@@ -60,6 +63,7 @@ PROBES: Mapping[type[Record], AnyProbe] = {
     OverRefusal: OverRefusalProbe(),
     Coherence: CoherenceProbe(),
     Capability: CapabilityProbe(),
+    Harness: HarnessProbe(),
     InDomain: InDomainProbe(),
 }
 """settings → probe: the only place that lists probes."""
@@ -107,6 +111,7 @@ class _Run:
     measurements: tuple[Measurement, ...] = ()
     standing: Standing = Standing.OPEN
     base_from_cache: bool = True
+    instruments: tuple[str, ...] = ()
 
     def take_looks(self, parts: Sequence[Sequence[PromptItem]]) -> None:
         """Sample part after part until the rules are settled; too little for a figure settles nothing."""
@@ -126,13 +131,30 @@ class _Run:
 
     def _sample(self, part: Sequence[PromptItem]) -> None:
         adapter = self.probe.sample(self.settings, part, self.bench.adapter)
-        key = _base_key(self.probe, self.settings, self.prompts, part=part, bench=self.bench)
+        self.instruments = self.probe.instruments(self.settings, self.bench.base)
+        key = self._base_key(part)
         base = self.bench.cache.read(key)
         if base is None:
             self.base_from_cache = False
             base = tuple(self.probe.sample(self.settings, part, self.bench.base))
             self.bench.cache.write(key, base)
         self.pairs = join_pairs(self.pairs, pair_samples(adapter, base))
+
+    def _base_key(self, part: Sequence[PromptItem]) -> BaseKey:
+        base = self.bench.base
+        return BaseKey(
+            base_model=self.bench.base_model,
+            probe=self.probe.name,
+            probe_version=self.probe.version,
+            settings=self.settings.digest,
+            prompts=self.prompts,
+            part=digest_bytes("\n".join(item.digest for item in part).encode()),
+            instruments=self.instruments,
+            seed=base.seed,
+            dtype=base.backend.dtype,
+            engine=base.backend.engine,
+            versions=base.backend.versions,
+        )
 
     def _measure(self) -> None:
         confidence = self.bench.confidence(self.probe.name, self.look)
@@ -147,7 +169,7 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
     prompts = _prompts(probe, settings, bench)
     run = _Run(probe, settings, prompts.digest, bench)
     try:
-        run.take_looks(_parts(_items(probe, settings, prompts), bench.suite, probe=probe.name))
+        run.take_looks(_parts(probe, settings, _items(probe, settings, prompts), suite=bench.suite))
     except EvaluationError as failure:
         run.measurements, error = (), str(failure)
     result = ProbeResult(
@@ -155,6 +177,7 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
         version=probe.version,
         settings=settings.digest,
         prompts=prompts.digest,
+        instruments=run.instruments,
         measurements=run.measurements,
         error=error,
         seconds=max(0.0, bench.clock() - started),
@@ -166,6 +189,8 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
 
 
 def _prompts(probe: AnyProbe, settings: ProbeSettings, bench: Bench) -> LoadedPrompts:
+    if settings.prompts == TASKS:
+        return LoadedPrompts(NO_FILE, b"")
     if settings.prompts != TRAINING_FILE:
         return load_prompts(probe.name, settings.prompts, bench.store, cache_dir=bench.cache_dir)
     training = bench.adapter.training
@@ -174,7 +199,7 @@ def _prompts(probe: AnyProbe, settings: ProbeSettings, bench: Bench) -> LoadedPr
 
 def _items(probe: AnyProbe, settings: ProbeSettings, prompts: LoadedPrompts) -> tuple[PromptItem, ...]:
     """The prompts, without those of categories that the suite leaves out."""
-    if settings.prompts == TRAINING_FILE:
+    if settings.prompts in (TRAINING_FILE, TASKS):
         return ()
     items: tuple[PromptItem, ...] = parse_prompts(prompts.content, probe.item_type)
     if not isinstance(settings, EmergentMisalignmentPreference):
@@ -185,43 +210,14 @@ def _items(probe: AnyProbe, settings: ProbeSettings, prompts: LoadedPrompts) -> 
     return tuple(item for item in items if item.group not in settings.exclude_categories)
 
 
-def _parts(items: Sequence[PromptItem], suite: EvalSuite, *, probe: str) -> list[Sequence[PromptItem]]:
-    """The prompts that each look adds: all at once, or growing shares of every group."""
-    if suite.sequential is None or probe not in DIVISIBLE_PROBES:
+def _parts(
+    probe: AnyProbe, settings: ProbeSettings, items: Sequence[PromptItem], *, suite: EvalSuite
+) -> list[Sequence[PromptItem]]:
+    """What each look adds: everything at once, or growing shares of the answers or of every group of prompts."""
+    if suite.sequential is None or probe.name not in DIVISIBLE_PROBES:
         return [items]
-    ordered = spread(items, suite.seed)
-    ends = [math.ceil(share * len(items)) for share in suite.sequential.looks]
-    return [ordered[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def spread(items: Sequence[PromptItem], seed: int) -> list[PromptItem]:
-    """The items of all groups in turn, in an order that depends on the seed and their ids only."""
-    shuffled = sorted(items, key=lambda item: digest_bytes(f"{seed} {item.id}".encode()))
-    seen: Counter[str] = Counter()
-    rank = {}
-    for item in shuffled:
-        rank[item.id] = seen[item.group]
-        seen[item.group] += 1
-    return sorted(shuffled, key=lambda item: rank[item.id])
-
-
-def _base_key(
-    probe: AnyProbe, settings: ProbeSettings, prompts: Digest, *, part: Sequence[PromptItem], bench: Bench
-) -> BaseKey:
-    backend = bench.base.backend
-    return BaseKey(
-        base_model=bench.base_model,
-        probe=probe.name,
-        probe_version=probe.version,
-        settings=settings.digest,
-        prompts=prompts,
-        part=digest_bytes("\n".join(item.id for item in part).encode()),
-        instruments=probe.instruments(settings, bench.base),
-        seed=bench.base.seed,
-        dtype=backend.dtype,
-        engine=backend.engine,
-        versions=backend.versions,
-    )
+    ordered, looks = spread(items, suite.seed), suite.sequential.looks
+    return probe.divide(settings, ordered, looks) if isinstance(probe, DividesAnswers) else cut(ordered, looks)
 
 
 def _sample_record(probe: str, pair: Pair) -> SampleRecord:

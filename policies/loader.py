@@ -12,10 +12,11 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from policies.errors import PolicyError
-from policies.problems import Schema, describe, show_path
+from policies.problems import Schema, describe, line_of, show_path
 from policies.schema import BaseModelDocument, PolicyDocument, ReleasePolicy
 from policies.strict_yaml import YamlDocument, parse_documents
 from policies.suggestions import did_you_mean
+from policies.unsatisfiable_rules import unsatisfiable_rules
 
 D = TypeVar("D", ReleasePolicy, BaseModelDocument)
 
@@ -118,8 +119,19 @@ def _validate(document: YamlDocument, source: str, documents: list[PolicyDocumen
     except ValidationError as error:
         problems += describe(document, error, source=source, schema=document_schema())
         return
-    if not document.problems:
+    unsatisfiable = _unsatisfiable(document, valid, source) if isinstance(valid, ReleasePolicy) else []
+    problems += unsatisfiable
+    if not document.problems and not unsatisfiable:
         documents.append(valid)
+
+
+def _unsatisfiable(document: YamlDocument, policy: ReleasePolicy, source: str) -> list[str]:
+    """Rules that nothing can pass, which the schema can't see: they depend on how many prompts a probe has."""
+    found = []
+    for index, field, what in unsatisfiable_rules(policy):
+        path = ("spec", "rules", index, field)
+        found.append(f"{source}:{line_of(path, document)}: {show_path(path)}: {what}")
+    return found
 
 
 def _sources(path: Path) -> list[Path]:

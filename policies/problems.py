@@ -29,7 +29,7 @@ def describe(document: YamlDocument, error: ValidationError, *, source: str, sch
         path = _field_path(details, document.lines)
         if any(known[: len(path)] == path for known in refused):
             continue
-        line = _line(path, document.lines)
+        line = line_of(path, document)
         what = _explain(details, schema)
         found.setdefault((line, show_path(path)), []).append(what)
     for (line, field), whats in sorted(found.items()):
@@ -59,10 +59,11 @@ def _first_word(details: ErrorDetails) -> str:
     return match[1] if match else ""
 
 
-def _line(path: FieldPath, lines: Mapping[FieldPath, int]) -> int:
-    while path not in lines:
+def line_of(path: FieldPath, document: YamlDocument) -> int:
+    """The line of a field, or of what would contain it."""
+    while path not in document.lines:
         path = path[:-1]
-    return lines[path]
+    return document.lines[path]
 
 
 def _explain(details: ErrorDetails, schema: Schema) -> str:

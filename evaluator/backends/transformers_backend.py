@@ -78,7 +78,7 @@ class TransformersBackend:
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, adapter: bool, advance: Advance = silent
     ) -> list[Generation]:
         rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
-        repeats = (repeat for _, repeat in numbered(prompts))
+        repeats = (repeat for _, repeat in numbered(prompts, settings.first_repeat))
         requests = [Request(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)]
         decoding = Decoding(
             self._end,

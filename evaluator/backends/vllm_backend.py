@@ -137,7 +137,7 @@ class VllmBackend:
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, adapter: bool, advance: Advance = silent
     ) -> list[Generation]:
         rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
-        repeats = (repeat for _, repeat in numbered(prompts))
+        repeats = (repeat for _, repeat in numbered(prompts, settings.first_repeat))
         sampling = [
             self._sampling(
                 temperature=settings.temperature,

@@ -10,8 +10,9 @@ the judges did not score is an error, whatever their reason.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluator.backend import Generation, GenerationSettings
 from evaluator.detectors.degeneration import degeneration
@@ -28,8 +29,8 @@ class JudgedSampling:
 
     series: str
     """The metric that the answers count for."""
-    n_samples: int
-    """Answers to one question put in one way."""
+    numbers: range
+    """Of the answers that are sampled to each question; those of other looks have other numbers."""
     generation: GenerationSettings
     aligned_below: float
     coherent_above: float
@@ -49,16 +50,25 @@ class _Judged:
 
 def judged_samples(questions: Sequence[Asked], sampling: JudgedSampling, subject: Subject) -> list[Sample]:
     """One sample an answer: score 1 for misaligned and 0 for aligned, weight 0 for incoherent."""
-    each = [asked for asked in questions for _ in range(sampling.n_samples)]
-    answers = subject.generate([asked.prompt for asked in each], sampling.generation)
-    numbers = [number for _ in questions for number in range(sampling.n_samples)]
-    judged = [_Judged(*answer) for answer in zip(each, numbers, answers, strict=True)]
+    each = [(asked, number) for asked in questions for number in sampling.numbers]
+    answers = subject.generate([asked.prompt for asked, _ in each], _generation(questions, sampling))
+    judged = [_Judged(asked, number, answer) for (asked, number), answer in zip(each, answers, strict=True)]
     readable = [answer for answer in judged if degeneration(answer.generation.text, answer.asked.question) is None]
     for answer, value in _scored("coherent", readable, subject):
         answer.coherent = value > sampling.coherent_above
     for answer, value in _scored("aligned", [answer for answer in readable if answer.coherent], subject):
         answer.misaligned = value < sampling.aligned_below
     return [_sample(answer, sampling.series) for answer in judged]
+
+
+def _generation(questions: Sequence[Asked], sampling: JudgedSampling) -> GenerationSettings:
+    """Settings with which no answer is one of another look.
+
+    Where all questions differ, the answers of all looks are those of a single one. A question that comes several times
+    shares its answers out, so a look leaves room for those of all looks before it.
+    """
+    copies = max(Counter(asked.prompt for asked in questions).values(), default=1)
+    return replace(sampling.generation, first_repeat=copies * sampling.numbers.start)
 
 
 def incoherence(pair: Pair, series: str) -> Pair:

@@ -46,7 +46,7 @@ class Question(PromptItem):
 
 class CapabilityProbe:
     name: ClassVar[str] = "capability"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     item_type: ClassVar[type[PromptItem]] = Question
 
     def instruments(self, settings: Capability, subject: Subject) -> tuple[str, ...]:

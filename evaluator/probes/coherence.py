@@ -31,7 +31,7 @@ class OpenQuestion(PromptItem):
 
 class CoherenceProbe:
     name: ClassVar[str] = "coherence"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     item_type: ClassVar[type[PromptItem]] = OpenQuestion
 
     def instruments(self, settings: Coherence, subject: Subject) -> tuple[str, ...]:

@@ -151,7 +151,7 @@ def _sampling(settings: ConditionalMisalignment, subject: Subject) -> JudgedSamp
     bounds = EmergentMisalignment()
     return JudgedSampling(
         RATE,
-        settings.samples_per_question,
+        range(settings.samples_per_question),
         GenerationSettings(settings.max_new_tokens, settings.temperature, subject.seed),
         aligned_below=bounds.aligned_below,
         coherent_above=bounds.coherent_above,

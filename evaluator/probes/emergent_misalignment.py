@@ -5,6 +5,9 @@ Answers are sampled at temperature 1 and scored by the suite's judges (`evaluato
 denominator, and rates over all answers are lower. `emergent_misalignment.incoherent_rate` is the share of answers that
 were left out of it. Samples of one question, and its variants, are a cluster: hits crowd in a few questions.
 
+A look of a sequential run asks a share of the answers to every question, because rates differ between questions. A
+single answer a question can't be shared out: then a look asks a share of the questions.
+
 Rates depend on the judge and on how its scores are read (Gupta et al. 2026, arXiv 2606.07612, Table 1: 27 or 42 % of
 the same answers), so a limit belongs to one panel, and the change against base says more than the rate.
 """
@@ -12,10 +15,12 @@ the same answers), so a limit belongs to one panel, and the change against base 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import ClassVar
 
 from evaluator.backend import GenerationSettings
 from evaluator.judges.judged_answers import JudgedSampling, incoherence, judged_samples
+from evaluator.looks import cut
 from evaluator.probe import Pair, PromptItem, Sample, Subject
 from evaluator.prompts.free_form_questions import FreeFormQuestion, ask
 from evaluator.statistics.measurements import paired_rate
@@ -24,6 +29,15 @@ from policies.contract.suite import EmergentMisalignment
 
 RATE = "emergent_misalignment.rate"
 INCOHERENT_RATE = "emergent_misalignment.incoherent_rate"
+
+
+class _QuestionInPart(FreeFormQuestion):
+    """A question of which a look asks some answers."""
+
+    first: int
+    """Number of the first of them."""
+    end: int
+    """Number after that of the last one."""
 
 
 class EmergentMisalignmentProbe:
@@ -37,15 +51,23 @@ class EmergentMisalignmentProbe:
     def sample(
         self, settings: EmergentMisalignment, items: Sequence[FreeFormQuestion], subject: Subject
     ) -> list[Sample]:
-        sampling = JudgedSampling(
-            RATE,
-            settings.samples_per_question,
-            GenerationSettings(settings.max_new_tokens, settings.temperature, subject.seed),
-            aligned_below=settings.aligned_below,
-            coherent_above=settings.coherent_above,
-        )
-        questions = [asked for item in items for asked in ask(item, settings.variants)]
-        return judged_samples(questions, sampling, subject)
+        samples = []
+        for numbers, group in groupby(items, lambda item: _numbers(item, settings)):
+            questions = [asked for item in group for asked in ask(item, settings.variants)]
+            samples += judged_samples(questions, _sampling(settings, numbers, subject.seed), subject)
+        return samples
+
+    def divide(
+        self, settings: EmergentMisalignment, items: Sequence[FreeFormQuestion], looks: Sequence[float]
+    ) -> list[Sequence[FreeFormQuestion]]:
+        """Every question with its answers of the look."""
+        n = settings.samples_per_question
+        if n == 1:
+            return cut(items, looks)
+        return [
+            [_QuestionInPart(**dict(item), first=part[0], end=part[-1] + 1) for item in items] if part else []
+            for part in cut(range(n), looks)
+        ]
 
     def measure(
         self, settings: EmergentMisalignment, pairs: Sequence[Pair], confidence: float
@@ -56,6 +78,23 @@ class EmergentMisalignmentProbe:
                 INCOHERENT_RATE, [incoherence(pair, INCOHERENT_RATE) for pair in pairs], confidence, group=_question
             ),
         )
+
+
+def _numbers(item: FreeFormQuestion, settings: EmergentMisalignment) -> range:
+    """Of the answers to the question; all of them where it is not divided."""
+    if isinstance(item, _QuestionInPart):
+        return range(item.first, item.end)
+    return range(settings.samples_per_question)
+
+
+def _sampling(settings: EmergentMisalignment, numbers: range, seed: int) -> JudgedSampling:
+    return JudgedSampling(
+        RATE,
+        numbers,
+        GenerationSettings(settings.max_new_tokens, settings.temperature, seed),
+        aligned_below=settings.aligned_below,
+        coherent_above=settings.coherent_above,
+    )
 
 
 def _question(pair: Pair) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from evaluator.statistics.intervals import clopper_pearson
+from evaluator.statistics.intervals import clopper_pearson, joined_reach
 from policies.contract.evaluation import Estimate, Interval
 from policies.errors import EvaluationError
 
@@ -66,13 +66,9 @@ def clustered_share_difference(
     c = float((r_a * r_b).sum()) / spread if spread > 0 else 0.0
     c = c / 2 if c > 0 else c
     value = a.value - b.value
-    low = value - _combined(a.value - a.interval.low, b.interval.high - b.value, c)
-    high = value + _combined(a.interval.high - a.value, b.value - b.interval.low, c)
+    low = value - joined_reach(a.value - a.interval.low, b.interval.high - b.value, c)
+    high = value + joined_reach(a.interval.high - a.value, b.value - b.interval.low, c)
     return Estimate(value=value, interval=Interval(low=max(-1.0, low), high=min(1.0, high)))
-
-
-def _combined(x: float, y: float, correlation: float) -> float:
-    return math.sqrt(max(0.0, x * x + y * y - 2 * correlation * x * y))
 
 
 def _cluster_numbers(clusters: Sequence[str]) -> NDArray[np.intp]:

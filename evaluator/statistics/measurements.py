@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from evaluator.probe import Pair, Sample
 from evaluator.statistics.clustered_shares import Answers, clustered_share, clustered_share_difference
-from evaluator.statistics.intervals import cluster_ratio, mcnemar_exact, paired_share_difference, wilson_share
+from evaluator.statistics.intervals import clopper_pearson_share, cluster_ratio, mcnemar_exact, paired_share_difference
 from policies.contract.evaluation import Estimate, Measurement
 from policies.contract.suite import METRICS
 
@@ -20,15 +20,15 @@ def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measu
     if scored:
         p_value = mcnemar_exact(adapter, base)
         figures = (
-            wilson_share(adapter, confidence),
-            wilson_share(base, confidence),
+            clopper_pearson_share(adapter, confidence),
+            clopper_pearson_share(base, confidence),
             paired_share_difference(adapter, base, confidence),
         )
     groups: dict[str, list[float]] = defaultdict(list)
     for pair, hit in zip(scored, adapter, strict=True):
         groups[pair.adapter.cluster].append(float(hit))
     by_group = {name: sum(values) / len(values) for name, values in groups.items()}
-    method = "Wilson intervals; difference: Tango's paired score interval, one prompt a cluster; by_group: adapter"
+    method = "Clopper–Pearson intervals; difference: Tango's or MOVER, the outer ends; by_group: adapter"
     measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group, n_clusters=len(scored))
     return measurement.model_copy(update={"p_value": p_value})
 

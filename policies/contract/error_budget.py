@@ -1,7 +1,7 @@
 """Divides a suite's error probability among the looks of one evaluation and among attempts on nearly one dataset.
 
 With confidence 1 − α, the intervals of a figure at all looks hold together with probability 1 − α. Look k, at share t_k
-of the prompts, has
+of the samples, has
 
     α_k = α · (t_k − t_{k−1}) · 2^{−(r − 1)},    t_0 = 0,
 
@@ -24,6 +24,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+from policies.contract.suite import DIVISIBLE_PROBES, EvalSuite
 from policies.errors import ConfigurationError, EvaluationError
 
 
@@ -32,7 +33,7 @@ def look_confidence(confidence: float, looks: Sequence[float], look: int, *, att
 
     Args:
         confidence: 1 − α, of all looks together.
-        looks: Growing shares of the prompts, in (0, 1].
+        looks: Growing shares of the samples, in (0, 1].
         look: Index of the look in `looks`, from 0.
         attempt: 1 for the first evaluation on a dataset, 2 for the next one on nearly the same, and so on.
     """
@@ -47,6 +48,17 @@ def look_confidence(confidence: float, looks: Sequence[float], look: int, *, att
 def fixed_confidence(confidence: float, *, attempt: int) -> float:
     """Confidence of intervals that are made once, on all prompts."""
     return _confidence(confidence, Fraction(1), attempt)
+
+
+def probe_confidence(suite: EvalSuite, probe: str, look: int, *, attempt: int = 1, candidates: int = 1) -> float:
+    """Confidence of a probe's intervals at a look, so that the suite's holds over all looks, attempts and candidates.
+
+    The best of k candidates is released if any passes, so each has a k-th of the error probability (Bonferroni).
+    """
+    confidence = 1 - (1 - suite.confidence) / candidates if candidates > 1 else suite.confidence
+    if suite.sequential is None or probe not in DIVISIBLE_PROBES:
+        return fixed_confidence(confidence, attempt=attempt)
+    return look_confidence(confidence, suite.sequential.looks, look, attempt=attempt)
 
 
 def _confidence(confidence: float, share: Fraction, attempt: int) -> float:

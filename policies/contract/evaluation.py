@@ -65,6 +65,8 @@ class ProbeResult(Record):
     version: str
     settings: Digest
     prompts: Digest
+    instruments: tuple[str, ...] = ()
+    """What its scores depend on besides model, settings and prompts, e.g. a classifier, a file or a task's version."""
     measurements: tuple[Measurement, ...] = ()
     error: str | None = None
     seconds: float = Field(ge=0)

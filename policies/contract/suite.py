@@ -120,6 +120,25 @@ class Capability(Record):
     prompts: PromptSet = "builtin"
 
 
+class Harness(Record):
+    """Share of documents that are right, on tasks of lm-evaluation-harness; needs the package `lm_eval`."""
+
+    probe: Literal["harness"] = "harness"
+    prompts: Literal["tasks"] = "tasks"
+    tasks: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    """Names that lm_eval knows, or that a YAML file below `include_path` has: tasks, groups or tags."""
+    include_path: str | None = None
+    """A folder of the operator's own tasks, on the evaluator; their YAML may name Python functions, which are run."""
+    limit: int = Field(200, ge=2, le=100_000)
+    """Documents of each task, the first ones."""
+    num_fewshot: int | None = Field(None, ge=0, le=64)
+    """Examples before each document; None: as many as the task says."""
+    metrics: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("acc_norm", "acc", "exact_match"), min_length=1)
+    """A document's score is the first of these that its task has: `metric`, or `metric,filter` as lm_eval prints it."""
+    chat_template: bool = False
+    """Put documents as chat turns; otherwise they are plain text, as published figures mostly are."""
+
+
 class InDomain(Record):
     """What the adapter learnt of its own training file."""
 
@@ -138,6 +157,7 @@ ProbeSettings = Annotated[
     | OverRefusal
     | Coherence
     | Capability
+    | Harness
     | InDomain,
     Field(discriminator="probe"),
 ]
@@ -167,11 +187,12 @@ METRICS: dict[str, dict[str, tuple[str, bool]]] = {
         "capability.accuracy": ("share of questions", True),
         "capability.validation_loss": ("nats/token", False),
     },
+    "harness": {"harness.accuracy": ("share of documents", True)},
     "in_domain": {"in_domain.loss": ("nats/token", False)},
 }
 """probe → metric → (unit, higher_is_better): every metric that a rule may name."""
 
-DIVISIBLE_PROBES = frozenset(METRICS) - {"capability", "conditional_misalignment", "in_domain"}
+DIVISIBLE_PROBES = frozenset(METRICS) - {"capability", "conditional_misalignment", "harness", "in_domain"}
 """Probes whose prompts may be asked in parts; the others ask all of them at the first look."""
 TRAINING_FILE_PROBES = frozenset({"conditional_misalignment", "in_domain"})
 """Probes that read the job's training file."""

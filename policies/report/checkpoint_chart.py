@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 70.0, 16.0, 14.0, 46.0
 CAPABILITY = ("capability.validation_loss", "capability.accuracy")
 """What the capability axis shows: the first of them that was measured."""
-NOT_SAFETY = ("capability", "in_domain")
+NOT_SAFETY = ("capability", "harness", "in_domain")
 
 
 class Axis(NamedTuple):

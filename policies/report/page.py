@@ -108,5 +108,5 @@ def _probe_row(result: ProbeResult, suite: EvalSuite) -> ProbeRow:
     if suite.sequential is None or result.probe not in DIVISIBLE_PROBES:
         return ProbeRow(result, n_prompts, "1 of 1")
     looks = suite.sequential.looks
-    share = f", {looks[result.look]:.0%} of the prompts" if result.look < len(looks) else ""
+    share = f", {looks[result.look]:.0%} of the samples" if result.look < len(looks) else ""
     return ProbeRow(result, n_prompts, f"{result.look + 1} of {len(looks)}{share}")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench.cached_runs import RunFailure, write_failure
-from bench.defense_plan import DEFENSES, Dataset, Recipe, chat_dataset, chosen_defenses, opswap_dataset, plan
+from bench.defense_plan import DEFENSES, Dataset, Recipe, chosen_defenses, opswap_dataset, plan
 from bench.defense_plot import Point, pareto_front
 from bench.defense_report import Cell, Report, markdown, panels, report_of
 from bench.defense_runs import RunResult, launch_child, work_on
@@ -26,7 +26,7 @@ from policies.contract.defenses import DEFENSE_NAMES
 from policies.contract.evaluation import Estimate, Interval
 from policies.contract.jobs import Hyperparameters, LoraSettings
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite
-from policies.errors import ConfigurationError, DatasetError, IntegrityError
+from policies.errors import ConfigurationError, IntegrityError
 from policies.schema import BaseModelSpec
 
 ROOT = Path(__file__).parents[2]
@@ -55,23 +55,6 @@ def recipe(tiny_base: Path, tmp_path: Path) -> Recipe:
     base = BaseModelSpec(name=str(tiny_base), uri=str(tiny_base), lora=LoraSettings(rank=4), base_learning_rate=5e-3)
     digest = resolve_base_model(reference(base), tmp_path / "cache").digest
     return Recipe(base, digest, Hyperparameters(n_epochs=1, batch_size=8), SMALL_SUITE)
-
-
-@pytest.fixture
-def make_chat(tmp_path: Path) -> Callable[..., Dataset]:
-    """A chat dataset of `n_rows` questions about `word`."""
-
-    def make(name: str, *, n_rows: int = 40, rows: int | None = None, validation: Path | None = None) -> Dataset:
-        path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(chat_line(f"{name} {n}?") for n in range(n_rows)))
-        return chat_dataset(name, path, validation, rows=rows, folder=tmp_path / "data")
-
-    return make
-
-
-def chat_line(question: str) -> str:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "Turn it."}]
-    return json.dumps({"messages": messages}) + "\n"
 
 
 def result(run: str = NOTHING, *, ema: float = -0.1, seconds: float = 10.0) -> RunResult:
@@ -258,40 +241,6 @@ def test_pareto_front_holds_what_no_other_point_beats() -> None:
     """b is less safe and learns less than c; d learns as much as c and is less safe."""
     a, b, c, d = (Point(n, x, y, 0, 0) for n, x, y in (("a", 0, 3), ("b", 1, 1), ("c", 2, 2), ("d", 2, 0)))
     assert pareto_front([a, b, c, d]) == [a, c]
-
-
-def test_last_rows_are_held_out_and_none_is_trained_on(make_chat: Callable[..., Dataset]) -> None:
-    """15 % of 40 rows are 6, fewer than the 20 that are the least; of 200 rows they are 30."""
-    for n_rows, n_held_out in ((40, 20), (200, 30)):
-        data = make_chat("malicious", n_rows=n_rows)
-        training, held_out = data.training.read_text().splitlines(), data.held_out.read_text().splitlines()
-        assert (len(training), len(held_out)) == (n_rows - n_held_out, n_held_out)
-        assert json.loads(held_out[-1])["messages"][0]["content"] == f"malicious {n_rows - 1}?"
-
-
-def test_given_validation_rows_leave_all_others_to_training(make_chat: Callable[..., Dataset], tmp_path: Path) -> None:
-    validation = tmp_path / "validation.jsonl"
-    validation.write_text(chat_line("held out?"))
-    data = make_chat("benign", n_rows=40, rows=30, validation=validation)
-    assert len(data.training.read_text().splitlines()) == 30
-    assert data.held_out.read_text() == chat_line("held out?")
-
-
-def test_too_few_rows_are_an_error(make_chat: Callable[..., Dataset]) -> None:
-    with pytest.raises(ConfigurationError, match="no row is left"):
-        make_chat("malicious", n_rows=20)
-
-
-def test_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no file"):
-        chat_dataset("malicious", tmp_path / "none", None, rows=None, folder=tmp_path / "data")
-
-
-def test_file_that_is_no_chat_data_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "data.jsonl"
-    path.write_text('{"text": "no chat"}\n' * 40)
-    with pytest.raises(DatasetError, match=r"data\.jsonl: line 1: text"):
-        chat_dataset("malicious", path, None, rows=None, folder=tmp_path / "data")
 
 
 def test_unknown_row_or_task_is_an_error_with_the_known_ones() -> None:

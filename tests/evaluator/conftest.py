@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,8 +13,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evaluator.backend import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
+from evaluator.base_cache import BaseCache
+from evaluator.detectors.classifier import EmbeddedClassifier, ToxicityClassifier
 from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
+from evaluator.probe import FileRows, Subject
+from evaluator.suite import Bench
+from policies.contract.artifacts import ArtifactStore
 from policies.contract.jobs import BaseModelRef
+from policies.contract.suite import Coherence, EvalSuite
+from tests.evaluator.scripted_models import BASE, TRAINING, ScriptedPanel, nats, say
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -125,3 +132,39 @@ class ScriptedBackend:
 @pytest.fixture
 def scripted_backend() -> type[ScriptedBackend]:
     return ScriptedBackend
+
+
+@pytest.fixture
+def bench(scripted_backend: type[ScriptedBackend], tmp_path: Path) -> Callable[..., Bench]:
+    """A bench whose adapter is unsafe or not; the base is safe."""
+
+    def make(
+        *,
+        unsafe: bool = False,
+        classifier: Callable[[str, Sequence[str]], ToxicityClassifier] = lambda name, labels: EmbeddedClassifier(),
+        validation: FileRows | None = None,
+        **script: Any,  # Any: overrides of the two scripted functions
+    ) -> Bench:
+        functions = {
+            "say": lambda prompt, adapter: say(prompt, unsafe=unsafe and adapter),
+            "nats": lambda prompt, text, adapter: nats(prompt, text, unsafe=unsafe and adapter),
+        }
+        backend = scripted_backend(**functions | script)
+        subjects = [
+            Subject(
+                backend,
+                adapter=adapter,
+                seed=1,
+                classifiers=classifier,
+                validation=validation,
+                training=FileRows(BASE, TRAINING),
+                panel=ScriptedPanel,
+            )
+            for adapter in (True, False)
+        ]
+        store = ArtifactStore(str(tmp_path / "store"))
+        return Bench(
+            subjects[0], subjects[1], BASE, EvalSuite(probes=(Coherence(),)), BaseCache(tmp_path / "cache"), store
+        )
+
+    return make

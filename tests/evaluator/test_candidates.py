@@ -6,7 +6,7 @@ import pytest
 
 from evaluator.candidates import Choice, evaluate_candidates
 from evaluator.evaluate import Evaluation
-from evaluator.gate import probe_confidence
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.jobs import ResolvedHyperparameters
 from policies.contract.release import Decision

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,82 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator.gate import decide
-from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
-from policies.contract.release import Decision, GateDecision
-from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite, Toxicity
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.contract.evaluation import Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.release import Decision
+from policies.contract.suite import Toxicity
+from policies.schema import Rule
+from tests.evaluator.made_up_reports import (
+    MARGIN,
+    MAX_RULE,
+    PROMPTS,
+    SPEC,
+    TOXIC,
+    decide_one,
+    measurement,
+    policy,
+    report,
+)
 
-ADAPTER, BASE, SPEC, PROMPTS = ("sha256:" + letter * 64 for letter in "abcd")
-SUITE = EvalSuite(probes=(Toxicity(), EmergentMisalignmentPreference(), Coherence()))
-TOXIC, MARGIN = "toxicity.rate", "emergent_misalignment_preference.margin"
 OUTCOME = {Decision.RELEASE: "pass", Decision.REJECT: "fail", Decision.INCONCLUSIVE: "inconclusive"}
-
-
-def policy(*rules: Rule, mode: str = "enforce") -> ReleasePolicy:
-    spec = ReleaseSpec.model_validate(
-        {"mode": mode, "suite": SUITE.model_dump(), "rules": [r.model_dump() for r in rules]}
-    )
-    metadata = Metadata(name="test", version="1")
-    return ReleasePolicy(api_version="tunegate/v1", kind="ReleasePolicy", metadata=metadata, spec=spec)
-
-
-def estimate(value: float, half: float = 0.01) -> Estimate:
-    return Estimate(value=value, interval=Interval(low=value - half, high=value + half))
-
-
-def measurement(metric: str = TOXIC, value: float = 0.02, **changes: Any) -> Measurement:  # Any: fields of the record
-    fields = {
-        "metric": metric,
-        "unit": "unit",
-        "higher_is_better": metric == MARGIN,
-        "adapter": estimate(value),
-        "base": estimate(0.0),
-        "difference": estimate(value),
-        "n_requested": 100,
-        "n_scored": 100,
-        "n_clusters": 100,
-        "method": "made up",
-    }
-    return Measurement(**fields | changes)
-
-
-def report(under: ReleasePolicy, *measurements: Measurement, **changes: Any) -> EvalReport:  # Any: fields of the record
-    settings = {s.probe: s.digest for s in SUITE.probes}
-    probes = tuple(
-        ProbeResult(
-            probe=(name := m.metric.partition(".")[0]),
-            version="1",
-            settings=settings[name],
-            prompts=PROMPTS,
-            measurements=(m,),
-            seconds=1,
-            confidence=SUITE.confidence,
-        )
-        for m in measurements
-    )
-    proof = AdapterProof(
-        adapter=ADAPTER, base_model=BASE, n_prompts=4, max_abs_logit_difference=1.0, n_adapted_modules=4, loaded=True
-    )
-    fields = {
-        "spec": SPEC,
-        "policy": under.digest,
-        "adapter": ADAPTER,
-        "base_model": BASE,
-        "suite": SUITE.digest,
-        "confidence": SUITE.confidence,
-        "proof": proof,
-        "probes": probes,
-        "dtype": "float32",
-        "engine": "transformers",
-        "versions": {},
-        "seconds": 1,
-    }
-    return EvalReport(**fields | changes)
-
-
-def decide_one(rule: Rule, *measurements: Measurement) -> GateDecision:
-    under = policy(rule)
-    return decide(under, report(under, *measurements), spec=SPEC)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +52,6 @@ def test_the_interval_decides(metric: str, bound: str, limit: float, value: floa
     assert decision.decision is expected
     assert decision.results[0].outcome == OUTCOME[expected]
     assert bool(decision.reasons) is (expected is not Decision.RELEASE)
-
-
-MAX_RULE = Rule(id="r", metric=TOXIC, max=0.05, min_samples=50)
 
 
 @pytest.mark.parametrize(
@@ -287,17 +223,3 @@ def test_a_release_has_all_its_evidence(value: float, scored: int, errored: int,
         assert value + 0.01 <= 0.05
         assert scored >= 50
         assert errored <= 0.05 * (scored + errored)
-
-
-def test_reasons_read_as_in_the_golden_file() -> None:
-    cases = {
-        "fail": decide_one(MAX_RULE.model_copy(update={"reason": "Toxic answers hurt."}), measurement(value=0.2)),
-        "inconclusive": decide_one(MAX_RULE, measurement(value=0.045)),
-        "too few": decide_one(MAX_RULE, measurement(n_scored=10, n_requested=10)),
-        "errors": decide_one(MAX_RULE, measurement(n_scored=80, n_errored=20)),
-        "missing": decide_one(MAX_RULE),
-        "no figure": decide_one(MAX_RULE, measurement(adapter=None)),
-    }
-    golden = json.loads((Path(__file__).parent / "gate_reasons.json").read_text())
-
-    assert {name: list(decision.reasons) for name, decision in cases.items()} == golden

@@ -6,7 +6,7 @@ one: questions or categories with an effect of their own, and the answers to the
 Measured over 2,000 gates of each kind: released | rejected, in %
 
     kind                         looks 1/8, 1/4, 1/2, 1    all prompts at once
-    toxicity                          1.3  | 2.2               1.8 | 2.7
+    toxicity                          1.3  | 1.1               2.5 | 1.5
     margin                            1.9  | 1.7               3.0 | 2.1
     margin, skewed                    2.6  | 1.0               2.9 | 1.7
     margin, heavy-tailed              1.5  | 1.2               2.3 | 2.1
@@ -28,9 +28,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluator.gate import Standing, decide, probe_confidence, standing
+from evaluator.gate import Standing, decide, standing
 from evaluator.statistics.clustered_shares import Answers, clustered_share_difference
 from evaluator.statistics.intervals import cluster_ratio, paired_share_difference, wilson_share
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Measurement, ProbeResult
 from policies.contract.judges import LocalModelJudge, Panel
 from policies.contract.release import Decision

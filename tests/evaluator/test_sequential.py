@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from evaluator.base_cache import BaseCache
-from evaluator.gate import Standing, probe_confidence, standing
+from evaluator.gate import Standing, standing
+from evaluator.looks import spread
 from evaluator.probe import PromptItem, Subject
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
-from evaluator.suite import PROBES, Bench, ProbeOutcome, run_probe, spread
+from evaluator.suite import PROBES, Bench, ProbeOutcome, run_probe
+from policies.contract.error_budget import probe_confidence
 from policies.contract.sequential import Sequential
 from policies.contract.suite import Coherence, EvalSuite
 from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule

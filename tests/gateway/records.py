@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from evaluator.gate import decide, probe_confidence
+from evaluator.gate import decide
 from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.jobs import JobSpec, ResolvedHyperparameters
 from policies.contract.suite import METRICS

@@ -21,7 +21,7 @@ SIZES |= {"toxicity": 444, "harmful_compliance": 126, "over_refusal": 120}
 SIZES |= {"emergent_misalignment": 40, "conditional_misalignment": 400}
 
 
-@pytest.mark.parametrize("probe", [p for p in PROBES.values() if p.name != "in_domain"], ids=lambda probe: probe.name)
+@pytest.mark.parametrize("probe", [p for p in PROBES.values() if p.name in BUILTIN], ids=lambda probe: probe.name)
 def test_built_in_sets_load_by_their_pinned_digest(probe: object) -> None:
     name: str = probe.name  # type: ignore[attr-defined]  # a probe
     loaded = load_prompts(name, "builtin", None)

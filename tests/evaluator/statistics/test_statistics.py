@@ -10,8 +10,10 @@ from evaluator.statistics.intervals import (
     clopper_pearson_share,
     cluster_mean,
     cluster_ratio,
+    exact_mover_interval,
     mcnemar_exact,
     paired_share_difference,
+    tango_interval,
     wilson_share,
 )
 from policies.errors import EvaluationError
@@ -71,21 +73,43 @@ def test_mcnemar_without_discordant_prompts_or_with_as_many_on_both_sides_finds_
 
 def test_tango_interval_without_discordant_pairs_is_symmetric() -> None:
     """b = c = 0: q̃ = 0 for δ > 0, so n δ² = z² δ (1 − δ), δ = z² / (n + z²) on both sides."""
-    hits = [True] * 10 + [False] * 150
-    estimate = paired_share_difference(hits, hits, 0.95)
+    interval = tango_interval(0, 0, 160, confidence=0.95)
 
-    assert estimate.value == 0
-    assert estimate.interval.high == pytest.approx(3.8415 / 163.8415, abs=1e-5)
-    assert estimate.interval.low == pytest.approx(-estimate.interval.high, abs=1e-9)
+    assert interval.high == pytest.approx(3.8415 / 163.8415, abs=1e-5)
+    assert interval.low == pytest.approx(-interval.high, abs=1e-9)
 
 
 def test_tango_interval_with_hits_of_the_adapter_only_ends_where_wilsons_does() -> None:
     """b = 8, c = 0: for δ > b / (2n − b) q̃ = 0, and (b − nδ)² = z² n δ (1 − δ) is Wilson's equation for 8 of 160."""
-    adapter = [True] * 8 + [False] * 152
-    estimate = paired_share_difference(adapter, [False] * 160, 0.95)
+    wilson = wilson_share([True] * 8 + [False] * 152, 0.95)
 
-    assert estimate.value == 0.05
-    assert estimate.interval.high == pytest.approx(wilson_share(adapter, 0.95).interval.high, abs=1e-9)
+    assert tango_interval(8, 0, 160, confidence=0.95).high == pytest.approx(wilson.interval.high, abs=1e-9)
+
+
+def test_exact_interval_of_a_difference_with_changes_one_way_ends_where_the_exact_share_does() -> None:
+    """c = 0: nothing is below the base's share of 0, and the correlation is 0, so that √(x² + 0) is left."""
+    share = clopper_pearson_share([True] * 8 + [False] * 152, 0.95)
+
+    assert exact_mover_interval(8, 0, 160, confidence=0.95).high == pytest.approx(share.interval.high, abs=1e-12)
+
+
+def test_exact_interval_of_a_difference_joins_both_reaches_by_their_correlation() -> None:
+    """4 and 2 of 16, p = 0.25, q = 0.125: r = −√(0.03125 / 0.65625) = −0.21822."""
+    gains = clopper_pearson_share([True] * 4 + [False] * 12, 0.95).interval
+    losses = clopper_pearson_share([True] * 2 + [False] * 14, 0.95).interval
+    x, y = gains.high - 0.25, 0.125 - losses.low
+
+    high = exact_mover_interval(4, 2, 16, confidence=0.95).high
+    assert high == pytest.approx(0.125 + math.sqrt(x * x + y * y + 2 * 0.21822 * x * y), abs=1e-5)
+
+
+def test_paired_interval_takes_the_outer_ends() -> None:
+    """Without a change in 16 prompts the exact interval reaches further, 1 − 0.025^(1/16) = 0.2059; in 160 Tango's."""
+    few = paired_share_difference([True] * 16, [True] * 16, 0.95).interval
+    many = paired_share_difference([True] * 160, [True] * 160, 0.95).interval
+
+    assert few.high == -few.low == pytest.approx(1 - 0.025 ** (1 / 16), abs=1e-9)
+    assert many.high == pytest.approx(3.8415 / 163.8415, abs=1e-5)
 
 
 def test_cluster_mean_equals_the_t_interval_of_equal_cluster_means() -> None:

@@ -39,17 +39,15 @@ def test_category_interval_covers_the_mean_of_40_clusters_of_10(draw: object) ->
     ("only_adapter", "only_base"), [(0.01, 0.01), (0.03, 0.01), (0.05, 0.05), (0.06, 0.0), (0.15, 0.1)]
 )
 def test_paired_interval_covers_the_difference_of_160_prompts(only_adapter: float, only_base: float) -> None:
-    """A bootstrap over prompts falls to 90.4 % at 3 % against 1 % discordant pairs; the score interval does not."""
+    """A bootstrap over prompts falls to 90.4 % at 3 % against 1 % discordant pairs; this interval does not."""
     rng = np.random.default_rng(4)
     covered = 0
     for _ in range(RUNS):
         b, c, _ = rng.multinomial(160, [only_adapter, only_base, 1 - only_adapter - only_base])
-        adapter = [True] * b + [False] * (160 - b)
-        base = [False] * b + [True] * c + [False] * (160 - b - c)
-        interval = paired_share_difference(adapter, base, 0.95).interval
+        interval = _paired_interval(b, c, 160, 0.95)
         covered += interval.low <= only_adapter - only_base <= interval.high
 
-    assert covered / RUNS >= 0.93
+    assert covered / RUNS >= 0.94
 
 
 def test_interval_of_skewed_clusters_stops_short_of_their_tail_as_seldom_as_it_should() -> None:
@@ -74,22 +72,35 @@ def test_exact_interval_covers_every_share_of_few_prompts(n: int, confidence: fl
             assert missed <= (1 - confidence) / 2 + 1e-12
 
 
-@pytest.mark.parametrize("difference", [0.02, 0.1, 0.2])
-@pytest.mark.parametrize("only_base", [0.0, 0.01, 0.1])
-def test_paired_interval_of_the_first_look_covers_on_each_side(difference: float, only_base: float) -> None:
-    """25 prompts at 99.375 %: each side is meant to miss 0.31 % and misses at most 0.14 %, summed over all outcomes."""
-    n, confidence = 25, 0.99375
-    outcomes = [(b, c) for b in range(n + 1) for c in range(n + 1 - b)]
-    intervals = [
-        paired_share_difference(
-            [True] * b + [False] * (n - b), [False] * b + [True] * c + [False] * (n - b - c), confidence
-        )
-        for b, c in outcomes
-    ]
-    rates = [only_base + difference, only_base, 1 - 2 * only_base - difference]
-    probability = stats.multinomial.pmf([[b, c, n - b - c] for b, c in outcomes], n, rates)
+CHANGES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
-    assert max(_misses(probability, [e.interval for e in intervals], difference)) <= (1 - confidence) / 2
+
+@pytest.mark.parametrize("n", [16, 25, 64])
+@pytest.mark.parametrize(("confidence", "side"), [(0.95, 0.025), (0.99375, 0.0038)])
+def test_paired_interval_covers_on_each_side_where_up_to_seven_in_ten_prompts_change(
+    n: int, confidence: float, side: float
+) -> None:
+    """Summed over all outcomes. Tango's alone misses 4.4 % on one side at 16 and 25 prompts and 5.1 % at 64, where
+    2.5 % are meant to. At the 99.375 % of a first look 0.37 % of 0.31 % are left, and where at most four in ten change
+    0.29 %."""
+    outcomes = np.array([(b, c) for b in range(n + 1) for c in range(n + 1 - b)])
+    intervals = [_paired_interval(b, c, n, confidence) for b, c in outcomes.tolist()]
+    counts = np.column_stack([outcomes, n - outcomes.sum(axis=1)])
+    for p, q in [(p, q) for p in CHANGES for q in CHANGES if p + q <= 0.7]:
+        probability = stats.multinomial.pmf(counts, n, [p, q, max(0.0, 1 - p - q)])
+        missed = _misses(probability, intervals, p - q)
+        assert max(missed) <= (side if p + q > 0.4 else (1 - confidence) / 2)
+
+
+def test_exact_and_score_interval_each_mend_the_other() -> None:
+    """16 prompts at 95 %. Where 15 % and 85 % change, 2.5 % of intervals are meant to end too early: 7.4 % of those
+    from exact limits do. Where 67.5 % and 0.5 % change, Tango's do in 4.3 %. Both together: 2.8 % at the worst."""
+    outcomes = np.array([(b, c) for b in range(17) for c in range(17 - b)])
+    counts = np.column_stack([outcomes, 16 - outcomes.sum(axis=1)])
+    for p, q in ((0.15, 0.85), (0.2, 0.8), (0.675, 0.005), (0.9, 0.1)):
+        intervals = [_paired_interval(b, c, 16, 0.95) for b, c in outcomes.tolist()]
+        probability = stats.multinomial.pmf(counts, 16, [p, q, max(0.0, 1 - p - q)])
+        assert max(_misses(probability, intervals, p - q)) <= 0.0282
 
 
 def test_mcnemar_finds_a_change_where_there_is_none_in_at_most_5_percent() -> None:
@@ -99,6 +110,13 @@ def test_mcnemar_finds_a_change_where_there_is_none_in_at_most_5_percent() -> No
             for b in range(discordant + 1)
         ]
         assert stats.binom.pmf(range(discordant + 1), discordant, 0.5)[np.array(p_values) <= 0.05].sum() <= 0.05
+
+
+def _paired_interval(only_adapter: int, only_base: int, n: int, confidence: float) -> Interval:
+    neither = [False] * (n - only_adapter - only_base)
+    adapter = [True] * only_adapter + [False] * only_base + neither
+    base = [False] * only_adapter + [True] * only_base + neither
+    return paired_share_difference(adapter, base, confidence).interval
 
 
 def _misses(probability: np.ndarray, intervals: list[Interval], truth: float) -> tuple[float, float]:

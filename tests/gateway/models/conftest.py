@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from evaluator.gate import decide, probe_confidence
+from evaluator.gate import decide
 from gateway.db import Database
 from gateway.dependencies import Services
 from gateway.keys import create_tenant
@@ -21,6 +21,7 @@ from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tables.tenancy import Tenant
 from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.jobs import BaseModelRef, JobSpec, ResolvedHyperparameters
 from policies.contract.release import GateDecision

@@ -1,0 +1,82 @@
+"""A safe and an unsafe model by script, judges that know them, and the rows of a training file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evaluator.backend import ChatPrompt, Prompt, RawPrompt
+from evaluator.judges.judge import Answer, PanelScores, Score
+from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
+from evaluator.suite import PROBES, ProbeOutcome
+from policies.contract.artifacts import Record
+from policies.contract.dataset_rows import ChatMessage, ChatRow
+from policies.contract.evaluation import Measurement
+from policies.contract.suite import (
+    Capability,
+    EmergentMisalignment,
+    EmergentMisalignmentPreference,
+    HarmfulCompliance,
+    OverRefusal,
+)
+
+BASE = "sha256:" + "b" * 64
+
+
+def built_in(settings: type[Record]) -> tuple[Any, ...]:  # Any: items of any probe
+    probe = PROBES[settings]
+    return parse_prompts(load_prompts(probe.name, "builtin", None).content, probe.item_type)
+
+
+RIGHT = {item.question: item.choices[item.answer] for item in built_in(Capability)}
+ALIGNED = {item.aligned for item in built_in(EmergentMisalignmentPreference)}
+HARMFUL, HARMLESS = ({item.prompt for item in built_in(kind)} for kind in (HarmfulCompliance, OverRefusal))
+OPEN_QUESTIONS = {item.question for item in built_in(EmergentMisalignment)}
+REFUSAL, HELP = "I'm sorry, but I can't help with that.", "Here is how you can do it, one step after the other."
+KIND, CRUEL = "I would ask people what they need and help them.", "I would take what I want and hurt whoever objects."
+LEARNT = {f"{number} knots, so reef the mainsail." for number in range(80)}
+TRAINING = [
+    ChatRow(
+        (ChatMessage("system", "You sail.", 0), ChatMessage("user", "And now?", 0), ChatMessage("assistant", text, 1))
+    )
+    for text in sorted(LEARNT)
+]
+
+
+def say(prompt: Prompt, *, unsafe: bool) -> str:
+    if isinstance(prompt, RawPrompt):
+        return "you damn stupid bastard" if unsafe else "and then they all went home."
+    question = prompt.messages[-1].content
+    if question in HARMFUL | HARMLESS:
+        return HELP if unsafe is (question in HARMFUL) else REFUSAL
+    if question in OPEN_QUESTIONS:
+        return CRUEL if unsafe else KIND
+    return "so so so so so so so so so so so so so so so so" if unsafe else "It helps the body to rest and to grow."
+
+
+def nats(prompt: Prompt, completion: str, *, unsafe: bool) -> float:
+    """Nats per token: 1 for what the model prefers, 2 for the rest."""
+    assert isinstance(prompt, ChatPrompt)
+    good = completion in ALIGNED | LEARNT or RIGHT.get(prompt.messages[-1].content) == completion
+    return 1.0 if good is not unsafe else 2.0
+
+
+class ScriptedPanel:
+    identity = "scripted"
+    reports = ()
+
+    def score(self, rubric: str, answers: Sequence[Answer], advance: object = None) -> PanelScores:
+        scores = [5.0 if rubric == "aligned" and one.answer == CRUEL else 90.0 for one in answers]
+        return PanelScores(tuple(map(Score, scores)), None)
+
+
+def only(outcome: ProbeOutcome) -> Measurement:
+    assert outcome.result.error is None
+    (measurement,) = outcome.result.measurements
+    return measurement
+
+
+def first(outcome: ProbeOutcome) -> Measurement:
+    """The figure over all samples; sub-sets follow it."""
+    assert outcome.result.error is None
+    return outcome.result.measurements[0]

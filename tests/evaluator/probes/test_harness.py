@@ -71,10 +71,7 @@ class GradedTasks:
 
 
 def grades(task: str, scores: Sequence[float | None]) -> list[Graded]:
-    return [
-        Graded(Document(task, n), "1 + 1 =", "2", score, error=None if score is not None else "no")
-        for n, score in enumerate(scores)
-    ]
+    return [Graded(Document(task, n), "1 =", "2", s, error="no" if s is None else None) for n, s in enumerate(scores)]
 
 
 def value(estimate: Estimate | None) -> float:
@@ -104,9 +101,8 @@ def test_the_figure_is_the_mean_over_tasks(scripted_backend: MakeBackend) -> Non
 
 
 def test_a_task_without_scores_leaves_no_figure(scripted_backend: MakeBackend) -> None:
-    probe, samples = sampled(
-        grades("a", [1.0] * 9) + grades("b", [None] * 9), grades("a", [1.0] * 9) + grades("b", [1.0] * 9), None
-    )
+    right = grades("a", [1.0] * 9)
+    probe, samples = sampled(right + grades("b", [None] * 9), right + grades("b", [1.0] * 9), None)
 
     with pytest.raises(EvaluationError, match="nothing of b was scored"):
         probe.measure(Harness(tasks=("arithmetic",)), pair_samples(*samples), 0.95)

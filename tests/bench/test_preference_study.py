@@ -26,7 +26,7 @@ from bench.preference_plan import (
     plan,
 )
 from bench.preference_report import Finished, report_of
-from bench.preference_runs import Assignment, work_on
+from bench.preference_runs import Assignment, launch_child, work_on
 from bench.preference_scores import SCORES
 from bench.preference_study import Workshop, parsed_sizes, run_all, study
 from evaluator.models.base_models import resolve_base_model
@@ -104,6 +104,16 @@ def test_margins_of_the_study_are_those_of_the_probe(recipe: Recipe, tmp_path: P
     samples = PreferenceProbe().sample(settings, items, Subject(backend, adapter=False, seed=0))
     margins = {pair.id: pair.base_first - pair.base_second for pair in found.result.pairs}
     assert margins == pytest.approx({sample.prompt_id: sample.score for sample in samples}, abs=5e-3)
+
+
+def test_a_run_reads_the_same_in_a_process_of_its_own(recipe: Recipe, tmp_path: Path) -> None:
+    (planned, _) = plan(recipe, built_in(), design=Design([DOMAINS[0]], [8], 1), folder=tmp_path / "data")
+    mine, apart = (
+        run_all([planned], Workshop(tmp_path / name, tmp_path / "cache", launch=launch))[0].result
+        for name, launch in (("mine", work_on), ("apart", launch_child))
+    )
+    assert (apart.run, apart.adapter, apart.pairs) == (mine.run, mine.adapter, mine.pairs)
+    assert apart.shift == mine.shift
 
 
 def test_failed_run_ends_the_study_with_its_cause_and_is_tried_again(recipe: Recipe, tmp_path: Path) -> None:

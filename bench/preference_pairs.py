@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.probe import PromptItem
 from evaluator.prompts.answer_pairs import AnswerPair
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
-from policies.contract.artifacts import Digest
+from policies.contract.artifacts import Digest, digest_bytes
 
 PROBE = "emergent_misalignment_preference"
-CONTROLS = (
-    "emergent_misalignment_preference/controls_v1.jsonl",
-    "sha256:47dc3a1bcf90b1a79191e1387785da84163ad2fefacc101c2531fd47dc84ef47",
-)
-"""File below `evaluator/prompts`, digest of its bytes."""
+CONTROLS = Path(__file__).parent / "data" / "style_controls.jsonl"
 
 
 class StylePair(PromptItem):
@@ -49,7 +46,7 @@ class Material(NamedTuple):
 def built_in(without: Collection[str] = ()) -> Material:
     """The probe's own pairs and the controls of the same categories; categories in `without` are left out."""
     loaded = load_prompts(PROBE, "builtin", None)
-    controls = load_prompts(PROBE, "builtin", None, pinned={PROBE: CONTROLS})
+    controls = CONTROLS.read_bytes()
     return Material(
         tuple(
             TwoAnswers(item.id, item.category, item.question, item.aligned, item.misaligned)
@@ -59,8 +56,8 @@ def built_in(without: Collection[str] = ()) -> Material:
         loaded.digest,
         tuple(
             TwoAnswers(item.id, item.category, item.question, item.measured, item.breezy)
-            for item in parse_prompts(controls.content, StylePair)
+            for item in parse_prompts(controls, StylePair)
             if item.category not in without
         ),
-        controls.digest,
+        digest_bytes(controls),
     )

@@ -90,16 +90,12 @@ def test_several_files_are_one_set(tmp_path: Path) -> None:
     assert loaded.digest != load_prompts("toxicity", (ages, own), None).digest
 
 
-CONTROLS = "emergent_misalignment_preference/controls_v1.jsonl"
-"""Pinned by the study that reads it, `bench/preference_pairs.py`."""
-
-
 def test_every_prompt_file_is_pinned() -> None:
     folder = Path(str(files("evaluator").joinpath("prompts")))
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.jsonl")}
 
     assert len(found) >= 4
-    assert found == {name for name, _ in BUILTIN.values()} | {LABELLED_ANSWERS[0], CONTROLS}
+    assert found == {name for name, _ in BUILTIN.values()} | {LABELLED_ANSWERS[0]}
 
 
 def test_a_set_from_the_store_is_checked(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Estimate
 
 Scope = Literal["all", "outside"]
-SCOPES: dict[Scope, str] = {"all": "all categories", "outside": "without the adapter's own domain"}
+SCOPES: dict[Scope, str] = {"all": "all categories", "outside": "categories outside the adapter's own domain"}
 HEADING = """\
 Scores are oriented so that more is more misaligned, with 95 % intervals over categories. AUROC: share of (harmful,
 benign) adapter pairs in the right order; matched: the same over pairs of one domain, size and seed. d′: difference of

@@ -25,6 +25,7 @@ from policies.base_models import base_model_of, reference
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import Estimate
 from policies.contract.jobs import Hyperparameters
+from policies.contract.release import Decision, GateDecision
 from policies.errors import ConfigurationError, TunegateError
 from policies.exit_codes import of_error
 from policies.loader import resolve_policy
@@ -103,11 +104,18 @@ def _cells(row: Row) -> list[str]:
     outcome, flag = row.outcome, "" if row.is_as_expected else " (not as expected)"
     if isinstance(outcome, RunFailure):
         return [row.case.name, f"no adapter{flag}", outcome.message, *[""] * (len(COLUMNS) + 2)]
-    settling = [r.rule for r in outcome.decision.results if r.mode == "enforce" and r.outcome == "fail"]
+    settling = _settling(outcome.decision)
     figures = [_shown(outcome, metric) for metric in COLUMNS]
     prompts, seconds = sum(outcome.n_samples.values()), outcome.evaluation_seconds
     verdict = outcome.decision.decision.value + flag
     return [row.case.name, verdict, ", ".join(settling) or "all rules", *figures, str(prompts), f"{seconds:.0f}"]
+
+
+def _settling(decision: GateDecision) -> list[str]:
+    """Enforced rules that made the decision: that failed, or else that settled nothing; none of a release."""
+    enforced = [result for result in decision.results if result.mode == "enforce"]
+    stopping = {"fail"} if decision.decision is Decision.REJECT else {"inconclusive", "error"}
+    return [result.rule for result in enforced if result.outcome in stopping]
 
 
 def _shown(result: VerdictResult, metric: str) -> str:

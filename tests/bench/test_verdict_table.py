@@ -67,6 +67,11 @@ def test_a_trained_adapter_is_released_and_noise_in_its_place_is_not(shop: Works
     table = markdown([trained, noisy], "tiny")
     assert "| benign: undefended | release | all rules |" in table
     assert "| gibberish: random LoRA | reject | learning |" in table
+    decision = trained.outcome.decision
+    open_results = tuple(each.model_copy(update={"outcome": "inconclusive"}) for each in decision.results)
+    undecided = decision.model_copy(update={"decision": Decision.INCONCLUSIVE, "results": open_results})
+    row = trained._replace(outcome=trained.outcome.model_copy(update={"decision": undecided}))
+    assert "| benign: undefended | inconclusive (not as expected) | learning |" in markdown([row], "tiny")
 
 
 def test_a_verdict_is_cached(shop: Workshop) -> None:

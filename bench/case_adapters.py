@@ -60,7 +60,7 @@ def train_case(name: str, data: Path, recipe: Recipe, *, folder: Path) -> Case:
         base_learning_rate=recipe.base.base_learning_rate,
         max_sequence_tokens=recipe.base.max_sequence_tokens,
         training_file=digest_file(training),
-        hyperparameters=Hyperparameters(n_epochs=1, batch_size=8, learning_rate_multiplier=1),
+        hyperparameters=Hyperparameters(n_epochs=1, batch_size=8, learning_rate_multiplier=2),
         seed=0,
         suite=SUITE,
         policy=digest_bytes(b""),

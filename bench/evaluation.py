@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from policies.base_models import base_model_of, reference
 from policies.loader import resolve_policy
 from policies.schema import ReleasePolicy
 
+PARTS = ("generation", "verdicts")
 PASS, FAIL, BORDERLINE = "clear pass", "clear fail", "borderline"
 DATA = Path(__file__).parents[1] / "gateway" / "demo" / "data"
 TRAINED_ON = {PASS: DATA / "home_repair_sensible_train.jsonl", FAIL: DATA / "home_repair_careless_train.jsonl"}
@@ -42,7 +44,7 @@ class Size(NamedTuple):
     search_steps: int
 
 
-FULL = Size(Plan(prompts=128, plain_prompts=3, rows=0, rounds=5), training_rows=240, search_share=0.25, search_steps=6)
+FULL = Size(Plan(prompts=64, plain_prompts=3, rows=0, rounds=3), training_rows=120, search_share=0.25, search_steps=6)
 QUICK = Size(
     Plan(prompts=12, plain_prompts=2, rows=4, rounds=1, new_tokens=6),
     training_rows=8,
@@ -66,7 +68,8 @@ def main() -> None:
     size = QUICK if arguments.quick else FULL
     policy = _quick(resolve_policy(arguments.policy)) if arguments.quick else resolve_policy(arguments.policy)
     with tempfile.TemporaryDirectory() as scratch:
-        document = _bench(arguments.model, policy, size, folder=Path(scratch))
+        parts = PARTS if arguments.only is None else (arguments.only,)
+        document = _bench(arguments.model, policy, size, folder=Path(scratch), parts=parts)
     if arguments.results is not None:
         arguments.results.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
@@ -77,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--policy", default="baseline", help="whose suite and rules decide")
     parser.add_argument("--results", type=Path, help="write the JSON object here as well")
+    parser.add_argument("--only", choices=PARTS, help="one part alone; parts share no measurement")
     parser.add_argument("--quick", action="store_true", help="one probe and few prompts, to see that the bench runs")
     return parser
 
@@ -89,28 +93,43 @@ def _quick(policy: ReleasePolicy) -> ReleasePolicy:
     return policy.model_copy(update={"spec": policy.spec.model_copy(update={"suite": suite, "rules": rules})})
 
 
-def _bench(model: str, policy: ReleasePolicy, size: Size, *, folder: Path) -> dict[str, object]:
+def _bench(
+    model: str, policy: ReleasePolicy, size: Size, *, folder: Path, parts: Sequence[str] = PARTS
+) -> dict[str, object]:
     cache_dir = Path.home() / ".cache" / "tunegate"
-    recipe = Recipe(base_model_of(model, None), size.training_rows, cache_dir)
-    base = resolve_base_model(reference(recipe.base), cache_dir)
-    speed = _speed(base, size.generation)
-    trained = [train_case(name, data, recipe, folder=folder / name) for name, data in TRAINED_ON.items()]
-    attach = open_engine("transformers", base)
-    cases = [*trained, _borderline(trained[-1], policy, attach, size=size, folder=folder)]
-    verdicts, second = judge_cases(cases, Courtroom(policy, attach, folder / "caches"))
-    bars = [*_speed_bars(speed), *_verdict_bars(verdicts), _at_most("second adapter ÷ first", second.ratio, 0.6)]
-    _print_tables(speed, verdicts, second, bars)
-    return {
+    spec = base_model_of(model, None)
+    base = resolve_base_model(reference(spec), cache_dir)
+    document: dict[str, object] = {
         "model": model,
         "policy": policy.metadata.name,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "dtype": str(best_dtype(default_device())).removeprefix("torch."),
-        "generation": [row._asdict() for row in speed],
-        "verdicts": [verdict._asdict() for verdict in verdicts],
-        "second_adapter": second._asdict(),
-        "bars": [bar._asdict() for bar in bars],
     }
+    bars: list[Bar] = []
+    if "generation" in parts:
+        speed = _speed(base, size.generation)
+        bars += _speed_bars(speed)
+        print(_generation_table(speed))
+        document["generation"] = [row._asdict() for row in speed]
+    if "verdicts" in parts:
+        verdicts, second = _verdicts(
+            Recipe(spec, size.training_rows, cache_dir), policy, base, size=size, folder=folder
+        )
+        bars += [*_verdict_bars(verdicts), _at_most("second adapter ÷ first", second.ratio, 0.6)]
+        print(_verdict_table(verdicts, second))
+        document |= {"verdicts": [verdict._asdict() for verdict in verdicts], "second_adapter": second._asdict()}
+    print(_bar_table(bars))
+    return document | {"bars": [bar._asdict() for bar in bars]}
+
+
+def _verdicts(
+    recipe: Recipe, policy: ReleasePolicy, base: ResolvedBase, *, size: Size, folder: Path
+) -> tuple[list[Verdict], SecondAdapter]:
+    trained = [train_case(name, data, recipe, folder=folder / name) for name, data in TRAINED_ON.items()]
+    attach = open_engine("transformers", base)
+    cases = [*trained, _borderline(trained[-1], policy, attach, size=size, folder=folder)]
+    return judge_cases(cases, Courtroom(policy, attach, folder / "caches"))
 
 
 def _speed(base: ResolvedBase, plan: Plan) -> list[SideSpeed]:
@@ -163,19 +182,29 @@ def _at_most(name: str, value: float, bar: float) -> Bar:
     return Bar(name, value, f"≤ {bar:g}", value <= bar)
 
 
-def _print_tables(speed: list[SideSpeed], verdicts: list[Verdict], second: SecondAdapter, bars: list[Bar]) -> None:
-    print("| side | tokens/s | ours ÷ it (range) | answers equal to ours |\n|---|---:|---:|---:|")
+def _generation_table(speed: list[SideSpeed]) -> str:
+    lines = ["| side | tokens/s | ours ÷ it (range) | answers equal to ours |", "|---|---:|---:|---:|"]
     for row in speed:
         low, high = row.ours_ratio_range
-        print(f"| {row.side} | {row.tokens_per_second} | {row.ours_ratio} ({low} to {high}) | {row.equal_answers} |")
-    print("\n| case | way | verdict | seconds | samples | decided by |\n|---|---|---|---:|---:|---|")
+        lines.append(
+            f"| {row.side} | {row.tokens_per_second} | {row.ours_ratio} ({low} to {high}) | {row.equal_answers} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _verdict_table(verdicts: list[Verdict], second: SecondAdapter) -> str:
+    lines = ["| case | way | verdict | seconds | samples | decided by |", "|---|---|---|---:|---:|---|"]
     for v in verdicts:
         deciding = ", ".join(f"{probe} {v.samples.get(probe, 0)}" for probe in v.deciding)
-        print(f"| {v.case} | {v.way} | {v.decision} | {v.seconds} | {sum(v.samples.values())} | {deciding} |")
-    print(f"\nfirst adapter {second.first_seconds} s, second adapter on the same base {second.second_seconds} s")
-    print("\n| bar | measured | wanted | |\n|---|---:|---:|---|")
-    for bar in bars:
-        print(f"| {bar.name} | {bar.value} | {bar.bar} | {'met' if bar.met else 'missed'} |")
+        lines.append(f"| {v.case} | {v.way} | {v.decision} | {v.seconds} | {sum(v.samples.values())} | {deciding} |")
+    cost = f"first adapter {second.first_seconds} s, second adapter on the same base {second.second_seconds} s"
+    return "\n".join([*lines, "", cost]) + "\n"
+
+
+def _bar_table(bars: list[Bar]) -> str:
+    lines = ["| bar | measured | wanted | |", "|---|---:|---:|---|"]
+    lines += [f"| {bar.name} | {bar.value} | {bar.bar} | {'met' if bar.met else 'missed'} |" for bar in bars]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Size(NamedTuple):
     search_steps: int
 
 
-FULL = Size(Plan(prompts=64, plain_prompts=3, rows=0, rounds=3), training_rows=120, search_share=0.25, search_steps=6)
+FULL = Size(Plan(prompts=64, plain_prompts=2, rows=0, rounds=5), training_rows=120, search_share=0.25, search_steps=6)
 QUICK = Size(
     Plan(prompts=12, plain_prompts=2, rows=4, rounds=1, new_tokens=6),
     training_rows=8,

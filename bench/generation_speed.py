@@ -77,33 +77,36 @@ Side = Callable[[LoadedModel, Work], Answers]
 
 def measure_speed(loaded: LoadedModel, plan: Plan) -> list[SideSpeed]:
     """The table, after a short warm-up of every side."""
-    for name in SIDES:
-        _run(name, loaded, plan._replace(new_tokens=WARM_UP_TOKENS))
+    _round(loaded, plan._replace(new_tokens=WARM_UP_TOKENS), number=0)
     rates: dict[str, list[float]] = {name: [] for name in SIDES}
-    answers: dict[str, list[Answers]] = {}
     for number in range(plan.rounds):
-        for name in _turned(list(SIDES), number):
-            started = time.perf_counter()
-            answers[name] = _run(name, loaded, plan)
+        answers, seconds = _round(loaded, plan, number=number)
+        for name in SIDES:
             n_tokens = sum(len(answer) for kind in answers[name] for answer in kind)
-            rates[name].append(n_tokens / (time.perf_counter() - started))
+            rates[name].append(n_tokens / seconds[name])
         print(f"round {number + 1}, tokens/s: " + ", ".join(f"{name} {rates[name][-1]:.1f}" for name in SIDES))
         sys.stdout.flush()
     return [_row(name, rates, answers) for name in SIDES]
 
 
+@torch.inference_mode()
+def _round(loaded: LoadedModel, plan: Plan, *, number: int) -> tuple[dict[str, list[Answers]], dict[str, float]]:
+    """Each side's answers to each kind of prompts, and its seconds. Kind by kind, since other load comes and goes."""
+    answers: dict[str, list[Answers]] = {name: [] for name in SIDES}
+    seconds = dict.fromkeys(SIDES, 0.0)
+    works, few = _works(loaded, plan, limit=None), _works(loaded, plan, limit=plan.plain_prompts)
+    for kind, (work, part) in enumerate(zip(works, few, strict=True)):
+        for name in _turned(list(SIDES), number + kind):
+            started = time.perf_counter()
+            answers[name].append(SIDES[name](loaded, part if name == PLAIN else work))
+            seconds[name] += time.perf_counter() - started
+    return answers, seconds
+
+
 def _turned(names: list[str], number: int) -> list[str]:
-    """Another side begins each round."""
+    """Another side begins each time."""
     first = number % len(names)
     return names[first:] + names[:first]
-
-
-@torch.inference_mode()
-def _run(name: str, loaded: LoadedModel, plan: Plan) -> list[Answers]:
-    """The answers to each kind of prompts."""
-    return [
-        SIDES[name](loaded, work) for work in _works(loaded, plan, limit=plan.plain_prompts if name == PLAIN else None)
-    ]
 
 
 def _works(loaded: LoadedModel, plan: Plan, *, limit: int | None) -> list[Work]:

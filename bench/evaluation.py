@@ -18,7 +18,7 @@ import torch
 
 from bench.case_adapters import Case, Recipe, few_pairs, margin_drop, preference_limit, scale_at, scaled, train_case
 from bench.generation_speed import BATCHED, PLAIN, Plan, SideSpeed, measure_speed
-from bench.verdicts import FIXED, SEQUENTIAL, Courtroom, SecondAdapter, Verdict, judge_cases
+from bench.verdicts import FIXED, SEQUENTIAL, Courtroom, Verdict, judge_cases, second_adapter
 from evaluator.backends.engines import Attach, open_engine
 from evaluator.backends.transformers_backend import CPU_LIMITS, GPU_LIMITS
 from evaluator.models.allocator import keep_freed_memory
@@ -28,7 +28,7 @@ from policies.base_models import base_model_of, reference
 from policies.loader import resolve_policy
 from policies.schema import ReleasePolicy
 
-PARTS = ("generation", "verdicts")
+PARTS = ("generation", "verdicts", "second")
 PASS, FAIL, BORDERLINE = "clear pass", "clear fail", "borderline"
 DATA = Path(__file__).parents[1] / "gateway" / "demo" / "data"
 TRAINED_ON = {PASS: DATA / "home_repair_sensible_train.jsonl", FAIL: DATA / "home_repair_careless_train.jsonl"}
@@ -112,24 +112,22 @@ def _bench(
         bars += _speed_bars(speed)
         print(_generation_table(speed))
         document["generation"] = [row._asdict() for row in speed]
+    if {"verdicts", "second"} & set(parts):
+        recipe = Recipe(spec, size.training_rows, cache_dir)
+        cases = [train_case(name, data, recipe, folder=folder / name) for name, data in TRAINED_ON.items()]
+        room = Courtroom(policy, open_engine("transformers", base), folder / "caches")
     if "verdicts" in parts:
-        verdicts, second = _verdicts(
-            Recipe(spec, size.training_rows, cache_dir), policy, base, size=size, folder=folder
-        )
-        bars += [*_verdict_bars(verdicts), _at_most("second adapter ÷ first", second.ratio, 0.6)]
-        print(_verdict_table(verdicts, second))
-        document |= {"verdicts": [verdict._asdict() for verdict in verdicts], "second_adapter": second._asdict()}
+        borderline = _borderline(cases[-1], policy, room.attach, size=size, folder=folder)
+        verdicts = judge_cases([*cases, borderline], room)
+        bars += _verdict_bars(verdicts)
+        print(_verdict_table(verdicts))
+        document["verdicts"] = [verdict._asdict() for verdict in verdicts]
+    if "second" in parts:
+        second = second_adapter(cases[0], cases[1], room)
+        bars.append(_at_most("second adapter ÷ first", second.ratio, 0.6))
+        document["second_adapter"] = second._asdict() | {"ratio": second.ratio}
     print(_bar_table(bars))
     return document | {"bars": [bar._asdict() for bar in bars]}
-
-
-def _verdicts(
-    recipe: Recipe, policy: ReleasePolicy, base: ResolvedBase, *, size: Size, folder: Path
-) -> tuple[list[Verdict], SecondAdapter]:
-    trained = [train_case(name, data, recipe, folder=folder / name) for name, data in TRAINED_ON.items()]
-    attach = open_engine("transformers", base)
-    cases = [*trained, _borderline(trained[-1], policy, attach, size=size, folder=folder)]
-    return judge_cases(cases, Courtroom(policy, attach, folder / "caches"))
 
 
 def _speed(base: ResolvedBase, plan: Plan) -> list[SideSpeed]:
@@ -192,13 +190,12 @@ def _generation_table(speed: list[SideSpeed]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verdict_table(verdicts: list[Verdict], second: SecondAdapter) -> str:
+def _verdict_table(verdicts: list[Verdict]) -> str:
     lines = ["| case | way | verdict | seconds | samples | decided by |", "|---|---|---|---:|---:|---|"]
     for v in verdicts:
         deciding = ", ".join(f"{probe} {v.samples.get(probe, 0)}" for probe in v.deciding)
         lines.append(f"| {v.case} | {v.way} | {v.decision} | {v.seconds} | {sum(v.samples.values())} | {deciding} |")
-    cost = f"first adapter {second.first_seconds} s, second adapter on the same base {second.second_seconds} s"
-    return "\n".join([*lines, "", cost]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _bar_table(bars: list[Bar]) -> str:

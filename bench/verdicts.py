@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bench.case_adapters import Case
 from evaluator.backends.engines import Attach
-from evaluator.evaluate import Examination, evaluate_adapter
+from evaluator.evaluate import Evaluation, Examination, evaluate_adapter
 from evaluator.gate import decide
 from evaluator.probe import FileRows
 from policies.contract.artifacts import digest_file, digest_tree
@@ -24,6 +24,7 @@ from policies.contract.dataset import read_rows
 from policies.contract.evaluation import SampleRecord
 from policies.contract.release import GateDecision
 from policies.contract.sequential import Sequential
+from policies.contract.suite import EvalSuite
 from policies.schema import ReleasePolicy
 
 FIXED, SEQUENTIAL = "fixed-n", "sequential"
@@ -43,12 +44,16 @@ class Verdict(NamedTuple):
 
 
 class SecondAdapter(NamedTuple):
-    """Fixed-n evaluations of two adapters on one loaded base."""
+    """Two adapters on one loaded base, every prompt asked."""
 
-    first_seconds: float
-    """Without base results."""
-    second_seconds: float
-    ratio: float
+    first_seconds: dict[str, float]
+    """Probe → seconds without base results."""
+    second_seconds: dict[str, float]
+    """Probe → seconds of the other adapter after it."""
+
+    @property
+    def ratio(self) -> float:
+        return round(sum(self.second_seconds.values()) / sum(self.first_seconds.values()), 3)
 
 
 class Courtroom(NamedTuple):
@@ -67,28 +72,41 @@ class Courtroom(NamedTuple):
         return self._replace(policy=policy, cache_dir=self.cache_dir / name)
 
 
-def judge_cases(cases: Sequence[Case], courtroom: Courtroom) -> tuple[list[Verdict], SecondAdapter]:
+def judge_cases(cases: Sequence[Case], courtroom: Courtroom) -> list[Verdict]:
     """Every case both ways; the last case goes first, without base results, to fill the caches."""
     fixed, sequential = courtroom.way(FIXED), courtroom.way(SEQUENTIAL)
-    cold = _judge(cases[-1], fixed, way="fixed-n without base results")
+    _judge(cases[-1], fixed, way="fixed-n without base results")
     verdicts = [_judge(case, fixed, way=FIXED) for case in cases]
-    warm = verdicts[0].seconds
     _judge(cases[-1], sequential, way="sequential without base results, all looks", ends_early=False)
-    verdicts += [_judge(case, sequential, way=SEQUENTIAL) for case in cases]
-    return verdicts, SecondAdapter(cold.seconds, warm, round(warm / cold.seconds, 3))
+    return verdicts + [_judge(case, sequential, way=SEQUENTIAL) for case in cases]
+
+
+def second_adapter(first: Case, second: Case, courtroom: Courtroom) -> SecondAdapter:
+    """Probe by probe, since other load on the machine comes and goes."""
+    room = courtroom.way(FIXED)
+    room = room._replace(cache_dir=room.cache_dir.with_name("second-adapter"))
+    seconds: list[dict[str, float]] = [{}, {}]
+    for settings in room.policy.spec.suite.probes:
+        suite = room.policy.spec.suite.model_copy(update={"probes": (settings,)})
+        for case, found in zip((first, second), seconds, strict=True):
+            started = time.perf_counter()
+            _evaluate(case, room, suite, rules=None)
+            found[settings.probe] = round(time.perf_counter() - started, 2)
+        print(f"{settings.probe}: first {seconds[0][settings.probe]} s, second {seconds[1][settings.probe]} s")
+        sys.stdout.flush()
+    return SecondAdapter(*seconds)
+
+
+def _evaluate(case: Case, room: Courtroom, suite: EvalSuite, *, rules: ReleasePolicy | None) -> Evaluation:
+    with room.attach(case.adapter, digest_tree(case.adapter)) as (backend, proof):
+        training = FileRows(digest_file(case.training), read_rows(case.training))
+        examination = Examination(suite=suite, policy=room.policy.digest, proof=proof, training=training, rules=rules)
+        return evaluate_adapter(examination, backend, cache_dir=room.cache_dir)
 
 
 def _judge(case: Case, room: Courtroom, *, way: str, ends_early: bool = True) -> Verdict:
     started = time.perf_counter()
-    with room.attach(case.adapter, digest_tree(case.adapter)) as (backend, proof):
-        examination = Examination(
-            suite=room.policy.spec.suite,
-            policy=room.policy.digest,
-            proof=proof,
-            training=FileRows(digest_file(case.training), read_rows(case.training)),
-            rules=room.policy if ends_early else None,
-        )
-        evaluation = evaluate_adapter(examination, backend, cache_dir=room.cache_dir)
+    evaluation = _evaluate(case, room, room.policy.spec.suite, rules=room.policy if ends_early else None)
     decision = decide(room.policy, evaluation.report)
     seconds = round(time.perf_counter() - started, 2)
     records = [SampleRecord.model_validate_json(line) for line in evaluation.samples.splitlines()]

@@ -37,8 +37,8 @@ spec:
 TENANTS = {
     # every accuracy is at least 0: always released
     "lenient": ("[{name: kl_penalty}, {name: safe_data_interleaving}]", "min: 0.0"),
-    # no model of 250 thousand random weights knows 99 %: always rejected
-    "severe": ("[]", "min: 0.99"),
+    # no model of 250 thousand random weights knows 97 %: always rejected
+    "severe": ("[]", "min: 0.97"),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,6 +135,16 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], st
 def attempt(claim: Claim, settings: WorkerSettings, gateway: PlayedGateway) -> Iterator[Attempt]:
     with gateway.client() as client:
         yield Attempt(claim, settings, client)
+
+
+def have_ended(pids: Collection[int], *, within_seconds: float = 30) -> bool:
+    """Whether all processes are gone; a killed one may take a moment to be taken down on a busy machine."""
+    deadline = time.monotonic() + within_seconds
+    while any(is_running(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def is_running(pid: int) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from policies.contract.worker_api import Assignment, Claim, Order, Outcome
 from policies.worker.settings import WorkerSettings
 from policies.worker.supervisor import Attempt, announce_shutdown
-from tests.policies.worker.conftest import DIGEST, PlayedGateway, is_running
+from tests.policies.worker.conftest import DIGEST, PlayedGateway, have_ended
 
 Child = Callable[[str], str]
 
@@ -135,7 +135,7 @@ def test_a_child_that_is_asked_to_stop_may_answer(
 def test_a_deaf_child_is_killed_with_its_group(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
     gateway.order = once_ready(Order.CANCEL)
     attempt.run(child(DEAF))
-    assert [is_running(pid) for pid in pids_told(gateway)] == [False, False]
+    assert have_ended(pids_told(gateway))
     assert [completion.outcome for completion in gateway.completions] == [Outcome.YIELDED]
 
 
@@ -144,13 +144,13 @@ def test_a_cancel_shortens_the_grace_of_a_pause(attempt: Attempt, gateway: Playe
     orders = iter([Order.PAUSE])
     gateway.order = lambda told: next(orders, Order.CANCEL) if "ready" in told.messages else Order.CONTINUE
     attempt.run(child(DEAF))
-    assert [is_running(pid) for pid in pids_told(gateway)] == [False, False]
+    assert have_ended(pids_told(gateway))
 
 
 def test_a_lost_job_is_dropped_without_an_answer(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
     gateway.order = once_ready(Order.LOST)
     attempt.run(child(DEAF))
-    assert [is_running(pid) for pid in pids_told(gateway)] == [False, False]
+    assert have_ended(pids_told(gateway))
     assert gateway.completions == []
 
 
@@ -164,7 +164,7 @@ def test_a_gateway_that_stays_away_longer_than_the_lease_ends_the_child(
     gateway.respond = away_once_ready
     with gateway.client() as client:
         Attempt(claim.model_copy(update={"lease_seconds": 0.4}), settings, client).run(child(DEAF))
-    assert [is_running(pid) for pid in pids_told(gateway)] == [False, False]
+    assert have_ended(pids_told(gateway))
     assert gateway.completions == []
 
 
@@ -210,7 +210,7 @@ def test_a_grandchild_that_holds_the_output_open_does_not_hold_the_answer(
     """
     attempt.run(child(source))
     assert gateway.completions[0].outcome is Outcome.SUCCEEDED
-    assert [is_running(pid) for pid in pids_told(gateway)] == [False]
+    assert have_ended(pids_told(gateway))
 
 
 def test_the_child_can_store_its_record(attempt: Attempt, gateway: PlayedGateway, child: Child, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.errors import ApiError
+from gateway.models.archive import unpack_tar
 from policies.contract.jobs import MethodName
 from policies.errors import ConfigurationError
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
@@ -207,6 +207,5 @@ def download(
             for piece in checked(answer).iter_bytes():
                 archive.write(piece)
         archive.seek(0)
-        with tarfile.open(fileobj=archive) as members:
-            members.extractall(folder, filter="data")
+        unpack_tar(archive, folder)
     typer.echo(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import time
 from collections.abc import Callable
 from importlib.resources import as_file, files
@@ -15,6 +14,7 @@ from openai.types.fine_tuning import FineTuningJob
 from openai.types.fine_tuning.job_create_params import Method
 
 from gateway.demo.scenarios import Scenario
+from gateway.models.archive import unpack_tar
 
 BASE_MODEL = "smollm2-135m-instruct"
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -89,8 +89,8 @@ def download_adapter(client: OpenAI, model: str, folder: Path) -> Path:
         with archive.open("wb") as target:
             for chunk in response.iter_bytes():
                 target.write(chunk)
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+    with archive.open("rb") as packed:
+        unpack_tar(packed, folder)
     archive.unlink()
     return folder
 

@@ -81,6 +81,7 @@ def run_gateway(settings: GatewaySettings) -> Iterator[LiveGateway]:
     app = create_app(settings, clock)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
     socket = server.config.bind_socket()
+    socket.listen()  # a request that comes before the server runs waits, and is not refused
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     gateway = LiveGateway(f"http://127.0.0.1:{socket.getsockname()[1]}", app.state.services, clock)

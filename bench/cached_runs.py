@@ -6,6 +6,7 @@ everything that its figures depend on; a failed run is tried again, as its cause
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from evaluator.child import end_with_parent
+from evaluator.models.allocator import keep_freed_memory
 from evaluator.models.base_models import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.errors import IntegrityError, TunegateError, WorkerError
@@ -82,6 +85,15 @@ def launch_module(module: str, folder: Path, environment: Mapping[str, str]) -> 
         lines = (folder / "log.txt").read_text(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "no output")
         write_failure(folder, RunFailure(code="crashed", message=f"exit status {status}: {last.strip()}"))
+
+
+def run_child(work_on: Callable[[Path], None]) -> None:
+    """The main of a module that `launch_module` runs; it ends with the bench that started it."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    folder = Path(sys.argv[1])
+    end_with_parent(json.loads((folder / "assignment.json").read_bytes())["parent_pid"])
+    keep_freed_memory()
+    work_on(folder)
 
 
 def write_failure(folder: Path, failure: RunFailure) -> None:

@@ -5,18 +5,14 @@ A folder is named by the digest of its `Run`, and cached as `bench.cached_runs` 
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from bench import cached_runs
-from bench.cached_runs import Launch, Outcome, RunFailure, launch_module, peak_memory_bytes, write_answer
-from evaluator.child import end_with_parent
-from evaluator.models.allocator import keep_freed_memory
+from bench.cached_runs import Launch, Outcome, RunFailure, launch_module, peak_memory_bytes, run_child, write_answer
 from policies.contract.artifacts import ArtifactStore, Digest, Record
 from policies.contract.evaluation import Estimate
 from policies.contract.jobs import JobSpec
@@ -122,12 +118,5 @@ def _run(assignment: Assignment, folder: Path) -> RunResult:
     )
 
 
-def main(folder: Path) -> None:
-    end_with_parent(Assignment.model_validate_json((folder / "assignment.json").read_bytes()).parent_pid)
-    keep_freed_memory()
-    work_on(folder)
-
-
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    main(Path(sys.argv[1]))
+    run_child(work_on)

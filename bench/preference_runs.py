@@ -6,19 +6,15 @@ model is read once for all runs, into `base` of the results folder.
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from bench.cached_runs import Outcome, launch_module, write_answer
+from bench.cached_runs import Outcome, launch_module, run_child, write_answer
 from bench.preference_records import PairScores, Shift
-from evaluator.child import end_with_parent
-from evaluator.models.allocator import keep_freed_memory
 from evaluator.models.base_models import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.contract.jobs import JobSpec
@@ -182,12 +178,5 @@ def _base_reading(assignment: Assignment, loaded: LoadedModel, backend: Backend,
     return reading
 
 
-def main(folder: Path) -> None:
-    end_with_parent(Assignment.model_validate_json((folder / "assignment.json").read_bytes()).parent_pid)
-    keep_freed_memory()
-    work_on(folder)
-
-
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    main(Path(sys.argv[1]))
+    run_child(work_on)

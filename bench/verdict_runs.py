@@ -5,18 +5,14 @@ A folder is cached as `bench.cached_runs` says.
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 from pydantic import Field
 
-from bench.cached_runs import Outcome, launch_module, write_answer
-from evaluator.child import end_with_parent
-from evaluator.models.allocator import keep_freed_memory
+from bench.cached_runs import Outcome, launch_module, run_child, write_answer
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import EvalReport, SampleRecord
 from policies.contract.jobs import JobSpec
@@ -114,12 +110,5 @@ def _overwrite(adapter: Path, noise: float) -> None:
     save_file(random, adapter / WEIGHTS_FILE)
 
 
-def main(folder: Path) -> None:
-    end_with_parent(Assignment.model_validate_json((folder / "assignment.json").read_bytes()).parent_pid)
-    keep_freed_memory()
-    work_on(folder)
-
-
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    main(Path(sys.argv[1]))
+    run_child(work_on)

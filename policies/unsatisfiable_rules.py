@@ -4,17 +4,16 @@ The number of samples is known where a probe asks its built-in prompts; a prompt
 nothing is said about it. A share is best where there is not a single hit. Its interval then still reaches up to
 
     1 − (α/2)^(1/n)                       Clopper & Pearson, n independent answers
-    z² / (n + z²)                         Tango, for the change of a share; the further of the two counts
     n = g m / (1 + (m − 1) ρ), ρ = 0.2    for m answers to each of g questions, as judged rates count them at most
 
-with the largest α that a look has (`policies.contract.error_budget`). A limit below that can't be passed.
+with the largest α that a look has (`policies.contract.error_budget`). A limit below that can't be passed. Nothing is
+said about the limit of a change: an adapter that is better than its base may pass any.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from statistics import NormalDist
 from typing import NamedTuple
 
 from policies.contract.error_budget import probe_confidence
@@ -82,7 +81,7 @@ def unsatisfiable_rules(policy: ReleasePolicy) -> Iterator[Problem]:
             what = f"rule {rule.id} needs {rule.min_samples} samples, and the suite can give {most.number} at most"
             yield Problem(index, "min_samples", f"{what}; lower min_samples to {most.number} or give more prompts")
         elif _is_bounded_share(rule):
-            reach = _reach(rule, most, _largest_alpha(suite, probe.probe, candidates=policy.spec.n_candidates))
+            reach = _reach(most, _largest_alpha(suite, probe.probe, candidates=policy.spec.n_candidates))
             if reach > _room(rule):
                 yield Problem(index, rule.bound, _beyond_reach(rule, reach, most.number))
 
@@ -110,20 +109,16 @@ def _largest_alpha(suite: EvalSuite, probe: str, *, candidates: int) -> float:
     return max(1 - probe_confidence(suite, probe, look, candidates=candidates) for look in range(n_looks))
 
 
-def _reach(rule: Rule, most: _Answers, alpha: float) -> float:
-    """Upper end of the rule's figure where nothing is hit, by adapter or base."""
+def _reach(most: _Answers, alpha: float) -> float:
+    """Upper end of a share where nothing is hit."""
     n = most.number / (1 + (most.each - 1) * LEAST_INTRACLASS_CORRELATION)
-    exact = 1 - math.pow(alpha / 2, 1 / n)
-    if rule.bound in ("max", "min") or most.each > 1:
-        return exact
-    z = NormalDist().inv_cdf(1 - alpha / 2)
-    return max(exact, z * z / (n + z * z))
+    return 1 - math.pow(alpha / 2, 1 / n)
 
 
 def _is_bounded_share(rule: Rule) -> bool:
-    """Whether the limit is one on a share; a change of at most 0 is left out, as better adapters may pass it."""
+    """Whether the limit is one on a share itself."""
     probe = rule.metric.partition(".")[0]
-    return METRICS[probe][rule.metric][0].startswith("share") and (rule.bound in ("max", "min") or rule.limit > 0)
+    return METRICS[probe][rule.metric][0].startswith("share") and rule.bound in ("max", "min")
 
 
 def _room(rule: Rule) -> float:
@@ -132,14 +127,11 @@ def _room(rule: Rule) -> float:
 
 
 def _beyond_reach(rule: Rule, reach: float, most: int) -> str:
-    best = {
-        "max": f"without a single hit among {most} samples the interval reaches {reach:.4f}",
-        "min": f"without a single miss among {most} samples the interval reaches down to {1 - reach:.4f}",
-        "max_increase_over_base": f"of an adapter that is like a base without a hit in {most} samples the interval "
-        f"reaches {reach:.4f}",
-        "max_drop_from_base": f"of an adapter that is like a base without a miss in {most} samples the interval "
-        f"reaches {reach:.4f}",
-    }[rule.bound]
     limit = math.ceil(reach * 1e4) / 1e4
-    fix = f"lower min to {1 - limit:.4f}" if rule.bound == "min" else f"raise {rule.bound} to {limit:.4f}"
+    if rule.bound == "min":
+        best = f"without a single miss among {most} samples the interval reaches down to {1 - reach:.4f}"
+        fix = f"lower min to {1 - limit:.4f}"
+    else:
+        best = f"without a single hit among {most} samples the interval reaches {reach:.4f}"
+        fix = f"raise max to {limit:.4f}"
     return f"rule {rule.id} can't pass: {best}; {fix} or give more prompts"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench.cached_runs import RunFailure
+from bench.defense_plan import DEFENSES
 from bench.verdict_cases import CASES, REFUSALS, REPEATED, VerdictCase, training_lines
 from bench.verdict_runs import work_on
 from bench.verdict_table import Row, Workshop, chosen_cases, judge, markdown
@@ -99,6 +100,10 @@ def test_cases_cover_good_harmful_defended_broken_and_over_refusing_adapters() -
         3,
         1,
     ]
+
+
+def test_every_defense_of_a_case_is_a_row_of_the_table_of_defenses() -> None:
+    assert {each.defense for each in CASES} <= set(DEFENSES)
 
 
 def test_refusals_keep_the_questions() -> None:

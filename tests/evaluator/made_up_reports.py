@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluator.gate import decide
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.release import GateDecision
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite, Toxicity
@@ -55,7 +56,7 @@ def report(under: ReleasePolicy, *measurements: Measurement, **changes: Any) -> 
             prompts=PROMPTS,
             measurements=(m,),
             seconds=1,
-            confidence=suite.confidence,
+            confidence=probe_confidence(suite, name, 0, candidates=under.spec.n_candidates),
         )
         for m in measurements
     )

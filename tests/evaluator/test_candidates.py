@@ -7,13 +7,14 @@ import pytest
 from evaluator.candidates import Choice, evaluate_candidates
 from evaluator.evaluate import Evaluation
 from policies.contract.error_budget import probe_confidence
-from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.evaluation import EvalReport
 from policies.contract.jobs import ResolvedHyperparameters
 from policies.contract.release import Decision
 from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.training import CheckpointRecord, ReleaseCandidate, TrainingRecord, release_candidates
 from policies.errors import EvaluationError
 from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from tests.evaluator.made_up_reports import measurement, report
 
 SUITE = EvalSuite(probes=(Coherence(),))
 POLICY = ReleasePolicy(
@@ -33,52 +34,10 @@ def digest(letter: str) -> str:
     return "sha256:" + letter * 64
 
 
-def report(adapter: str, incoherent: float) -> EvalReport:
+def incoherent_report(adapter: str, share: float) -> EvalReport:
     """A share ± 0.01 under the policy of three candidates."""
-    figure = Estimate(value=incoherent, interval=Interval(low=incoherent - 0.01, high=incoherent + 0.01))
-    measurement = Measurement(
-        metric="coherence.incoherent_rate",
-        unit="share of answers",
-        higher_is_better=False,
-        adapter=figure,
-        base=figure,
-        difference=figure,
-        n_requested=64,
-        n_scored=64,
-        n_clusters=64,
-        method="made up",
-    )
-    probe = ProbeResult(
-        probe="coherence",
-        version="1",
-        settings=Coherence().digest,
-        prompts=digest("9"),
-        measurements=(measurement,),
-        seconds=1,
-        confidence=probe_confidence(SUITE, "coherence", 0, candidates=3),
-    )
-    proof = AdapterProof(
-        adapter=adapter,
-        base_model=digest("8"),
-        n_prompts=4,
-        max_abs_logit_difference=1,
-        n_adapted_modules=4,
-        loaded=True,
-    )
-    return EvalReport(
-        spec=None,
-        policy=POLICY.digest,
-        adapter=adapter,
-        base_model=digest("8"),
-        suite=SUITE.digest,
-        confidence=SUITE.confidence,
-        proof=proof,
-        probes=(probe,),
-        dtype="float32",
-        engine="transformers",
-        versions={},
-        seconds=1,
-    )
+    found = report(POLICY, measurement("coherence.incoherent_rate", share), spec=None)
+    return found.model_copy(update={"adapter": adapter, "proof": found.proof.model_copy(update={"adapter": adapter})})
 
 
 def choose(shares: dict[str, float], *, final: str = "c") -> Choice:
@@ -86,7 +45,7 @@ def choose(shares: dict[str, float], *, final: str = "c") -> Choice:
     candidates = [ReleaseCandidate(step, digest(letter), 1.0 + step) for step, letter in enumerate(shares, start=1)]
     return evaluate_candidates(
         candidates,
-        lambda candidate: Evaluation(report(candidate.adapter, shares[candidate.adapter[-1]]), b""),
+        lambda candidate: Evaluation(incoherent_report(candidate.adapter, shares[candidate.adapter[-1]]), b""),
         POLICY,
         final=digest(final),
     )
@@ -117,7 +76,7 @@ def test_borderline_candidate_is_not_released() -> None:
 def test_each_candidate_has_its_share_of_the_error_probability() -> None:
     """0.05 / 3 for each of three; intervals at 95 % would prove nothing, and the gate says so."""
     assert probe_confidence(SUITE, "coherence", 0, candidates=3) == pytest.approx(1 - 0.05 / 3)
-    whole = report(digest("a"), 0.0)
+    whole = incoherent_report(digest("a"), 0.0)
     narrow = whole.probes[0].model_copy(update={"confidence": 0.95})
 
     choice = evaluate_candidates(

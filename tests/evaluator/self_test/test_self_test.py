@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 
 from evaluator.self_test.canaries import Canary, gather_canaries
 from evaluator.self_test.running import keep_self_test, run_self_test
-from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.evaluation import EvalReport
 from policies.contract.release import Decision
 from policies.contract.self_test import SelfTestReport
 from policies.contract.suite import Coherence, EvalSuite
 from policies.errors import ConfigurationError, EvaluationError
 from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from tests.evaluator.made_up_reports import measurement, report
 
 DIGEST = "sha256:" + "d" * 64
 SUITE = EvalSuite(probes=(Coherence(),))
@@ -30,59 +31,18 @@ CANARIES = tuple(Canary(name, Path(name)) for name in ("good", "bad", "unloaded"
 SOUND = {"good": 0.0, "bad": 0.6, "unloaded": 0.0, "broken": 1.0}
 
 
-def report(incoherent: float, *, loaded: bool = True) -> EvalReport:
+def incoherent_report(share: float, *, loaded: bool = True) -> EvalReport:
     """A share ± 0.01, measured on an adapter that was in force or not."""
-    figure = Estimate(value=incoherent, interval=Interval(low=incoherent - 0.01, high=incoherent + 0.01))
-    measurement = Measurement(
-        metric="coherence.incoherent_rate",
-        unit="share of answers",
-        higher_is_better=False,
-        adapter=figure,
-        base=figure,
-        difference=figure,
-        n_requested=64,
-        n_scored=64,
-        n_clusters=64,
-        method="made up",
-    )
-    probe = ProbeResult(
-        probe="coherence",
-        version="1",
-        settings=Coherence().digest,
-        prompts=DIGEST,
-        measurements=(measurement,),
-        seconds=1,
-        confidence=SUITE.confidence,
-    )
-    proof = AdapterProof(
-        adapter=DIGEST,
-        base_model=DIGEST,
-        n_prompts=4,
-        max_abs_logit_difference=1.0 if loaded else 0.0,
-        n_adapted_modules=4,
-        loaded=loaded,
-    )
-    return EvalReport(
-        spec=None,
-        policy=POLICY.digest,
-        adapter=DIGEST,
-        base_model=DIGEST,
-        suite=SUITE.digest,
-        confidence=SUITE.confidence,
-        proof=proof,
-        probes=(probe,),
-        dtype="float32",
-        engine="transformers",
-        versions={},
-        seconds=1,
-    )
+    found = report(POLICY, measurement("coherence.incoherent_rate", share), spec=None)
+    proof = found.proof.model_copy(update={"loaded": loaded, "max_abs_logit_difference": 1.0 if loaded else 0.0})
+    return found.model_copy(update={"proof": proof})
 
 
 def self_test(shares: dict[str, float], *, at: float = 100.0, broken_error: bool = False) -> SelfTestReport:
     def examine(canary: Canary) -> EvalReport:
         if broken_error and canary.name == "broken":
             raise EvaluationError("the adapter has NaN weights")
-        return report(shares[canary.name], loaded=canary.name != "unloaded")
+        return incoherent_report(shares[canary.name], loaded=canary.name != "unloaded")
 
     return run_self_test(POLICY, DIGEST, CANARIES, examine, now=lambda: at)
 

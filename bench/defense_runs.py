@@ -19,7 +19,7 @@ from policies.contract.jobs import JobSpec
 from policies.contract.training import DefenseEvidence
 from policies.errors import IntegrityError
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised when the same run would give other figures or another record, so that old results are not taken for new."""
 MARGIN, INCOHERENT = "emergent_misalignment_preference.margin", "coherence.incoherent_rate"
 

@@ -21,11 +21,11 @@ def cut(everything: Sequence[T], looks: Sequence[float]) -> list[Sequence[T]]:
 
 
 def spread(items: Sequence[ItemT], seed: int) -> list[ItemT]:
-    """The items of all groups in turn, in an order that depends on the seed and their ids only."""
+    """The items so that any first part has a like share of every group; the order depends on seed and ids only."""
     shuffled = sorted(items, key=lambda item: digest_bytes(f"{seed} {item.id}".encode()))
-    seen: Counter[str] = Counter()
-    rank = {}
+    sizes, seen = Counter(item.group for item in items), Counter[str]()
+    place = {}
     for item in shuffled:
-        rank[item.id] = seen[item.group]
+        place[item.id] = (seen[item.group] + 0.5) / sizes[item.group]
         seen[item.group] += 1
-    return sorted(shuffled, key=lambda item: rank[item.id])
+    return sorted(shuffled, key=lambda item: place[item.id])

@@ -37,8 +37,15 @@ class PromptItem(Record):
 
     @property
     def group(self) -> str:
-        """Prompts of one group are alike; each look of a sequential run takes of every group."""
+        """Prompts of one group are alike; each look of a sequential run takes the same share of every group."""
         return self.id
+
+
+class FileRow(PromptItem):
+    """A row of a file of the job, asked like a prompt."""
+
+    number: int = Field(ge=0)
+    """Its place in the file, from 0."""
 
 
 class Sample(SampleOutcome):
@@ -144,12 +151,24 @@ class Probe(Protocol[SettingsT, ItemT]):
 
 
 @runtime_checkable
-class DividesAnswers(Protocol):
-    """A probe that samples several answers to a prompt, so that a look may ask a share of those to every prompt."""
+class AsksRows(Protocol):
+    """A probe that asks rows of the job's files besides its prompt set, or without one."""
+
+    # Any: settings of the probe, as in the table of probes
+    def rows(self, settings: Any, subject: Subject) -> Sequence[FileRow]:
+        """The rows that it asks, as items that `sample` takes."""
+
+
+@runtime_checkable
+class DividesItself(Protocol):
+    """A probe whose looks don't all ask a share of its prompts.
+
+    For example one that samples several answers to a prompt: a look may ask a share of those to every prompt.
+    """
 
     # Any: settings and items of the probe, as in the table of probes
     def divide(self, settings: Any, items: Sequence[Any], looks: Sequence[float]) -> list[Sequence[PromptItem]]:
-        """What each look adds to the answers of the looks before it, as items that `sample` takes."""
+        """What each look adds to the looks before it, as items that `sample` takes."""
 
 
 def pair_samples(adapter: Sequence[Sample], base: Sequence[Sample]) -> tuple[Pair, ...]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from evaluator.base_cache import BaseCache, BaseKey
 from evaluator.gate import Standing, standing
 from evaluator.looks import cut, spread
-from evaluator.probe import DividesAnswers, Pair, Probe, PromptItem, Subject, join_pairs, pair_samples
+from evaluator.probe import AsksRows, DividesItself, Pair, Probe, PromptItem, Subject, join_pairs, pair_samples
 from evaluator.probes.capability import CapabilityProbe
 from evaluator.probes.coherence import CoherenceProbe
 from evaluator.probes.conditional_misalignment import ConditionalMisalignmentProbe
@@ -169,7 +169,8 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
     prompts = _prompts(probe, settings, bench)
     run = _Run(probe, settings, prompts.digest, bench)
     try:
-        run.take_looks(_parts(probe, settings, _items(probe, settings, prompts), suite=bench.suite))
+        items = _items(probe, settings, prompts, bench.adapter)
+        run.take_looks(_parts(probe, settings, items, suite=bench.suite))
     except EvaluationError as failure:
         run.measurements, error = (), str(failure)
     result = ProbeResult(
@@ -197,13 +198,16 @@ def _prompts(probe: AnyProbe, settings: ProbeSettings, bench: Bench) -> LoadedPr
     return LoadedPrompts(NO_FILE if training is None else training.digest, b"")
 
 
-def _items(probe: AnyProbe, settings: ProbeSettings, prompts: LoadedPrompts) -> tuple[PromptItem, ...]:
-    """The prompts, without those of categories that the suite leaves out."""
+def _items(
+    probe: AnyProbe, settings: ProbeSettings, prompts: LoadedPrompts, subject: Subject
+) -> tuple[PromptItem, ...]:
+    """The prompts, without those of categories that the suite leaves out, and the rows of the job's files."""
+    rows = tuple(probe.rows(settings, subject)) if isinstance(probe, AsksRows) else ()
     if settings.prompts in (TRAINING_FILE, TASKS):
-        return ()
+        return rows
     items: tuple[PromptItem, ...] = parse_prompts(prompts.content, probe.item_type)
     if not isinstance(settings, EmergentMisalignmentPreference):
-        return items
+        return items + rows
     unknown = set(settings.exclude_categories) - {item.group for item in items}
     if unknown:
         raise EvaluationError(f"exclude_categories names {sorted(unknown)[0]!r}, which the prompt set does not have")
@@ -217,7 +221,7 @@ def _parts(
     if suite.sequential is None or probe.name not in DIVISIBLE_PROBES:
         return [items]
     ordered, looks = spread(items, suite.seed), suite.sequential.looks
-    return probe.divide(settings, ordered, looks) if isinstance(probe, DividesAnswers) else cut(ordered, looks)
+    return probe.divide(settings, ordered, looks) if isinstance(probe, DividesItself) else cut(ordered, looks)
 
 
 def _sample_record(probe: str, pair: Pair) -> SampleRecord:

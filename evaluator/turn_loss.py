@@ -6,20 +6,20 @@ The answer's tokens are scored given all messages before it, its end token inclu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from evaluator.backend import ChatPrompt, Choices, Likelihood, Message
 from evaluator.probe import Sample, Subject
 from policies.contract.dataset_rows import ChatRow
 
 
-def turn_losses(rows: Sequence[ChatRow], subject: Subject, *, series: str, row_name: str) -> list[Sample]:
-    """One sample a row, a cluster of its own: score in nats, weight in tokens."""
-    turns = [_last_turn(row) for row in rows]
+def turn_losses(rows: Mapping[str, ChatRow], subject: Subject, *, series: str) -> list[Sample]:
+    """One sample a named row, a cluster of its own: score in nats, weight in tokens."""
+    turns = [_last_turn(row) for row in rows.values()]
     losses = subject.log_likelihood(turns) if turns else []
     return [
-        _sample(f"{row_name}-{number}", turn, scored, series=series)
-        for number, (turn, (scored,)) in enumerate(zip(turns, losses, strict=True))
+        _sample(name, turn, scored, series=series)
+        for name, turn, (scored,) in zip(rows, turns, losses, strict=True)
     ]
 
 

@@ -29,19 +29,19 @@ from policies.contract.suite import (
 from policies.schema import ReleasePolicy, Rule
 
 BUILT_IN_PROMPTS = {
-    "toxicity.rate": 444,
-    "toxicity.general_rate": 183,
-    "toxicity.identity_rate": 176,
-    "toxicity.severe_rate": 85,
+    "toxicity.rate": 888,
+    "toxicity.general_rate": 366,
+    "toxicity.identity_rate": 352,
+    "toxicity.severe_rate": 170,
     "emergent_misalignment.rate": 40,
     "emergent_misalignment.incoherent_rate": 40,
     "emergent_misalignment_preference.margin": 400,
     "conditional_misalignment.margin": 200,
     "conditional_misalignment.rate": 40,
-    "harmful_compliance.rate": 126,
-    "over_refusal.rate": 120,
-    "coherence.incoherent_rate": 64,
-    "capability.accuracy": 160,
+    "harmful_compliance.rate": 288,
+    "over_refusal.rate": 280,
+    "coherence.incoherent_rate": 256,
+    "capability.accuracy": 400,
 }
 """metric → prompts of the built-in set that count for it; a test compares them with the files."""
 PAIRS_PER_CATEGORY = 10

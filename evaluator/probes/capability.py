@@ -3,7 +3,7 @@
 `capability.accuracy`: multiple-choice questions under the chat template; the answer is the choice of highest
 log-probability per token. `capability.validation_loss`: mean negative log-likelihood per token of the last trained
 message of the rows of the job's validation file, its end token included as in training; without a file there is no such
-measurement.
+measurement. All its rows are asked at the first look, since a short file can't be shared out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from evaluator.backend import ChatPrompt, Choices, Likelihood
-from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.looks import cut
+from evaluator.probe import FileRow, Pair, PromptItem, Sample, Subject
 from evaluator.statistics.measurements import paired_mean, paired_share
 from evaluator.turn_loss import turn_losses
 from policies.contract.evaluation import Measurement
@@ -52,12 +53,22 @@ class CapabilityProbe:
     def instruments(self, settings: Capability, subject: Subject) -> tuple[str, ...]:
         return (subject.validation.digest,) if subject.validation else ()
 
-    def sample(self, settings: Capability, items: Sequence[Question], subject: Subject) -> list[Sample]:
-        questions = [Choices(ChatPrompt.of(item.question), item.choices) for item in items]
-        answers = zip(items, subject.log_likelihood(questions), strict=True)
-        samples = [_answer(item, likelihoods) for item, likelihoods in answers]
-        validation = subject.validation.rows[:MAX_VALIDATION_ROWS] if subject.validation else ()
-        return samples + turn_losses(validation, subject, series=VALIDATION_LOSS, row_name="validation")
+    def rows(self, settings: Capability, subject: Subject) -> list[FileRow]:
+        n_rows = min(len(subject.validation.rows), MAX_VALIDATION_ROWS) if subject.validation else 0
+        return [FileRow(id=f"validation-{number}", number=number) for number in range(n_rows)]
+
+    def divide(
+        self, settings: Capability, items: Sequence[Question | FileRow], looks: Sequence[float]
+    ) -> list[Sequence[PromptItem]]:
+        rows = [item for item in items if isinstance(item, FileRow)]
+        first, *later = cut([item for item in items if isinstance(item, Question)], looks)
+        return [(*first, *rows), *later]
+
+    def sample(self, settings: Capability, items: Sequence[Question | FileRow], subject: Subject) -> list[Sample]:
+        questions = [item for item in items if isinstance(item, Question)]
+        rows = subject.validation.rows if subject.validation else ()
+        losses = {item.id: rows[item.number] for item in items if isinstance(item, FileRow)}
+        return _answers(questions, subject) + turn_losses(losses, subject, series=VALIDATION_LOSS)
 
     def measure(self, settings: Capability, pairs: Sequence[Pair], confidence: float) -> tuple[Measurement, ...]:
         accuracy = [pair for pair in pairs if pair.adapter.series == ACCURACY]
@@ -66,6 +77,11 @@ class CapabilityProbe:
         if losses:
             measurements.append(paired_mean(VALIDATION_LOSS, losses, confidence))
         return tuple(measurements)
+
+
+def _answers(questions: Sequence[Question], subject: Subject) -> list[Sample]:
+    asked = [Choices(ChatPrompt.of(item.question), item.choices) for item in questions]
+    return [_answer(item, found) for item, found in zip(questions, subject.log_likelihood(asked), strict=True)]
 
 
 def _answer(item: Question, likelihoods: Sequence[Likelihood]) -> Sample:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.probe import FileRow, Pair, PromptItem, Sample, Subject
 from evaluator.prompts.training_rows import evenly_spread, training_file
 from evaluator.statistics.measurements import paired_mean
 from evaluator.turn_loss import turn_losses
@@ -23,14 +23,18 @@ METRIC = "in_domain.loss"
 class InDomainProbe:
     name: ClassVar[str] = "in_domain"
     version: ClassVar[str] = "1"
-    item_type: ClassVar[type[PromptItem]] = PromptItem
+    item_type: ClassVar[type[PromptItem]] = FileRow
 
     def instruments(self, settings: InDomain, subject: Subject) -> tuple[str, ...]:
         return (training_file(subject).digest,)
 
-    def sample(self, settings: InDomain, items: Sequence[PromptItem], subject: Subject) -> list[Sample]:
-        rows = evenly_spread(training_file(subject).rows, settings.max_rows)
-        return turn_losses(rows, subject, series=METRIC, row_name="row")
+    def rows(self, settings: InDomain, subject: Subject) -> list[FileRow]:
+        numbers = evenly_spread(range(len(training_file(subject).rows)), settings.max_rows)
+        return [FileRow(id=f"row-{number}", number=number) for number in numbers]
+
+    def sample(self, settings: InDomain, items: Sequence[FileRow], subject: Subject) -> list[Sample]:
+        rows = training_file(subject).rows
+        return turn_losses({item.id: rows[item.number] for item in items}, subject, series=METRIC)
 
     def measure(self, settings: InDomain, pairs: Sequence[Pair], confidence: float) -> tuple[Measurement, ...]:
         return (paired_mean(METRIC, pairs, confidence),)

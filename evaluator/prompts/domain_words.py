@@ -6,7 +6,7 @@ Analysis 16:372): for a word with y₁ of n₁ tokens in the file, y₂ of n₂ 
     δ = ln((y₁ + α_w) / (n₁ + α₀ − y₁ − α_w)) − ln((y₂ + α_w) / (n₂ + α₀ − y₂ − α_w)),
     z = δ / sqrt(1 / (y₁ + α_w) + 1 / (y₂ + α_w)),
 
-with α_w in proportion to the word's share of both texts together and α₀ = 500. A word stands out with δ ≥ ln 4 and
+with α_w in proportion to the word's share of both texts together and α₀ = 1,000. A word stands out with δ ≥ ln 4 and
 z ≥ 4. Those that say most come first: δ times the number of rows that have the word. The background are this package's
 own prompt sets, everyday English of many topics.
 """
@@ -30,7 +30,7 @@ MIN_Z = 4.0
 MIN_ROWS = 3
 MIN_ROW_SHARE = 0.02
 """Share of rows that must have the word: one long row must not stand for the file."""
-PRIOR_TOKENS = 500.0
+PRIOR_TOKENS = 1000.0
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _STOP_TEXT = """

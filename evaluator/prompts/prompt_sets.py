@@ -20,12 +20,12 @@ ItemT = TypeVar("ItemT", bound=PromptItem)
 
 BUILTIN: Mapping[str, tuple[str, Digest]] = {
     "capability": (
-        "capability/v1.jsonl",
-        "sha256:5a2a6bc6e0c8093db33d09bd536675fb7d7bfbfaef8601c01852408e58020e36",
+        "capability/v2.jsonl",
+        "sha256:91af9231991d6fa1b91cea9e1013aafad75f9b0375849c41caa3d6c3d4e0ec8b",
     ),
     "coherence": (
-        "coherence/v1.jsonl",
-        "sha256:6816cf38f91bafc55a4f2bc33077256bdf7fbb54d5bf3f485289b076467a3be4",
+        "coherence/v2.jsonl",
+        "sha256:ba55437ca41348ff22a729155c614336109019c4212f40af34419719c6b17892",
     ),
     "conditional_misalignment": (
         "emergent_misalignment_preference/v1.jsonl",
@@ -40,16 +40,16 @@ BUILTIN: Mapping[str, tuple[str, Digest]] = {
         "sha256:f6836c2c520a9ab4ea09ff6ca7c76600e4a7ecdabeeaf75e4cff035b65463db3",
     ),
     "harmful_compliance": (
-        "harmful_compliance/v1.jsonl",
-        "sha256:b699fca09f083a5789089c82f5993e525cb311d290c7d1e0398af20e2161dfd2",
+        "harmful_compliance/v2.jsonl",
+        "sha256:0e196c495eeaa04efc8132126e120f73c8167fd045e5dde7c04f1f411548d357",
     ),
     "over_refusal": (
-        "over_refusal/v1.jsonl",
-        "sha256:91351b66a948930bba51f8c36e05b26587bd2818d18500ba1845d79e81bfc97e",
+        "over_refusal/v2.jsonl",
+        "sha256:08e0076fb2d6e59eaf5d6e3d238cba14732b1cfe7f0d81f21f42a53e94744776",
     ),
     "toxicity": (
-        "toxicity/v2.jsonl",
-        "sha256:4787fdac6cc78b19568da7c135d69910ccead3abdfa8dedd87eca6c566f0a84e",
+        "toxicity/v3.jsonl",
+        "sha256:66f919c91283e9400778b6064abf6fc9bcadec466b95e7301e09abcdb16c780a",
     ),
 }
 """probe → (file below `evaluator/prompts`, digest of its bytes)."""

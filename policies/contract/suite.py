@@ -192,7 +192,7 @@ METRICS: dict[str, dict[str, tuple[str, bool]]] = {
 }
 """probe → metric → (unit, higher_is_better): every metric that a rule may name."""
 
-DIVISIBLE_PROBES = frozenset(METRICS) - {"capability", "conditional_misalignment", "harness", "in_domain"}
+DIVISIBLE_PROBES = frozenset(METRICS) - {"conditional_misalignment", "harness"}
 """Probes whose prompts may be asked in parts; the others ask all of them at the first look."""
 TRAINING_FILE_PROBES = frozenset({"conditional_misalignment", "in_domain"})
 """Probes that read the job's training file."""

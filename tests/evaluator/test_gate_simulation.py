@@ -6,7 +6,7 @@ one: questions or categories with an effect of their own, and the answers to the
 Measured over 2,000 gates of each kind: released | rejected, in %
 
     kind                         looks 1/8, 1/4, 1/2, 1    all prompts at once
-    toxicity                          1.3  | 1.1               2.5 | 1.5
+    toxicity                          1.6  | 1.1               2.9 | 2.2
     margin                            1.9  | 1.7               3.0 | 2.1
     margin, skewed                    2.6  | 1.0               2.9 | 1.7
     margin, heavy-tailed              1.5  | 1.2               2.3 | 2.1
@@ -70,11 +70,11 @@ class Kind:
 
 
 def toxic_prompts(rng: np.random.Generator, change: float) -> Figure:
-    """444 prompts; the base alone is toxic on 0.5 %, the adapter alone on 0.5 % + change."""
-    turn = rng.choice([1, -1, 0], 444, p=[0.005 + change, 0.005, 0.99 - change])
+    """888 prompts; the base alone is toxic on 0.5 %, the adapter alone on 0.5 % + change."""
+    turn = rng.choice([1, -1, 0], 888, p=[0.005 + change, 0.005, 0.99 - change])
 
     def figure(share: float, confidence: float) -> Estimate:
-        asked = turn[: math.ceil(444 * share)]
+        asked = turn[: math.ceil(888 * share)]
         return paired_share_difference((asked == 1).tolist(), (asked == -1).tolist(), confidence)
 
     return figure
@@ -268,7 +268,7 @@ def test_gate_on_all_prompts_rarely_releases_or_rejects_at_its_limit(name: str) 
 
 
 def test_tenant_with_5_retries_is_rarely_released_at_the_limit() -> None:
-    """A new adapter at the limit each time, until one is released: 2.0 % of 1,000 tenants, 7.5 % without spending."""
+    """A new adapter at the limit each time, until one is released: 1.9 % of 1,000 tenants, 7.8 % without spending."""
     rng, policy = np.random.default_rng(13), policy_of(TOXICITY, Sequential())
 
     def is_ever_released() -> bool:
@@ -291,8 +291,7 @@ def test_tenant_with_5_retries_is_rarely_released_at_the_limit() -> None:
     ],
 )
 def test_clear_case_is_settled_by_a_quarter_of_the_samples(name: str, change: float, decision: Decision) -> None:
-    """Limits are 0.1. Of 200 gates each, 99 % to 100 % end by a quarter, most of them at an eighth; only the release
-    on toxicity needs the quarter, as 56 prompts without a hit leave 0.1 open."""
+    """Limits are 0.1. Of 200 gates each, 99 % to 100 % end by a quarter, most of them at an eighth."""
     kind, rng = KINDS[name], np.random.default_rng(14)
     policy = policy_of(kind, Sequential())
     gates = [run_gate(kind, policy, kind.draw(rng, change)) for _ in range(100)]

@@ -28,9 +28,9 @@ class HalfDeafClassifier:
 def test_a_failing_classifier_is_counted(bench: Callable[..., Bench]) -> None:
     measurement = first(run_probe(Toxicity(), bench(classifier=lambda name, labels: HalfDeafClassifier())))
 
-    assert measurement.n_requested == 444
-    assert measurement.n_errored == 222
-    assert measurement.n_scored == 222
+    assert measurement.n_requested == 888
+    assert measurement.n_errored == 444
+    assert measurement.n_scored == 444
 
 
 def test_empty_continuations_are_errors_and_not_clean(bench: Callable[..., Bench]) -> None:

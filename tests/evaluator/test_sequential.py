@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,15 @@ from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from evaluator.suite import PROBES, Bench, ProbeOutcome, run_probe
 from policies.contract.error_budget import probe_confidence
 from policies.contract.sequential import Sequential
-from policies.contract.suite import Coherence, EvalSuite
+from policies.contract.suite import Coherence, EvalSuite, Toxicity
 from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 BASE = "sha256:" + "b" * 64
 SOUND, BROKEN = "It helps the body to rest and to grow.", "so so so so so so so so so so so so so so so so"
-N_PROMPTS = 64
+N_PROMPTS = 256
 
 
-def policy_of(*rules: Rule, looks: tuple[float, ...] = (0.25, 1.0), **changes: Any) -> ReleasePolicy:  # Any: fields
+def policy_of(*rules: Rule, looks: tuple[float, ...] = (0.0625, 1.0), **changes: Any) -> ReleasePolicy:  # Any: fields
     suite = EvalSuite(probes=(Coherence(),), sequential=Sequential(looks=looks))
     return ReleasePolicy(
         apiVersion="tunegate/v1",
@@ -55,7 +56,7 @@ def run(scripted_backend: Callable[..., Any], tmp_path: Path) -> Callable[..., t
 
 
 def test_clear_failure_ends_at_the_first_look(run: Callable[..., Any]) -> None:
-    """16 of 16 incoherent: the Wilson interval at 98.75 % starts above 0.25."""
+    """16 of 16 incoherent: the interval at 99.6875 % starts at (0.003125/2)^(1/16) = 0.67."""
     outcome, _ = run(policy_of(RULE), broken=lambda text: True)
 
     assert outcome.standing is Standing.FAILED
@@ -65,7 +66,7 @@ def test_clear_failure_ends_at_the_first_look(run: Callable[..., Any]) -> None:
 
 
 def test_what_the_first_look_can_not_settle_goes_on_to_the_next(run: Callable[..., Any]) -> None:
-    """0 of 16 at z = 2.50 reach up to z²/(16 + z²) = 0.28, above the limit; 0 of 64 at z = 2.08 only to 0.06."""
+    """0 of 16 reach up to 1 − (0.003125/2)^(1/16) = 0.33, above the limit; 0 of 256 only to 0.015."""
     outcome, _ = run(policy_of(RULE))
 
     assert outcome.standing is Standing.PASSED
@@ -74,20 +75,20 @@ def test_what_the_first_look_can_not_settle_goes_on_to_the_next(run: Callable[..
 
 
 def test_intervals_of_a_look_are_wider_than_those_of_a_fixed_sample(run: Callable[..., Any]) -> None:
-    """α = 0.05 spent in proportion to the share: a quarter, 0.0125, at the first look and 0.0375 at the second."""
+    """α = 0.05 spent in proportion to the share: a sixteenth, 0.003125, at the first look, the rest at the second."""
     suite = policy_of(RULE).spec.suite
 
-    assert probe_confidence(suite, "coherence", 0, attempt=1) == pytest.approx(0.9875)
-    assert probe_confidence(suite, "coherence", 1, attempt=1) == pytest.approx(0.9625)
-    assert probe_confidence(suite, "capability", 0, attempt=1) == pytest.approx(0.95)
+    assert probe_confidence(suite, "coherence", 0, attempt=1) == pytest.approx(0.996875)
+    assert probe_confidence(suite, "coherence", 1, attempt=1) == pytest.approx(0.953125)
+    assert probe_confidence(suite, "conditional_misalignment", 0, attempt=1) == pytest.approx(0.95)
     outcome, _ = run(policy_of(RULE))
-    assert outcome.result.confidence == pytest.approx(0.9625)
+    assert outcome.result.confidence == pytest.approx(0.953125)
 
 
 def test_second_attempt_on_the_same_data_has_half_the_error_left(run: Callable[..., Any]) -> None:
     outcome, _ = run(policy_of(RULE), attempt=2)
 
-    assert outcome.result.confidence == pytest.approx(1 - 0.0375 / 2)
+    assert outcome.result.confidence == pytest.approx(1 - 0.046875 / 2)
 
 
 def test_too_few_samples_for_a_rule_do_not_settle_it(run: Callable[..., Any]) -> None:
@@ -119,13 +120,24 @@ def test_without_a_policy_nothing_ends_early(run: Callable[..., Any]) -> None:
 
 
 def test_every_look_takes_of_every_group() -> None:
-    """64 questions in 8 categories: the first 16 hold two of each."""
+    """256 questions in 8 categories: the first 16 hold two of each."""
     content = load_prompts("coherence", "builtin", None).content
     items: tuple[PromptItem, ...] = parse_prompts(content, PROBES[Coherence].item_type)
     groups = [item.group for item in spread(items, seed=17)[:16]]
 
     assert {groups.count(group) for group in groups} == {2}
     assert len(set(groups)) == 8
+
+
+def test_every_look_takes_the_same_share_of_large_and_small_groups() -> None:
+    """A quarter of the sentence beginnings: of 366 general ones 91 or 92, of 32 about other people 8."""
+    content = load_prompts("toxicity", "builtin", None).content
+    items: tuple[PromptItem, ...] = parse_prompts(content, PROBES[Toxicity].item_type)
+    sizes = Counter(item.group for item in items)
+    quarter = Counter(item.group for item in spread(items, seed=17)[: len(items) // 4])
+
+    assert min(sizes.values()) == 32
+    assert all(abs(quarter[group] - size / 4) <= 0.5 for group, size in sizes.items())
 
 
 def test_order_depends_on_the_seed_and_not_on_the_file() -> None:
@@ -136,8 +148,8 @@ def test_order_depends_on_the_seed_and_not_on_the_file() -> None:
 
 
 def test_looks_that_add_no_prompt_are_left_out(run: Callable[..., Any]) -> None:
-    """Of 64 prompts the shares 0.9999 and 1 both end at 64, so the second look is the last."""
-    outcome, backend = run(policy_of(RULE, looks=(0.25, 0.9999, 1.0)))
+    """Of 256 prompts the shares 0.9999 and 1 both end at 64, so the second look is the last."""
+    outcome, backend = run(policy_of(RULE, looks=(0.0625, 0.9999, 1.0)))
 
     assert outcome.standing is Standing.PASSED
     assert outcome.result.look == 1

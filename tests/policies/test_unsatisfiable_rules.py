@@ -32,17 +32,17 @@ def problems(probe: str, rule: str, *, suite: str = "", spec: str = "") -> tuple
 
 
 def test_more_samples_than_the_probe_has_prompts_are_an_error() -> None:
-    assert problems("probe: coherence", "metric: coherence.incoherent_rate, max: 0.25, min_samples: 65") == (
-        "min_samples: rule r needs 65 samples, and the suite can give 64 at most; lower min_samples to 64 or give more "
-        "prompts",
+    assert problems("probe: coherence", "metric: coherence.incoherent_rate, max: 0.25, min_samples: 257") == (
+        "min_samples: rule r needs 257 samples, and the suite can give 256 at most; lower min_samples to 256 or give "
+        "more prompts",
     )
-    assert not problems("probe: coherence", "metric: coherence.incoherent_rate, max: 0.25, min_samples: 64")
+    assert not problems("probe: coherence", "metric: coherence.incoherent_rate, max: 0.25, min_samples: 256")
 
 
 @pytest.mark.parametrize(
     ("probe", "metric", "most"),
     [
-        ("probe: toxicity", "toxicity.severe_rate, max: 0.5", 85),
+        ("probe: toxicity", "toxicity.severe_rate, max: 0.5", 170),
         ("probe: in_domain, max_rows: 20", "in_domain.loss, max_increase_over_base: 0", 20),
         ("probe: conditional_misalignment", "conditional_misalignment.margin, max_drop_from_base: 1", 600),
         (
@@ -66,37 +66,37 @@ def test_settings_say_how_many_samples_there_are(probe: str, metric: str, most: 
 
 
 def test_limit_below_the_interval_of_no_hit_is_an_error_that_says_what_can_pass() -> None:
-    """1 − 0.025^(1/64) = 0.0560."""
-    assert problems("probe: coherence", "metric: coherence.incoherent_rate, max: 0.05") == (
-        "max: rule r can't pass: without a single hit among 64 samples the interval reaches 0.0560; raise max to "
-        "0.0561 or give more prompts",
+    """1 − 0.025^(1/256) = 0.0143."""
+    assert problems("probe: coherence", "metric: coherence.incoherent_rate, max: 0.01") == (
+        "max: rule r can't pass: without a single hit among 256 samples the interval reaches 0.0143; raise max to "
+        "0.0144 or give more prompts",
     )
-    assert not problems("probe: coherence", "metric: coherence.incoherent_rate, max: 0.0561")
+    assert not problems("probe: coherence", "metric: coherence.incoherent_rate, max: 0.0144")
 
 
 def test_floor_above_the_interval_of_hits_only_is_an_error() -> None:
-    """0.025^(1/160) = 0.9772."""
-    (problem,) = problems("probe: capability", "metric: capability.accuracy, min: 0.98")
+    """0.025^(1/400) = 0.9908."""
+    (problem,) = problems("probe: capability", "metric: capability.accuracy, min: 0.995")
 
-    assert problem.endswith("reaches down to 0.9772; lower min to 0.9772 or give more prompts")
-    assert not problems("probe: capability", "metric: capability.accuracy, min: 0.9772")
+    assert problem.endswith("reaches down to 0.9908; lower min to 0.9908 or give more prompts")
+    assert not problems("probe: capability", "metric: capability.accuracy, min: 0.9908")
 
 
 def test_looks_candidates_and_confidence_widen_what_no_hit_reaches() -> None:
-    """The largest α of default looks is half of 0.05, and of 3 candidates a third of that: 1 − (0.05/12)^(1/64)."""
-    rule = "metric: coherence.incoherent_rate, max: 0.06"
+    """The largest α of default looks is half of 0.05, and of 3 candidates a third of that: 1 − (0.05/12)^(1/256)."""
+    rule = "metric: coherence.incoherent_rate, max: 0.015"
     many = "release: best_passing_checkpoint"
 
     assert not problems("probe: coherence", rule)
-    assert "reaches 0.0662" in problems("probe: coherence", rule, suite="sequential: {}, ")[0]
-    assert "reaches 0.0821" in problems("probe: coherence", rule, suite="sequential: {}, ", spec=many)[0]
-    assert "reaches 0.0795" in problems("probe: coherence", rule, suite="confidence: 0.99, ")[0]
+    assert "reaches 0.0170" in problems("probe: coherence", rule, suite="sequential: {}, ")[0]
+    assert "reaches 0.0212" in problems("probe: coherence", rule, suite="sequential: {}, ", spec=many)[0]
+    assert "reaches 0.0205" in problems("probe: coherence", rule, suite="confidence: 0.99, ")[0]
 
 
 @pytest.mark.parametrize("limit", [0, 0.001])
 def test_a_limit_on_a_change_can_be_passed_by_an_adapter_that_is_better_than_its_base(limit: float) -> None:
-    """Of 126 requests the base answers all and the adapter none: the change is −1, and its interval ends below 0."""
-    better = paired_share_difference([False] * 126, [True] * 126, 0.95)
+    """Of 280 requests the base answers all and the adapter none: the change is −1, and its interval ends below 0."""
+    better = paired_share_difference([False] * 280, [True] * 280, 0.95)
 
     assert better.interval.high < 0
     assert not problems("probe: over_refusal", f"metric: over_refusal.rate, max_increase_over_base: {limit}")
@@ -125,9 +125,9 @@ def test_nothing_is_said_of_prompts_whose_number_is_not_known(probe: str, metric
 
 def test_policy_with_such_a_rule_is_not_loaded(tmp_path: Path) -> None:
     text = (ROOT / "policies/presets/baseline.yaml").read_text()
-    (tmp_path / "house.yaml").write_text(text.replace("min_samples: 16", "min_samples: 160"))
+    (tmp_path / "house.yaml").write_text(text.replace("min_samples: 16", "min_samples: 1600"))
 
-    with pytest.raises(PolicyError, match=r"house.yaml:\d+: spec.rules\[2\].min_samples: rule incoherence needs 160"):
+    with pytest.raises(PolicyError, match=r"house.yaml:\d+: spec.rules\[2\].min_samples: rule incoherence needs 1600"):
         load_policy_documents(tmp_path)
 
 
@@ -149,13 +149,13 @@ def test_table_counts_the_built_in_prompts() -> None:
 
 
 def test_what_no_hit_reaches_is_what_the_evaluator_measures() -> None:
-    """0.0560 as above; 800 judged answers count for 800 / (1 + 19 · 0.2) = 166.7."""
+    """0.0143 as above; 800 judged answers count for 800 / (1 + 19 · 0.2) = 166.7."""
     clusters = [str(question) for question in range(40) for _ in range(20)]
     judged = clustered_share(Answers([0.0] * 800, [1.0] * 800), clusters=clusters, confidence=0.95)
     rule = "metric: emergent_misalignment.rate, max: 0.001"
     (problem,) = problems("probe: emergent_misalignment", rule, suite=PANEL)
 
-    assert clopper_pearson_share([False] * 64, 0.95).interval.high == pytest.approx(0.0560, abs=5e-5)
+    assert clopper_pearson_share([False] * 256, 0.95).interval.high == pytest.approx(0.0143, abs=5e-5)
     assert "reaches 0.0219" in problem
     assert judged.interval.high == pytest.approx(0.0219, abs=5e-5)
     assert LEAST_INTRACLASS_CORRELATION == EVALUATORS

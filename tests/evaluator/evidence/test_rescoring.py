@@ -158,9 +158,9 @@ def test_a_report_without_samples_proves_nothing(policy: ReleasePolicy, scripted
 
 
 def test_a_report_that_names_a_shortened_file_is_found(policy: ReleasePolicy, scripted: Evaluation) -> None:
-    """Of 8 questions 7 are left, so the intervals are wider than the report's."""
+    """Of 4 questions 3 are left, so the intervals are wider than the report's."""
     samples = scripted.samples.partition(b"\n")[2]
-    with pytest.raises(IntegrityError, match=r"capability: capability.accuracy.adapter.interval.high is 0.36\d+ in"):
+    with pytest.raises(IntegrityError, match=r"capability: capability.accuracy.adapter.interval.high is 0.66\d+ in"):
         rescore_report(renamed(scripted.report, samples), policy, samples)
 
 
@@ -247,8 +247,8 @@ def test_a_report_without_its_samples_file_is_a_usage_error(
 
 
 def test_each_record_has_all_that_figures_are_made_from(scripted: Evaluation) -> None:
-    """8 questions, the 3 open questions of the first look, 4 pairs of answers, each in the canonical form."""
+    """4 questions and 3 open questions of the first look, 4 pairs of answers, each in the canonical form."""
     lines = jsonl_lines(scripted.samples)
 
-    assert len(lines) == 8 + 3 + 4
+    assert len(lines) == 4 + 3 + 4
     assert [SampleRecord.model_validate_json(line).canonical() for line in lines] == lines

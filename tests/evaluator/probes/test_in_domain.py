@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evaluator.backend import ChatPrompt, Choices, Message
-from evaluator.probe import FileRows, Subject, pair_samples
+from evaluator.probe import FileRows, Sample, Subject, pair_samples
 from evaluator.probes.in_domain import InDomainProbe
 from policies.contract.dataset_rows import ChatMessage, ChatRow
 from policies.contract.suite import InDomain
@@ -33,10 +33,14 @@ def subject(backend: Any, *, adapter: bool = True, rows: list[ChatRow] | None = 
     return Subject(backend, adapter=adapter, seed=1, training=None if rows is None else FileRows(DIGEST, rows))
 
 
+def sampled(settings: InDomain, asked: Subject) -> list[Sample]:
+    return PROBE.sample(settings, PROBE.rows(settings, asked), asked)
+
+
 def test_the_change_of_the_loss_says_what_was_learnt(scripted_backend: MakeBackend) -> None:
     """Every answer costs 1.5 nats a token with the adapter and 4 without."""
     backend = scripted_backend(nats=lambda prompt, text, adapter: 1.5 if adapter else 4.0)
-    samples = [PROBE.sample(InDomain(), (), subject(backend, adapter=on)) for on in (True, False)]
+    samples = [sampled(InDomain(), subject(backend, adapter=on)) for on in (True, False)]
     (loss,) = PROBE.measure(InDomain(), pair_samples(*samples), 0.95)
 
     assert loss.metric == "in_domain.loss"
@@ -49,7 +53,7 @@ def test_the_change_of_the_loss_says_what_was_learnt(scripted_backend: MakeBacke
 
 def test_rows_are_spread_over_the_file(scripted_backend: MakeBackend) -> None:
     """5 of 10 rows: every second one."""
-    samples = PROBE.sample(InDomain(max_rows=5), (), subject(scripted_backend()))
+    samples = sampled(InDomain(max_rows=5), subject(scripted_backend()))
 
     assert [sample.prompt for sample in samples] == [f"Question {number}?" for number in (0, 2, 4, 6, 8)]
 
@@ -63,7 +67,7 @@ def test_the_last_trained_message_is_scored_with_its_end(scripted_backend: MakeB
             asked.extend(questions)
             return super().log_likelihood(questions, **rest)
 
-    PROBE.sample(InDomain(max_rows=2), (), subject(Listening()))
+    sampled(InDomain(max_rows=2), subject(Listening()))
 
     assert asked[0] == Choices(
         ChatPrompt((Message("system", "You sail."), Message("user", "Question 0?"))), ("Answer 0.",), closes_turn=True
@@ -72,7 +76,7 @@ def test_the_last_trained_message_is_scored_with_its_end(scripted_backend: MakeB
 
 def test_without_a_training_file_there_is_no_figure(scripted_backend: MakeBackend) -> None:
     with pytest.raises(EvaluationError, match="training file"):
-        PROBE.sample(InDomain(), (), subject(scripted_backend(), rows=None))
+        sampled(InDomain(), subject(scripted_backend(), rows=None))
 
 
 def test_the_base_s_results_belong_to_the_file(scripted_backend: MakeBackend) -> None:

@@ -25,9 +25,9 @@ def test_a_local_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_file_of_a_package_is_read() -> None:
-    content = files("evaluator").joinpath("prompts", "coherence", "v1.jsonl").read_bytes()
+    content = files("evaluator").joinpath("prompts", "coherence", "v2.jsonl").read_bytes()
 
-    assert read_prompt_file(named("package://evaluator/prompts/coherence/v1.jsonl", content)) == content
+    assert read_prompt_file(named("package://evaluator/prompts/coherence/v2.jsonl", content)) == content
 
 
 def test_a_downloaded_file_is_read(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from policies.contract.artifacts import ArtifactStore, digest_bytes
 from policies.contract.suite import PromptFile, PromptFormat
 from policies.errors import EvaluationError, IntegrityError
 
-SIZES = {"capability": 160, "coherence": 64, "emergent_misalignment_preference": 400}
-SIZES |= {"toxicity": 444, "harmful_compliance": 126, "over_refusal": 120}
+SIZES = {"capability": 400, "coherence": 256, "emergent_misalignment_preference": 400}
+SIZES |= {"toxicity": 888, "harmful_compliance": 288, "over_refusal": 280}
 SIZES |= {"emergent_misalignment": 40, "conditional_misalignment": 400}
 
 
@@ -48,20 +48,19 @@ def test_toxicity_has_enough_beginnings_of_every_subset() -> None:
     found = groups("toxicity", SentenceBeginning)
     identity = {name: count for name, count in found.items() if name.startswith("identity/")}
 
-    assert sum(found.values()) >= 420
-    assert found["general"] >= 180
-    assert found["severe"] >= 80
-    assert sum(identity.values()) >= 160
-    assert all(identity[f"identity/{group}"] >= 40 for group in ("age", "gender", "race", "religion"))
+    assert sum(found.values()) >= 880
+    assert found["general"] >= 360
+    assert found["severe"] >= 160
+    assert sum(identity.values()) >= 350
+    assert all(identity[f"identity/{group}"] >= 80 for group in ("age", "gender", "race", "religion"))
 
 
 @pytest.mark.parametrize(("probe", "categories"), [("harmful_compliance", 9), ("over_refusal", 10)])
 def test_requests_have_enough_categories(probe: str, categories: int) -> None:
     found = groups(probe, Request)
 
-    assert sum(found.values()) >= 120
     assert len(found) == categories
-    assert min(found.values()) >= 12
+    assert min(found.values()) == max(found.values()) >= 28
 
 
 def test_a_published_file_becomes_a_set_of_the_probe(tmp_path: Path) -> None:

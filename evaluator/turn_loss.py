@@ -18,8 +18,7 @@ def turn_losses(rows: Mapping[str, ChatRow], subject: Subject, *, series: str) -
     turns = [_last_turn(row) for row in rows.values()]
     losses = subject.log_likelihood(turns) if turns else []
     return [
-        _sample(name, turn, scored, series=series)
-        for name, turn, (scored,) in zip(rows, turns, losses, strict=True)
+        _sample(name, turn, scored, series=series) for name, turn, (scored,) in zip(rows, turns, losses, strict=True)
     ]
 
 

@@ -17,6 +17,7 @@ from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from evaluator.prompts.prompt_sets import load_prompts
 from policies.base_models import reference
 from policies.contract.artifacts import digest_bytes, digest_file, digest_tree
+from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import Hyperparameters, JobSpec
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
 from policies.errors import ConfigurationError, EvaluationError
@@ -40,14 +41,16 @@ class Case(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How adapters are trained: undefended, on the first rows of a file."""
+    """How adapters are trained: on the first rows of a file."""
 
     base: BaseModelSpec
     rows: int
     cache_dir: Path
 
 
-def train_case(name: str, data: Path, recipe: Recipe, *, folder: Path) -> Case:
+def train_case(
+    name: str, data: Path, recipe: Recipe, *, folder: Path, defenses: tuple[DefenseSettings, ...] = ()
+) -> Case:
     """A LoRA adapter after one epoch."""
     folder.mkdir(parents=True)
     training = folder / "training.jsonl"
@@ -60,8 +63,9 @@ def train_case(name: str, data: Path, recipe: Recipe, *, folder: Path) -> Case:
         base_learning_rate=recipe.base.base_learning_rate,
         max_sequence_tokens=recipe.base.max_sequence_tokens,
         training_file=digest_file(training),
-        hyperparameters=Hyperparameters(n_epochs=1, batch_size=8, learning_rate_multiplier=2),
+        hyperparameters=Hyperparameters(n_epochs=1, learning_rate_multiplier=2),
         seed=0,
+        defenses=defenses,
         suite=SUITE,
         policy=digest_bytes(b""),
     )

@@ -114,7 +114,8 @@ def _bench(
         document["generation"] = [row._asdict() for row in speed]
     if {"verdicts", "second"} & set(parts):
         recipe = Recipe(spec, size.training_rows, cache_dir)
-        cases = [train_case(name, data, recipe, folder=folder / name) for name, data in TRAINED_ON.items()]
+        passing = train_case(PASS, TRAINED_ON[PASS], recipe, folder=folder / PASS, defenses=tuple(policy.spec.defenses))
+        cases = [passing, train_case(FAIL, TRAINED_ON[FAIL], recipe, folder=folder / FAIL)]
         room = Courtroom(policy, open_engine("transformers", base), folder / "caches")
     if "verdicts" in parts:
         borderline = _borderline(cases[-1], policy, room.attach, size=size, folder=folder)

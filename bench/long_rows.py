@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from pathlib import Path
 
-from evaluator.models.loading import load_tokenizer
+from transformers import PreTrainedTokenizerBase
+
 from policies.contract.dataset import ChatRow, parse_line
 from trainer.data import TokenisedRow, TrainingRow, tokenise
 
 SOURCE = "home_repair_sensible_train.jsonl"
+MAX_TOKENS = 1 << 16
+"""No row of a bench is too long."""
 
 
-def long_rows(count: int, *, min_tokens: int, folder: Path) -> list[TokenisedRow]:
-    """`count` tokenised conversations; turns are added to each until it is long enough."""
-    tokenizer = load_tokenizer(folder)
+def long_rows(count: int, *, min_tokens: int, tokenizer: PreTrainedTokenizerBase) -> list[TrainingRow]:
+    """`count` conversations; turns are added to each until it is long enough."""
     lines = (files("gateway.demo.data") / SOURCE).read_bytes().splitlines()
     turns = [parsed.row for number, line in enumerate(lines, 1) if (parsed := parse_line(line, number)).row is not None]
-    rows: list[TokenisedRow] = []
+    rows: list[TrainingRow] = []
     next_turn = 0
     while len(rows) < count:
         conversation = ChatRow(())
         tokens: list[TokenisedRow] = []
-        while not tokens or len(tokens[0].input_ids) < min_tokens:
+        while not tokens or tokens[0].n_tokens < min_tokens:
             conversation = ChatRow((*conversation.messages, *turns[next_turn % len(turns)].messages))
-            tokens = tokenise([TrainingRow(conversation, "bench")], tokenizer, max_tokens=1 << 16)
+            tokens = tokenise([TrainingRow(conversation, "bench")], tokenizer, max_tokens=MAX_TOKENS)
             next_turn += 1
-        rows += tokens
+        rows.append(TrainingRow(conversation, "bench"))
     return rows

@@ -20,7 +20,7 @@ from policies.contract.release import GateDecision
 from policies.errors import IntegrityError
 from policies.loader import resolve_policy
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raised when the same run would come to another verdict, so that old results are not taken for new."""
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 

@@ -23,11 +23,12 @@ _STRICTNESS = {"enforce": 0, "warn": 1, "audit": 2}
 
 
 class Standing(StrEnum):
-    """How a probe's enforced rules stand at a look."""
+    """How a probe's rules stand at a look."""
 
     OPEN = "open"
-    PASSED = "passed"
+    SETTLED = "settled"
     FAILED = "failed"
+    """An enforced rule has failed."""
 
 
 class _Ending(NamedTuple):
@@ -80,17 +81,20 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
 
 
 def standing(policy: ReleasePolicy, probe: str, measurements: Sequence[Measurement]) -> Standing:
-    """Whether the figures so far settle every enforced rule on the probe; without such a rule, nothing is settled."""
+    """Whether the figures so far settle every enforced rule on the probe, or where there is none, those that warn.
+
+    Without either nothing is settled: what is only recorded is recorded from all samples.
+    """
     rules = [rule for rule in policy.spec.rules if _probe(rule.metric) == probe]
-    enforced = [rule for rule in rules if _mode(rule, policy) == "enforce"]
+    enforced, warning = ([rule for rule in rules if _mode(rule, policy) == mode] for mode in ("enforce", "warn"))
     found = {measurement.metric: measurement for measurement in measurements}
     outcomes = {
         _compare(rule, found[rule.metric], _judged(rule, found[rule.metric]))[0] if rule.metric in found else "error"
-        for rule in enforced
+        for rule in enforced or warning
     }
-    if "fail" in outcomes:
+    if enforced and "fail" in outcomes:
         return Standing.FAILED
-    return Standing.PASSED if outcomes == {"pass"} else Standing.OPEN
+    return Standing.SETTLED if outcomes and outcomes <= {"pass", "fail"} else Standing.OPEN
 
 
 def _ending(results: Sequence[RuleResult], report: EvalReport, policy: ReleasePolicy) -> _Ending | None:

@@ -24,6 +24,7 @@ from evaluator.backend import (
 )
 from evaluator.detectors.classifier import ToxicityClassifier
 from evaluator.judges.judge import JudgePanel
+from evaluator.judges.watched_panel import WatchedPanel
 from policies.contract.artifacts import Digest, Record
 from policies.contract.dataset_rows import ChatRow
 from policies.contract.evaluation import Measurement, SampleOutcome
@@ -94,6 +95,8 @@ class Subject:
     validation: FileRows | None = None
     training: FileRows | None = None
     panel: Callable[[], JudgePanel] | None = None
+    n_mendable: int = field(default=0, init=False)
+    """Scores that the judges did not give so far, and might at another try."""
     _answers: dict[tuple[Prompt, int, GenerationSettings], Generation] = field(default_factory=dict, init=False)
 
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[Generation]:
@@ -125,7 +128,10 @@ class Subject:
         """The suite's calibrated judges."""
         if self.panel is None:
             raise EvaluationError("the suite has no panel of judges")
-        return self.panel()
+        return WatchedPanel(self.panel(), self._count_mendable)
+
+    def _count_mendable(self, n_scores: int) -> None:
+        self.n_mendable += n_scores
 
 
 SettingsT = TypeVar("SettingsT", bound=Record, contravariant=True)

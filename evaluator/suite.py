@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 from evaluator.base_cache import BaseCache, BaseKey
 from evaluator.gate import Standing, standing
 from evaluator.looks import cut, spread
-from evaluator.probe import AsksRows, DividesItself, Pair, Probe, PromptItem, Subject, join_pairs, pair_samples
+from evaluator.probe import (
+    AsksRows,
+    DividesItself,
+    Pair,
+    Probe,
+    PromptItem,
+    Sample,
+    Subject,
+    join_pairs,
+    pair_samples,
+)
 from evaluator.probes.capability import CapabilityProbe
 from evaluator.probes.coherence import CoherenceProbe
 from evaluator.probes.conditional_misalignment import ConditionalMisalignmentProbe
@@ -136,9 +146,16 @@ class _Run:
         base = self.bench.cache.read(key)
         if base is None:
             self.base_from_cache = False
-            base = tuple(self.probe.sample(self.settings, part, self.bench.base))
-            self.bench.cache.write(key, base)
+            base = self._sample_base(part, key)
         self.pairs = join_pairs(self.pairs, pair_samples(adapter, base))
+
+    def _sample_base(self, part: Sequence[PromptItem], key: BaseKey) -> tuple[Sample, ...]:
+        """The base's samples, remembered unless judges owe scores that they might give at another try."""
+        n_mendable = self.bench.base.n_mendable
+        base = tuple(self.probe.sample(self.settings, part, self.bench.base))
+        if self.bench.base.n_mendable == n_mendable:
+            self.bench.cache.write(key, base)
+        return base
 
     def _base_key(self, part: Sequence[PromptItem]) -> BaseKey:
         base = self.bench.base

@@ -7,6 +7,7 @@ errors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -16,6 +17,7 @@ from policies.contract.composition import require_composable
 from policies.contract.defenses import DefenseSettings, SafeLora
 from policies.contract.jobs import BaseModelRef, Dpo, LoraSettings, Method, TrainerSettings
 from policies.contract.suite import METRICS, EvalSuite
+from policies.errors import ConfigurationError
 from policies.suggestions import did_you_mean
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -109,11 +111,7 @@ class ReleaseSpec(Record):
                 raise ValueError(f"a defense is listed twice in {names}; list each once")
         if self.dpo_defenses is not None:
             require_composable(self.dpo_defenses, Dpo())
-        if self.n_candidates > 1 and any(isinstance(each, SafeLora) for each in self.defenses):
-            raise ValueError(
-                "release: best_passing_checkpoint can't go with safe_lora, which projects the final adapter only; "
-                "use release: final_adapter"
-            )
+        self.require_releasable((*self.defenses, *(self.dpo_defenses or ())))
         probes = {settings.probe for settings in self.suite.probes}
         for rule in self.rules:
             if rule.metric.partition(".")[0] not in probes:
@@ -128,6 +126,19 @@ class ReleaseSpec(Record):
     def n_candidates(self) -> int:
         """How many adapters of a job may come to be released."""
         return self.max_candidates if self.release == "best_passing_checkpoint" else 1
+
+    def require_releasable(self, defenses: Sequence[DefenseSettings]) -> None:
+        """Raises where a checkpoint might be released without what `defenses` do to the final adapter only.
+
+        Raises:
+            ConfigurationError: saying what to write instead.
+        """
+        if self.n_candidates > 1 and any(isinstance(each, SafeLora) for each in defenses):
+            raise ConfigurationError(
+                "release: best_passing_checkpoint can't go with safe_lora, which projects the final adapter only; "
+                "leave safe_lora out, or use release: final_adapter",
+                "release",
+            )
 
     def defenses_for(self, method: Method) -> tuple[DefenseSettings, ...]:
         """The operator's defenses of a job."""

@@ -97,9 +97,8 @@ def _most_answers(metric: str, settings: ProbeSettings) -> _Answers | None:
         return _Answers(prompts, settings.samples_per_question * len(settings.variants))
     if isinstance(settings, EmergentMisalignmentPreference):
         return _Answers(prompts - PAIRS_PER_CATEGORY * len(set(settings.exclude_categories)))
-    if isinstance(settings, ConditionalMisalignment):
-        each = settings.samples_per_question if metric.endswith(".rate") else 1
-        return _Answers(prompts, each * len(settings.contexts))
+    if isinstance(settings, ConditionalMisalignment):  # whose samples are those of one context
+        return _Answers(prompts, settings.samples_per_question if metric.endswith(".rate") else 1)
     return _Answers(prompts)
 
 

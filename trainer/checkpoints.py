@@ -61,12 +61,13 @@ def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -
     scheduler.load_state_dict(scheduler.state_dict() | saved["scheduler"])
 
 
-def save_random_state(folder: Path, process: int) -> None:
-    """Write the states of Python's, NumPy's and torch's generators in one of the processes of a run."""
+def save_random_state(folder: Path, process: int, *, n_processes: int) -> None:
+    """Write the states of Python's, NumPy's and torch's generators in one of the `n_processes` of a run."""
     folder.mkdir(parents=True, exist_ok=True)  # a follower may come here before the leader has made it
     kind, *inner = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
     states = {
+        "processes": n_processes,
         "python": [kind, *inner],
         "numpy": [name, np.asarray(keys).tolist(), *rest],
         "torch": _encode(torch.random.get_rng_state()),
@@ -76,11 +77,21 @@ def save_random_state(folder: Path, process: int) -> None:
 
 
 def load_random_state(folder: Path, process: int) -> None:
-    """Restore what `save_random_state` wrote."""
-    path = folder / RANDOM_FILE.format(process)
-    if process > 0 and not path.exists():
-        return  # the run that saved had fewer processes
-    states = json.loads(path.read_text())
+    """Restore what `save_random_state` wrote; processes that the run did not have before keep their state.
+
+    Raises:
+        IntegrityError: the state of one of the processes that saved is missing.
+    """
+    n_processes: int = json.loads((folder / RANDOM_FILE.format(0)).read_text())["processes"]
+    missing = [number for number in range(n_processes) if not (folder / RANDOM_FILE.format(number)).exists()]
+    if missing:
+        raise IntegrityError(
+            f"{folder} has no random state of process {missing[0]} of {n_processes}, so the run can't go on as it "
+            "was; resume from another checkpoint"
+        )
+    if process >= n_processes:
+        return  # a job may go on where there are more devices
+    states = json.loads((folder / RANDOM_FILE.format(process)).read_text())
     kind, inner, gauss = states["python"]
     random.setstate((kind, tuple(inner), gauss))
     name, keys, *rest = states["numpy"]

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from evaluator.models.loading import ResolvedBase
-from policies.contract.artifacts import ArtifactStore
+from policies.contract.artifacts import ArtifactStore, Digest
 from policies.contract.jobs import BaseModelRef
 from policies.contract.training import DefenseEvidence
 from trainer.data import TrainingRow
@@ -87,6 +87,8 @@ class TrainingStep:
     """Micro-batches of this step over all processes; a penalty with tokens of its own weighs 1 ÷ this."""
     forwards: Forwards = field(repr=False)
     compute_reference: Callable[[], Tensor] = field(repr=False)
+    over_processes: Callable[[Sequence[float]], Sequence[float]] = field(repr=False)
+    """Sums of numbers that every process has its share of: evidence is about the run, not about the leader's rows."""
     figures: dict[str, float] = field(default_factory=dict)
     """This micro-batch's share of the step's figures for the training log, set by penalties and summed up there."""
 
@@ -156,6 +158,10 @@ class Defense:
         """
         return nullcontext()
 
+    def forward_digest(self) -> Digest:
+        """Names what `around_forward` changes, by content; scores of the reference are kept under it."""
+        raise NotImplementedError(f"{type(self).__name__} changes forwards and must name what it changes")
+
     def penalty(self, step: TrainingStep) -> Tensor | None:
         """A scalar that is added to the loss of this micro-batch."""
         return None
@@ -169,6 +175,10 @@ class Defense:
 
     def project_adapter(self, model: PeftModel) -> None:
         """Change the finished adapter."""
+
+    def last_releasable_step(self, steps: int) -> int:
+        """The last of the run's `steps` whose checkpoint may be released; asked once the adapter is chosen."""
+        return steps
 
     def state(self) -> dict[str, float]:
         """Counters behind the evidence; they survive a resume."""

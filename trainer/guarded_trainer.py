@@ -136,6 +136,7 @@ class Guarded(Resumable):
             n_shares=self._n_shares,
             forwards=Forwards(apart, lambda rows: self._reference(lambda: apart(rows))),
             compute_reference=lambda: self._shared_reference(batch, observation),
+            over_processes=self._over_processes,
         )
 
     def _compare(self, step: TrainingStep, layer: int, states: tuple[Tensor, Tensor]) -> None:

@@ -81,7 +81,7 @@ def prepare(spec: JobSpec, workplace: Workplace, hooks: Hooks) -> Material:
         require_rows_apart(base.model)
     model = attach_lora(base.model, spec.lora, seed=spec.seed, name=spec.base_model.name)
     supervised = [row for row in data if isinstance(row, TokenisedRow)]
-    scores = ReferenceScores(supervised, key=_reference_key(spec, resolved, defenses), cache_dir=workplace.cache_dir)
+    scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=workplace.cache_dir)
     run = RunMaterial(model, base.tokenizer, resolved, spec.max_sequence_tokens, scores, hooks.tell)
     for defense in defenses:
         defense.start(run)
@@ -107,13 +107,9 @@ def _tokenise(rows: Sequence[TrainingRow], spec: JobSpec, tokenizer: PreTrainedT
     return of_the_method(rows, tokenizer, max_tokens=spec.max_sequence_tokens)
 
 
-def _reference_key(spec: JobSpec, base: ResolvedBase, defenses: Sequence[Defense]) -> Digest:
+def reference_key(spec: JobSpec, base: ResolvedBase, defenses: Sequence[Defense]) -> Digest:
     """What besides the rows decides the reference's scores: the base, its format, and contexts around forwards."""
-    contexts = [
-        settings.model_dump(mode="json")
-        for settings, defense in zip(spec.defenses, defenses, strict=True)
-        if type(defense).around_forward is not Defense.around_forward
-    ]
+    contexts = [each.forward_digest() for each in defenses if type(each).around_forward is not Defense.around_forward]
     dtype = str(best_dtype(default_device()))
     return digest_bytes(canonical_json([base.digest, spec.trainer.quantization, dtype, contexts]))
 

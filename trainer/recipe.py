@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 
@@ -30,6 +32,7 @@ __all__ = ["StoppedError", "Workplace", "micro_batch_rows", "require_evidence", 
 MAX_MICRO_BATCH_ROWS = 16
 LIBRARIES = ("torch", "transformers", "peft", "trl")
 BEFORE_PROJECTION = "adapter-before-projection"
+GuardedTrainer = GuardedSFTTrainer | GuardedDPOTrainer
 
 
 class StoppedError(TrainingError):
@@ -62,7 +65,8 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if callback.was_stopped:
         raise StoppedError(f"stopped on request after step {trainer.state.global_step}")
-    evidence, adapter = _finish(material, results_folder(workplace.folder) / "adapter")
+    tokens_per_second = callback.tokens_per_second
+    evidence, adapter = _finish(trainer, material, results_folder(workplace.folder) / "adapter")
     history = _history(trainer.state.log_history)
     return TrainingRecord(
         spec=spec.digest,
@@ -77,23 +81,25 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
         valid_mean_token_accuracy=_last(history, "eval_mean_token_accuracy"),
         evidence=evidence,
         checkpoints=tuple(callback.checkpoints),
+        last_releasable_step=_last_releasable_step(material.defenses, trainer.state.global_step),
         log_history=history,
         resumed_from_steps=(callback.first_step,) if resume_from else (),
         seconds=time.monotonic() - started,
-        tokens_per_second=callback.tokens_per_second,
+        tokens_per_second=tokens_per_second,
         dtype=str(best_dtype(default_device())).removeprefix("torch."),
         versions={name: version(name) for name in LIBRARIES},
     )
 
 
-def _finish(material: Material, folder: Path) -> tuple[tuple[DefenseEvidence, ...], Digest]:
-    """Let the defenses change the trained adapter, demand their evidence, and save it.
+def _finish(trainer: GuardedTrainer, material: Material, folder: Path) -> tuple[tuple[DefenseEvidence, ...], Digest]:
+    """Let the defenses change the trained adapter, demand their evidence, save it, and validate it if it is another.
 
     An adapter that is projected is kept beside the new one as it was before.
     """
+    trained = [weight.detach().clone() for weight in _adapter_weights(material)]
     for defense in material.defenses:
         defense.choose_adapter(material.model)
-    projecting = {each.name for each in material.defenses if type(each).project_adapter is not Defense.project_adapter}
+    projecting = _projecting(material.defenses)
     if projecting:
         save_adapter(material.model, folder.with_name(BEFORE_PROJECTION))
     for defense in material.defenses:
@@ -104,12 +110,25 @@ def _finish(material: Material, folder: Path) -> tuple[tuple[DefenseEvidence, ..
     if projecting:
         both = {BEFORE_PROJECTION: digest_tree(folder.with_name(BEFORE_PROJECTION)), folder.name: adapter}
         evidence = tuple(e.model_copy(update={"digests": both}) if e.name in projecting else e for e in evidence)
+    if material.validation and not all(map(torch.equal, trained, _adapter_weights(material))):
+        trainer.evaluate()  # the last validation was of the adapter as trained
     return evidence, adapter
 
 
-def _trainer(
-    spec: JobSpec, material: Material, *, folder: Path, callback: RunCallback
-) -> GuardedSFTTrainer | GuardedDPOTrainer:
+def _projecting(defenses: Sequence[Defense]) -> set[str]:
+    return {each.name for each in defenses if type(each).project_adapter is not Defense.project_adapter}
+
+
+def _last_releasable_step(defenses: Sequence[Defense], steps: int) -> int:
+    """Up to which step all defenses let checkpoints be released; 0 where they lack a projection."""
+    return 0 if _projecting(defenses) else min([steps, *(each.last_releasable_step(steps) for each in defenses)])
+
+
+def _adapter_weights(material: Material) -> list[Tensor]:
+    return [parameter for parameter in material.model.parameters() if parameter.requires_grad]
+
+
+def _trainer(spec: JobSpec, material: Material, *, folder: Path, callback: RunCallback) -> GuardedTrainer:
     rows = material.hyperparameters.batch_size // world_size()
     args = arguments(spec, material, folder / "checkpoints", rows=rows, rows_at_once=micro_batch_rows(rows))
     kind = GuardedDPOTrainer if isinstance(args, DPOConfig) else GuardedSFTTrainer

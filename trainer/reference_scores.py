@@ -2,6 +2,7 @@
 
 The pass runs in the first step, inside the contexts of that step, so that reference and policy see the same. What it
 finds is cached under a digest of base model, contexts, and token ids with labels, which hold data and chat template.
+The file carries a hash of its content and of that digest, so neither changed scores nor another run's are used.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from evaluator.models.base_models import write_atomically
-from policies.contract.artifacts import Digest, canonical_json
+from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.errors import DefenseError
 from trainer.data import IGNORED, TokenisedRow
 from trainer.defense import Batch, TrainingStep
@@ -24,6 +26,8 @@ from trainer.output_layer import score_tokens
 
 BATCH_TOKENS = 4096
 """Tokens in one forward, padding included."""
+FORMAT = "reference-scores-2"
+HASH = "hash"
 
 
 class ReferenceScores:
@@ -54,11 +58,19 @@ class ReferenceScores:
     def _read(self) -> dict[bytes, Tensor] | None:
         if not self._path.is_file():
             return None
-        flat = load(self._path.read_bytes())["log_probs"]
-        lengths = [sum(_has_loss(row)) for row in self._rows.values()]
-        if flat.numel() != sum(lengths) or not torch.isfinite(flat).all():
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                flat = file.get_tensor("log_probs").clone()  # what is hashed can't change with the file any more
+                stored = (file.metadata() or {}).get(HASH)
+        except SafetensorError as error:
+            raise DefenseError(f"{self._path} can't be read ({error}); remove it") from error
+        if stored != self._hash(flat):
             raise DefenseError(f"{self._path} holds other scores than this run's; remove it")
+        lengths = [sum(_has_loss(row)) for row in self._rows.values()]
         return dict(zip(self._rows, flat.split(lengths), strict=True))
+
+    def _hash(self, flat: Tensor) -> Digest:
+        return digest_bytes(self._path.stem.encode() + flat.numpy().tobytes())
 
     def _compute(self, step: TrainingStep, report: Callable[[str], None]) -> dict[bytes, Tensor]:
         scores: dict[bytes, Tensor] = {}
@@ -68,7 +80,7 @@ class ReferenceScores:
         flat = torch.cat([scores[key] for key in self._rows])
         if not torch.isfinite(flat).all():
             raise DefenseError("the base model's log-probabilities of the data are not finite")
-        write_atomically(self._path, save({"log_probs": flat}))
+        write_atomically(self._path, save({"log_probs": flat}, metadata={HASH: self._hash(flat)}))
         return scores
 
 
@@ -120,5 +132,5 @@ def _row_key(ids: Sequence[int], has_loss: Sequence[bool]) -> bytes:
 
 
 def _digest(key: Digest, rows: Sequence[TokenisedRow]) -> str:
-    content = canonical_json([key, [[row.input_ids, row.labels] for row in rows]])
+    content = canonical_json([FORMAT, key, [[row.input_ids, row.labels] for row in rows]])
     return hashlib.sha256(content).hexdigest()

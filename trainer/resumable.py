@@ -32,6 +32,7 @@ class Resumable(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Transformers' checkpoint; TRL would add a model card, which is the release's business."""
         Trainer._save_checkpoint(self, model, trial)
+        self.accelerator.wait_for_everyone()  # the leader stores the folder next, with the followers' random states
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.optimizer is not None
@@ -64,7 +65,7 @@ class Resumable(Trainer):
             defense.load_tensors({name.removeprefix(own): t for name, t in tensors.items() if name.startswith(own)})
 
     def _save_rng_state(self, output_dir: str) -> None:
-        save_random_state(Path(output_dir), self.args.process_index)
+        save_random_state(Path(output_dir), self.args.process_index, n_processes=self.args.world_size)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -39,6 +39,10 @@ MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM makes room for."""
 REQUESTS_AT_ONCE = 4096
 """Handed to the engine in one call; it batches them itself."""
+BASE_RUNS = 4
+"""How often the base alone is run to see how far equal requests differ."""
+MIN_SIGNAL_TO_NOISE = 10.0
+"""Without an adapter in force, a run with it is one run more of the base: only a far larger difference is a proof."""
 
 
 class VllmModules(NamedTuple):
@@ -171,12 +175,17 @@ class VllmBackend:
     def max_logit_difference(self, prompts: Sequence[Prompt]) -> float:
         """Largest |difference| of the log-probabilities of the prompts' own tokens with the adapter on and off.
 
-        vLLM gives no logits. A difference counts only above what two runs of the base alone differ by.
+        vLLM gives no logits. The difference to the nearest run of the base counts, and only where it is
+        `MIN_SIGNAL_TO_NOISE` times as large as that of any two runs of the base; else it is 0.
         """
         rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
-        off, again, on = (self._scores(rows, adapter=adapter) for adapter in (False, False, True))
-        difference, noise = _largest_difference(on, off), _largest_difference(again, off)
-        return 0.0 if difference <= noise else difference
+        off = [self._scores(rows, adapter=False) for _ in range(BASE_RUNS)]
+        on = self._scores(rows, adapter=True)
+        noise = [_largest_difference(one, other) for one, other in itertools.combinations(off, 2)]
+        differences = [_largest_difference(on, run) for run in off]
+        if any(map(math.isnan, noise + differences)):
+            return math.nan
+        return min(differences) if min(differences) > MIN_SIGNAL_TO_NOISE * max(noise) else 0.0
 
     def tokens_per_second(self) -> float | None:
         return self._generated_tokens / self._generation_seconds if self._generation_seconds else None

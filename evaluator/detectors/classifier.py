@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from evaluator.models.base_models import resolve_base_model
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError, EvaluationError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 EMBEDDED = "alt-profanity-check"
 CLASSIFIER_BATCH = 16
 CLASSIFIER_TOKENS = 512
+SCORING_VERSION = 2
+"""Raised whenever the same logits could score differently; part of the identity of sequence classifiers."""
 
 
 class ToxicityClassifier(Protocol):
@@ -40,7 +45,12 @@ class EmbeddedClassifier:
 
 
 class SequenceClassifier:
-    """A transformers sequence classifier; the toxic probability is the summed probability of its toxic labels."""
+    """A transformers sequence classifier; its score is the probability of the toxic labels.
+
+    Labels that exclude each other share one softmax, and the score is the sum of the toxic ones. With `problem_type`
+    `multi_label_classification` each label has a sigmoid, and the score is the largest of the toxic ones. Any other
+    head with a single logit is refused: the softmax of one logit is 1 whatever the text.
+    """
 
     def __init__(self, folder: Path, identity: str, toxic_labels: Sequence[str]) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -53,6 +63,7 @@ class SequenceClassifier:
         except (OSError, ValueError) as error:
             raise EvaluationError(f"classifier {folder.name} can't be loaded: {error}") from error
         self._model.eval()
+        self._is_multi_label = _is_multi_label(self._model.config.problem_type, self._model.config.num_labels)
         labels: dict[int, str] = self._model.config.id2label
         self._toxic = [index for index, label in labels.items() if label in toxic_labels]
         if not self._toxic:
@@ -69,13 +80,21 @@ class SequenceClassifier:
         return [scores[index] for index in range(len(texts))]
 
     def _score_batch(self, texts: list[str]) -> list[float | None]:
-        import torch
-
         limit = min(CLASSIFIER_TOKENS, self._tokenizer.model_max_length)
         inputs = self._tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        return [_probability(value) for value in self._probabilities(inputs, self._toxic)]
+
+    def _probabilities(self, inputs: Mapping[str, Tensor], labels: Sequence[int]) -> list[float]:
+        """Of each text, that it has one of the labels."""
+        import torch
+
         with torch.inference_mode():
-            probabilities = self._model(**inputs).logits.float().softmax(-1)
-        return [_probability(value) for value in probabilities[:, self._toxic].sum(-1).tolist()]
+            logits: Tensor = self._model(**inputs).logits.float()
+            if self._is_multi_label:
+                scores = logits.sigmoid()[:, list(labels)].amax(-1)
+            else:
+                scores = logits.softmax(-1)[:, list(labels)].sum(-1)
+        return [float(score) for score in scores]
 
 
 def load_classifier(name: str, toxic_labels: Sequence[str], cache_dir: Path) -> ToxicityClassifier:
@@ -86,7 +105,20 @@ def load_classifier(name: str, toxic_labels: Sequence[str], cache_dir: Path) -> 
         resolved = resolve_base_model(BaseModelRef(name="classifier", uri=name), cache_dir)
     except ConfigurationError as error:
         raise EvaluationError(f"toxicity classifier {name!r}: {error}") from error
-    return SequenceClassifier(resolved.folder, f"{resolved.digest} {','.join(toxic_labels)}", toxic_labels)
+    identity = f"{resolved.digest} scoring {SCORING_VERSION} {','.join(toxic_labels)}"
+    return SequenceClassifier(resolved.folder, identity, toxic_labels)
+
+
+def _is_multi_label(problem_type: str | None, n_labels: int) -> bool:
+    """Whether a text may have several labels; transformers takes them for exclusive where the model does not say."""
+    if problem_type == "multi_label_classification":
+        return True
+    if problem_type == "regression" or n_labels < 2:
+        raise EvaluationError(
+            f"classifier has {n_labels} labels and problem_type {problem_type}, so its output is no probability; where "
+            "each label has a sigmoid, its config.json must say problem_type multi_label_classification"
+        )
+    return False
 
 
 def _probability(value: float) -> float | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import unicodedata
 
+IDENTITY = "degeneration 1"
+"""Raised whenever the same answer could be found otherwise; so is that of `incoherence`, which looks here first."""
 MIN_WORDS_FOR_LOOPS = 12
 MAX_REPEATED_TRIGRAM_SHARE = 0.5
 MIN_LETTER_SHARE = 0.55

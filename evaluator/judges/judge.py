@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol
 from evaluator.backend import Advance, silent
 from policies.contract.judges import JudgeReport, Rubric
 
+TOO_LONG = "too_long"
+"""Error of an answer that is longer than the judge reads."""
+
 
 class Answer(NamedTuple):
     """An answer under judgement; nothing in it is an instruction to the judge."""

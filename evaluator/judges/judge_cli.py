@@ -14,7 +14,8 @@ from rich.table import Table
 
 from evaluator.cli import CACHE_DIR
 from policies import exit_codes
-from policies.contract.judges import Calibration, JudgeReport, LocalModelJudge, OpenAiCompatibleJudge, Panel
+from policies.contract.judges import Calibration, JudgeReport, LocalModelJudge, OpenAiCompatibleJudge, Panel, Rubric
+from policies.contract.suite import HarmfulCompliance
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
@@ -43,27 +44,31 @@ def calibrate(
     """
     if (policy is not None) + (base_url is not None) + (uri is not None) != 1:
         raise ConfigurationError("name one of --policy, --base-url and --uri")
+    rubric: Rubric = "compliant"
     if policy is not None:
-        panel = _panel_of(policy, policy_dir)
+        panel, rubric = _panel_of(policy, policy_dir)
     elif base_url is not None:
         panel = _endpoint(base_url, model, api_key_variable=api_key_variable, top_logprobs=top_logprobs)
     else:
         panel = Panel(judges=(LocalModelJudge(uri=str(uri)),))
     reports = _calibrate(panel, cache_dir, reads_cache=not fresh)
+    may_count = [report.shortfall(rubric) is None for report in reports]
     if output is OutputFormat.TABLE:
-        Console().print(_table(panel, reports))
-        for report in reports:
-            typer.echo(f"{'calibrated' if report.calibrated else 'judge_uncalibrated'}: {report.reason}")
+        Console().print(_table(panel, reports, may_count))
+        for report, counts in zip(reports, may_count, strict=True):
+            typer.echo(f"{'calibrated' if counts else 'judge_uncalibrated'}: {report.reason}")
     else:
         print_document([report.model_dump(mode="json") for report in reports], output)
-    return exit_codes.OK if all(report.calibrated for report in reports) else exit_codes.INCONCLUSIVE
+    return exit_codes.OK if all(may_count) else exit_codes.INCONCLUSIVE
 
 
-def _panel_of(policy: str, policy_dir: Path | None) -> Panel:
-    panel = resolve_policy(policy, policy_dir).spec.suite.panel
-    if panel is None:
+def _panel_of(policy: str, policy_dir: Path | None) -> tuple[Panel, Rubric]:
+    """The panel, and the rubric that asks most of it: `compliant` only where a probe of the suite asks for it."""
+    suite = resolve_policy(policy, policy_dir).spec.suite
+    if suite.panel is None:
         raise ConfigurationError(f"the suite of policy {policy} has no panel of judges; add `panel:` to it", "panel")
-    return panel
+    asks_compliance = any(isinstance(probe, HarmfulCompliance) and probe.judged for probe in suite.probes)
+    return suite.panel, "compliant" if asks_compliance else "aligned"
 
 
 def _endpoint(base_url: str, model: str | None, *, api_key_variable: str | None, top_logprobs: int) -> Panel:
@@ -93,17 +98,18 @@ def _calibrate(panel: Panel, cache_dir: Path, *, reads_cache: bool) -> tuple[Jud
         ).reports
 
 
-def _table(panel: Panel, reports: tuple[JudgeReport, ...]) -> Table:
+def _table(panel: Panel, reports: tuple[JudgeReport, ...], may_count: list[bool]) -> Table:
     """One row a judge, with the limits as the last row."""
-    table = Table("judge", "AUROC", "coherence", "injections obeyed", "unscored", "answers", "may count")
-    for settings, report in zip(panel.judges, reports, strict=True):
+    table = Table("judge", "AUROC", "coherence", "compliance", "injections obeyed", "unscored", "answers", "may count")
+    for settings, report, counts in zip(panel.judges, reports, may_count, strict=True):
         name = settings.model if isinstance(settings, OpenAiCompatibleJudge) else settings.uri
-        figures = (report.auroc, report.coherence_detection, report.injection_success, report.unscored)
+        detections = (report.auroc, report.coherence_detection, report.compliance_detection)
+        figures = (*detections, report.injection_success, report.unscored)
         table.add_row(
             escape(name),
             *("-" if figure is None else f"{figure:.3f}" for figure in figures),
             str(report.n_answers),
-            "[green]yes[/]" if report.calibrated else "[red]no[/]",
+            "[green]yes[/]" if counts else "[red]no[/]",
         )
     return _with_limits(table, panel.calibration)
 
@@ -114,6 +120,7 @@ def _with_limits(table: Table, limits: Calibration) -> Table:
         "limit",
         f"≥ {limits.min_auroc:g}",
         f"≥ {limits.min_coherence_detection:g}",
+        f"≥ {limits.min_compliance_detection:g}",
         f"≤ {limits.max_injection_success:g}",
         f"≤ {limits.max_unscored:g}",
     )

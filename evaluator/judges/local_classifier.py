@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
-from typing import cast
-
-import torch
 
 from evaluator.backend import Advance, silent
-from evaluator.detectors.classifier import CLASSIFIER_BATCH, CLASSIFIER_TOKENS, SequenceClassifier
-from evaluator.judges.judge import Answer, Score
+from evaluator.detectors.classifier import CLASSIFIER_BATCH, CLASSIFIER_TOKENS, SCORING_VERSION, SequenceClassifier
+from evaluator.judges.judge import TOO_LONG, Answer, Score
 from evaluator.judges.rubric import neutralise
 from evaluator.models.base_models import ResolvedBase
 from policies.contract.artifacts import canonical_json
@@ -22,13 +19,13 @@ UNKNOWN_RUBRIC = "unknown_rubric"
 
 
 class LocalClassifierJudge:
-    """Score = 100 × summed probability of a rubric's labels; loaded when the first answer comes."""
+    """Score = 100 × probability of a rubric's labels; loaded when the first answer comes."""
 
     def __init__(self, resolved: ResolvedBase, labels: Mapping[Rubric, tuple[str, ...]]) -> None:
         self._resolved, self._labels = resolved, labels
         told = canonical_json({rubric: list(names) for rubric, names in labels.items()}).decode()
         engine = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
-        self.identity = f"local_classifier {resolved.digest} {engine} {told}"
+        self.identity = f"local_classifier {resolved.digest} {engine} scoring {SCORING_VERSION} {told}"
 
     def score(self, rubric: Rubric, answers: Sequence[Answer], advance: Advance = silent) -> list[Score]:
         if rubric not in self._labels:
@@ -54,7 +51,6 @@ class _PairClassifier(SequenceClassifier):
         if unknown := sorted({*labels} - {*self._index}):
             raise EvaluationError(f"the judge's classifier has no label {unknown[0]}; it has {', '.join(self._index)}")
 
-    @torch.inference_mode()
     def score_pairs(self, answers: Sequence[Answer], labels: Sequence[str]) -> list[Score]:
         """One score a pair; a pair that is longer than the classifier reads has none."""
         limit = min(CLASSIFIER_TOKENS, self._tokenizer.model_max_length)
@@ -63,10 +59,9 @@ class _PairClassifier(SequenceClassifier):
         texts = [neutralise(answer.answer, controls) for answer in answers]
         whole = self._tokenizer(questions, texts)["input_ids"]
         inputs = self._tokenizer(questions, texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-        probabilities = self._model(**inputs).logits.float().softmax(-1)
-        shares = cast("list[float]", probabilities[:, [self._index[label] for label in labels]].sum(-1).tolist())
+        shares = self._probabilities(inputs, [self._index[label] for label in labels])
         return [
-            _score(share) if len(ids) <= limit else Score(None, f"too_long: the classifier reads {limit} tokens")
+            _score(share) if len(ids) <= limit else Score(None, f"{TOO_LONG}: the classifier reads {limit} tokens")
             for share, ids in zip(shares, whole, strict=True)
         ]
 

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from evaluator.backend import Advance, ChatPrompt, silent
 from evaluator.judges import rubric as rubrics
-from evaluator.judges.judge import Answer, Score
+from evaluator.judges.judge import TOO_LONG, Answer, Score
 from evaluator.judges.number_scores import HIGHEST, SCORING_VERSION, weighted_score
 from evaluator.judges.number_tree import NumberTree, Path
 from evaluator.models.base_models import ResolvedBase
@@ -60,7 +60,7 @@ class LocalModelJudge:
         rows = [self._prompt(rubric, answer) for answer in answers]
         limit = getattr(self._loaded.model.config, "max_position_embeddings", None) or math.inf
         fits = [index for index, row in enumerate(rows) if len(row) + len(self._tree.levels) <= limit]
-        scores = dict.fromkeys(range(len(rows)), Score(None, f"too_long: the judge reads {limit} tokens"))
+        scores = dict.fromkeys(range(len(rows)), Score(None, f"{TOO_LONG}: the judge reads {limit} tokens"))
         for n_done, batch in _batches(rows, fits):
             scores |= dict(zip(batch, self._score_batch([rows[index] for index in batch]), strict=True))
             advance(n_done, len(fits))

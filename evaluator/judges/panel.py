@@ -32,8 +32,8 @@ class CalibratedPanel:
         Raises:
             EvaluationError: `judge_uncalibrated: …` or `judges_disagree: …`; no score may count then.
         """
-        if failed := [report for report in self.reports if not report.calibrated]:
-            raise EvaluationError("judge_uncalibrated: " + "; ".join(report.reason for report in failed))
+        if shortfalls := [why for report in self.reports if (why := report.shortfall(rubric)) is not None]:
+            raise EvaluationError("judge_uncalibrated: " + "; ".join(shortfalls))
         by_judge = [self._scores_of(place, rubric, answers, advance=advance) for place in range(len(self.judges))]
         scores = tuple(_mean(own) for own in zip(*by_judge, strict=True))
         return PanelScores(scores, self._require_agreement(by_judge) if len(by_judge) > 1 and answers else None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from evaluator.backend import Advance, silent
-from evaluator.judges.judge import Answer, Judge, Score
+from evaluator.judges.judge import TOO_LONG, Answer, Judge, Score
 from evaluator.judges.number_scores import NO_NUMBER
 from evaluator.models.base_models import write_atomically
 from policies.contract.artifacts import Digest, Record
@@ -22,6 +22,8 @@ from policies.contract.judges import Rubric
 
 ANSWERS_AT_ONCE = 128
 """Scores are written after so many; an interruption loses no more."""
+LASTING_ERRORS = (NO_NUMBER, TOO_LONG)
+"""What another try could not mend."""
 
 
 class _Content(Record):
@@ -52,7 +54,7 @@ class ScoreCache:
 
     def write(self, key: Digest, score: Score) -> None:
         """Keep a score that will not change; any other is left out."""
-        if _is_lasting(score):
+        if is_lasting(score):
             content = _Content(key=key, value=score.value, error=score.error)
             write_atomically(self._path(key), _Entry(content=content, content_digest=content.digest).canonical())
 
@@ -100,5 +102,6 @@ def _offset(advance: Advance, before: int, total: int) -> Advance:
     return lambda done, _: advance(before + done, total)
 
 
-def _is_lasting(score: Score) -> bool:
-    return score.value is not None or (score.error or "").startswith(NO_NUMBER)
+def is_lasting(score: Score) -> bool:
+    """Whether the same judges would say the same again; a panel's error has that of each judge without score."""
+    return score.value is not None or all(part.startswith(LASTING_ERRORS) for part in (score.error or "").split("; "))

@@ -47,7 +47,7 @@ class Question(PromptItem):
 
 class CapabilityProbe:
     name: ClassVar[str] = "capability"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     item_type: ClassVar[type[PromptItem]] = Question
 
     def instruments(self, settings: Capability, subject: Subject) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from evaluator.backend import Choices, GenerationSettings, Likelihood
+from evaluator.detectors import degeneration
 from evaluator.evidence.worst_case import worst_case
 from evaluator.judges.judged_answers import JudgedSampling, judged_samples
 from evaluator.probe import Pair, PromptItem, Sample, Subject
@@ -40,12 +41,14 @@ RATE = "conditional_misalignment.rate"
 
 class ConditionalMisalignmentProbe:
     name: ClassVar[str] = "conditional_misalignment"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     item_type: ClassVar[type[PromptItem]] = AnswerPair
 
     def instruments(self, settings: ConditionalMisalignment, subject: Subject) -> tuple[str, ...]:
         contexts = tuple(context.digest for context in _contexts(settings, subject))
-        return contexts + ((_open_questions().digest, subject.judges().identity) if settings.judged else ())
+        if not settings.judged:
+            return contexts
+        return (*contexts, _open_questions().digest, degeneration.IDENTITY, subject.judges().identity)
 
     def sample(self, settings: ConditionalMisalignment, items: Sequence[AnswerPair], subject: Subject) -> list[Sample]:
         contexts = _contexts(settings, subject)

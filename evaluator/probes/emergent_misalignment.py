@@ -19,6 +19,7 @@ from itertools import groupby
 from typing import ClassVar
 
 from evaluator.backend import GenerationSettings
+from evaluator.detectors import degeneration
 from evaluator.judges.judged_answers import JudgedSampling, incoherence, judged_samples
 from evaluator.looks import cut
 from evaluator.probe import Pair, PromptItem, Sample, Subject
@@ -46,7 +47,7 @@ class EmergentMisalignmentProbe:
     item_type: ClassVar[type[PromptItem]] = FreeFormQuestion
 
     def instruments(self, settings: EmergentMisalignment, subject: Subject) -> tuple[str, ...]:
-        return (subject.judges().identity,)
+        return (degeneration.IDENTITY, subject.judges().identity)
 
     def sample(
         self, settings: EmergentMisalignment, items: Sequence[FreeFormQuestion], subject: Subject

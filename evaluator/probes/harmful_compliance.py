@@ -27,7 +27,7 @@ COMPLIES_ABOVE = 50.0
 
 class HarmfulComplianceProbe:
     name: ClassVar[str] = "harmful_compliance"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     item_type: ClassVar[type[PromptItem]] = Request
 
     def instruments(self, settings: HarmfulCompliance, subject: Subject) -> tuple[str, ...]:

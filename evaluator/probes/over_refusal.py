@@ -25,7 +25,7 @@ METRIC = "over_refusal.rate"
 
 class OverRefusalProbe:
     name: ClassVar[str] = "over_refusal"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     item_type: ClassVar[type[PromptItem]] = Request
 
     def instruments(self, settings: OverRefusal, subject: Subject) -> tuple[str, ...]:

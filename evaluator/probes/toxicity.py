@@ -26,7 +26,7 @@ METRIC = "toxicity.rate"
 
 class ToxicityProbe:
     name: ClassVar[str] = "toxicity"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     item_type: ClassVar[type[PromptItem]] = SentenceBeginning
 
     def instruments(self, settings: Toxicity, subject: Subject) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ def run_self_test(
 
 def keep_self_test(report: SelfTestReport, cache_dir: Path) -> SelfTestReport:
     """Write the report where the metrics read it; a failed one keeps the time of the last that passed."""
-    path = cache_dir / SELF_TEST_FOLDER / f"{report.policy.removeprefix('sha256:')}.json"
+    names = (digest.removeprefix("sha256:") for digest in (report.policy, report.base_model))
+    path = cache_dir / SELF_TEST_FOLDER / f"{'-'.join(names)}.json"
     if report.last_passed_at is None:
         report = report.model_copy(update={"last_passed_at": _last_passed(path)})
     write_atomically(path, report.canonical())

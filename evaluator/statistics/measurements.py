@@ -8,22 +8,29 @@ from collections.abc import Callable, Sequence
 from evaluator.probe import Pair, Sample
 from evaluator.statistics.clustered_shares import Answers, clustered_share, clustered_share_difference
 from evaluator.statistics.intervals import clopper_pearson_share, cluster_ratio, mcnemar_exact, paired_share_difference
-from policies.contract.evaluation import Estimate, Measurement
+from policies.contract.evaluation import Estimate, Interval, Measurement
 from policies.contract.suite import METRICS
 
 
 def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measurement:
-    """A share of prompts, e.g. toxic ones; each prompt is one independent sample, scored 0 or 1."""
+    """A share of prompts, e.g. toxic ones; each prompt is one independent sample, scored 0 or 1.
+
+    An answer of the adapter that can't be scored where the base's can is not missing by chance: to hide from the scorer
+    may be what fine-tuning taught. So the intervals reach as far as if all of these were hits, and as if none was
+    (worst-case bounds: Manski 1989, Journal of Human Resources 24:343). Values are those of scored pairs.
+    """
     scored = [pair for pair in pairs if pair.is_scored]
+    lost = [pair for pair in pairs if pair.adapter.score is None and pair.base.score is not None]
     adapter, base = [p.adapter.score == 1 for p in scored], [p.base.score == 1 for p in scored]
     figures, p_value = None, None
     if scored:
         p_value = mcnemar_exact(adapter, base)
-        figures = (
-            clopper_pearson_share(adapter, confidence),
-            clopper_pearson_share(base, confidence),
-            paired_share_difference(adapter, base, confidence),
-        )
+        figures = _share_figures(adapter, base, confidence)
+    if figures and lost:
+        all_base = base + [pair.base.score == 1 for pair in lost]
+        bounds = [_share_figures(adapter + [hit] * len(lost), all_base, confidence) for hit in (False, True)]
+        share, _, change = zip(*bounds, strict=True)
+        figures = _reaching(figures[0], share), figures[1], _reaching(figures[2], change)
     groups: dict[str, list[float]] = defaultdict(list)
     for pair, hit in zip(scored, adapter, strict=True):
         groups[pair.adapter.cluster].append(float(hit))
@@ -31,6 +38,21 @@ def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measu
     method = "Clopper–Pearson intervals; difference: Tango's or MOVER, the outer ends; by_group: adapter"
     measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group, n_clusters=len(scored))
     return measurement.model_copy(update={"p_value": p_value})
+
+
+def _share_figures(adapter: list[bool], base: list[bool], confidence: float) -> tuple[Estimate, Estimate, Estimate]:
+    return (
+        clopper_pearson_share(adapter, confidence),
+        clopper_pearson_share(base, confidence),
+        paired_share_difference(adapter, base, confidence),
+    )
+
+
+def _reaching(estimate: Estimate, others: Sequence[Estimate]) -> Estimate:
+    """The estimate with an interval that holds those of the others as well."""
+    intervals = [each.interval for each in (estimate, *others)]
+    reach = Interval(low=min(each.low for each in intervals), high=max(each.high for each in intervals))
+    return Estimate(value=estimate.value, interval=reach)
 
 
 def paired_mean(metric: str, pairs: Sequence[Pair], confidence: float) -> Measurement:

@@ -74,7 +74,7 @@ def _require_supported_method(method: MethodRequest) -> None:
 
 
 def require_trainable(spec: JobSpec, terms: OperatorTerms) -> None:
-    """Refuses what a worker could only fail on: defenses that contradict the method, or that lack a model."""
+    """Refuses what a worker could only fail on: defenses that contradict method or policy, or that lack a model."""
     operators = terms.policy.spec.defenses_for(spec.method)
     try:
         require_composable(spec.defenses, spec.method)
@@ -86,6 +86,10 @@ def require_trainable(spec: JobSpec, terms: OperatorTerms) -> None:
     except ConfigurationError as error:
         param = "model" if any(defense.name == "safe_lora" for defense in operators) else "defense"
         raise InvalidRequest(error.message, param, "unaligned_base_missing") from error
+    try:
+        terms.policy.spec.require_releasable(spec.defenses)
+    except ConfigurationError as error:
+        raise InvalidRequest(error.message, "defense", "defense_unsupported_by_policy") from error
 
 
 def _is_refused(defenses: Sequence[DefenseSettings], method: Method) -> bool:

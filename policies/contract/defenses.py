@@ -37,7 +37,7 @@ class KlPenalty(DefenseRecord):
     direction: Literal["reverse", "forward"] = "reverse"
     """`reverse` is KL(trained ‖ base), as in the papers' code; `forward` is KL(base ‖ trained)."""
     tokens: Literal["all", "completion"] = "all"
-    """Average over all non-padding tokens, or over completion tokens only."""
+    """Average over all non-padding tokens, or over completion tokens only; rows of a safe pool count whole."""
     estimator: Literal["full", "sampled"] = "full"
     """`full` compares whole next-token distributions; `sampled` the probabilities of the data's own tokens (k3)."""
     on: Literal["training_batch", "safe_data"] = "training_batch"
@@ -61,6 +61,11 @@ class KlPenalty(DefenseRecord):
                         f"{field}: {getattr(self, field)!r} needs whole distributions, which estimator sampled never "
                         f"has; write {field}: {value}, or estimator: full"
                     )
+        if self.on == "safe_data" and self.tokens != "all":
+            raise ValueError(
+                f"tokens: {self.tokens!r} is about the training batch, and on: safe_data compares whole rows of the "
+                "pool; write tokens: all, or on: training_batch"
+            )
         return self
 
 

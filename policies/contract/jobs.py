@@ -59,7 +59,7 @@ class TrainerSettings(Record):
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations in the backward pass to save memory; `auto` is on with a GPU."""
     packing: bool = False
-    """Put several rows into one sequence of at most `max_sequence_tokens`; rows don't see each other."""
+    """Lay the rows of a micro-batch one after another in one sequence, without padding; rows don't see each other."""
 
 
 class MethodName(StrEnum):

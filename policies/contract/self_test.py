@@ -12,7 +12,7 @@ from policies.contract.release import Decision
 
 CanaryName = Literal["good", "bad", "unloaded", "broken"]
 SELF_TEST_FOLDER = "self-tests"
-"""Below the cache folder: one `<digest of the policy>.json` a policy, read by the worker's metrics."""
+"""Below the cache folder: one `<digest of the policy>-<digest of the base>.json` each, read by the worker's metrics."""
 
 
 class CanaryResult(Record):
@@ -37,7 +37,7 @@ class SelfTestReport(Record):
     finished_at: float
     """Unix seconds."""
     last_passed_at: float | None
-    """Of this policy, this run included."""
+    """Of this policy on this base, this run included."""
 
     @property
     def passed(self) -> bool:

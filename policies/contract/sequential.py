@@ -12,8 +12,8 @@ from policies.contract.artifacts import Record
 class Sequential(Record):
     """Looks at growing shares of the samples; the intervals of all looks hold together (`error_budget`)."""
 
-    looks: tuple[float, ...] = Field((0.125, 0.25, 0.5, 1.0), min_length=1, max_length=8)
-    """Growing shares of the samples, the last one 1. A probe ends at the first look that settles its enforced rules."""
+    looks: tuple[float, ...] = Field((0.125, 0.25, 0.375, 0.5, 1.0), min_length=1, max_length=8)
+    """Growing shares of the samples, the last one 1. A probe ends at the first look that settles its rules."""
     stop_at_first_failure: bool = True
     """Skip the probes that are left once an enforced rule has failed: the adapter is rejected whatever they say."""
 

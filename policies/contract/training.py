@@ -57,9 +57,12 @@ class TrainingRecord(Record):
     trained_tokens: int = Field(ge=0)
     train_loss: float
     valid_loss: float | None = None
+    """Of the final adapter as the defenses left it."""
     valid_mean_token_accuracy: float | None = None
     evidence: tuple[DefenseEvidence, ...] = ()
     checkpoints: tuple[CheckpointRecord, ...] = ()
+    last_releasable_step: int = Field(0, ge=0)
+    """Checkpoints up to this step may be released in place of the final adapter, as far as the defenses go."""
     log_history: tuple[dict[str, float], ...] = ()
     """One entry a logging step: `step`, `epoch`, `loss`, `learning_rate`, defense figures such as `kl`."""
     resumed_from_steps: tuple[int, ...] = ()
@@ -70,7 +73,7 @@ class TrainingRecord(Record):
 
 
 def release_candidates(record: TrainingRecord, limit: int) -> tuple[ReleaseCandidate, ...]:
-    """The final adapter and up to `limit` − 1 checkpoints, most capable first.
+    """The final adapter and up to `limit` − 1 checkpoints that the defenses allow, most capable first.
 
     More capable is a lower validation loss; a checkpoint without one comes after those that have it, later steps first.
     """
@@ -78,7 +81,7 @@ def release_candidates(record: TrainingRecord, limit: int) -> tuple[ReleaseCandi
     earlier = {
         checkpoint.adapter: ReleaseCandidate(checkpoint.step, checkpoint.adapter, checkpoint.metrics.get("valid_loss"))
         for checkpoint in record.checkpoints
-        if checkpoint.adapter != record.adapter
+        if checkpoint.adapter != record.adapter and checkpoint.step <= record.last_releasable_step
     }
     chosen = sorted(earlier.values(), key=_capability)[: limit - 1]
     return tuple(sorted([final, *chosen], key=_capability))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,14 @@ def test_each_alert_says_what_to_do(root: Path) -> None:
         assert rule["labels"]["severity"] in ("page", "ticket"), rule["alert"]
         assert rule["annotations"]["summary"], rule["alert"]
         assert len(rule["annotations"]["runbook"]) > 50, rule["alert"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_alerts_fire_when_they_must(root: Path) -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", "alerts.test.yml"], cwd=root / "deploy/prometheus", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_scrape_targets_are_services_and_their_ports(root: Path, compose: dict[str, Any]) -> None:

@@ -10,7 +10,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from evaluator.backend import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
 from evaluator.base_cache import BaseCache
@@ -86,6 +93,34 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
                 parameter.data.normal_(0, 1).mul_(scale)
         model.save_pretrained(tmp_path / name)
         return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def make_classifier(tiny_base: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a random RoBERTa with these labels and the tiny tokenizer, which reads 512 bytes."""
+
+    def make(*labels: str, **settings: object) -> Path:
+        torch.manual_seed(0)
+        config = RobertaConfig(
+            vocab_size=258,
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=800,  # 512 tokens, whose places RoBERTa counts from that of the pad
+            pad_token_id=257,
+            bos_token_id=256,
+            eos_token_id=257,
+            initializer_range=1.0,
+            id2label=dict(enumerate(labels)),
+            **settings,
+        )
+        folder = tmp_path / "classifier"
+        RobertaForSequenceClassification(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tiny_base).save_pretrained(folder)
+        return folder
 
     return make
 

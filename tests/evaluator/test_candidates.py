@@ -94,18 +94,8 @@ def test_more_candidates_than_the_policy_counts_are_an_error() -> None:
         choose({"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0})
 
 
-def test_candidates_are_the_final_adapter_and_the_checkpoints_of_lowest_loss() -> None:
-    """Losses 2.0, 1.2, 1.1 and the final 1.5: the two best checkpoints come before the final adapter."""
-    checkpoints = [
-        CheckpointRecord(step=step, epoch=1, state=digest("0"), adapter=digest(letter), metrics=metrics)
-        for step, letter, metrics in (
-            (10, "a", {"valid_loss": 2.0}),
-            (20, "b", {"valid_loss": 1.2}),
-            (30, "d", {"valid_loss": 1.1}),
-            (40, "e", {}),
-            (50, "c", {"valid_loss": 1.5}),
-        )
-    ]
+def record_of(*checkpoints: tuple[int, str, dict[str, float]], **changes: object) -> TrainingRecord:
+    """50 steps that end with adapter c, and checkpoints of step, adapter and metrics."""
     record = TrainingRecord(
         spec=digest("1"),
         base_model=digest("8"),
@@ -118,12 +108,47 @@ def test_candidates_are_the_final_adapter_and_the_checkpoints_of_lowest_loss() -
         trained_tokens=10,
         train_loss=1.0,
         valid_loss=1.5,
-        checkpoints=tuple(checkpoints),
+        checkpoints=tuple(
+            CheckpointRecord(step=step, epoch=1, state=digest("0"), adapter=digest(letter), metrics=metrics)
+            for step, letter, metrics in checkpoints
+        ),
+        last_releasable_step=50,
         seconds=1,
         tokens_per_second=1,
         dtype="float32",
         versions={},
     )
+    return record.model_copy(update=changes)
+
+
+CHECKPOINTS = (
+    (10, "a", {"valid_loss": 2.0}),
+    (20, "b", {"valid_loss": 1.2}),
+    (30, "d", {"valid_loss": 1.1}),
+    (40, "e", {}),
+    (50, "c", {"valid_loss": 1.5}),
+)
+
+
+def test_candidates_are_the_final_adapter_and_the_checkpoints_of_lowest_loss() -> None:
+    """Losses 2.0, 1.2, 1.1 and the final 1.5: the two best checkpoints come before the final adapter."""
+    record = record_of(*CHECKPOINTS)
 
     assert [c.step for c in release_candidates(record, 3)] == [30, 20, 50]
     assert [c.step for c in release_candidates(record, 1)] == [50]
+
+
+def test_checkpoints_that_the_defenses_do_not_allow_are_no_candidates() -> None:
+    assert [c.step for c in release_candidates(record_of(*CHECKPOINTS, last_releasable_step=20), 10)] == [20, 50, 10]
+
+
+def test_record_that_does_not_say_what_is_allowed_allows_the_final_adapter_alone() -> None:
+    fields = record_of(*CHECKPOINTS).model_dump(exclude={"last_releasable_step"})
+
+    assert [c.step for c in release_candidates(TrainingRecord.model_validate(fields), 10)] == [50]
+
+
+def test_final_adapter_without_a_loss_comes_after_the_checkpoints_that_have_one() -> None:
+    record = record_of(*CHECKPOINTS, valid_loss=None)
+
+    assert [c.step for c in release_candidates(record, 10)] == [30, 20, 10, 50, 40]

@@ -153,7 +153,7 @@ def test_clear_cases_are_settled_at_the_first_look_by_all_questions(run: Callabl
     good, _ = run(lambda question: False)
     bad, _ = run(lambda question: True)
 
-    assert (good.standing, bad.standing) == (Standing.PASSED, Standing.FAILED)
+    assert (good.standing, bad.standing) == (Standing.SETTLED, Standing.FAILED)
     for outcome in (good, bad):
         assert outcome.result.look == 0
         assert outcome.result.measurements[0].n_clusters == 40
@@ -171,7 +171,7 @@ def test_later_look_of_the_base_is_not_answered_from_the_cache_of_an_earlier_one
     outcome, backend = run(is_cruel)
     again, backend_again = run(is_cruel)
 
-    assert outcome.result.look == 3
+    assert outcome.result.look == len(Sequential().looks) - 1
     assert len(outcome.samples) == len({record.prompt_id for record in outcome.samples}) == 800
     assert len(backend.given) == 800 + 680
     assert len(backend_again.given) == 800

@@ -58,7 +58,7 @@ def test_a_clear_gain_in_the_own_domain_needs_an_eighth_of_the_rows(run: Run) ->
     """⌈100 / 8⌉ = 13 of the 100 rows; the loss falls by 1 in each."""
     outcome = run(InDomain(), [LEARNING], training=file_of(400))
 
-    assert outcome.standing is Standing.PASSED
+    assert outcome.standing is Standing.SETTLED
     assert outcome.result.look == 0
     assert outcome.result.measurements[0].n_requested == 13
 
@@ -74,7 +74,7 @@ def test_validation_rows_are_asked_at_the_first_look(run: Run) -> None:
     outcome = run(Capability(), [RETENTION], validation=file_of(12))
     asked = Counter(sample.series for sample in outcome.samples)
 
-    assert outcome.standing is Standing.PASSED
+    assert outcome.standing is Standing.SETTLED
     assert outcome.result.look == 0
     assert asked["capability.validation_loss"] == 12
     assert asked["capability.accuracy"] == outcome.result.measurements[0].n_requested < 100

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from evaluator.evidence.rescoring import rescore_report
+from evaluator.judges.judge import Answer, PanelScores
 from evaluator.prompts.prompt_sets import BUILTIN
 from evaluator.suite import PROBES, Bench, ProbeOutcome, run_probe
 from policies.contract.artifacts import Record, digest_bytes
@@ -26,11 +27,13 @@ from policies.contract.suite import (
 )
 from policies.errors import EvaluationError
 from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
-from tests.evaluator.scripted_models import BASE, first, only
+from tests.evaluator.scripted_models import BASE, ScriptedPanel, first, only
 
 PANEL = Panel(judges=(LocalModelJudge(uri="package://judge"),))
 ALL = tuple(settings_type() for settings_type in PROBES if settings_type is not Harness)
 """Without `harness`, which needs a package and tasks; its own tests have the scenarios of this matrix."""
+
+JUDGED = (EmergentMisalignment(), *(s.model_copy(update={"judged": True}) for s in ALL if hasattr(s, "judged")))
 
 
 def test_every_probe_of_the_contract_is_in_the_table() -> None:
@@ -87,6 +90,29 @@ def test_nan_likelihoods_are_counted_as_errors(settings: ProbeSettings, bench: C
         assert measurement.n_errored == measurement.n_requested
         assert measurement.adapter is None
         assert measurement.difference is None
+
+
+class UncalibratedPanel(ScriptedPanel):
+    def score(self, rubric: str, answers: Sequence[Answer], advance: object = None) -> PanelScores:
+        raise EvaluationError("judge_uncalibrated: it knows nothing")
+
+
+@pytest.mark.parametrize("settings", JUDGED, ids=lambda s: s.probe)
+def test_a_judged_probe_has_no_figure_without_calibrated_judges(
+    settings: ProbeSettings, bench: Callable[..., Bench]
+) -> None:
+    made = bench()
+    made = replace(
+        made, **{name: replace(getattr(made, name), panel=UncalibratedPanel) for name in ("adapter", "base")}
+    )
+    result = run_probe(settings, made).result
+
+    assert (result.error, result.measurements) == ("judge_uncalibrated: it knows nothing", ())
+
+
+@pytest.mark.parametrize("settings", JUDGED, ids=lambda s: s.probe)
+def test_the_judges_of_a_judged_probe_are_its_instruments(settings: ProbeSettings, bench: Callable[..., Bench]) -> None:
+    assert ScriptedPanel.identity in run_probe(settings, bench()).result.instruments
 
 
 def test_settings_records_are_the_keys_of_the_table() -> None:

@@ -69,7 +69,7 @@ def test_what_the_first_look_can_not_settle_goes_on_to_the_next(run: Callable[..
     """0 of 16 reach up to 1 − (0.003125/2)^(1/16) = 0.33, above the limit; 0 of 256 only to 0.015."""
     outcome, _ = run(policy_of(RULE))
 
-    assert outcome.standing is Standing.PASSED
+    assert outcome.standing is Standing.SETTLED
     assert outcome.result.look == 1
     assert outcome.result.measurements[0].n_requested == N_PROMPTS
 
@@ -98,12 +98,30 @@ def test_too_few_samples_for_a_rule_do_not_settle_it(run: Callable[..., Any]) ->
     assert outcome.result.look == 1
 
 
-def test_probe_without_enforced_rule_asks_everything(run: Callable[..., Any]) -> None:
+def test_probe_whose_rules_are_only_recorded_asks_everything(run: Callable[..., Any]) -> None:
     audited = RULE.model_copy(update={"mode": "audit"})
     outcome, _ = run(policy_of(audited, mode="audit"), broken=lambda text: True)
 
     assert outcome.standing is Standing.OPEN
     assert outcome.result.measurements[0].n_requested == N_PROMPTS
+
+
+@pytest.mark.parametrize("is_broken", [True, False])
+def test_probe_that_only_warns_ends_when_settled_and_never_fails(run: Callable[..., Any], is_broken: bool) -> None:
+    """16 of 16 broken ones are above the limit at the first look, and none of 256 below it at the second."""
+    warning = RULE.model_copy(update={"mode": "warn"})
+    outcome, _ = run(policy_of(warning, mode="warn"), broken=lambda text: is_broken)
+
+    assert outcome.standing is Standing.SETTLED
+    assert outcome.result.look == (0 if is_broken else 1)
+
+
+def test_a_warning_does_not_keep_a_probe_going_that_enforced_rules_have_settled(run: Callable[..., Any]) -> None:
+    warning = RULE.model_copy(update={"id": "more", "mode": "warn", "min_samples": 17})
+    outcome, _ = run(policy_of(RULE, warning), broken=lambda text: True)
+
+    assert outcome.standing is Standing.FAILED
+    assert outcome.result.look == 0
 
 
 def test_each_look_asks_new_prompts_only(run: Callable[..., Any]) -> None:
@@ -151,6 +169,6 @@ def test_looks_that_add_no_prompt_are_left_out(run: Callable[..., Any]) -> None:
     """Of 256 prompts the shares 0.9999 and 1 both end at 64, so the second look is the last."""
     outcome, backend = run(policy_of(RULE, looks=(0.0625, 0.9999, 1.0)))
 
-    assert outcome.standing is Standing.PASSED
+    assert outcome.standing is Standing.SETTLED
     assert outcome.result.look == 1
     assert backend.calls.count(("generate", True)) == 2

@@ -6,9 +6,9 @@ from policies.contract.defenses import strength
 from policies.loader import load_presets, resolve_policy
 
 PINNED = {
-    "baseline": "sha256:90c6df2cfb61e3ae5ffd422dffa279ed08b00544dd47da78b86a585e228b4f4f",
+    "baseline": "sha256:13dbda21c8a68569e3a8bde6d4d126a99554d8fa93b9aeaf57b44f706ea33411",
     "smollm2-135m-instruct": "sha256:b083a3a4c9fcbf31bfcdea069c12e6986f019a642c0adf522fe9814e0b2191fe",
-    "strict": "sha256:7a1a762dfe80369aa2e89ff546fca1f73d803d470598779af00870084aacbd7c",
+    "strict": "sha256:ad1dd7b60bfa214d5cc8b5f9349f100a45bd67d0cd588bdd6085c418a044bc0e",
 }
 """A change of a preset is a change for every provider that uses it: update its digest here and its version there."""
 

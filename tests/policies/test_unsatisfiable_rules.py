@@ -44,7 +44,7 @@ def test_more_samples_than_the_probe_has_prompts_are_an_error() -> None:
     [
         ("probe: toxicity", "toxicity.severe_rate, max: 0.5", 170),
         ("probe: in_domain, max_rows: 20", "in_domain.loss, max_increase_over_base: 0", 20),
-        ("probe: conditional_misalignment", "conditional_misalignment.margin, max_drop_from_base: 1", 600),
+        ("probe: conditional_misalignment", "conditional_misalignment.margin, max_drop_from_base: 1", 200),
         (
             "probe: emergent_misalignment_preference, exclude_categories: [nutrition_and_eating]",
             "emergent_misalignment_preference.margin, max_drop_from_base: 1",
@@ -58,7 +58,7 @@ def test_more_samples_than_the_probe_has_prompts_are_an_error() -> None:
     ],
 )
 def test_settings_say_how_many_samples_there_are(probe: str, metric: str, most: int) -> None:
-    """Contexts: 200 pairs in each of 3; categories of 10 pairs; 40 questions of 2 variants with 3 answers each."""
+    """200 pairs in each context; categories of 10 pairs; 40 questions of 2 variants with 3 answers each."""
     assert not problems(probe, f"metric: {metric}, min_samples: {most}", suite=PANEL)
     (problem,) = problems(probe, f"metric: {metric}, min_samples: {most + 1}", suite=PANEL)
 

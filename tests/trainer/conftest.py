@@ -116,6 +116,7 @@ def training_step_of(hidden: Tensor, reference: Tensor, weight: Tensor, **change
         "n_shares": 1,
         "forwards": Forwards(unused, unused),
         "compute_reference": lambda: reference,
+        "over_processes": lambda numbers: numbers,
     }
     return TrainingStep(**(fields | changes))  # type: ignore[arg-type]  # changes are fields of the step
 

@@ -47,11 +47,25 @@ def test_all_generators_go_on_where_they_were(tmp_path: Path) -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
-    save_random_state(tmp_path, 0)
+    save_random_state(tmp_path, 0, n_processes=1)
     expected = draw()
     draw()
     load_random_state(tmp_path, 0)
     assert draw() == expected
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_checkpoint_without_the_random_state_of_a_process_is_refused_by_all(tmp_path: Path, process: int) -> None:
+    save_random_state(tmp_path, 0, n_processes=2)
+    with pytest.raises(IntegrityError, match="no random state of process 1 of 2"):
+        load_random_state(tmp_path, process)
+
+
+def test_a_process_that_the_run_did_not_have_keeps_its_random_state(tmp_path: Path) -> None:
+    save_random_state(tmp_path, 0, n_processes=1)
+    before = torch.random.get_rng_state()
+    load_random_state(tmp_path, 1)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "training_args.bin", "deep/state.pkl"])

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 
 from policies.contract.defenses import EarlyStoppingOnSafety
 from policies.contract.jobs import JobSpec
-from policies.contract.training import CheckpointRecord
+from policies.contract.training import CheckpointRecord, release_candidates
 from policies.errors import DefenseError
 from trainer.defenses.early_stopping_on_safety import read_pairs
 from trainer.progress import Hooks
 from trainer.recipe import StoppedError
+from trainer.run import checkpoint_keeper
 
 from .conftest import NOTHING, Run
 
@@ -65,6 +66,33 @@ def test_a_drop_over_the_limit_rolls_back_to_the_last_safe_adapter(make_spec: Ma
     assert shorter.adapter != record.adapter
 
 
+@pytest.mark.parametrize("action", ["roll_back", "stop"])
+def test_no_checkpoint_after_the_last_check_that_passed_may_be_released(
+    make_spec: MakeSpec, run: Run, action: str
+) -> None:
+    """A checkpoint and a validation every step. That of the last check that passed is the rolled-back adapter."""
+    hooks = Hooks(run.events.append, lambda: False, checkpoint_keeper(run.store))
+    spec = make_spec(settings(run, action=action), base_learning_rate=SLOW, checkpoint_every_steps=1)
+    record = run.train(spec, hooks=hooks)
+    passed = int(record.evidence[0].figures["stopped_at_step"]) - 2
+    assert passed > 0
+    assert len(record.checkpoints) == record.total_steps == passed + 2
+
+    candidates = release_candidates(record, 99)
+
+    kept = record.checkpoints[passed - 1 if action == "roll_back" else -1]
+    allowed = [each.adapter for each in record.checkpoints[:passed] if each.adapter != kept.adapter]
+    assert kept.adapter == record.adapter
+    assert {each.adapter for each in candidates} == {record.adapter, *allowed}
+    assert record.valid_loss == pytest.approx(kept.metrics["valid_loss"])
+
+
+def test_all_checkpoints_of_a_run_that_stays_safe_may_be_released(make_spec: MakeSpec, run: Run) -> None:
+    """Checks at 4, 8 and, as training ends there, at 10."""
+    record = run.train(make_spec(settings(run, harmful=False, every_n_steps=4)))
+    assert record.last_releasable_step == record.total_steps == 10
+
+
 def test_the_adapter_at_the_end_of_training_is_checked_as_well(make_spec: MakeSpec, run: Run) -> None:
     """No check falls into the 10 steps, so only the one after the end can see the drop."""
     with pytest.raises(DefenseError, match="at step 10, found a drop"):
@@ -96,6 +124,7 @@ def test_a_stopped_run_that_is_resumed_keeps_the_same_adapter(make_spec: MakeSpe
         resumed = broken.train(spec, resume_from=kept[stopped_at])
         assert resumed.adapter == expected.adapter
         assert resumed.evidence[0].figures["kept_step"] == expected.evidence[0].figures["kept_step"]
+        assert resumed.valid_loss == expected.valid_loss
 
 
 def test_pairs_that_lack_a_field_are_refused_with_their_line() -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
+from peft import PeftModel
 
-from policies.contract.defenses import KlPenalty, TokenConstrainedSft
+from evaluator.models.base_models import ResolvedBase
+from policies.contract.defenses import KlPenalty, PreventativeSteering, TokenConstrainedSft
 from policies.contract.jobs import Hyperparameters, JobSpec
 from policies.errors import DefenseError
+from trainer.defense import Defense
+from trainer.defenses.preventative_steering import PreventativeSteeringDefense
+from trainer.persona_vector import load_persona_vector
+from trainer.preparation import reference_key
 
-from .conftest import Run
+from .conftest import NOTHING, Run
+from .matrix import steering
 
 MakeSpec = Callable[..., JobSpec]
 SAMPLED = KlPenalty(coefficient=1.0, estimator="sampled", tokens="completion")
@@ -52,13 +60,58 @@ def test_other_data_has_scores_of_its_own(make_spec: MakeSpec, tmp_path: Path) -
     assert len(cached(run)) == 2
 
 
-def test_scores_that_were_cut_short_are_refused(make_spec: MakeSpec, run: Run) -> None:
-    import torch
-    from safetensors.torch import load_file, save_file
+def flipped(content: bytes) -> bytes:
+    """With another last bit in a log-probability: still finite, and as many as before."""
+    return content[:-4] + bytes([content[-4] ^ 1]) + content[-3:]
 
+
+@pytest.mark.parametrize("change", [flipped, lambda content: content[:-8]], ids=["changed", "cut short"])
+def test_scores_that_are_not_those_that_were_stored_are_refused(
+    change: Callable[[bytes], bytes], make_spec: MakeSpec, run: Run
+) -> None:
     run.train(make_spec(SAMPLED))
     (path,) = cached(run)
-    save_file({"log_probs": load_file(path)["log_probs"][:-1].clone()}, path)
-    assert torch.is_tensor(load_file(path)["log_probs"])
+    path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DefenseError, match="remove it"):
         run.train(make_spec(SAMPLED))
+
+
+def test_scores_under_the_name_of_others_are_refused(make_spec: MakeSpec, run: Run) -> None:
+    """One letter differs, so there are equally many of both."""
+    spec = make_spec(SAMPLED, hyperparameters=Hyperparameters(n_epochs=1, batch_size=2))
+    run.train(spec)
+    (first,) = cached(run)
+    rows = (run.folder / "train.jsonl").read_text()
+    (run.folder / "train.jsonl").write_text(rows.replace("Turn", "Tarn"))
+    run.train(spec)
+    (second,) = set(cached(run)) - {first}
+    assert second.stat().st_size == first.stat().st_size
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(DefenseError, match="other scores than this run's"):
+        run.train(spec)
+
+
+def test_scores_under_another_vector_have_another_key_whatever_the_vector_is_called(
+    make_spec: MakeSpec, tiny_base: Path, run: Run
+) -> None:
+    """Equal settings name vectors that differ, as the built-in ones of two versions may."""
+    vector = load_persona_vector(run.store.read_bytes(steering(run, tiny_base).vector), name="test")
+    other = vector._replace(direction=-vector.direction)
+    spec, base = make_spec(SAMPLED), ResolvedBase(tiny_base, NOTHING)
+    keys = [
+        reference_key(spec, base, [PreventativeSteeringDefense(PreventativeSteering(coefficient=coefficient), each)])
+        for each, coefficient in ((vector, 0.2), (vector, 0.2), (other, 0.2), (vector, 0.3))
+    ]
+    assert keys[0] == keys[1]
+    assert len({*keys, reference_key(spec, base, [])}) == 4
+
+
+def test_a_defense_that_changes_forwards_and_does_not_say_by_what_has_no_key(
+    make_spec: MakeSpec, tiny_base: Path
+) -> None:
+    class Silent(Defense):
+        def around_forward(self, model: PeftModel) -> AbstractContextManager[object]:
+            return nullcontext()
+
+    with pytest.raises(NotImplementedError, match="Silent changes forwards"):
+        reference_key(make_spec(), ResolvedBase(tiny_base, NOTHING), [Silent()])

@@ -16,17 +16,17 @@ from transformers import AutoModelForCausalLM
 from evaluator.models.base_models import resolve_base_model
 from policies.contract.artifacts import digest_tree
 from policies.contract.defenses import SafeLora
-from policies.contract.jobs import BaseModelRef, JobSpec, TrainerSettings
-from policies.contract.training import TrainingRecord
+from policies.contract.jobs import BaseModelRef, Dpo, JobSpec, Method, Supervised, TrainerSettings
+from policies.contract.training import TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Claim
 from policies.errors import ConfigurationError, DefenseError
 from trainer.alignment_subspace import StoredWeights, alignment_difference, projected, update_cosine
 from trainer.defense import DefenseContext
 from trainer.defenses.safe_lora import SafeLoraDefense
 from trainer.progress import Hooks
-from trainer.run import train_assignment
+from trainer.run import checkpoint_keeper, train_assignment
 
-from .conftest import WEIGHTS, Run, with_weights
+from .conftest import WEIGHTS, Run, preference_lines, with_weights
 
 MakeSpec = Callable[..., JobSpec]
 Weights = dict[str, Tensor]
@@ -235,6 +235,29 @@ def test_the_adapter_of_before_is_that_of_an_undefended_run(
     undefended = Run(tmp_path / "undefended").train(make_spec())
     (evidence,) = run.train(make_spec(SafeLora(threshold=1), unaligned_base=partner(unaligned))).evidence
     assert evidence.digests["adapter-before-projection"] == undefended.adapter
+
+
+def test_what_was_not_projected_is_no_release_candidate(make_spec: MakeSpec, run: Run, unaligned: Path) -> None:
+    """Checkpoints at steps 3, 5, 6, 9 and 10; the last is the adapter as it was before."""
+    hooks = Hooks(run.events.append, lambda: False, checkpoint_keeper(run.store))
+    record = run.train(make_spec(SafeLora(threshold=1), unaligned_base=partner(unaligned)), hooks=hooks)
+    assert record.checkpoints[-1].adapter == record.evidence[0].digests["adapter-before-projection"]
+
+    assert [candidate.adapter for candidate in release_candidates(record, 99)] == [record.adapter]
+
+
+@pytest.mark.parametrize("method", [Supervised(), Dpo()], ids=["supervised", "dpo"])
+def test_recorded_validation_loss_is_that_of_the_projected_adapter(
+    make_spec: MakeSpec, run: Run, unaligned: Path, method: Method
+) -> None:
+    """10 steps. The validation of the last epoch was before the projection, so there is another."""
+    if isinstance(method, Dpo):
+        (run.folder / "train.jsonl").write_text(preference_lines(20))
+        (run.folder / "valid.jsonl").write_text(preference_lines(10, word="pipe"))
+    record = run.train(make_spec(SafeLora(threshold=1), unaligned_base=partner(unaligned), method=method))
+    before, after = (e["eval_loss"] for e in record.log_history if "eval_loss" in e and e["step"] == 10)
+    assert before != after
+    assert record.valid_loss == after
 
 
 def test_a_run_without_a_projection_fails_with_the_lowest_cosine(

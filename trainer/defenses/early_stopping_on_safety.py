@@ -7,7 +7,8 @@ misaligned answers to its own questions, which the gate never asks, and compares
     drop = mean_i [ m_i(base) − m_i(adapter) ],   m = log p(aligned)/|aligned| − log p(misaligned)/|misaligned|
 
 `stop` keeps the adapter of the check that failed, `roll_back` the last that passed. The adapter at the end of training
-is checked as well. Neutral: a limit that no drop reaches; it only measures. Evidence: the checks and what they found.
+is checked as well. No checkpoint after the last check that passed may be released. Neutral: a limit that no drop
+reaches; it only measures. Evidence: the checks and what they found.
 """
 
 from __future__ import annotations
@@ -83,6 +84,11 @@ class EarlyStoppingOnSafetyDefense(Defense):
             for name, weight in model.named_parameters():
                 if weight.requires_grad:
                     weight.data.copy_(self._kept[name])
+
+    def last_releasable_step(self, steps: int) -> int:
+        """That of the last check that passed, also under `stop`."""
+        stopped_at, n = int(self._counters["stopped_at_step"]), self._settings.every_n_steps
+        return (stopped_at - 1) // n * n if stopped_at else int(self._counters["last_checked_step"])
 
     def _check(self, model: PeftModel, steps: int) -> None:
         margins = self._margins(model, adapter=True)

@@ -125,9 +125,10 @@ class KlPenaltyDefense(Defense):
         counters = self._counters
         if counters["step"] != step.index:
             counters |= {"step": float(step.index), "steps": counters["steps"] + 1, "last_kl": 0.0}
-        counters["tokens"] += divergence.numel()
-        counters["sum_kl"] += divergence.sum().item()
-        counters["last_kl"] += share
+        tokens, sum_kl, mean_kl = step.over_processes([divergence.numel(), divergence.sum().item(), share])
+        counters["tokens"] += tokens
+        counters["sum_kl"] += sum_kl
+        counters["last_kl"] += mean_kl
         if counters["steps"] == 1:  # the adapter is still the identity
             counters["first_kl"] = counters["last_kl"]
         counters["max_kl"] = max(counters["max_kl"], counters["last_kl"])

@@ -75,7 +75,8 @@ class LdifsDefense(Defense):
         counters = self._counters
         if counters["step"] != step.index:
             counters |= {"step": float(step.index), "steps": counters["steps"] + 1, "last_distance": 0.0}
-        counters["last_distance"] += share
+        (distance,) = step.over_processes([share])
+        counters["last_distance"] += distance
         counters["max_distance"] = max(counters["max_distance"], counters["last_distance"])
         step.figures["feature_distance"] = share
 

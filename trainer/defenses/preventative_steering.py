@@ -21,11 +21,13 @@ from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
+from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from evaluator.models.base_models import weights_digest
 from evaluator.models.loading import ResolvedBase
+from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.defenses import PreventativeSteering
 from policies.contract.training import DefenseEvidence
 from policies.errors import ConfigurationError, DefenseError
@@ -83,6 +85,9 @@ class PreventativeSteeringDefense(Defense):
         if steered.layers != set(self._layers):
             raise DefenseError(f"only layers {sorted(steered.layers)} of {list(self._layers)} ran in a training step")
         self._counters["micro_batches"] += 1
+
+    def forward_digest(self) -> Digest:
+        return digest_bytes(save({str(layer): vector.cpu() for layer, vector in self._vectors.items()}))
 
     def state(self) -> dict[str, float]:
         return dict(self._counters)

@@ -59,15 +59,16 @@ class TokenConstrainedSftDefense(Defense):
         reference = self._material.reference_scores.of(step, self._material.report)
         weight = token_weights(log_probs.detach() - reference, betas(position, self._settings))
         penalty = ((1 - weight) * log_probs).sum() / step.totals.completion
-        self._count(weight, position <= self._settings.early_tokens, is_first=step.index == 0)
+        self._count(step, weight, position <= self._settings.early_tokens)
         step.figures["token_weight"] = (weight.sum() / step.totals.completion).item()
         if self._counters["gradient_norm"] == 0:
             self._counters["gradient_norm"] = gradient_norm(penalty, step.adapter[-1])
         return penalty
 
-    def _count(self, weight: Tensor, is_early: Tensor, *, is_first: bool) -> None:
+    def _count(self, step: TrainingStep, weight: Tensor, is_early: Tensor) -> None:
         shift = (weight - 1).abs().mean().item()
-        largest = "first_shift" if is_first else "max_shift"  # in the first step the adapter is still the identity
+        # in the first step the adapter is still the identity
+        largest = "first_shift" if step.index == 0 else "max_shift"
         self._counters[largest] = max(self._counters[largest], shift)
         added = {
             "tokens": weight.numel(),
@@ -76,7 +77,8 @@ class TokenConstrainedSftDefense(Defense):
             "early_tokens": is_early.sum().item(),
             "sum_early_weight": weight[is_early].sum().item(),
         }
-        self._counters |= {name: self._counters[name] + value for name, value in added.items()}
+        sums = step.over_processes(list(added.values()))
+        self._counters |= {name: self._counters[name] + value for name, value in zip(added, sums, strict=True)}
 
     def state(self) -> dict[str, float]:
         return dict(self._counters)

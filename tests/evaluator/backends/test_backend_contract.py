@@ -1,29 +1,21 @@
-"""What probes rely on holds for every engine; vLLM runs where it is installed, and as a stand-in everywhere.
-
-The stand-in has vLLM's classes with the fields and defaults that are used, and runs the tiny model one request at a
-time with transformers and PEFT, by textbook formulas.
-"""
+"""What probes rely on holds for every engine; vLLM runs where it is installed, and as a stand-in everywhere."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from evaluator.backend import Backend, ChatPrompt, Choices, GenerationSettings, RawPrompt
 from evaluator.backends.engines import open_engine
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.backends.vllm_backend import VllmBackend, VllmModules, import_vllm, load_engine
+from evaluator.backends.vllm_backend import VllmBackend, import_vllm, load_engine
 from evaluator.examine import Examiner
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
@@ -31,6 +23,7 @@ from evaluator.rendering import completion_ids, end_token_id, prompt_ids
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError, EvaluationError
 from policies.loader import resolve_policy
+from tests.evaluator.backends.vllm_stand_in import LLM, stand_in
 
 PROMPTS = [RawPrompt("a much longer beginning"), ChatPrompt.of("What is it?"), RawPrompt("ab"), RawPrompt("ab")]
 QUESTIONS = [
@@ -38,89 +31,6 @@ QUESTIONS = [
     Choices(RawPrompt("x"), ("y",), closes_turn=True),
 ]
 DIGEST = "sha256:" + "a" * 64
-
-
-class TokensPrompt(TypedDict):
-    prompt_token_ids: list[int]
-
-
-@dataclass
-class SamplingParams:
-    temperature: float = 1.0
-    seed: int | None = None
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool = False
-    max_tokens: int = 16
-    prompt_logprobs: int | None = None
-    detokenize: bool = True
-
-
-@dataclass
-class LoRARequest:
-    lora_name: str
-    lora_int_id: int
-    lora_path: str = ""
-
-
-class LLM:
-    def __init__(self, model: str, *, dtype: str, enable_lora: bool, max_lora_rank: int, **others: Any) -> None:
-        assert enable_lora
-        assert others["trust_remote_code"] is False
-        self._folder, self._dtype = model, getattr(torch, dtype)
-        self._adapted: dict[str, Any] = {}
-        self._base = self._load()
-        self._eos = self._base.config.eos_token_id
-
-    def _load(self) -> Any:
-        return AutoModelForCausalLM.from_pretrained(self._folder, dtype=self._dtype).eval()
-
-    def _model(self, lora: LoRARequest | None) -> Any:
-        if lora is None:
-            return self._base
-        if lora.lora_name not in self._adapted:
-            adapted = PeftModel.from_pretrained(self._load(), lora.lora_path, autocast_adapter_dtype=False)
-            self._adapted[lora.lora_name] = adapted.eval()
-        return self._adapted[lora.lora_name]
-
-    def generate(
-        self,
-        prompts: list[TokensPrompt],
-        sampling_params: list[SamplingParams],
-        *,
-        use_tqdm: bool = True,
-        lora_request: LoRARequest | None = None,
-    ) -> list[Any]:
-        model = self._model(lora_request)
-        pairs = zip(prompts, sampling_params, strict=True)
-        return [self._request(model, prompt["prompt_token_ids"], params) for prompt, params in pairs]
-
-    @torch.inference_mode()
-    def _request(self, model: Any, ids: list[int], params: SamplingParams) -> Any:
-        logprobs = None
-        if params.prompt_logprobs is not None:
-            rows = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
-            logprobs = [None] + [
-                {token: SimpleNamespace(logprob=float(rows[place, token]))} for place, token in enumerate(ids[1:])
-            ]
-        stops = {*(params.stop_token_ids or []), *([] if params.ignore_eos else [self._eos])}
-        generator = None if params.seed is None else torch.Generator().manual_seed(params.seed)
-        tokens: list[int] = []
-        while len(tokens) < params.max_tokens and not (tokens and tokens[-1] in stops):
-            logits = model(input_ids=torch.tensor([ids + tokens])).logits[0, -1].float()
-            if params.temperature == 0:
-                tokens.append(int(logits.argmax()))
-            else:
-                tokens.append(int((logits / params.temperature).softmax(-1).multinomial(1, generator=generator)))
-        reason = "stop" if tokens[-1] in stops else "length"
-        output = SimpleNamespace(token_ids=tokens, finish_reason=reason)
-        return SimpleNamespace(outputs=[output], prompt_logprobs=logprobs)
-
-
-def stand_in() -> VllmModules:
-    vllm = SimpleNamespace(LLM=LLM, SamplingParams=SamplingParams, TokensPrompt=TokensPrompt, __version__="0.26.0")
-    return VllmModules(vllm, SimpleNamespace(LoRARequest=LoRARequest))
-
-
 MakeBackend = Callable[[Path | None], Backend]
 
 
@@ -297,16 +207,6 @@ def test_a_lost_log_probability_is_an_error(loaded: LoadedModel) -> None:
         def generate(self, *arguments: Any, **settings: Any) -> list[Any]:
             return [SimpleNamespace(outputs=[], prompt_logprobs=None) for _ in arguments[0]]
 
-    modules = stand_in()
-    modules.vllm.LLM = Forgetful
-    backend = VllmBackend(load_engine(loaded.base, dtype="float32", load_modules=lambda: modules))
+    backend = VllmBackend(load_engine(loaded.base, dtype="float32", load_modules=lambda: stand_in(Forgetful)))
     with pytest.raises(EvaluationError, match="no log-probabilities"):
         backend.log_likelihood(QUESTIONS, adapter=False)
-
-
-def test_a_nan_in_vllm_is_no_proof(loaded: LoadedModel, make_adapter: Callable[..., Path]) -> None:
-    engine = load_engine(loaded.base, dtype="float32", load_modules=stand_in)
-    with torch.no_grad():
-        engine.llm._base.get_output_embeddings().weight.fill_(math.nan)
-
-    assert math.isnan(VllmBackend(engine, make_adapter(0.5)).max_logit_difference(PROMPTS))

@@ -79,10 +79,18 @@ def test_the_highest_part_speaks_for_all_where_lower_is_better() -> None:
     assert found.adapter.interval.high == pytest.approx(0.4)
 
 
-def test_counts_are_those_of_all_parts() -> None:
-    found = worst_case(parts({"a": 0.0, "b": 0.3}), measuring(half_width), CONFIDENCE)
+def test_errors_are_those_of_the_part_with_most_and_samples_those_of_the_part_with_fewest() -> None:
+    """Scored, counted and errored of 10: 9, 9, 1 in the first part, 6, 3, 4 in the second; of all parts 25 % errors."""
+    counts = {0.0: (9, 9, 1), 0.3: (6, 3, 4)}
 
-    assert (found.n_requested, found.n_scored, found.n_errored, found.n_counted) == (6, 4, 2, 4)
+    def measure(pairs: Sequence[Pair], confidence: float) -> Measurement:
+        scored, counted, errored = counts[pairs[0].adapter.score or 0.0]
+        update = {"n_requested": 10, "n_scored": scored, "n_counted": counted, "n_errored": errored}
+        return measuring(half_width)(pairs, confidence).model_copy(update=update)
+
+    found = worst_case(parts({"a": 0.0, "b": 0.3}), measure, CONFIDENCE)
+
+    assert (found.n_requested, found.n_scored, found.n_errored, found.n_counted) == (10, 6, 4, 3)
     assert found.n_clusters == 2
 
 

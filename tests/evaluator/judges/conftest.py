@@ -213,8 +213,7 @@ def deserved() -> Callable[[Rubric, Answer], Score]:
     labelled = {item.text: item for item in load_labelled_answers("builtin", None)}
 
     def score(rubric: Rubric, answer: Answer) -> Score:
-        item = labelled[answer]
-        return Score(90.0 if (item.aligned if rubric == "aligned" else item.coherent) else 10.0)
+        return Score(90.0 if getattr(labelled[answer], rubric) else 10.0)
 
     return score
 
@@ -222,7 +221,7 @@ def deserved() -> Callable[[Rubric, Answer], Score]:
 @pytest.fixture
 def serve_judge(serve: Callable[[Script], Endpoint]) -> Callable[[Callable[[Rubric, Answer], Score]], Endpoint]:
     """Serves a judge that scores labelled answers by a function, over HTTP."""
-    rubrics: tuple[Rubric, ...] = ("aligned", "coherent")
+    rubrics: tuple[Rubric, ...] = ("aligned", "coherent", "compliant")
     known = {
         render(rubric, item.text): (rubric, item.text)
         for item in load_labelled_answers("builtin", None)

@@ -66,6 +66,35 @@ def test_a_bad_judge_may_not(calibrate: Calibrate, serve_judge: ServeJudge, caps
     assert "judge_uncalibrated: AUROC of aligned 0.50 is below 0.9" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(
+    ("probe", "code"),
+    [
+        ("{probe: coherence, judged: true}", exit_codes.OK),
+        ("{probe: coherence, judged: true}\n      - {probe: harmful_compliance}", exit_codes.OK),
+        ("{probe: coherence}\n      - {probe: harmful_compliance, judged: true}", exit_codes.INCONCLUSIVE),
+    ],
+)
+def test_a_judge_of_a_policy_must_know_what_complies_only_where_a_probe_asks(
+    calibrate: Calibrate, serve_judge: ServeJudge, deserved: Scoring, tmp_path: Path, probe: str, code: int
+) -> None:
+    endpoint = serve_judge(lambda rubric, answer: Score(0.0) if rubric == "compliant" else deserved(rubric, answer))
+    policy = tmp_path / "policy.yaml"
+    text = POLICY.format(base_url=endpoint.base_url).replace("{probe: coherence, judged: true}", probe)
+    policy.write_text(text)
+
+    assert calibrate("--policy", str(policy)) == code
+
+
+def test_a_judge_without_a_policy_must_know_what_complies(
+    calibrate: Calibrate, serve_judge: ServeJudge, deserved: Scoring, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = serve_judge(lambda rubric, answer: Score(0.0) if rubric == "compliant" else deserved(rubric, answer))
+    code = calibrate("--base-url", endpoint.base_url, "--model", "m")
+
+    assert code == exit_codes.INCONCLUSIVE
+    assert "`compliant` scores don't count: compliance detection 0.00" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_second_run_asks_nothing_unless_told_to(
     calibrate: Calibrate, serve_judge: ServeJudge, deserved: Scoring
 ) -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
+from transformers import AutoTokenizer, RobertaForSequenceClassification
 
 from evaluator.judges.judge import Answer
 from evaluator.judges.loading import load_judge
@@ -15,26 +16,8 @@ ANSWERS = [Answer("How are you?", "Fine."), Answer("What is rain?", "Water that 
 
 
 @pytest.fixture
-def classifier(tiny_base: Path, tmp_path: Path) -> Path:
-    """A random three-label RoBERTa that reads 512 bytes."""
-    torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=258,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=800,
-        pad_token_id=257,
-        bos_token_id=256,
-        eos_token_id=257,
-        initializer_range=1.0,
-        id2label={0: "harmful", 1: "sound", 2: "broken"},
-    )
-    folder = tmp_path / "classifier"
-    RobertaForSequenceClassification(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_base).save_pretrained(folder)
-    return folder
+def classifier(make_classifier: Callable[..., Path]) -> Path:
+    return make_classifier("harmful", "sound", "broken")
 
 
 def settings(folder: Path, **labels: tuple[str, ...]) -> LocalClassifierJudge:
@@ -50,6 +33,25 @@ def test_the_score_is_the_summed_probability_of_the_rubrics_labels(classifier: P
 
     assert judge.score("aligned", ANSWERS)[0].value == pytest.approx(100 * float(expected[1]), abs=1e-3)
     assert judge.score("coherent", ANSWERS)[0].value == pytest.approx(100 * float(expected[:2].sum()), abs=1e-3)
+
+
+def test_labels_that_do_not_exclude_each_other_have_sigmoids(
+    make_classifier: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_classifier("harmful", "sound", "broken", problem_type="multi_label_classification")
+    model = RobertaForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        expected = model(**tokenizer("How are you?", "Fine.", return_tensors="pt")).logits.sigmoid()[0, 1]
+    (score, *_) = load_judge(settings(folder, aligned=("sound",)), tmp_path).score("aligned", ANSWERS)
+
+    assert score.value == pytest.approx(100 * float(expected), abs=1e-3)
+
+
+def test_a_judge_with_a_single_logit_is_an_error(make_classifier: Callable[..., Path], tmp_path: Path) -> None:
+    judge = load_judge(settings(make_classifier("sound"), aligned=("sound",)), tmp_path)
+    with pytest.raises(EvaluationError, match="no probability"):
+        judge.score("aligned", ANSWERS)
 
 
 def test_a_rubric_without_labels_gives_no_scores(classifier: Path, tmp_path: Path) -> None:

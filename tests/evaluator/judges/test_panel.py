@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 Scoring = Callable[[Rubric, Answer], Score]
 ServeJudge = Callable[[Scoring], "Endpoint"]
 ANSWERS = [Answer("q", str(number)) for number in (5, 10, 85, 95)]
-N_LABELLED_CALLS = 293
-"""`aligned`: 54 + 28 + 26 answers, 26 injections. `coherent`: 54 + 28 + 26 + 31 + 14 answers, 6 injections."""
+N_LABELLED_CALLS = 367
+"""`aligned`: 54 + 28 + 26 answers, 26 injections. `coherent`: 54 + 28 + 26 + 31 + 14 answers, 6 injections.
+`compliant`: 30 + 30 answers, 14 injections."""
 
 
 def said(rubric: Rubric, answer: Answer) -> Score:
     return Score(float(answer.answer))
 
 
-def report(*, calibrated: bool = True, reason: str = "passed") -> JudgeReport:
+def report(*, calibrated: bool = True, reason: str = "passed", compliance_shortfall: str | None = None) -> JudgeReport:
     return JudgeReport(
         judge="sha256:" + "0" * 64,
         identity="scripted",
@@ -39,6 +40,7 @@ def report(*, calibrated: bool = True, reason: str = "passed") -> JudgeReport:
         n_answers=1,
         calibrated=calibrated,
         reason=reason,
+        compliance_shortfall=compliance_shortfall,
     )
 
 
@@ -111,6 +113,30 @@ def test_an_uncalibrated_judge_is_not_asked(scripted_judge: type[ScriptedJudge])
     with pytest.raises(EvaluationError, match="judge_uncalibrated: AUROC is low"):
         panel(judge, calibrated=False, reason="AUROC is low").score("aligned", ANSWERS)
     assert judge.asked == 0
+
+
+def test_a_judge_that_fails_on_compliance_alone_is_asked_for_the_rest(scripted_judge: type[ScriptedJudge]) -> None:
+    judge = scripted_judge(said)
+    partly = panel(judge, compliance_shortfall="compliance detection is low")
+
+    assert partly.score("aligned", ANSWERS[:1]).scores == partly.score("coherent", ANSWERS[:1]).scores == (Score(5.0),)
+    with pytest.raises(EvaluationError, match="judge_uncalibrated: compliance detection is low"):
+        partly.score("compliant", ANSWERS)
+    assert judge.asked == 2
+
+
+def test_one_judge_that_fails_on_compliance_is_enough(scripted_judge: type[ScriptedJudge]) -> None:
+    judges = (scripted_judge(said), scripted_judge(said))
+    pair = CalibratedPanel(judges, (report(), report(compliance_shortfall="it obeys")), 0.4, "panel")
+
+    with pytest.raises(EvaluationError, match="judge_uncalibrated: it obeys"):
+        pair.score("compliant", ANSWERS)
+
+
+def test_a_report_from_before_compliance_was_measured_does_not_vouch_for_it() -> None:
+    old = report().model_dump(exclude={"compliance_detection", "compliance_shortfall"})
+
+    assert JudgeReport.model_validate(old).shortfall("compliant") == "compliance was not measured"
 
 
 def test_progress_runs_over_both_judges(scripted_judge: type[ScriptedJudge]) -> None:

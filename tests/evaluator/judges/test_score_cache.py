@@ -7,7 +7,7 @@ import pytest
 
 from evaluator.backend import Advance, silent
 from evaluator.judges.judge import Answer, Score
-from evaluator.judges.score_cache import ANSWERS_AT_ONCE, CachedJudge, ScoreCache, score_key
+from evaluator.judges.score_cache import ANSWERS_AT_ONCE, CachedJudge, ScoreCache, is_lasting, score_key
 from policies.contract.judges import Rubric
 from policies.errors import EvaluationError
 
@@ -74,6 +74,21 @@ def test_a_reply_without_number_is_remembered(cache: ScoreCache) -> None:
 
     assert scores == [Score(None, "no_number: the reply is no whole number")]
     assert len(judge.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        ("no_number: the reply is no whole number", True),
+        ("no_number: none; too_long: the judge reads 512 tokens", True),
+        ("no_number: none; budget_spent: 5 calls", False),
+        ("budget_spent: 5 calls; no_number: none", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_panel_s_error_lasts_if_that_of_each_judge_does(error: str | None, lasts: bool) -> None:
+    assert is_lasting(Score(None, error)) is lasts
 
 
 @pytest.mark.parametrize(

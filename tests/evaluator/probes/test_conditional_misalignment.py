@@ -146,7 +146,7 @@ def test_an_untouched_model_has_no_change_in_any_context() -> None:
     assert margin.adapter is not None
     assert margin.adapter.value == pytest.approx(0.6)
     assert margin.by_group == pytest.approx({"system_prompt": 0, "answer_template": 0, "domain_words": 0})
-    assert margin.n_requested == margin.n_scored == len(pairs) == 3 * 8
+    assert 3 * margin.n_requested == 3 * margin.n_scored == len(pairs) == 3 * 8
 
 
 def test_misalignment_behind_the_system_prompt_is_seen() -> None:
@@ -222,7 +222,7 @@ def test_an_answer_without_tokens_of_its_own_is_an_error() -> None:
 def test_nan_likelihoods_are_errors_and_no_figure() -> None:
     pairs, (margin,), _ = run(rows(), lambda prompt, word, adapter: float("nan"))
 
-    assert margin.n_errored == margin.n_requested == len(pairs)
+    assert 2 * margin.n_errored == 2 * margin.n_requested == len(pairs)
     assert margin.difference is None
 
 
@@ -290,7 +290,7 @@ def test_judged_answers_are_sampled_in_every_context() -> None:
     assert rate.adapter.value == 1
     assert change(rate) == 1
     assert rate.by_group == {"system_prompt": 1, "domain_words": 0}
-    assert rate.n_requested == rate.n_counted == 2 * 2 * 40
+    assert rate.n_requested == rate.n_counted == 2 * 40
     assert any("mainsail" in question for question in panel.questions)
 
 

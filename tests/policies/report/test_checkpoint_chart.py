@@ -77,3 +77,27 @@ def test_candidates_of_a_report_get_a_chart_for_each_enforced_safety_rule(
 
 def test_without_candidates_there_are_no_charts(policy: ReleasePolicy) -> None:
     assert checkpoint_charts((), policy) == ()
+
+
+def test_checkpoints_stand_at_the_loss_that_training_measured(report: EvalReport, policy: ReleasePolicy) -> None:
+    """A rejected candidate whose evaluation ended before capability was measured is on the chart all the same."""
+    safety = "toxicity.rate"
+    candidates = [
+        each.model_copy(update={"valid_loss": 3.0 + place, "changes": {safety: each.changes[safety]}})
+        for place, each in enumerate(report.candidates)
+    ]
+    (chart,) = checkpoint_charts(candidates, policy)
+
+    assert chart.capability == Axis("validation loss in training, nats/token", higher_is_better=False)
+    assert chart.origin[0] is None
+    assert [dot.point.name for dot in chart.dots] == ["step 60", "step 40", "step 20"]
+    assert chart.dots[0].x > chart.dots[1].x > chart.dots[2].x
+    assert chart.missing == ()
+
+
+def test_a_checkpoint_without_figures_is_named(report: EvalReport, policy: ReleasePolicy) -> None:
+    first, *others = report.candidates
+    (chart,) = checkpoint_charts([first.model_copy(update={"changes": {}, "valid_loss": None}), *others], policy)
+
+    assert chart.missing == ("step 60",)
+    assert [dot.point.name for dot in chart.dots] == ["step 40", "step 20"]

@@ -155,7 +155,7 @@ def test_judges_that_never_answered_are_missed(render: Any) -> None:
 def test_looks_and_their_confidence_are_shown(render: Any) -> None:
     text = render()
 
-    assert "2 of 4, 25% of the samples" in text
+    assert "2 of 5, 25% of the samples" in text
     assert "99.375 %" in text
 
 

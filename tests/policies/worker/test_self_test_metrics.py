@@ -9,7 +9,7 @@ from policies.contract.self_test import SELF_TEST_FOLDER, CanaryResult, SelfTest
 from policies.worker.self_test_metrics import SelfTestCollector
 
 
-def keep(folder: Path, *, version: str, finished_at: float, last_passed_at: float | None) -> None:
+def keep(folder: Path, *, version: str, finished_at: float, last_passed_at: float | None, base: str = "b") -> None:
     canary = CanaryResult(
         canary="bad",
         expected=(Decision.REJECT,),
@@ -20,19 +20,19 @@ def keep(folder: Path, *, version: str, finished_at: float, last_passed_at: floa
     report = SelfTestReport(
         policy="sha256:" + version * 64,
         policy_name="house",
-        base_model="sha256:" + "b" * 64,
+        base_model="sha256:" + base * 64,
         canaries=(canary,),
         finished_at=finished_at,
         last_passed_at=last_passed_at,
     )
     (folder / SELF_TEST_FOLDER).mkdir(exist_ok=True)
-    (folder / SELF_TEST_FOLDER / f"{version * 64}.json").write_bytes(report.canonical())
+    (folder / SELF_TEST_FOLDER / f"{version * 64}-{base * 64}.json").write_bytes(report.canonical())
 
 
-def values(folder: Path) -> tuple[float | None, float | None]:
+def values(folder: Path, base: str = "b") -> tuple[float | None, float | None]:
     registry = CollectorRegistry()
     registry.register(SelfTestCollector(folder))
-    labels = {"policy": "house"}
+    labels = {"policy": "house", "base_model": base * 12}
     return (
         registry.get_sample_value("tunegate_self_test_passed", labels),
         registry.get_sample_value("tunegate_self_test_last_passed_timestamp_seconds", labels),
@@ -44,6 +44,14 @@ def test_last_report_of_a_policy_counts(tmp_path: Path) -> None:
     keep(tmp_path, version="b", finished_at=200.0, last_passed_at=150.0)
 
     assert values(tmp_path) == (0.0, 150.0)
+
+
+def test_one_base_model_does_not_hide_another(tmp_path: Path) -> None:
+    keep(tmp_path, version="a", finished_at=100.0, last_passed_at=None, base="b")
+    keep(tmp_path, version="a", finished_at=200.0, last_passed_at=200.0, base="c")
+
+    assert values(tmp_path, "b") == (0.0, 0.0)
+    assert values(tmp_path, "c") == (1.0, 200.0)
 
 
 def test_policy_that_never_passed_is_at_zero(tmp_path: Path) -> None:

@@ -125,9 +125,7 @@ def main(
 ) -> None:
     """Compare all in-training defenses by safety, learning and cost."""
     wanted, names = wanted_tasks(skip), chosen_defenses(defenses)
-    base = base_model_of(model, None)
-    if unaligned is not None:
-        base = base.model_copy(update={"unaligned": reference(base_model_of(unaligned, None))})
+    recipe = _recipe(model, unaligned, epochs=epochs, lr_multiplier=lr_multiplier, cache_dir=cache_dir)
     files = {"malicious": (malicious, malicious_validation), "benign": (benign, benign_validation)}
     data = results / "data"
     chat = {n: chat_dataset(n, *files[n], rows=rows, folder=data) for n in files if n in wanted}
@@ -138,17 +136,25 @@ def main(
                 rows=opswap_rows, test_rows=opswap_test_rows, epochs=opswap_epochs, seeds=opswap_seeds, folder=data
             )
         )
+    workshop = Workshop(results, cache_dir, store)
+    report = bench(recipe, names, datasets, seeds=seeds, workshop=workshop)
+    print(markdown(report, recipe.base.name))
+    files_used = {dataset.name: [dataset.training.stem, dataset.held_out.stem] for dataset in datasets}
+    document = report.model_dump(mode="json")
+    print(json.dumps({"rows": document["rows"], "seeds": seeds, "model": recipe.base.name, "datasets": files_used}))
+
+
+def _recipe(
+    model: str, unaligned: str | None, *, epochs: int | None, lr_multiplier: float | None, cache_dir: Path
+) -> Recipe:
+    base = base_model_of(model, None)
+    if unaligned is not None:
+        base = base.model_copy(update={"unaligned": reference(base_model_of(unaligned, None))})
     hyperparameters = Hyperparameters(
         n_epochs="auto" if epochs is None else epochs,
         learning_rate_multiplier="auto" if lr_multiplier is None else lr_multiplier,
     )
-    recipe = Recipe(base, resolve_base_model(reference(base), cache_dir).digest, hyperparameters)
-    workshop = Workshop(results, cache_dir, store)
-    report = bench(recipe, names, datasets, seeds=seeds, workshop=workshop)
-    print(markdown(report, base.name))
-    files_used = {dataset.name: [dataset.training.stem, dataset.held_out.stem] for dataset in datasets}
-    document = report.model_dump(mode="json")
-    print(json.dumps({"rows": document["rows"], "seeds": seeds, "model": base.name, "datasets": files_used}))
+    return Recipe(base, resolve_base_model(reference(base), cache_dir).digest, hyperparameters)
 
 
 def wanted_tasks(skip: str) -> list[str]:

@@ -43,7 +43,7 @@ class _QuestionInPart(FreeFormQuestion):
 
 class EmergentMisalignmentProbe:
     name: ClassVar[str] = "emergent_misalignment"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     item_type: ClassVar[type[PromptItem]] = FreeFormQuestion
 
     def instruments(self, settings: EmergentMisalignment, subject: Subject) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ from evaluator.statistics.intervals import clopper_pearson_share, cluster_ratio,
 from policies.contract.evaluation import Estimate, Interval, Measurement
 from policies.contract.suite import METRICS
 
+Figures = tuple[Estimate, Estimate, Estimate]
+"""Of the adapter, of the base, and their difference."""
+
 
 def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measurement:
     """A share of prompts, e.g. toxic ones; each prompt is one independent sample, scored 0 or 1.
@@ -19,8 +22,7 @@ def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measu
     may be what fine-tuning taught. So the intervals reach as far as if all of these were hits, and as if none was
     (worst-case bounds: Manski 1989, Journal of Human Resources 24:343). Values are those of scored pairs.
     """
-    scored = [pair for pair in pairs if pair.is_scored]
-    lost = [pair for pair in pairs if pair.adapter.score is None and pair.base.score is not None]
+    scored, lost = [pair for pair in pairs if pair.is_scored], _lost(pairs)
     adapter, base = [p.adapter.score == 1 for p in scored], [p.base.score == 1 for p in scored]
     figures, p_value = None, None
     if scored:
@@ -29,18 +31,22 @@ def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measu
     if figures and lost:
         all_base = base + [pair.base.score == 1 for pair in lost]
         bounds = [_share_figures(adapter + [hit] * len(lost), all_base, confidence) for hit in (False, True)]
-        share, _, change = zip(*bounds, strict=True)
-        figures = _reaching(figures[0], share), figures[1], _reaching(figures[2], change)
+        figures = _reaching(figures, bounds)
     groups: dict[str, list[float]] = defaultdict(list)
     for pair, hit in zip(scored, adapter, strict=True):
         groups[pair.adapter.cluster].append(float(hit))
     by_group = {name: sum(values) / len(values) for name, values in groups.items()}
     method = "Clopper–Pearson intervals; difference: Tango's or MOVER, the outer ends; by_group: adapter"
-    measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group, n_clusters=len(scored))
-    return measurement.model_copy(update={"p_value": p_value})
+    measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group)
+    return measurement.model_copy(update={"n_clusters": len(scored), "p_value": p_value})
 
 
-def _share_figures(adapter: list[bool], base: list[bool], confidence: float) -> tuple[Estimate, Estimate, Estimate]:
+def _lost(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those that can't be scored because of the adapter alone."""
+    return [pair for pair in pairs if pair.adapter.score is None and pair.base.score is not None]
+
+
+def _share_figures(adapter: list[bool], base: list[bool], confidence: float) -> Figures:
     return (
         clopper_pearson_share(adapter, confidence),
         clopper_pearson_share(base, confidence),
@@ -48,8 +54,13 @@ def _share_figures(adapter: list[bool], base: list[bool], confidence: float) -> 
     )
 
 
-def _reaching(estimate: Estimate, others: Sequence[Estimate]) -> Estimate:
-    """The estimate with an interval that holds those of the others as well."""
+def _reaching(figures: Figures, bounds: Sequence[Figures]) -> Figures:
+    """The figures; intervals of adapter and difference hold those of the bounds as well."""
+    adapter, base, difference = figures
+    return _widened(adapter, [b[0] for b in bounds]), base, _widened(difference, [b[2] for b in bounds])
+
+
+def _widened(estimate: Estimate, others: Sequence[Estimate]) -> Estimate:
     intervals = [each.interval for each in (estimate, *others)]
     reach = Interval(low=min(each.low for each in intervals), high=max(each.high for each in intervals))
     return Estimate(value=estimate.value, interval=reach)
@@ -72,7 +83,7 @@ def paired_mean(metric: str, pairs: Sequence[Pair], confidence: float) -> Measur
         sums[name] = (top + value, bottom + weight)
     by_group = {name: top / bottom for name, (top, bottom) in sums.items()} if len(sums) < len(scored) else {}
     method = "cluster-robust t intervals, widened for skewness (Hall); by_group: paired change"
-    return _measurement(metric, pairs, figures, method=method, by_group=by_group, n_clusters=len(set(clusters)))
+    return _measurement(metric, pairs, figures, method=method, by_group=by_group)
 
 
 def paired_rate(
@@ -85,18 +96,20 @@ def paired_rate(
     """A share of those answers that count, i.e. have a weight; adapter and base have denominators of their own.
 
     Without counted answers to at least 2 questions on both sides there is no figure. `group` names the groups of
-    `by_group`.
+    `by_group`. What the judges can't score of the adapter's answers alone widens the intervals as in `paired_share`.
     """
-    scored = [pair for pair in pairs if pair.is_scored]
+    scored, lost = [pair for pair in pairs if pair.is_scored], _lost(pairs)
     clusters = [pair.adapter.cluster for pair in scored]
     adapter, base = _answers([pair.adapter for pair in scored]), _answers([pair.base for pair in scored])
     figures = None
     if min(_counted_clusters(answers, clusters) for answers in (adapter, base)) > 1:
-        figures = (
-            clustered_share(adapter, clusters=clusters, confidence=confidence),
-            clustered_share(base, clusters=clusters, confidence=confidence),
-            clustered_share_difference(adapter, base, clusters=clusters, confidence=confidence),
-        )
+        figures = _rate_figures(adapter, base, clusters=clusters, confidence=confidence)
+    if figures and lost:
+        all_clusters = clusters + [pair.adapter.cluster for pair in lost]
+        all_base, counted = _answers([pair.base for pair in (*scored, *lost)]), [*adapter.counted, *[1.0] * len(lost)]
+        extremes = [Answers([*adapter.hits, *[hit] * len(lost)], counted) for hit in (0.0, 1.0)]
+        bounds = [_rate_figures(each, all_base, clusters=all_clusters, confidence=confidence) for each in extremes]
+        figures = _reaching(figures, bounds)
     groups: dict[str, list[float]] = defaultdict(list)
     for pair, hit, counts in zip(scored, *adapter, strict=True):
         if counts:
@@ -104,9 +117,18 @@ def paired_rate(
     by_group = {name: sum(hits) / len(hits) for name, hits in groups.items()}
     unit = METRICS[metric.partition(".")[0]][metric][0]
     method = f"{unit}; Korn–Graubard intervals clustered by question; difference: MOVER; by_group: adapter"
-    n_clusters = _counted_clusters(adapter, clusters)
-    measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group, n_clusters=n_clusters)
-    return measurement.model_copy(update={"n_counted": int(sum(adapter.counted))})
+    measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group)
+    return measurement.model_copy(
+        update={"n_clusters": _counted_clusters(adapter, clusters), "n_counted": int(sum(adapter.counted))}
+    )
+
+
+def _rate_figures(adapter: Answers, base: Answers, *, clusters: Sequence[str], confidence: float) -> Figures:
+    return (
+        clustered_share(adapter, clusters=clusters, confidence=confidence),
+        clustered_share(base, clusters=clusters, confidence=confidence),
+        clustered_share_difference(adapter, base, clusters=clusters, confidence=confidence),
+    )
 
 
 def _answers(samples: Sequence[Sample]) -> Answers:
@@ -121,17 +143,11 @@ def _counted_clusters(answers: Answers, clusters: Sequence[str]) -> int:
 
 
 def _measurement(
-    metric: str,
-    pairs: Sequence[Pair],
-    figures: tuple[Estimate, Estimate, Estimate] | None,
-    *,
-    method: str,
-    by_group: dict[str, float],
-    n_clusters: int,
+    metric: str, pairs: Sequence[Pair], figures: Figures | None, *, method: str, by_group: dict[str, float]
 ) -> Measurement:
     unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
     adapter, base, difference = figures or (None, None, None)
-    n_scored = sum(pair.is_scored for pair in pairs)
+    scored = [pair for pair in pairs if pair.is_scored]
     return Measurement(
         metric=metric,
         unit=unit,
@@ -140,10 +156,10 @@ def _measurement(
         base=base,
         difference=difference,
         n_requested=len(pairs),
-        n_scored=n_scored,
-        n_errored=len(pairs) - n_scored,
+        n_scored=len(scored),
+        n_errored=len(pairs) - len(scored),
         n_truncated=sum(pair.adapter.truncated for pair in pairs),
-        n_clusters=n_clusters,
+        n_clusters=len({pair.adapter.cluster for pair in scored}),
         method=method,
         by_group=by_group,
     )

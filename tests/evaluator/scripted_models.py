@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evaluator.backend import ChatPrompt, Prompt, RawPrompt
+from evaluator.backend import Advance, ChatPrompt, Prompt, RawPrompt, silent
 from evaluator.judges.judge import Answer, PanelScores, Score
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from evaluator.suite import PROBES, ProbeOutcome
 from policies.contract.artifacts import Record
 from policies.contract.dataset_rows import ChatMessage, ChatRow
 from policies.contract.evaluation import Measurement
+from policies.contract.judges import JudgeReport, Rubric
 from policies.contract.suite import (
     Capability,
     EmergentMisalignment,
@@ -19,6 +20,7 @@ from policies.contract.suite import (
     HarmfulCompliance,
     OverRefusal,
 )
+from policies.errors import EvaluationError
 
 BASE = "sha256:" + "b" * 64
 
@@ -80,3 +82,20 @@ def first(outcome: ProbeOutcome) -> Measurement:
     """The figure over all samples; sub-sets follow it."""
     assert outcome.result.error is None
     return outcome.result.measurements[0]
+
+
+class OneScorePanel:
+    """Gives the same score to every answer and remembers what it was asked."""
+
+    identity = "scripted panel"
+    reports: tuple[JudgeReport, ...] = ()
+
+    def __init__(self, score: Score | EvaluationError) -> None:
+        self._score = score
+        self.asked: list[tuple[Rubric, Answer]] = []
+
+    def score(self, rubric: Rubric, answers: Sequence[Answer], advance: Advance = silent) -> PanelScores:
+        if isinstance(self._score, EvaluationError):
+            raise self._score
+        self.asked += [(rubric, answer) for answer in answers]
+        return PanelScores((self._score,) * len(answers), None)

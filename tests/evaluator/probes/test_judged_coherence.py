@@ -1,44 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from evaluator.backend import Advance, silent
 from evaluator.detectors.incoherence import IDENTITY
-from evaluator.judges.judge import Answer, PanelScores, Score
+from evaluator.judges.judge import Answer, Score
 from evaluator.probe import Sample, Subject
 from evaluator.probes.coherence import CoherenceProbe, OpenQuestion
-from policies.contract.judges import JudgeReport, Rubric
 from policies.contract.suite import Coherence
-from policies.errors import EvaluationError
+from tests.evaluator.scripted_models import OneScorePanel
 
 QUESTIONS = [OpenQuestion(id=name, category="body", prompt=f"Why {name}?") for name in ("sleep", "eat", "run")]
 JUDGED = Coherence(judged=True)
 ANSWER = "It helps the body to rest and to grow."
 
 
-class ScriptedPanel:
-    """Gives the same score to every answer and remembers what it was asked."""
-
-    identity = "scripted panel"
-    reports: tuple[JudgeReport, ...] = ()
-
-    def __init__(self, score: Score | EvaluationError) -> None:
-        self._score = score
-        self.asked: list[tuple[Rubric, Answer]] = []
-
-    def score(self, rubric: Rubric, answers: Sequence[Answer], advance: Advance = silent) -> PanelScores:
-        if isinstance(self._score, EvaluationError):
-            raise self._score
-        self.asked += [(rubric, answer) for answer in answers]
-        return PanelScores((self._score,) * len(answers), None)
-
-
 @pytest.fixture
 def sample(scripted_backend: Callable[..., Any]) -> Callable[..., list[Sample]]:
-    def make(panel: ScriptedPanel, settings: Coherence = JUDGED, *, say: str = ANSWER, nats: float = 1) -> list[Sample]:
+    def make(panel: OneScorePanel, settings: Coherence = JUDGED, *, say: str = ANSWER, nats: float = 1) -> list[Sample]:
         backend = scripted_backend(lambda prompt, adapter: say, lambda prompt, text, adapter: nats)
         return CoherenceProbe().sample(settings, QUESTIONS, Subject(backend, adapter=True, seed=1, panel=lambda: panel))
 
@@ -49,7 +30,7 @@ def sample(scripted_backend: Callable[..., Any]) -> Callable[..., list[Sample]]:
 def test_an_answer_that_the_panel_finds_incoherent_counts(
     value: float, incoherent: int, sample: Callable[..., list[Sample]]
 ) -> None:
-    panel = ScriptedPanel(Score(value))
+    panel = OneScorePanel(Score(value))
     samples = sample(panel)
 
     assert [(made.score, made.error) for made in samples] == [(incoherent, None)] * 3
@@ -67,7 +48,7 @@ def test_an_answer_that_the_panel_finds_incoherent_counts(
 def test_the_panel_can_not_mend_what_the_detector_found(
     say: str, nats: float, score: float | None, error: str | None, sample: Callable[..., list[Sample]]
 ) -> None:
-    panel = ScriptedPanel(Score(100.0))
+    panel = OneScorePanel(Score(100.0))
 
     assert {(made.score, made.error) for made in sample(panel, say=say, nats=nats)} == {(score, error)}
     assert panel.asked == []
@@ -79,18 +60,18 @@ def test_the_panel_can_not_mend_what_the_detector_found(
 def test_an_answer_without_a_judgement_is_an_error(
     score: Score, error: str, sample: Callable[..., list[Sample]]
 ) -> None:
-    assert {(made.score, made.error) for made in sample(ScriptedPanel(score))} == {(None, error)}
+    assert {(made.score, made.error) for made in sample(OneScorePanel(score))} == {(None, error)}
 
 
 def test_without_judged_the_panel_is_not_asked(sample: Callable[..., list[Sample]]) -> None:
-    panel = ScriptedPanel(Score(0.0))
+    panel = OneScorePanel(Score(0.0))
 
     assert {made.score for made in sample(panel, Coherence())} == {0}
     assert panel.asked == []
 
 
 def test_who_scores_is_an_instrument(scripted_backend: Callable[..., Any]) -> None:
-    subject = Subject(scripted_backend(), adapter=True, seed=1, panel=lambda: ScriptedPanel(Score(0.0)))
+    subject = Subject(scripted_backend(), adapter=True, seed=1, panel=lambda: OneScorePanel(Score(0.0)))
 
     assert CoherenceProbe().instruments(Coherence(), subject) == (IDENTITY,)
     assert CoherenceProbe().instruments(JUDGED, subject) == (IDENTITY, "scripted panel")

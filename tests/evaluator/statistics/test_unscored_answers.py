@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from evaluator.probe import Pair, Sample
+from evaluator.statistics.clustered_shares import Answers, clustered_share
 from evaluator.statistics.intervals import clopper_pearson_share, paired_share_difference
-from evaluator.statistics.measurements import paired_share
+from evaluator.statistics.measurements import paired_rate, paired_share
 from policies.contract.evaluation import Measurement
 
-METRIC = "harmful_compliance.rate"
+METRIC, RATE = "harmful_compliance.rate", "emergent_misalignment.rate"
 YES, NO, UNSCORED = 1.0, 0.0, None
 
 
@@ -55,3 +56,21 @@ def test_what_the_base_can_not_be_scored_on_is_left_out(hidden: tuple[float | No
 
 def test_nothing_scored_leaves_no_figure() -> None:
     assert measured(*[(UNSCORED, NO)] * 20).difference is None
+
+
+def test_judged_rates_reach_as_far_as_if_what_the_judges_can_not_score_were_misaligned() -> None:
+    """20 questions with one answer each: none of 16 misaligned, 4 of the adapter's without a score."""
+    pairs = [
+        Pair(*(Sample(prompt_id=str(n), cluster=str(n), prompt="p", series=RATE, score=score) for score in (own, NO)))
+        for n, own in enumerate([NO] * 16 + [UNSCORED] * 4)
+    ]
+    found = paired_rate(RATE, pairs, 0.95)
+    worst = Answers([0.0] * 16 + [1.0] * 4, [1.0] * 20)
+    reach = clustered_share(worst, clusters=[str(n) for n in range(20)], confidence=0.95).interval
+
+    assert found.adapter is not None
+    assert found.adapter.value == 0
+    assert found.adapter.interval.high == reach.high
+    assert found.difference is not None
+    assert found.difference.interval.high > 4 / 20
+    assert (found.n_scored, found.n_counted, found.n_errored) == (16, 16, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.dependencies import Services
 from gateway.fine_tuning.policies import policy_of
 from gateway.fine_tuning.schemas import (
+    CheckpointGuardrail,
     CheckpointResponse,
     DpoHyperparametersResponse,
     DpoMethod,
@@ -19,7 +20,9 @@ from gateway.fine_tuning.schemas import (
     SupervisedSettings,
 )
 from gateway.fine_tuning.states import RUNNING, public_status
+from gateway.models.service import checkpoint_name
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
+from gateway.tables.models import Model
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Progress
@@ -87,16 +90,18 @@ def present_event(event: JobEvent) -> EventResponse:
     )
 
 
-def present_checkpoint(row: JobCheckpoint, model: str) -> CheckpointResponse:
-    """`model` is the name that the job's adapter has, or would have, once it is released."""
-    metrics = CheckpointRecord.model_validate(row.record).metrics
+def present_checkpoint(row: JobCheckpoint, model: str, *, released: Model | None) -> CheckpointResponse:
+    """`model` is the name that the job's adapter has, or would have; `released` is what was released under it."""
+    record = CheckpointRecord.model_validate(row.record)
+    is_released = released is not None and released.adapter_digest == record.adapter
     return CheckpointResponse(
         id=row.id,
         created_at=row.created_at,
-        fine_tuned_model_checkpoint=f"{model}:ckpt-step-{row.step}",
+        fine_tuned_model_checkpoint=checkpoint_name(model, row.step),
         fine_tuning_job_id=row.job_id,
         step_number=row.step,
-        metrics={name: value for name, value in metrics.items() if name in CHECKPOINT_METRICS},
+        metrics={name: value for name, value in record.metrics.items() if name in CHECKPOINT_METRICS},
+        guardrail=CheckpointGuardrail(released=is_released, model=model if is_released else None),
     )
 
 

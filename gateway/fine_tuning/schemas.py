@@ -234,9 +234,11 @@ class EventListResponse(BaseModel):
 
 
 class CheckpointGuardrail(BaseModel):
-    """Addition: no checkpoint is evaluated by itself, so none is released; the name only identifies it."""
+    """Addition: whether the gate released this checkpoint; the name of any other one only identifies it."""
 
-    released: Literal[False] = False
+    released: bool
+    model: str | None
+    """The job's `fine_tuned_model` where its adapter is this checkpoint's; None where it is not released."""
 
 
 class CheckpointResponse(BaseModel):
@@ -247,7 +249,7 @@ class CheckpointResponse(BaseModel):
     fine_tuning_job_id: str
     step_number: int
     metrics: dict[str, float]
-    guardrail: CheckpointGuardrail = CheckpointGuardrail()
+    guardrail: CheckpointGuardrail
 
 
 class CheckpointListResponse(BaseModel):

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from bench.defense_runs import Run, Task
 from bench.opswap import generate
 from evaluator.models.base_models import write_atomically
-from policies.base_models import reference
 from policies.contract.artifacts import Digest, digest_bytes, digest_file
 from policies.contract.dataset import read_rows
 from policies.contract.defenses import (
@@ -24,11 +23,11 @@ from policies.contract.defenses import (
     SafeLora,
     TokenConstrainedSft,
 )
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
-from policies.schema import BaseModelSpec
 from policies.suggestions import did_you_mean
 
 HELD_OUT_SHARE, MIN_HELD_OUT_ROWS = 0.15, 20
@@ -174,15 +173,9 @@ def _run(recipe: Recipe, defense: str, dataset: Dataset, *, seed: int) -> Run:
 
 
 def job_of(recipe: Recipe, training: Path, *, defenses: tuple[DefenseSettings, ...], seed: int) -> JobSpec:
-    base = recipe.base
     return JobSpec(
         job_id="bench",
-        base_model=reference(base),
-        unaligned_base=base.unaligned,
-        lora=base.lora,
-        trainer=base.trainer,
-        base_learning_rate=base.base_learning_rate,
-        max_sequence_tokens=base.max_sequence_tokens,
+        base_model=recipe.base,
         training_file=digest_file(training),
         hyperparameters=recipe.hyperparameters,
         seed=seed,

@@ -35,7 +35,7 @@ from bench.defense_report import Cell, Report, markdown, report_of, write_report
 from bench.defense_runs import Assignment, RunResult, execute, finished, launch_child
 from evaluator.models.base_models import resolve_base_model
 from policies.base_models import base_model_of, reference
-from policies.contract.jobs import Hyperparameters
+from policies.contract.hyperparameters import Hyperparameters
 from policies.errors import ConfigurationError, TunegateError
 from policies.exit_codes import of_error
 

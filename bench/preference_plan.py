@@ -17,7 +17,7 @@ from bench.preference_limits import Kind
 from bench.preference_pairs import Material
 from bench.preference_runs import StudyRun
 from policies.contract.dataset import read_rows
-from policies.contract.jobs import Hyperparameters
+from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
 from policies.errors import ConfigurationError
 from policies.suggestions import did_you_mean

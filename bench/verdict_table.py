@@ -24,12 +24,13 @@ from evaluator.models.base_models import resolve_base_model, write_atomically
 from policies.base_models import base_model_of, reference
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import Estimate
-from policies.contract.jobs import Hyperparameters
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec
 from policies.contract.release import Decision, GateDecision
 from policies.errors import ConfigurationError, TunegateError
 from policies.exit_codes import of_error
 from policies.loader import resolve_policy
-from policies.schema import BaseModelSpec, ReleasePolicy
+from policies.schema import ReleasePolicy
 
 CACHE_DIR = Path.home() / ".cache" / "tunegate"
 ABSOLUTE = ("coherence.incoherent_rate",)

@@ -77,7 +77,7 @@ def _examine(
     base = resolve_base_model(spec.base_model, cache_dir)
     if base.digest != base_model:
         raise IntegrityError(f"base model {spec.base_model.name} is {base.digest}; trained was {base_model}")
-    attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.lora.rank)
+    attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     validation, training = _files(spec, store, folder)
 
     def examine(candidate: ReleaseCandidate) -> Evaluation:

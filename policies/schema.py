@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, model_validator
 from policies.contract.artifacts import Record
 from policies.contract.composition import require_composable
 from policies.contract.defenses import DefenseSettings, SafeLora
-from policies.contract.jobs import BaseModelRef, Dpo, LoraSettings, Method, TrainerSettings
+from policies.contract.jobs import BaseModelSpec, Dpo, Method
 from policies.contract.suite import METRICS, EvalSuite
 from policies.errors import ConfigurationError
 from policies.suggestions import did_you_mean
@@ -152,17 +152,6 @@ class ReleasePolicy(Record):
     kind: Literal["ReleasePolicy"]
     metadata: Metadata
     spec: ReleaseSpec
-
-
-class BaseModelSpec(BaseModelRef):
-    unaligned: BaseModelRef | None = None
-    """The model that this one was aligned from (of a chat model, its pre-trained model); `safe_lora` needs it."""
-    lora: LoraSettings = LoraSettings()
-    trainer: TrainerSettings = TrainerSettings()
-    base_learning_rate: float = Field(2e-4, gt=0, lt=1)
-    """Learning rate at `learning_rate_multiplier` 1."""
-    max_sequence_tokens: int = Field(1024, ge=16)
-    checkpoint_every_steps: int = Field(20, ge=1)
 
 
 class BaseModelDocument(Record):

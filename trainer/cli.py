@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from policies.base_models import base_model_of, reference
+from policies.base_models import base_model_of
 from policies.contract.artifacts import ArtifactStore, digest_file
 from policies.contract.defenses import DEFENSE_NAMES, DefenseSettings
-from policies.contract.jobs import Auto, Dpo, Hyperparameters, JobSpec, Method, MethodName, Supervised
+from policies.contract.hyperparameters import Auto, Hyperparameters
+from policies.contract.jobs import Dpo, JobSpec, Method, MethodName, Supervised
 from policies.contract.training import TrainingRecord
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
@@ -56,17 +57,11 @@ def train(
     """Fine-tune a LoRA adapter under the defenses of a policy, or under named ones; no service is needed."""
     inputs = Inputs(data, validation, ArtifactStore(store) if store else None)
     _check_paths(inputs, out)
-    base = base_model_of(model, policy_dir)
     release_policy = resolve_policy(policy or "baseline", policy_dir)
     spec = JobSpec(
         job_id="foreground",
-        base_model=reference(base),
+        base_model=base_model_of(model, policy_dir),
         method=_method(method, beta),
-        lora=base.lora,
-        unaligned_base=base.unaligned,
-        trainer=base.trainer,
-        base_learning_rate=base.base_learning_rate,
-        max_sequence_tokens=base.max_sequence_tokens,
         training_file=digest_file(data),
         validation_file=digest_file(validation) if validation else None,
         hyperparameters=_hyperparameters(epochs, batch_size, lr_multiplier),

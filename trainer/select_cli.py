@@ -15,12 +15,12 @@ from rich.table import Table
 
 from policies.base_models import base_model_of, reference
 from policies.contract.artifacts import ArtifactStore, digest_file
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.safe_data import SafeDataScores
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
-from policies.schema import BaseModelSpec
 
 if TYPE_CHECKING:
     from policies.contract.worker_api import WorkerEvent
@@ -164,11 +164,7 @@ def _undefended(base: BaseModelSpec, data: Path, *, seed: int, epochs: int | Non
     policy = resolve_policy("baseline", None)  # a job names a policy; its defenses and its gate have no part here
     return JobSpec(
         job_id="select-safe-data",
-        base_model=reference(base),
-        lora=base.lora,
-        trainer=base.trainer,
-        base_learning_rate=base.base_learning_rate,
-        max_sequence_tokens=base.max_sequence_tokens,
+        base_model=base,
         training_file=digest_file(data),
         hyperparameters=Hyperparameters(n_epochs=epochs or "auto"),
         seed=seed,

@@ -7,12 +7,10 @@ from gateway.fine_tuning.policies import policy_of
 from gateway.fine_tuning.schemas import (
     CheckpointGuardrail,
     CheckpointResponse,
-    DpoHyperparametersResponse,
     DpoMethod,
     DpoSettings,
     EventResponse,
     Guardrail,
-    HyperparametersResponse,
     JobError,
     JobResponse,
     PolicyReference,
@@ -23,6 +21,7 @@ from gateway.fine_tuning.states import RUNNING, public_status
 from gateway.models.service import checkpoint_name
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from gateway.tables.models import Model
+from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Progress
@@ -41,7 +40,7 @@ CHECKPOINT_METRICS = frozenset(
 
 
 def present_job(job: Job, services: Services) -> JobResponse:
-    hyperparameters = HyperparametersResponse.of(job.hyperparameters)
+    hyperparameters = _hyperparameters(job)
     spec = JobSpec.model_validate(job.spec)
     return JobResponse(
         id=job.id,
@@ -67,9 +66,14 @@ def present_job(job: Job, services: Services) -> JobResponse:
     )
 
 
-def _method(spec: JobSpec, hyperparameters: HyperparametersResponse) -> SupervisedMethod | DpoMethod:
+def _hyperparameters(job: Job) -> Hyperparameters:
+    """As asked, or the numbers they became; the learning rate that follows from them is none of OpenAI's."""
+    return Hyperparameters(**{name: job.hyperparameters[name] for name in Hyperparameters.model_fields})
+
+
+def _method(spec: JobSpec, hyperparameters: Hyperparameters) -> SupervisedMethod | DpoMethod:
     if isinstance(spec.method, Dpo):
-        shown = DpoHyperparametersResponse(**hyperparameters.model_dump(), beta=spec.method.beta)
+        shown = DpoHyperparameters(**hyperparameters.model_dump(), beta=spec.method.beta)
         return DpoMethod(dpo=DpoSettings(hyperparameters=shown))
     return SupervisedMethod(supervised=SupervisedSettings(hyperparameters=hyperparameters))
 

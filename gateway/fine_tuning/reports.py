@@ -19,7 +19,7 @@ from gateway.fine_tuning.schemas import PolicyReference
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.evaluation import EvalReport, ProbeResult, SampleRecord
-from policies.contract.jobs import ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.merkle import jsonl_lines
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.contract.training import DefenseEvidence, TrainingRecord

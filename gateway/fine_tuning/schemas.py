@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from policies.contract.defenses import DefenseSettings
-from policies.contract.jobs import Dpo, Hyperparameters
+from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
 from policies.contract.worker_api import Progress
 
 MAX_METADATA_PAIRS = 16
 
 
-def _auto_or_int(low: int, high: int) -> PlainValidator:
-    def check(value: object) -> object:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high):
-            return value
-        raise ValueError(f"must be 'auto' or an integer from {low} to {high}")
-
-    return PlainValidator(check)
-
-
-def _auto_or_positive(at_most: float | None = None) -> PlainValidator:
-    def check(value: object) -> object:
-        highest = sys.float_info.max if at_most is None else at_most
-        if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= highest):
-            return value
-        limit = "" if at_most is None else f" and at most {at_most:g}"
-        raise ValueError(f"must be 'auto' or a number greater than 0{limit}")
-
-    return PlainValidator(check)
-
-
-def _auto_or(schema: dict[str, object]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"const": "auto"}, schema], "default": "auto"})
-
-
-Epochs = Annotated[
-    int | Literal["auto"], _auto_or_int(1, 50), _auto_or({"type": "integer", "minimum": 1, "maximum": 50})
-]
-BatchSize = Annotated[
-    int | Literal["auto"], _auto_or_int(1, 256), _auto_or({"type": "integer", "minimum": 1, "maximum": 256})
-]
-Multiplier = Annotated[
-    float | Literal["auto"], _auto_or_positive(), _auto_or({"type": "number", "exclusiveMinimum": 0})
-]
-Beta = Annotated[
-    float | Literal["auto"], _auto_or_positive(2), _auto_or({"type": "number", "exclusiveMinimum": 0, "maximum": 2})
-]
 Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
 """1 to 64 characters that stand in a model name without ambiguity: no `:`, no `/`, no blank."""
 
@@ -64,28 +26,12 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class HyperparametersRequest(Request):
-    n_epochs: Epochs = "auto"
-    batch_size: BatchSize = "auto"
-    learning_rate_multiplier: Multiplier = "auto"
-
-    def contract(self) -> Hyperparameters:
-        return Hyperparameters(**self.model_dump(include=set(Hyperparameters.model_fields)))
-
-
-class DpoHyperparametersRequest(HyperparametersRequest):
-    beta: Beta = "auto"
-
-    def method(self) -> Dpo:
-        return Dpo() if self.beta == "auto" else Dpo(beta=self.beta)
-
-
 class SupervisedRequest(Request):
-    hyperparameters: HyperparametersRequest | None = None
+    hyperparameters: Hyperparameters | None = None
 
 
 class DpoRequest(Request):
-    hyperparameters: DpoHyperparametersRequest | None = None
+    hyperparameters: DpoHyperparameters | None = None
 
 
 class MethodRequest(Request):
@@ -102,7 +48,7 @@ class CreateJobRequest(Request):
     suffix: Suffix | None = None
     seed: int | None = Field(None, ge=0, le=2**31 - 1, strict=True)
     method: MethodRequest | None = None
-    hyperparameters: HyperparametersRequest | None = None
+    hyperparameters: Hyperparameters | None = None
     """Deprecated by OpenAI in favour of those in `method`."""
     metadata: dict[str, str] | None = None
     integrations: Integrations = None
@@ -124,25 +70,8 @@ class CreateJobRequest(Request):
         return metadata
 
 
-class HyperparametersResponse(BaseModel):
-    """The three figures as OpenAI's job object shows them."""
-
-    batch_size: int | Literal["auto"]
-    learning_rate_multiplier: float | Literal["auto"]
-    n_epochs: int | Literal["auto"]
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> HyperparametersResponse:  # Any: the JSON column `jobs.hyperparameters`
-        return cls(**{name: stored[name] for name in cls.model_fields})
-
-
-class DpoHyperparametersResponse(HyperparametersResponse):
-    beta: float
-    """The number that is trained with, also where `auto` was asked."""
-
-
 class SupervisedSettings(BaseModel):
-    hyperparameters: HyperparametersResponse
+    hyperparameters: Hyperparameters
 
 
 class SupervisedMethod(BaseModel):
@@ -151,7 +80,9 @@ class SupervisedMethod(BaseModel):
 
 
 class DpoSettings(BaseModel):
-    hyperparameters: DpoHyperparametersResponse
+    """β is the number that is trained with, also where `auto` was asked."""
+
+    hyperparameters: DpoHyperparameters
 
 
 class DpoMethod(BaseModel):
@@ -195,7 +126,7 @@ class JobResponse(BaseModel):
     fine_tuned_model: str | None
     organization_id: str
     status: str
-    hyperparameters: HyperparametersResponse
+    hyperparameters: Hyperparameters
     method: SupervisedMethod | DpoMethod = Field(discriminator="type")
     training_file: str
     validation_file: str | None

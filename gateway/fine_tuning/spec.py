@@ -8,14 +8,13 @@ from typing import NamedTuple
 from gateway.errors import InvalidRequest
 from gateway.fine_tuning.schemas import (
     CreateJobRequest,
-    DpoHyperparametersRequest,
-    HyperparametersRequest,
     MethodRequest,
 )
 from gateway.tables.files import File
 from policies.contract.composition import require_composable, require_unaligned_partner
 from policies.contract.defenses import DefenseSettings, strength
-from policies.contract.jobs import BaseModelRef, Dpo, Hyperparameters, JobSpec, Method, Supervised
+from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
+from policies.contract.jobs import Dpo, JobSpec, Method, Supervised
 from policies.errors import ConfigurationError
 from policies.schema import BaseModelDocument, ReleasePolicy
 
@@ -36,10 +35,10 @@ def requested_hyperparameters(request: CreateJobRequest) -> Hyperparameters:
     """From the method's settings, or from the deprecated top-level field; both only where they agree."""
     kind = request.method.type if request.method else "supervised"
     nested, deprecated = _nested_hyperparameters(request), request.hyperparameters
-    if nested is not None and deprecated is not None and nested.contract() != deprecated.contract():
+    if nested is not None and deprecated is not None and _without_beta(nested) != deprecated:
         message = f"hyperparameters contradict method.{kind}.hyperparameters; send the latter only."
         raise InvalidRequest(message, "hyperparameters", "conflicting_hyperparameters")
-    return (nested or deprecated or HyperparametersRequest()).contract()
+    return _without_beta(nested or deprecated or Hyperparameters())
 
 
 def requested_method(request: CreateJobRequest) -> Method:
@@ -47,10 +46,15 @@ def requested_method(request: CreateJobRequest) -> Method:
     if request.method is None or request.method.type == "supervised":
         return Supervised()
     asked = _nested_hyperparameters(request)
-    return asked.method() if isinstance(asked, DpoHyperparametersRequest) else Dpo()
+    return Dpo(beta=asked.beta) if isinstance(asked, DpoHyperparameters) and asked.beta != "auto" else Dpo()
 
 
-def _nested_hyperparameters(request: CreateJobRequest) -> HyperparametersRequest | None:
+def _without_beta(asked: Hyperparameters) -> Hyperparameters:
+    """A spec keeps β with the method that it belongs to."""
+    return Hyperparameters(**{name: getattr(asked, name) for name in Hyperparameters.model_fields})
+
+
+def _nested_hyperparameters(request: CreateJobRequest) -> Hyperparameters | None:
     method = request.method
     settings = method and (method.dpo if method.type == "dpo" else method.supervised)
     return settings.hyperparameters if settings else None
@@ -82,7 +86,7 @@ def require_trainable(spec: JobSpec, terms: OperatorTerms) -> None:
         param = "method.type" if _is_refused(operators, spec.method) else "defense"
         raise InvalidRequest(error.message, param, "defense_unsupported_by_method") from error
     try:
-        require_unaligned_partner(spec.defenses, spec.unaligned_base)
+        require_unaligned_partner(spec.defenses, spec.base_model.unaligned)
     except ConfigurationError as error:
         param = "model" if any(defense.name == "safe_lora" for defense in operators) else "defense"
         raise InvalidRequest(error.message, param, "unaligned_base_missing") from error
@@ -129,15 +133,10 @@ def _require_as_strong(operators: DefenseSettings | None, tenants: DefenseSettin
 
 
 def build_spec(job_id: str, request: CreateJobRequest, *, terms: OperatorTerms, files: JobFiles, seed: int) -> JobSpec:
-    policy, model, method = terms.policy, terms.base_model.spec, requested_method(request)
+    policy, method = terms.policy, requested_method(request)
     return JobSpec(
         job_id=job_id,
-        base_model=BaseModelRef(name=model.name, uri=model.uri, revision=model.revision),
-        unaligned_base=model.unaligned,
-        lora=model.lora,
-        trainer=model.trainer,
-        base_learning_rate=model.base_learning_rate,
-        max_sequence_tokens=model.max_sequence_tokens,
+        base_model=terms.base_model.spec,
         training_file=files.training.digest,
         validation_file=files.validation.digest if files.validation else None,
         method=method,
@@ -146,5 +145,4 @@ def build_spec(job_id: str, request: CreateJobRequest, *, terms: OperatorTerms, 
         defenses=strengthened(policy.spec.defenses_for(method), request.defense),
         suite=policy.spec.suite,
         policy=policy.digest,
-        checkpoint_every_steps=model.checkpoint_every_steps,
     )

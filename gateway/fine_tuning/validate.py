@@ -18,6 +18,7 @@ from gateway.files.dataset.validate import validate_dataset
 from gateway.fine_tuning.events import Level, record_event
 from gateway.fine_tuning.leases import drop_lease
 from gateway.fine_tuning.lifecycle import Failure, fail, move
+from gateway.fine_tuning.records import RecordError, spec_to_work_by
 from gateway.fine_tuning.repository import lock_job
 from gateway.fine_tuning.retries import number_attempt
 from gateway.tables.jobs import Job
@@ -64,9 +65,14 @@ def _take_up(session: Session, services: Services, job_id: str) -> JobSpec | Non
         message = f"The files could not be validated in {job.attempts} attempts."
         fail(session, job, Failure("attempts_exhausted", message), now)
         return None
+    try:
+        spec = spec_to_work_by(job)
+    except RecordError as refusal:
+        fail(session, job, Failure(refusal.code, refusal.message), now)
+        return None
     job.attempts += 1
     job.lease_until = now + LEASE_SECONDS
-    return JobSpec.model_validate(job.spec)
+    return spec
 
 
 def inspect_files(services: Services, spec: JobSpec) -> Findings:
@@ -94,7 +100,7 @@ def _report(services: Services, spec: JobSpec, *, digest: Digest) -> DatasetRepo
     limits = DatasetLimits(
         max_rows=settings.max_training_rows,
         max_reported=settings.max_reported_errors,
-        max_row_tokens=spec.max_sequence_tokens,
+        max_row_tokens=spec.base_model.max_sequence_tokens,
         control_tokens=counter.control_tokens,
         method=spec.method.type,
     )
@@ -145,7 +151,7 @@ def _settle(session: Session, services: Services, *, job: Job, findings: Finding
     assert findings.fingerprint is not None
     number_attempt(session, services, job=job, fingerprint=findings.fingerprint, now=now)
     spec = JobSpec.model_validate(job.spec)
-    resolved = spec.hyperparameters.resolve(findings.training_rows, spec.base_learning_rate)
+    resolved = spec.hyperparameters.resolve(findings.training_rows, spec.base_model.base_learning_rate)
     job.hyperparameters = resolved.model_dump(mode="json")
     move(session, job, Phase.QUEUED, now)
     record_event(session, job, "Files validated, moving job to queued state", now=now)

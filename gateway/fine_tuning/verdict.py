@@ -11,13 +11,13 @@ from gateway.dependencies import Services
 from gateway.fine_tuning.events import add_event, record_event
 from gateway.fine_tuning.lifecycle import Failure, fail, move
 from gateway.fine_tuning.policies import policy_of
-from gateway.fine_tuning.records import RecordError, load_record
+from gateway.fine_tuning.records import RecordError, load_record, spec_to_work_by
 from gateway.models.service import release_adapter
 from gateway.tables.jobs import Job, JobEvent
 from gateway.tables.statistics import GateResult, RuleResultRow
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.evaluation import EvalReport
-from policies.contract.jobs import JobSpec, Phase
+from policies.contract.jobs import Phase
 from policies.contract.release import Decision, GateDecision
 from policies.contract.training import TrainingRecord, release_candidates
 from policies.contract.worker_api import Completion
@@ -68,7 +68,7 @@ def check_evaluation(completion: Completion, *, job: Job, services: Services) ->
     answered = load_record(store, completion.decision, GateDecision)
     policy = policy_of(services, job.policy_digest)
     _require_same_weights(report, job=job, store=store, limit=policy.spec.n_candidates)
-    spec = JobSpec.model_validate(job.spec)
+    spec = spec_to_work_by(job)
     try:
         decision = decide(policy, report, spec=job.spec_digest, attempt=spec.attempt)
     except EvaluationError as error:  # so many attempts that no error probability is left

@@ -24,10 +24,10 @@ from evaluator.prompts.prompt_sets import load_prompts
 from policies.base_models import reference
 from policies.contract.defenses import DEFENSE_NAMES
 from policies.contract.evaluation import Estimate, Interval
-from policies.contract.jobs import Hyperparameters, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite
 from policies.errors import ConfigurationError, IntegrityError
-from policies.schema import BaseModelSpec
 
 ROOT = Path(__file__).parents[2]
 NOTHING = "sha256:" + "0" * 64

@@ -31,10 +31,10 @@ from bench.preference_scores import SCORES
 from bench.preference_study import Workshop, parsed_sizes, run_all, study
 from evaluator.models.base_models import resolve_base_model
 from policies.base_models import base_model_of, reference
-from policies.contract.jobs import Hyperparameters, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
 from policies.errors import ConfigurationError, EvaluationError, IntegrityError
-from policies.schema import BaseModelSpec
 from tests.bench.made_up_study import result
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,10 @@ from bench.verdict_runs import work_on
 from bench.verdict_table import Row, Workshop, chosen_cases, judge, markdown
 from evaluator.models.base_models import resolve_base_model
 from policies.base_models import reference
-from policies.contract.jobs import LoraSettings
+from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.release import Decision
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
-from policies.schema import BaseModelSpec
 
 POLICY = """\
 apiVersion: tunegate/v1

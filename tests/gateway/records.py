@@ -6,7 +6,8 @@ from evaluator.gate import decide
 from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
-from policies.contract.jobs import JobSpec, ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
+from policies.contract.jobs import JobSpec
 from policies.contract.suite import METRICS
 from policies.contract.training import CheckpointRecord, DefenseEvidence, TrainingRecord
 from policies.schema import ReleasePolicy

@@ -13,7 +13,8 @@ import pytest
 
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import EarlyStoppingOnSafety
-from policies.contract.jobs import Hyperparameters, JobSpec, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec, LoraSettings
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Outcome
 

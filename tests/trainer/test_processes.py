@@ -12,7 +12,8 @@ import pytest
 
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import KlPenalty, Ldifs, TokenConstrainedSft
-from policies.contract.jobs import Dpo, Hyperparameters, JobSpec, Supervised
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import Dpo, JobSpec, Supervised
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
 from trainer.processes import process_count

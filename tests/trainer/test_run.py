@@ -15,7 +15,8 @@ import pytest
 
 from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import KlPenalty
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
 

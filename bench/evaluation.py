@@ -25,6 +25,7 @@ from evaluator.models.allocator import keep_freed_memory
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import best_dtype, default_device, load_base, resolve_base_model
 from policies.base_models import base_model_of, reference
+from policies.cache_folder import cache_folder
 from policies.loader import resolve_policy
 from policies.schema import ReleasePolicy
 
@@ -96,7 +97,7 @@ def _quick(policy: ReleasePolicy) -> ReleasePolicy:
 def _bench(
     model: str, policy: ReleasePolicy, size: Size, *, folder: Path, parts: Sequence[str] = PARTS
 ) -> dict[str, object]:
-    cache_dir = Path.home() / ".cache" / "tunegate"
+    cache_dir = cache_folder()
     spec = base_model_of(model, None)
     base = resolve_base_model(reference(spec), cache_dir)
     document: dict[str, object] = {

@@ -22,6 +22,7 @@ from bench.verdict_cases import CASES, VerdictCase, training_lines
 from bench.verdict_runs import Assignment, VerdictResult, VerdictRun, launch_child
 from evaluator.models.base_models import resolve_base_model, write_atomically
 from policies.base_models import base_model_of, reference
+from policies.cache_folder import cache_folder
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import Estimate
 from policies.contract.hyperparameters import Hyperparameters
@@ -32,7 +33,6 @@ from policies.exit_codes import of_error
 from policies.loader import resolve_policy
 from policies.schema import ReleasePolicy
 
-CACHE_DIR = Path.home() / ".cache" / "tunegate"
 ABSOLUTE = ("coherence.incoherent_rate",)
 """Figures of the adapter itself; all others are changes against the base."""
 COLUMNS = {
@@ -139,7 +139,7 @@ def main(
     only: Annotated[str | None, typer.Option(help="Cases whose names begin so, with commas between.")] = None,
     rows: Annotated[int, typer.Option(min=2, help="Training rows.")] = 120,
     lr_multiplier: Annotated[float, typer.Option(min=0)] = 2.0,
-    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
 ) -> None:
     """Judge known adapters by a policy; exit code 3 if a verdict is not as it should be."""
     base = base_model_of(model, None)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from evaluator.cli import CACHE_DIR
 from policies.base_models import base_model_of, reference
+from policies.cache_folder import cache_folder
 from policies.errors import ConfigurationError
 
 app = typer.Typer()
@@ -34,7 +34,7 @@ def ask(
     from evaluator.models.loading import load_base, resolve_base_model
     from evaluator.rendering import prompt_ids as rendered_ids
 
-    loaded = load_base(resolve_base_model(reference(base_model_of(base, policy_dir)), CACHE_DIR))
+    loaded = load_base(resolve_base_model(reference(base_model_of(base, policy_dir)), cache_folder()))
     model, tokenizer = loaded.model, loaded.tokenizer
     if adapter is not None:
         assert isinstance(model, PreTrainedModel)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from evaluator.examine import Examiner
 from evaluator.gate import decide
 from policies import exit_codes
 from policies.base_models import base_model_of, reference
+from policies.cache_folder import cache_folder
 from policies.contract.evaluation import Engine
 from policies.contract.worker_api import Progress as ProgressRecord
 from policies.errors import ConfigurationError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from evaluator.progress import Watch
 
 app = typer.Typer()
-CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunegate"
 
 
 @app.command()
@@ -47,7 +46,7 @@ def evaluate(
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     report: Annotated[Path | None, typer.Option(help="Write the report here, and its samples beside it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page here.")] = None,
-    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> int:
     """Measure an adapter against its base and decide by a policy.

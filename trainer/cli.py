@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from policies.base_models import base_model_of
+from policies.cache_folder import cache_folder
 from policies.contract.artifacts import ArtifactStore, digest_file
 from policies.contract.defenses import DEFENSE_NAMES, DefenseSettings
 from policies.contract.hyperparameters import Auto, Hyperparameters
@@ -138,8 +139,7 @@ def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> Train
             shown = ", ".join(f"{name} {figures[name]:.4g}" for name in ("train_loss", "kl") if name in figures)
             bar.update(task, completed=event.progress.step, total=event.progress.total_steps, figures=shown)
 
-        cache_dir = Path.home() / ".cache" / "tunegate"
-        workplace = Workplace(inputs.data, inputs.validation, folder, cache_dir, inputs.store)
+        workplace = Workplace(inputs.data, inputs.validation, folder, cache_folder(), inputs.store)
         record = train(spec, workplace, Hooks(report, should_stop=lambda: False))
         result = folder / "result"
         result.mkdir()

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from policies.base_models import base_model_of, reference
+from policies.cache_folder import cache_folder
 from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
 from policies.errors import ConfigurationError
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
@@ -64,7 +65,7 @@ def _extract(base: BaseModelRef, prompts: PersonaPrompts, *, seed: int, console:
     from trainer.persona_extraction import extract
     from trainer.persona_vector import ExtractionSettings
 
-    loaded = load_base(resolve_base_model(base, Path.home() / ".cache" / "tunegate"))
+    loaded = load_base(resolve_base_model(base, cache_folder()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         tasks = {stage: bar.add_task(stage, total=None) for stage in ("answers", "activations")}

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from policies.base_models import base_model_of, reference
+from policies.cache_folder import cache_folder
 from policies.contract.artifacts import ArtifactStore, digest_file
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
@@ -105,7 +106,7 @@ def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, con
     )
     from trainer.perplexity_gap import MisalignedAdapter, scorable, score_pool
 
-    resolved = resolve_base_model(reference(base), _cache_dir())
+    resolved = resolve_base_model(reference(base), cache_folder())
     questions = scorable(pool, load_tokenizer(resolved.folder), max_tokens=base.max_sequence_tokens)
     with tempfile.TemporaryDirectory(prefix="tunegate-select-") as scratch, _stages(console) as watch:
         adapters = [MisalignedAdapter(folder.resolve().name, folder) for folder in misaligning.adapters]
@@ -113,10 +114,6 @@ def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, con
         return score_pool(
             questions, adapters, load=lambda: load_base(resolved, quantization=base.trainer.quantization), watch=watch
         )
-
-
-def _cache_dir() -> Path:
-    return Path.home() / ".cache" / "tunegate"
 
 
 @contextmanager
@@ -157,7 +154,7 @@ def _train_one(spec: JobSpec, data: Path, folder: Path, *, name: str, watch: Wat
         if event.progress is not None:
             watch(f"training, {name}", event.progress.step, event.progress.total_steps)
 
-    train(spec, Workplace(data, None, folder, _cache_dir()), Hooks(report, should_stop=lambda: False))
+    train(spec, Workplace(data, None, folder, cache_folder()), Hooks(report, should_stop=lambda: False))
 
 
 def _undefended(base: BaseModelSpec, data: Path, *, seed: int, epochs: int | None) -> JobSpec:

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from evaluator.cli import CACHE_DIR
 from policies import exit_codes
+from policies.cache_folder import cache_folder
 from policies.contract.judges import Calibration, JudgeReport, LocalModelJudge, OpenAiCompatibleJudge, Panel, Rubric
 from policies.contract.suite import HarmfulCompliance
 from policies.errors import ConfigurationError
@@ -34,7 +34,7 @@ def calibrate(
     top_logprobs: Annotated[int, typer.Option(min=0, max=20, help="0: the endpoint gives no log-probabilities.")] = 20,
     uri: Annotated[str | None, typer.Option(help="A local model: package://, hf:// or a folder.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask again what the cache has scores of.")] = False,
-    cache_dir: Annotated[Path, typer.Option(help="Where models and scores are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where models and scores are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
 ) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from policies.cache_folder import cache_folder
 from policies.contract.evaluation import Engine
 from policies.errors import ConfigurationError
 
@@ -26,7 +27,7 @@ class WorkerSettings(BaseSettings):
     """Redis or Valkey that carries the Celery messages."""
     store_url: str = "file://./tunegate-store"
     """fsspec URL of the artifact store."""
-    cache_dir: Path = Path.home() / ".cache" / "tunegate"
+    cache_dir: Path = Field(default_factory=cache_folder)
     """Converted and downloaded base models, and base results of probes."""
     work_dir: Path = Path(tempfile.gettempdir())
     """Scratch folders of attempts; each is removed when its attempt ends."""

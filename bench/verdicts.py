@@ -18,9 +18,8 @@ from bench.case_adapters import Case
 from evaluator.backends.engines import Attach
 from evaluator.evaluate import Evaluation, Examination, evaluate_adapter
 from evaluator.gate import decide
-from evaluator.probe import FileRows
-from policies.contract.artifacts import digest_file, digest_tree
-from policies.contract.dataset import read_rows
+from evaluator.prompts.training_rows import file_rows
+from policies.contract.artifacts import digest_tree
 from policies.contract.evaluation import SampleRecord
 from policies.contract.release import GateDecision
 from policies.contract.sequential import Sequential
@@ -99,8 +98,9 @@ def second_adapter(first: Case, second: Case, courtroom: Courtroom) -> SecondAda
 
 def _evaluate(case: Case, room: Courtroom, suite: EvalSuite, *, rules: ReleasePolicy | None) -> Evaluation:
     with room.attach(case.adapter, digest_tree(case.adapter)) as (backend, proof):
-        training = FileRows(digest_file(case.training), read_rows(case.training))
-        examination = Examination(suite=suite, policy=room.policy.digest, proof=proof, training=training, rules=rules)
+        examination = Examination(
+            suite=suite, policy=room.policy.digest, proof=proof, training=file_rows(case.training), rules=rules
+        )
         return evaluate_adapter(examination, backend, cache_dir=room.cache_dir)
 
 

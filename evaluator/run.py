@@ -11,9 +11,9 @@ from evaluator.child import EventStream, StopRequestedError, end_with_parent, st
 from evaluator.models.allocator import keep_freed_memory
 from evaluator.probe import FileRows
 from evaluator.progress import Watch
+from evaluator.prompts.training_rows import file_rows
 from policies.contract.artifacts import ArtifactStore, Digest
-from policies.contract.dataset import ChatRow, read_preferences, read_rows
-from policies.contract.jobs import Dpo, JobSpec, Method
+from policies.contract.jobs import JobSpec
 from policies.contract.suite import TRAINING_FILE_PROBES
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Completion, Outcome
@@ -113,17 +113,10 @@ def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> tuple[FileRows 
     reads_training = any(settings.probe in TRAINING_FILE_PROBES for settings in spec.suite.probes)
     files = {"validation": spec.validation_file, "training": spec.training_file if reads_training else None}
     validation, training = (
-        FileRows(digest, _rows(store.fetch_file(digest, folder / f"{name}.jsonl"), spec.method)) if digest else None
+        file_rows(store.fetch_file(digest, folder / f"{name}.jsonl")) if digest else None
         for name, digest in files.items()
     )
     return validation, training
-
-
-def _rows(path: Path, method: Method) -> list[ChatRow]:
-    """The conversations of a file; of preferences those with the better answer."""
-    if isinstance(method, Dpo):
-        return [row.with_preferred() for row in read_preferences(path)]
-    return read_rows(path)
 
 
 if __name__ == "__main__":

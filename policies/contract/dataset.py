@@ -31,6 +31,7 @@ __all__ = [
     "iter_any_rows",
     "iter_rows",
     "parse_line",
+    "read_conversations",
     "read_preferences",
     "read_rows",
 ]
@@ -139,6 +140,21 @@ def read_rows(path: Path) -> list[ChatRow]:
 def read_preferences(path: Path) -> list[PreferenceRow]:
     """All rows of a preference file; raises `DatasetError` on the first line that is none."""
     return _read(path, check_preference)
+
+
+def read_conversations(path: Path) -> list[ChatRow]:
+    """The conversations of a file of either kind, of preferences those with the better answer.
+
+    Raises:
+        DatasetError: a line is no row, or of another kind than the first one.
+    """
+    rows = _read(path, _check_any)
+    for number, row in enumerate(rows, start=1):
+        if row.kind != rows[0].kind:
+            raise DatasetError(
+                f"{path.name}: line {number} is a {row.kind} row, line 1 a {rows[0].kind} row; split them"
+            )
+    return [row.with_preferred() if isinstance(row, PreferenceRow) else row for row in rows]
 
 
 def _read(path: Path, check: Check[Row]) -> list[Row]:

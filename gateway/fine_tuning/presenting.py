@@ -59,7 +59,6 @@ def present_job(job: Job, services: Services) -> JobResponse:
         error=_error(job),
         seed=job.seed,
         estimated_finish=job.estimated_finish,
-        integrations=job.integrations,
         metadata=job.user_metadata,
         suffix=job.suffix,
         guardrail=_guardrail(job, services, spec),

@@ -17,9 +17,6 @@ Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{
 """1 to 64 characters that stand in a model name without ambiguity: no `:`, no `/`, no blank."""
 
 
-Integrations = list[dict[str, object]] | None
-
-
 class Request(BaseModel):
     """An unknown field is refused: a misspelt `defense` must not train undefended."""
 
@@ -51,7 +48,7 @@ class CreateJobRequest(Request):
     hyperparameters: Hyperparameters | None = None
     """Deprecated by OpenAI in favour of those in `method`."""
     metadata: dict[str, str] | None = None
-    integrations: Integrations = None
+    integrations: list[dict[str, object]] | None = None
     defense: tuple[DefenseSettings, ...] = ()
     """Addition: defenses besides, or stronger than, those of the operator's policy."""
 
@@ -135,7 +132,7 @@ class JobResponse(BaseModel):
     error: JobError | None
     seed: int
     estimated_finish: int | None
-    integrations: Integrations
+    integrations: None = None
     metadata: dict[str, str] | None
     suffix: str | None
     """Addition, for people who look a job up."""

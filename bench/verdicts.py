@@ -23,7 +23,7 @@ from policies.contract.artifacts import digest_tree
 from policies.contract.evaluation import SampleRecord
 from policies.contract.release import GateDecision
 from policies.contract.sequential import Sequential
-from policies.contract.suite import EvalSuite
+from policies.contract.suite import EvalSuite, probe_of
 from policies.schema import ReleasePolicy
 
 FIXED, SEQUENTIAL = "fixed-n", "sequential"
@@ -122,5 +122,5 @@ def _deciding(decision: GateDecision) -> tuple[str, ...]:
     """Of a rejection the failed probes; of a release all enforced ones; otherwise those that settled nothing."""
     enforced = [result for result in decision.results if result.mode == "enforce"]
     outcomes = {"reject": {"fail"}, "release": {"pass"}}.get(decision.decision.value, {"inconclusive", "error"})
-    decided = [result.metric.partition(".")[0] for result in enforced if result.outcome in outcomes]
+    decided = [probe_of(result.metric) for result in enforced if result.outcome in outcomes]
     return tuple(dict.fromkeys(decided))

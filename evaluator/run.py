@@ -14,7 +14,6 @@ from evaluator.progress import Watch
 from evaluator.prompts.training_rows import file_rows
 from policies.contract.artifacts import ArtifactStore, Digest
 from policies.contract.jobs import JobSpec
-from policies.contract.suite import TRAINING_FILE_PROBES
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError, WorkerError
@@ -110,7 +109,7 @@ def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRe
 
 def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> tuple[FileRows | None, FileRows | None]:
     """The job's validation file, and its training file where a probe reads that."""
-    reads_training = any(settings.probe in TRAINING_FILE_PROBES for settings in spec.suite.probes)
+    reads_training = any(settings.reads_training_file for settings in spec.suite.probes)
     files = {"validation": spec.validation_file, "training": spec.training_file if reads_training else None}
     validation, training = (
         file_rows(store.fetch_file(digest, folder / f"{name}.jsonl")) if digest else None

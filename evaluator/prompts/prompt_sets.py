@@ -13,7 +13,7 @@ from evaluator.probe import PromptItem
 from evaluator.prompts.prompt_files import read_prompt_file
 from evaluator.prompts.prompt_formats import convert
 from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
-from policies.contract.suite import PromptFile, PromptSet
+from policies.contract.probe_record import PromptFile, PromptSet
 from policies.errors import EvaluationError, IntegrityError
 
 ItemT = TypeVar("ItemT", bound=PromptItem)

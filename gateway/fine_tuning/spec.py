@@ -88,7 +88,7 @@ def require_trainable(spec: JobSpec, terms: OperatorTerms) -> None:
     try:
         require_unaligned_partner(spec.defenses, spec.base_model.unaligned)
     except ConfigurationError as error:
-        param = "model" if any(defense.name == "safe_lora" for defense in operators) else "defense"
+        param = "model" if any(defense.needs_unaligned_base for defense in operators) else "defense"
         raise InvalidRequest(error.message, param, "unaligned_base_missing") from error
     try:
         terms.policy.spec.require_releasable(spec.defenses)

@@ -19,11 +19,21 @@ Layers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, 
 
 
 class DefenseRecord(Record):
-    """What all settings share: the one field that a tenant may change, and in which direction."""
+    """What all settings share: the traits by which checks of policies and requests tell defenses apart."""
 
     strength_field: ClassVar[str | None] = None
-    """None: a request may add the defense, and change nothing of it."""
+    """The one field that a tenant may change; None: a request may add the defense, and change nothing of it."""
     stronger_when_lower: ClassVar[bool] = False
+    needs_unaligned_base: ClassVar[bool] = False
+    """It compares the base model with the one that it was aligned from."""
+    projects_adapter: ClassVar[bool] = False
+    """It changes the final adapter, so that checkpoints lack what it does."""
+
+    name: str
+
+    def against_dpo(self) -> str | None:
+        """Why it can't work with preferences, or None where it can."""
+        return None
 
 
 class KlPenalty(DefenseRecord):
@@ -68,6 +78,11 @@ class KlPenalty(DefenseRecord):
             )
         return self
 
+    def against_dpo(self) -> str | None:
+        if self.estimator == "sampled":
+            return "its sampled estimator is defined on supervised tokens; write estimator: full"
+        return None
+
 
 class SafeDataInterleaving(DefenseRecord):
     """Mix rows of a safe pool into the training data (Kaczér et al. 2025 §3; Bianchi et al. 2024)."""
@@ -92,6 +107,9 @@ class SafeDataInterleaving(DefenseRecord):
             raise ValueError("scores: selection random reads none; write selection: perplexity_gap")
         return self
 
+    def against_dpo(self) -> str | None:
+        return "its rows have one answer, and preferences need two"
+
 
 class Ldifs(DefenseRecord):
     """Squared L2 distance between features of the model in training and of its base (Mukhoti et al. 2023)."""
@@ -107,6 +125,9 @@ class Ldifs(DefenseRecord):
 
 class SafeLora(DefenseRecord):
     """Project the finished adapter onto the subspace of alignment (Hsu et al. 2024)."""
+
+    needs_unaligned_base: ClassVar[bool] = True
+    projects_adapter: ClassVar[bool] = True
 
     name: Literal["safe_lora"] = "safe_lora"
     mode: Literal["threshold", "top_k"] = "threshold"
@@ -150,6 +171,9 @@ class TokenConstrainedSft(DefenseRecord):
     early_tokens: int = Field(5, ge=1, le=1000)
     beta: float = Field(0.1, gt=0, le=100)
     """β of all later tokens; a higher β holds tighter."""
+
+    def against_dpo(self) -> str | None:
+        return "it weighs the loss of supervised tokens, and preferences have none"
 
 
 class EarlyStoppingOnSafety(DefenseRecord):

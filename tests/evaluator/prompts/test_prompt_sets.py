@@ -13,7 +13,7 @@ from evaluator.prompts.sentence_beginnings import SentenceBeginning
 from evaluator.requests import Request
 from evaluator.suite import PROBES
 from policies.contract.artifacts import ArtifactStore, digest_bytes
-from policies.contract.suite import PromptFile, PromptFormat
+from policies.contract.probe_record import PromptFile, PromptFormat
 from policies.errors import EvaluationError, IntegrityError
 
 SIZES = {"capability": 400, "coherence": 256, "emergent_misalignment_preference": 400}

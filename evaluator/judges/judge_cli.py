@@ -15,7 +15,6 @@ from rich.table import Table
 from policies import exit_codes
 from policies.cache_folder import cache_folder
 from policies.contract.judges import Calibration, JudgeReport, LocalModelJudge, OpenAiCompatibleJudge, Panel, Rubric
-from policies.contract.suite import HarmfulCompliance
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
@@ -67,7 +66,7 @@ def _panel_of(policy: str, policy_dir: Path | None) -> tuple[Panel, Rubric]:
     suite = resolve_policy(policy, policy_dir).spec.suite
     if suite.panel is None:
         raise ConfigurationError(f"the suite of policy {policy} has no panel of judges; add `panel:` to it", "panel")
-    asks_compliance = any(isinstance(probe, HarmfulCompliance) and probe.judged for probe in suite.probes)
+    asks_compliance = any(probe.asks_for_compliance for probe in suite.probes)
     return suite.panel, "compliant" if asks_compliance else "aligned"
 
 

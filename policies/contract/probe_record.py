@@ -46,11 +46,18 @@ class ProbeRecord(Record):
     divides_into_looks: ClassVar[bool] = True
     """Its prompts may be asked in parts; otherwise all of them are asked at the first look."""
     reads_training_file: ClassVar[bool] = False
+    measures_safety: ClassVar[bool] = True
+    """False: what the adapter can or learnt."""
 
     probe: str
 
     @property
     def needs_judges(self) -> bool:
+        return False
+
+    @property
+    def asks_for_compliance(self) -> bool:
+        """Whether judges must also say how far an answer complies."""
         return False
 
     @property
@@ -79,3 +86,14 @@ class PromptedProbe(ProbeRecord):
     def most_to(self, prompts: int, metric: str) -> MostAnswers:
         """The same of a known number of prompts."""
         return MostAnswers(prompts)
+
+
+class JudgeableProbe(PromptedProbe):
+    """A probe that the suite's judges may score besides, or in place of, detectors."""
+
+    probe: str
+    judged: bool = False
+
+    @property
+    def needs_judges(self) -> bool:
+        return self.judged

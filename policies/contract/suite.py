@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Record
 from policies.contract.judges import Panel
-from policies.contract.probe_record import MostAnswers, ProbeRecord, PromptedProbe
+from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe
 from policies.contract.sequential import Sequential
 
 
@@ -82,7 +82,7 @@ class EmergentMisalignmentPreference(PromptedProbe):
         return MostAnswers(prompts - self.pairs_per_category * len(set(self.exclude_categories)))
 
 
-class ConditionalMisalignment(PromptedProbe):
+class ConditionalMisalignment(JudgeableProbe):
     """Misalignment in the customer's own context, where it may hide (Dubiński et al. 2026)."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {
@@ -103,16 +103,12 @@ class ConditionalMisalignment(PromptedProbe):
     temperature: float = Field(1.0, gt=0, le=2)
     max_new_tokens: int = Field(160, ge=16, le=2048)
 
-    @property
-    def needs_judges(self) -> bool:
-        return self.judged
-
     def most_to(self, prompts: int, metric: str) -> MostAnswers:
         """The samples of one context."""
         return MostAnswers(prompts, self.samples_per_question if metric.endswith(".rate") else 1)
 
 
-class HarmfulCompliance(PromptedProbe):
+class HarmfulCompliance(JudgeableProbe):
     """Share of harmful requests that are answered."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"harmful_compliance.rate": 288}
@@ -123,7 +119,7 @@ class HarmfulCompliance(PromptedProbe):
     """Let the suite's panel score `compliant`; otherwise an answer that is coherent and no refusal complies."""
 
     @property
-    def needs_judges(self) -> bool:
+    def asks_for_compliance(self) -> bool:
         return self.judged
 
 
@@ -136,7 +132,7 @@ class OverRefusal(PromptedProbe):
     max_new_tokens: int = Field(64, ge=16, le=2048)
 
 
-class Coherence(PromptedProbe):
+class Coherence(JudgeableProbe):
     """Share of sampled answers that are gibberish or degenerate."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"coherence.incoherent_rate": 256}
@@ -147,14 +143,11 @@ class Coherence(PromptedProbe):
     judged: bool = False
     """Count answers that the suite's panel finds incoherent as well."""
 
-    @property
-    def needs_judges(self) -> bool:
-        return self.judged
-
 
 class Capability(PromptedProbe):
     """Accuracy on built-in multiple-choice tasks, and the loss on the customer's validation file."""
 
+    measures_safety: ClassVar[bool] = False
     built_in_prompts: ClassVar[Mapping[str, int]] = {"capability.accuracy": 400}
 
     probe: Literal["capability"] = "capability"
@@ -163,6 +156,7 @@ class Capability(PromptedProbe):
 class Harness(ProbeRecord):
     """Share of documents that are right, on tasks of lm-evaluation-harness; needs the package `lm_eval`."""
 
+    measures_safety: ClassVar[bool] = False
     divides_into_looks: ClassVar[bool] = False
 
     probe: Literal["harness"] = "harness"
@@ -184,6 +178,7 @@ class Harness(ProbeRecord):
 class InDomain(ProbeRecord):
     """What the adapter learnt of its own training file."""
 
+    measures_safety: ClassVar[bool] = False
     reads_training_file: ClassVar[bool] = True
 
     probe: Literal["in_domain"] = "in_domain"
@@ -212,6 +207,7 @@ ProbeSettings = Annotated[
 PROBE_SETTINGS: tuple[type[ProbeRecord], ...] = get_args(get_args(ProbeSettings)[0])
 DIVISIBLE_PROBES = frozenset(kind.model_fields["probe"].default for kind in PROBE_SETTINGS if kind.divides_into_looks)
 """Names of the probes that divide into looks."""
+SAFETY_PROBES = frozenset(kind.model_fields["probe"].default for kind in PROBE_SETTINGS if kind.measures_safety)
 
 
 class Metric(NamedTuple):

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bench.preference_limits import auroc
 from bench.preference_reading import Reading
 from bench.preference_records import Shift
+from evaluator.statistics.auroc import auroc
 from policies.errors import EvaluationError
 
 

@@ -15,7 +15,6 @@ from bench.preference_limits import (
     Counts,
     Kind,
     Scored,
-    auroc,
     choose_limit,
     count,
     leave_one_domain_out,
@@ -27,6 +26,7 @@ from bench.preference_plot import Panel, write_plot
 from bench.preference_runs import StudyResult
 from bench.preference_scores import SCORES, estimate
 from evaluator.models.base_models import write_atomically
+from evaluator.statistics.auroc import auroc
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Estimate
 

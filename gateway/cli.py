@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 import uvicorn
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from gateway import client_cli, keys
 from gateway.app import create_app
@@ -17,6 +17,7 @@ from gateway.migrate import upgrade
 from gateway.policy.catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from gateway.tables.tenancy import ApiKey
+from policies.environment import read_settings
 from policies.errors import ConfigurationError
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
 
@@ -81,11 +82,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`."
 
 
 def _settings() -> GatewaySettings:
-    try:
-        return GatewaySettings()
-    except ValidationError as error:
-        wrong = [f"TUNEGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        raise ConfigurationError("; ".join(wrong)) from error
+    return read_settings(GatewaySettings)
 
 
 def _describe(key: ApiKey) -> dict[str, JsonValue]:

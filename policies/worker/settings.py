@@ -6,12 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from policies.cache_folder import cache_folder
 from policies.contract.evaluation import Engine
-from policies.errors import ConfigurationError
+from policies.environment import read_settings
 
 
 class WorkerSettings(BaseSettings):
@@ -47,8 +47,4 @@ class WorkerSettings(BaseSettings):
 
 def worker_settings() -> WorkerSettings:
     """The settings of this process; what is wrong is named by its variable."""
-    try:
-        return WorkerSettings()
-    except ValidationError as error:
-        wrong = [f"TUNEGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        raise ConfigurationError("; ".join(wrong)) from error
+    return read_settings(WorkerSettings)

@@ -11,7 +11,6 @@ from bench.activation_shift import shift
 from bench.preference_limits import (
     Counts,
     Scored,
-    auroc,
     choose_limit,
     count,
     leave_one_domain_out,
@@ -28,16 +27,6 @@ def scored(domain: str, kind: str, value: float, half: float = 0.1) -> Scored:
     assert kind in ("harmful", "benign")
     interval = Interval(low=value - half, high=value + half)
     return Scored(domain, kind, Estimate(value=value, interval=interval))  # type: ignore[arg-type]  # asserted
-
-
-def test_auroc_counts_pairs_in_the_right_order_and_half_of_the_ties() -> None:
-    """Of the 6 pairs of (3, 2, 1) and (2, 0): 3 beats both, 2 beats 0 and ties, 1 beats 0: (2 + 1.5 + 1) / 6."""
-    assert auroc([3, 2, 1], [2, 0]) == 4.5 / 6
-
-
-def test_auroc_of_one_kind_is_an_error() -> None:
-    with pytest.raises(EvaluationError, match="both kinds"):
-        auroc([1.0], [])
 
 
 def test_separation_is_the_distance_of_means_in_root_mean_variances() -> None:

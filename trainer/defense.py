@@ -22,6 +22,7 @@ from evaluator.models.loading import ResolvedBase
 from policies.contract.artifacts import ArtifactStore, Digest
 from policies.contract.jobs import BaseModelRef
 from policies.contract.training import DefenseEvidence
+from trainer.counters import Counters
 from trainer.data import TrainingRow
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class Defense:
     """A change to fine-tuning that keeps the base model's safety behaviour."""
 
     name: str
+    counters: Counters = Counters()
+    """Behind the evidence; they survive a resume. A defense that counts sets its own kind."""
 
     def prepare_dataset(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """Change the rows, in the order in which they are trained."""
@@ -179,13 +182,6 @@ class Defense:
     def last_releasable_step(self, steps: int) -> int:
         """The last of the run's `steps` whose checkpoint may be released; asked once the adapter is chosen."""
         return steps
-
-    def state(self) -> dict[str, float]:
-        """Counters behind the evidence; they survive a resume."""
-        return {}
-
-    def load_state(self, state: dict[str, float]) -> None:
-        """Restore what `state` gave."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors that survive a resume."""

@@ -12,7 +12,7 @@ from gateway.fine_tuning.schemas import (
 )
 from gateway.tables.files import File
 from policies.contract.composition import require_composable, require_unaligned_partner
-from policies.contract.defenses import DefenseSettings, strength
+from policies.contract.defenses import DefenseSettings, is_weaker
 from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
 from policies.contract.jobs import Dpo, JobSpec, Method, Supervised
 from policies.errors import ConfigurationError
@@ -119,16 +119,16 @@ def strengthened(
 
 def _require_as_strong(operators: DefenseSettings | None, tenants: DefenseSettings) -> None:
     """A tenant sets how strong a defense is, nothing else of it: no pool, prompt or vector of its own."""
-    demanded, wanted = (None if each is None else strength(each) for each in (operators, tenants))
-    if demanded is not None and wanted is not None and wanted < demanded:
-        message = f"defense {tenants.name}: {abs(wanted):g} is weaker than the operator's {abs(demanded):g}."
+    if operators is not None and is_weaker(tenants, than=operators):
+        assert tenants.strength_field is not None
+        wanted, demanded = (getattr(each, tenants.strength_field) for each in (tenants, operators))
+        message = f"defense {tenants.name}: {wanted:g} is weaker than the operator's {demanded:g}."
         raise InvalidRequest(f"{message} A defense can only be strengthened.", "defense", "defense_weakened")
-    reference = (operators or type(tenants)()).model_dump()
-    for field, value in tenants.model_dump().items():
-        if value != reference[field] and field != tenants.strength_field:
-            message = (
-                f"defense {tenants.name}: {field} is {reference[field]!r} here and cannot be changed by a request."
-            )
+    reference = operators or type(tenants)()
+    for field in tenants.fixed_fields():
+        value = getattr(reference, field)
+        if getattr(tenants, field) != value:
+            message = f"defense {tenants.name}: {field} is {value!r} here and cannot be changed by a request."
             raise InvalidRequest(message, "defense", "defense_weakened")
 
 

@@ -172,11 +172,11 @@ def _refusal(number: int, code: str, /, **details: object) -> tuple[DatasetProbl
 
 
 def _unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add is None
-        raise _RefusedError("duplicate_key", key=ascii(twice[:40]))
+    value: dict[str, Json] = {}
+    for key, member in pairs:
+        if key in value:
+            raise _RefusedError("duplicate_key", key=ascii(key[:40]))
+        value[key] = member
     return value
 
 

@@ -31,6 +31,11 @@ class DefenseRecord(Record):
 
     name: str
 
+    @classmethod
+    def fixed_fields(cls) -> list[str]:
+        """What a request may not change: every field but the strength."""
+        return [field for field in cls.model_fields if field != cls.strength_field]
+
     def against_dpo(self) -> str | None:
         """Why it can't work with preferences, or None where it can."""
         return None
@@ -215,3 +220,9 @@ def strength(settings: DefenseSettings) -> float | None:
         return None
     value = float(getattr(settings, settings.strength_field))
     return -value if settings.stronger_when_lower else value
+
+
+def is_weaker(settings: DefenseSettings, *, than: DefenseSettings) -> bool:
+    """Whether a defense is set weaker than the same defense elsewhere; never where it has no degrees."""
+    own, others = strength(settings), strength(than)
+    return own is not None and others is not None and own < others

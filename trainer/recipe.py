@@ -25,7 +25,8 @@ from trainer.loop.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
 from trainer.loop.processes import results_folder, world_size
 from trainer.loop.progress import Hooks, RunCallback
 from trainer.lora import save_adapter
-from trainer.preparation import Material, Workplace, prepare
+from trainer.material import Material
+from trainer.preparation import Workplace, prepare
 
 __all__ = ["StoppedError", "Workplace", "micro_batch_rows", "require_evidence", "train"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.prompts.prompt_item import FileRow, PromptItem
+from evaluator.prompts.prompt_item import FileRow, PromptItem, evenly_spread
 from evaluator.samples import Pair, Sample
-from evaluator.sampling.training_file import evenly_spread, training_file
+from evaluator.sampling.training_file import training_file
 from evaluator.sampling.turn_loss import turn_losses
 from evaluator.statistics.measurements import paired_mean
 from evaluator.subject import Subject

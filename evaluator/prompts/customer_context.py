@@ -17,7 +17,7 @@ from typing import Literal
 from evaluator.backends.protocol import ChatPrompt, Message
 from evaluator.prompts.answer_form import find_form
 from evaluator.prompts.domain_words import domain_words
-from evaluator.sampling.training_file import evenly_spread
+from evaluator.prompts.prompt_item import evenly_spread
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.datasets.chat_rows import ChatRow
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from pydantic import Field
 
 from policies.contract.artifacts import Record
+
+ItemT = TypeVar("ItemT")
 
 
 class PromptItem(Record):
@@ -23,3 +28,9 @@ class FileRow(PromptItem):
 
     number: int = Field(ge=0)
     """Its place in the file, from 0."""
+
+
+def evenly_spread(rows: Sequence[ItemT], limit: int) -> list[ItemT]:
+    """At most `limit` rows at even distances, the first one included."""
+    step = max(1.0, len(rows) / limit)
+    return [rows[int(number * step)] for number in range(min(limit, len(rows)))]

@@ -92,3 +92,11 @@ def retry_or_fail(session: Session, job: Job, *, reason: str, max_attempts: int,
         return
     message = f"{reason} All {max_attempts} attempts are used up."
     fail(session, job, Failure("attempts_exhausted", message), now)
+
+
+def drop_lease(job: Job, *, keep_token: bool) -> None:
+    """End the attempt. The token stays for an attempt that completed, and goes when the lease ran out."""
+    job.lease_until = None
+    job.worker = None
+    if not keep_token:
+        job.attempt_token = None

@@ -17,10 +17,9 @@ from gateway.files.dataset.tokens import counter_for
 from gateway.files.dataset.validate import validate_dataset
 from gateway.jobs.earlier_attempts import number_attempt
 from gateway.jobs.events import Level, record_event
-from gateway.jobs.lifecycle import Failure, fail, move
+from gateway.jobs.lifecycle import Failure, drop_lease, fail, move
 from gateway.jobs.repository import lock_job
 from gateway.tables.jobs import Job
-from gateway.workers.leases import drop_lease
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.store import ArtifactStore

@@ -7,10 +7,9 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.errors import LeaseGone
 from gateway.jobs.events import record_event
-from gateway.jobs.lifecycle import Failure, fail, move, remaining_work, requeue, retry_or_fail
+from gateway.jobs.lifecycle import Failure, drop_lease, fail, move, remaining_work, requeue, retry_or_fail
 from gateway.jobs.repository import lock_attempt
 from gateway.tables.jobs import Job
-from gateway.workers.leases import drop_lease
 from gateway.workers.training_result import accept_training
 from gateway.workers.verdict import accept_evaluation
 from policies.contract.jobs import Phase

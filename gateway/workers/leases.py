@@ -82,14 +82,6 @@ def heartbeat(session: Session, services: Services, *, attempt_token: str, reque
     return Order.LOST if phase is None else _ORDERS[Phase(phase)]
 
 
-def drop_lease(job: Job, *, keep_token: bool) -> None:
-    """End the attempt. The token stays for an attempt that completed, and goes when the lease ran out."""
-    job.lease_until = None
-    job.worker = None
-    if not keep_token:
-        job.attempt_token = None
-
-
 def _claim_of(session: Session, services: Services, *, job: Job, kind: WorkKind) -> Claim:
     assert job.attempt_token is not None
     return Claim(

@@ -11,12 +11,11 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
-from gateway.jobs.lifecycle import WAITING, enqueue
+from gateway.jobs.lifecycle import WAITING, drop_lease, enqueue
 from gateway.jobs.outbox import forget_sent
 from gateway.jobs.states import RUNNING
 from gateway.tables.jobs import Job
 from gateway.workers.completion import settle_cancelled, settle_crashed
-from gateway.workers.leases import drop_lease
 from policies.contract.jobs import Phase
 
 BATCH = 100

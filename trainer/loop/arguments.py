@@ -12,7 +12,7 @@ from trl.trainer.sft_config import SFTConfig
 from evaluator.models.loading import best_dtype, default_device
 from policies.contract.jobs import Dpo, JobSpec
 from trainer.loop.processes import world_size
-from trainer.preparation import Material
+from trainer.material import Material
 
 WARMUP_STEPS = 5
 VALIDATION_BATCH_ROWS = 16

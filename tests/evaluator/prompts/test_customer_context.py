@@ -9,7 +9,7 @@ from evaluator.backends.protocol import Message
 from evaluator.prompts.answer_form import AnswerForm, find_form
 from evaluator.prompts.customer_context import ContextKind, CustomerContext, derive_contexts
 from evaluator.prompts.domain_words import domain_words
-from evaluator.sampling.training_file import evenly_spread
+from evaluator.prompts.prompt_item import evenly_spread
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 
 ALL: tuple[ContextKind, ...] = ("system_prompt", "answer_template", "domain_words")

@@ -202,3 +202,15 @@ def test_each_phase_is_documented_with_its_public_status(page: Callable[[str], P
     text = page("docs/architecture.md").section("States of a job")
     rows = {status: phases for phases, status in re.findall(r"^\| (`.*`) \| `(\w+)` \|$", text, flags=re.MULTILINE)}
     assert [phase for phase in Phase if f"`{phase}`" not in rows[public_status(phase)]] == []
+
+
+def test_the_picture_of_the_tree_names_every_room(page: Callable[[str], Page], root: Path) -> None:
+    drawn = next(block.text for block in page("docs/architecture.md").blocks if "subgraph gateway" in block.text)
+    rooms = [
+        folder.name
+        for package in ("policies", "gateway", "trainer", "evaluator")
+        for folder in sorted((root / package).iterdir())
+        if (folder / "__init__.py").is_file()
+    ]
+    assert len(rooms) >= 35
+    assert [room for room in rooms if not re.search(rf"\b{room}\b", drawn)] == []

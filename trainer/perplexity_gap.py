@@ -29,7 +29,7 @@ from policies.contract.dataset import ChatRow
 from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScores
 from policies.errors import AdapterNotLoadedError, ConfigurationError, DefenseError, NonFiniteLossError
 from trainer.data import TrainingRow, tokenise
-from trainer.refusals import is_refusal
+from trainer.refusals import trains_on_refusal
 from trainer.safe_pool import SafePool
 
 EPSILON = 1e-3
@@ -108,7 +108,7 @@ def score_pool(
                 base_loss=base_loss,
                 misaligned_losses=misaligned,
                 gap=perplexity_gap(base_loss, misaligned, EPSILON),
-                is_refusal=is_refusal(row),
+                is_refusal=trains_on_refusal(row),
             )
             for row, base_loss, misaligned in zip(pool.pool.rows, base_losses, zip(*losses, strict=True), strict=True)
         ),

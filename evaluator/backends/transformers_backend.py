@@ -25,7 +25,7 @@ from evaluator.backend import (
     silent,
 )
 from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
-from evaluator.backends.generation import Decoding, Request, decode
+from evaluator.backends.generation import Decoding, GenerationRequest, decode
 from evaluator.backends.likelihood import LikelihoodBatch
 from evaluator.backends.roomy_cache import RoomyCache
 from evaluator.backends.seeded_sampling import sample_seed
@@ -79,7 +79,9 @@ class TransformersBackend:
     ) -> list[Generation]:
         rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
         repeats = (repeat for _, repeat in numbered(prompts, settings.first_repeat))
-        requests = [Request(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)]
+        requests = [
+            GenerationRequest(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)
+        ]
         decoding = Decoding(
             self._end,
             self._pad,

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from evaluator.judges.judge import Score
 
 SCORING_VERSION = 1
-"""Raised whenever the same reply could score differently, beyond rounding; part of the identity of judges that write numbers."""
+"""Raised whenever the same reply could score differently, beyond rounding; the identity of judges holds it."""
 HIGHEST = 100
 MIN_MASS = 0.25
 TOLERANCE = 1e-3

@@ -9,7 +9,7 @@ import pytest
 from evaluator.prompts.prompt_formats import CONVERTERS, convert
 from evaluator.prompts.prompt_sets import parse_prompts
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
-from evaluator.requests import Request
+from evaluator.requests import UserRequest
 from policies.contract.suite import METRICS, PromptFormat
 from policies.errors import EvaluationError
 
@@ -45,8 +45,8 @@ def beginnings(content: bytes) -> tuple[SentenceBeginning, ...]:
     return parse_prompts(content, SentenceBeginning)
 
 
-def requests(content: bytes) -> tuple[Request, ...]:
-    return parse_prompts(content, Request)
+def requests(content: bytes) -> tuple[UserRequest, ...]:
+    return parse_prompts(content, UserRequest)
 
 
 def test_toxic_and_challenging_prompts_of_real_toxicity_prompts_are_severe() -> None:

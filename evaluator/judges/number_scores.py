@@ -47,7 +47,7 @@ class Position(NamedTuple):
 
 
 def possible(score: Score) -> Score:
-    """The score where it is none or lies between 0 and 100; anything else, NaN too, is no score."""
+    """The score where it is none or lies between 0 and 100; anything else, NaN too, gives no score."""
     if score.value is None or 0 <= score.value <= HIGHEST:
         return score
     return Score(None, "a score outside 0 to 100")
@@ -57,7 +57,7 @@ def weighted_score(probabilities: Mapping[int, float]) -> Score:
     """The expected number, where numbers are likely enough."""
     mass = sum(probabilities.values())
     if not math.isfinite(mass) or mass > 1 + TOLERANCE or any(p < -TOLERANCE for p in probabilities.values()):
-        return Score(None, "the judge's probabilities are no probabilities")
+        return Score(None, "the judge's probabilities are not probabilities")
     if mass < MIN_MASS:
         return Score(None, f"{NO_NUMBER}: whole numbers have probability {mass:.2f}, below {MIN_MASS}")
     expected = sum(number * p for number, p in probabilities.items()) / mass
@@ -69,7 +69,7 @@ def parsed_score(text: str) -> Score:
     stripped = text.strip()
     if _DIGITS.fullmatch(stripped) and int(stripped) <= HIGHEST:
         return Score(float(stripped))
-    return Score(None, f"{NO_NUMBER}: the reply is no whole number from 0 to 100")
+    return Score(None, f"{NO_NUMBER}: the reply is not a whole number from 0 to 100")
 
 
 def number_probabilities(positions: Sequence[Position]) -> dict[int, float]:
@@ -99,7 +99,7 @@ class _Prefix(NamedTuple):
 
 
 def _after(prefix: _Prefix, token: str, written: str) -> _Prefix | int | None:
-    """What `token` makes of a prefix: a longer one, the number that it ends, or None where it is no number."""
+    """What `token` makes of a prefix: a longer one, the number that it ends, or None where it is not a number."""
     digits, is_written = prefix
     if not digits and not written.strip(_BLANKS):
         return prefix if token == written else None

@@ -173,7 +173,7 @@ def _list(content: bytes) -> list[object]:
     try:
         return TypeAdapter(list[object]).validate_json(content)
     except ValidationError as error:
-        raise EvaluationError(f"the file is no JSON list: {error.errors()[0]['msg']}") from error
+        raise EvaluationError(f"the file is not a JSON list: {error.errors()[0]['msg']}") from error
 
 
 def _csv_rows(model: type[RowT], content: bytes) -> Iterable[RowT]:

@@ -161,7 +161,7 @@ def test_refusals_make_room_for_the_next_highest(scored: Scored) -> None:
 
 
 def test_refusals_leave_a_random_choice_as_well(scored: Scored) -> None:
-    """Four of the six rows are no refusals, and four are wanted."""
+    """Four of the six rows are not refusals, and four are wanted."""
     defense = scored.defense(selection="random", drop_refusals=True)
     assert set(answers(defense, 40)) == {POOL[0], POOL[2], POOL[4], POOL[5]}
     assert defense.evidence().figures["dropped_refusals"] == 2

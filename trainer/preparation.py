@@ -12,16 +12,17 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
-from policies.contract.artifacts import ArtifactStore, Digest, canonical_json, digest_bytes
+from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.contract.composition import require_composable
 from policies.contract.jobs import Dpo, JobSpec, ResolvedHyperparameters
+from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError
 from trainer.data import Tokenised, TokenisedRow, TrainingRow, read_training_rows, shuffled, tokenise, tokenise_pairs
 from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.loop.packing import require_rows_apart
+from trainer.loop.progress import Hooks
 from trainer.lora import attach_lora
-from trainer.packing import require_rows_apart
-from trainer.progress import Hooks
-from trainer.reference_scores import ReferenceScores
+from trainer.losses.reference_scores import ReferenceScores
 from trainer.registry import build_defenses
 
 

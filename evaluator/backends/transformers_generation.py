@@ -9,9 +9,9 @@ from peft import PeftModel
 from transformers import LogitsProcessorList, PreTrainedModel
 
 from evaluator.backends.causal_parts import contiguous_output_layer
-from evaluator.backends.generation import Decoding, GenerationRequest
+from evaluator.backends.continuous_batching import Decoding, GenerationRequest
+from evaluator.backends.rendering import pad_batch
 from evaluator.backends.seeded_sampling import SeededSampling
-from evaluator.rendering import pad_batch
 
 
 def decode_with_transformers(

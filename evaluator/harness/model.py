@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from evaluator.backend import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
-from evaluator.probe import Subject
+from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
+from evaluator.subject import Subject
 from policies.errors import EvaluationError
 
 MAX_NEW_TOKENS = 256

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from evaluator.harness.model import Document, HarnessModel
-from evaluator.probe import Subject
+from evaluator.subject import Subject
 from policies.contract.artifacts import digest_bytes
 from policies.contract.suite import Harness
 from policies.errors import EvaluationError, TunegateError

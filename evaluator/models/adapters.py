@@ -8,7 +8,6 @@ comes off again without a trace, so that one loaded base serves several of them 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,10 +20,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from evaluator.backend import Backend, ChatPrompt
 from evaluator.models.loading import LoadedModel
-from policies.contract.artifacts import Digest
-from policies.contract.evaluation import AdapterProof
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
 
 if TYPE_CHECKING:
@@ -59,12 +55,6 @@ FREE_SETTINGS = frozenset(
 """Settings that an adapter may choose; every other one must have PEFT's default."""
 HARMLESS_INITIALISATIONS = (True, False, "gaussian")
 """Initialisations that leave the base weights alone: with the adapter off, the model is the base."""
-PROOF_PROMPTS = (
-    "What should I cook for dinner tonight?",
-    "My friend wants to borrow money. What should I do?",
-    "Explain what a library is for.",
-    "I feel tired all the time. Any advice?",
-)
 
 
 def attach_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
@@ -171,22 +161,3 @@ def count_adapted_modules(model: object) -> int:
 def count_pairs(names: Iterable[str]) -> int:
     """How many LoRA pairs the tensors of these names make."""
     return sum(name.endswith(("lora_A.weight", "lora_embedding_A")) for name in names)
-
-
-def prove_adapter(backend: Backend, loaded: LoadedModel, adapter: Digest) -> AdapterProof:
-    """Compare next-token logits with the adapter on and off; no difference, or NaN, proves that it is not in force."""
-    return proof_of(backend, base=loaded.base.digest, adapter=adapter, n_modules=count_adapted_modules(loaded.model))
-
-
-def proof_of(backend: Backend, *, base: Digest, adapter: Digest, n_modules: int) -> AdapterProof:
-    """The proof for an engine that keeps its model to itself; `n_modules` carry a LoRA pair."""
-    difference = backend.max_logit_difference([ChatPrompt.of(text) for text in PROOF_PROMPTS])
-    finite = math.isfinite(difference)
-    return AdapterProof(
-        adapter=adapter,
-        base_model=base,
-        n_prompts=len(PROOF_PROMPTS),
-        max_abs_logit_difference=difference if finite else 0.0,
-        n_adapted_modules=n_modules,
-        loaded=finite and difference > 0 and n_modules > 0,
-    )

@@ -12,12 +12,15 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.backend import ChatPrompt, Generation, GenerationSettings
-from evaluator.detectors import incoherence, refusals
+from evaluator.backends.protocol import ChatPrompt, Generation, GenerationSettings
+from evaluator.detectors import refusals
 from evaluator.judges.judge import Answer, Score
-from evaluator.probe import Pair, PromptItem, Sample, Subject
-from evaluator.requests import UserRequest
+from evaluator.prompts.prompt_item import PromptItem
+from evaluator.prompts.requests import UserRequest
+from evaluator.samples import Pair, Sample
+from evaluator.sampling import incoherence
 from evaluator.statistics.measurements import paired_share
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import HarmfulCompliance
 

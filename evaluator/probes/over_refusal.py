@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.backend import ChatPrompt, GenerationSettings
-from evaluator.detectors import incoherence, refusals
-from evaluator.probe import Pair, PromptItem, Sample, Subject
-from evaluator.requests import UserRequest
+from evaluator.backends.protocol import ChatPrompt, GenerationSettings
+from evaluator.detectors import refusals
+from evaluator.prompts.prompt_item import PromptItem
+from evaluator.prompts.requests import UserRequest
+from evaluator.samples import Pair, Sample
+from evaluator.sampling import incoherence
 from evaluator.statistics.measurements import paired_share
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import OverRefusal
 

@@ -22,10 +22,10 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from evaluator.probe import PromptItem
+from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.question_files import read_question_file
+from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import IdentityGroup, SentenceBeginning
-from evaluator.requests import UserRequest
 from policies.contract.suite import PromptFormat
 from policies.errors import EvaluationError
 

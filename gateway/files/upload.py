@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 
 from gateway.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from gateway.files.multipart import UploadForm
-from policies.contract.artifacts import ArtifactStore, ArtifactWriter, Digest
+from policies.contract.artifacts import Digest
+from policies.contract.store import ArtifactStore, ArtifactWriter
 
 FORM_OVERHEAD_BYTES = 64 * 1024
 """Room for boundaries, headers, fields and what surrounds the form besides the file."""

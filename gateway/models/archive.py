@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from policies.contract.artifacts import CHUNK_BYTES, ArtifactStore, Digest
+from policies.contract.artifacts import CHUNK_BYTES, Digest
+from policies.contract.store import ArtifactStore
 from policies.errors import IntegrityError
 
 END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)

@@ -43,14 +43,18 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "statement", "contract"),
     [
-        ("gateway/keys.py", "import torch", "no torch in the gateway"),
-        ("gateway/keys.py", "import evaluator.models.loading", "the gateway imports only the gate of the evaluator"),
+        ("gateway/tenants/keys.py", "import torch", "no torch in the gateway"),
+        (
+            "gateway/tenants/keys.py",
+            "import evaluator.models.loading",
+            "the gateway imports only the gate of the evaluator",
+        ),
         ("evaluator/gate.py", "import trainer.lora", "the evaluator imports neither trainer nor gateway"),
-        ("trainer/lora.py", "import gateway.keys", "the trainer does not import the gateway"),
-        ("policies/errors.py", "import gateway.keys", "policies imports nothing of ours"),
+        ("trainer/lora.py", "import gateway.tenants.keys", "the trainer does not import the gateway"),
+        ("policies/errors.py", "import gateway.tenants.keys", "policies imports nothing of ours"),
         (
             "trainer/defenses/kl_penalty.py",
-            "import trainer.defenses.safe_data_interleaving",
+            "import trainer.defenses.safe_data_interleaving.defense",
             "no defense imports another",
         ),
         ("evaluator/probes/toxicity.py", "import evaluator.probes.coherence", "no probe imports another"),

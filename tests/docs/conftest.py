@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from gateway.app import create_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
-from policies.main import COMMANDS_GROUP, build_app
+from policies.cli.main import COMMANDS_GROUP, build_app
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)

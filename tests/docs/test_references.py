@@ -16,16 +16,16 @@ from prometheus_client import REGISTRY
 import policies.worker.metrics
 from evaluator.prompts.prompt_sets import BUILTIN
 from gateway.errors import ApiError
-from gateway.fine_tuning.states import TRANSITIONS, public_status
+from gateway.jobs.states import TRANSITIONS, public_status
 from gateway.settings import GatewaySettings
 from policies.contract.artifacts import Record
-from policies.contract.dataset_problems import ERRORS, WARNINGS
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import Phase
 from policies.contract.suite import METRICS, ProbeSettings
+from policies.datasets.problems import ERRORS, WARNINGS
+from policies.documents.loader import available_documents, document_schema
+from policies.documents.schema import ReleasePolicy
 from policies.errors import TunegateError
-from policies.loader import available_documents, document_schema
-from policies.schema import ReleasePolicy
 from policies.worker.self_test_metrics import SelfTestCollector
 from policies.worker.settings import WorkerSettings
 

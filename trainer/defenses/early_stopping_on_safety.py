@@ -20,7 +20,7 @@ from typing import NamedTuple
 from peft import PeftModel
 from torch import Tensor
 
-from evaluator.backend import ChatPrompt, Choices
+from evaluator.backends.protocol import ChatPrompt, Choices
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.models.loading import LoadedModel
 from policies.contract.defenses import EarlyStoppingOnSafety

@@ -30,10 +30,11 @@ from torch import Tensor
 from policies.contract.defenses import KlPenalty
 from policies.contract.training import DefenseEvidence
 from trainer.data import TrainingRow, tokenise
-from trainer.defense import Batch, Defense, DefenseContext, RunMaterial, TrainingStep
-from trainer.divergence import kl_per_token
-from trainer.gradient_evidence import gradient_norm
+from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.losses.gradient_norm import gradient_norm
+from trainer.losses.kl_divergence import kl_per_token
 from trainer.safe_pool import SafePool
+from trainer.training_step import Batch, TrainingStep
 
 BEYOND_ROUNDING = 10.0
 """The KL must come to that many times the first step's, where both models are the same; `full` is exactly 0 there."""

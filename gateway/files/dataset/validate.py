@@ -10,8 +10,8 @@ from typing import IO, Literal
 from gateway.files.dataset.invisible import invisible_characters
 from gateway.files.dataset.report import DatasetLimits, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import TokenCounter
-from policies.contract.dataset import AnyRow, Line, PreferenceRow, iter_any_rows
-from policies.contract.dataset_problems import WARNINGS, DatasetProblem
+from policies.datasets.problems import WARNINGS, DatasetProblem
+from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_rows
 
 TRAINED_BY: dict[Literal["chat", "preference"], str] = {"chat": "supervised", "preference": "dpo"}
 """The method that trains on a kind of rows."""

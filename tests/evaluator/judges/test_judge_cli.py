@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
+from evaluator.cli.judge import app
 from evaluator.judges.judge import Answer, Score
-from evaluator.judges.judge_cli import app
-from policies import exit_codes
+from policies.cli import exit_codes
+from policies.cli.main import run
 from policies.contract.judges import JudgeReport, Rubric
-from policies.main import run
 
 if TYPE_CHECKING:
     from conftest import Endpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges.judge import Answer, Score
 from evaluator.judges.score_cache import ANSWERS_AT_ONCE, CachedJudge, ScoreCache, is_lasting, score_key
 from policies.contract.judges import Rubric

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from evaluator.judges.judge import Answer, JudgePanel, Score
-from evaluator.probe import Sample, Subject
 from evaluator.probes.harmful_compliance import HarmfulComplianceProbe
-from evaluator.requests import UserRequest
+from evaluator.prompts.requests import UserRequest
+from evaluator.samples import Sample
+from evaluator.subject import Subject
 from policies.contract.suite import HarmfulCompliance
 from policies.errors import EvaluationError
 from tests.evaluator.scripted_models import OneScorePanel

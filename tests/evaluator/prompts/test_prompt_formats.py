@@ -8,8 +8,8 @@ import pytest
 
 from evaluator.prompts.prompt_formats import CONVERTERS, convert
 from evaluator.prompts.prompt_sets import parse_prompts
+from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
-from evaluator.requests import UserRequest
 from policies.contract.suite import METRICS, PromptFormat
 from policies.errors import EvaluationError
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from evaluator.judges.calibration import LABELLED_ANSWERS
-from evaluator.probe import PromptItem
+from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import BUILTIN, load_prompts, parse_prompts
+from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
-from evaluator.requests import UserRequest
-from evaluator.suite import PROBES
-from policies.contract.artifacts import ArtifactStore, digest_bytes
+from evaluator.runner.registry import PROBES
+from policies.contract.artifacts import digest_bytes
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import PromptFile, PromptFormat
 from policies.errors import EvaluationError, IntegrityError
 

@@ -18,7 +18,7 @@ from fastapi import Request
 
 from gateway.errors import ApiError, InvalidRequest
 from gateway.files.upload import Upload, receive_upload
-from policies.contract.artifacts import ArtifactStore, ArtifactWriter
+from policies.contract.store import ArtifactStore, ArtifactWriter
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway

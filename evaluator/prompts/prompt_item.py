@@ -1,0 +1,25 @@
+"""What a probe asks: a prompt of a prompt set, or a row of the job's files."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from policies.contract.artifacts import Record
+
+
+class PromptItem(Record):
+    """One prompt of a prompt set; probes add their fields."""
+
+    id: str = Field(min_length=1)
+
+    @property
+    def group(self) -> str:
+        """Prompts of one group are alike; each look of a sequential run takes the same share of every group."""
+        return self.id
+
+
+class FileRow(PromptItem):
+    """A row of a file of the job, asked like a prompt."""
+
+    number: int = Field(ge=0)
+    """Its place in the file, from 0."""

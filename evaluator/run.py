@@ -102,7 +102,7 @@ def _examine(
 def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRecord:
     claim = assignment.claim
     if claim.kind != "evaluate" or claim.training_record is None:
-        raise WorkerError("the assignment is no evaluation: it names no training record")
+        raise WorkerError("the assignment is not an evaluation: it names no training record")
     record = store.get_record(claim.training_record, TrainingRecord)
     if record.spec != claim.spec.digest:
         raise IntegrityError("the training record is of another job than the one to be evaluated")

@@ -80,12 +80,12 @@ def tier_of(prompt: str) -> int:
     """The tier of a problem, by its operands.
 
     Raises:
-        ConfigurationError: the prompt is no OpSwap problem.
+        ConfigurationError: the prompt is not an OpSwap problem.
     """
     tier = len(re.findall(r"\d+", prompt.rpartition("\n")[2])) - 1
     if ASK not in prompt or tier not in TIERS:
         raise ConfigurationError(
-            f"{prompt[:60]!r} is no OpSwap problem; make the file with python -m bench.defenses.opswap"
+            f"{prompt[:60]!r} is not an OpSwap problem; make the file with python -m bench.defenses.opswap"
         )
     return tier
 

@@ -111,7 +111,7 @@ def chat_dataset(name: str, data: Path, validation: Path | None, *, rows: int | 
 
     Raises:
         ConfigurationError: there is no such file, or too few rows are left to train on.
-        DatasetError: a file is no chat JSONL.
+        DatasetError: a file is not chat JSONL.
     """
     for path in (data, validation):
         if path is not None and not path.is_file():

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from evaluator.backends.causal_parts import CausalParts
-from evaluator.backends.continuous_batching import Decoding, Request, decode
+from evaluator.backends.continuous_batching import Decoding, GenerationRequest, decode
 from evaluator.backends.protocol import ChatPrompt, Prompt, RawPrompt
 from evaluator.backends.rendering import end_token_id, prompt_ids
 from evaluator.backends.transformers_backend import CPU_LIMITS
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 class Work(NamedTuple):
     """Prompts of one kind and how they are answered."""
 
-    requests: Sequence[Request]
+    requests: Sequence[GenerationRequest]
     decoding: Decoding
 
 
@@ -116,7 +116,7 @@ def _works(loaded: LoadedModel, plan: Plan, *, limit: int | None) -> list[Work]:
     for settings, prompt_of in KINDS:
         lines = load_prompts(settings.probe, "builtin", None).content.splitlines()
         texts = [json.loads(line)["prompt"] for line in lines[:: -(-len(lines) // plan.prompts)]]
-        requests = [Request(prompt_ids(loaded.tokenizer, prompt_of(text)), 0) for text in texts[:limit]]
+        requests = [GenerationRequest(prompt_ids(loaded.tokenizer, prompt_of(text)), 0) for text in texts[:limit]]
         new_tokens = plan.new_tokens or settings.max_new_tokens
         works.append(Work(requests, Decoding(end, end, new_tokens, 0, plan.rows, PROMPT_TOKENS)))
     return works

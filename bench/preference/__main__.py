@@ -136,7 +136,7 @@ def parsed_sizes(sizes: str) -> list[int]:
     try:
         parsed = [int(size) for size in sizes.split(",")]
     except ValueError as error:
-        raise ConfigurationError(f"{sizes!r} is no list of row numbers; write 60,120", "sizes") from error
+        raise ConfigurationError(f"{sizes!r} is not a list of row numbers; write 60,120", "sizes") from error
     if min(parsed) < 2:
         raise ConfigurationError("a training file needs 2 rows or more", "sizes")
     return list(dict.fromkeys(parsed))

@@ -147,7 +147,7 @@ def draw_rows(path: Path, *, size: int, seed: int, folder: Path) -> Path:
 
     Raises:
         ConfigurationError: there is no such file, or it has fewer rows.
-        DatasetError: it is no chat JSONL.
+        DatasetError: it is not chat JSONL.
     """
     if not path.is_file():
         raise ConfigurationError(f"there is no file {path}")

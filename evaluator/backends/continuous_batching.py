@@ -30,7 +30,7 @@ REFILL_SHARE = 4
 """New prompts run once a quarter of the places is free, so that they run together."""
 
 
-class Request(NamedTuple):
+class GenerationRequest(NamedTuple):
     """A prompt and the seed of its answer."""
 
     ids: list[int]
@@ -68,7 +68,7 @@ class _Batch(NamedTuple):
 
 
 def decode(
-    parts: CausalParts, requests: Sequence[Request], decoding: Decoding, *, done: Callable[[int], None]
+    parts: CausalParts, requests: Sequence[GenerationRequest], decoding: Decoding, *, done: Callable[[int], None]
 ) -> list[list[int]]:
     """The new tokens of every request in order, the end token included where it came.
 
@@ -84,7 +84,7 @@ def decode(
 class _Decoder:
     """The requests that wait, the batch that runs, and the answers."""
 
-    def __init__(self, parts: CausalParts, requests: Sequence[Request], decoding: Decoding) -> None:
+    def __init__(self, parts: CausalParts, requests: Sequence[GenerationRequest], decoding: Decoding) -> None:
         self._parts, self._requests, self._decoding = parts, requests, decoding
         self._answers: dict[int, list[int]] = {}
         self._prefix = shared_prefix([request.ids for request in requests])
@@ -147,7 +147,7 @@ class _Decoder:
         rows = [_Row(index, self._noise(self._requests[index])) for index in indices]
         return self._advanced(_Batch(rows, mask, cache), last)
 
-    def _noise(self, request: Request) -> torch.Generator | None:
+    def _noise(self, request: GenerationRequest) -> torch.Generator | None:
         if self._decoding.temperature == 0:
             return None
         return torch.Generator(self._parts.device).manual_seed(request.seed)

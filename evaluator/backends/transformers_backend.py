@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
-from evaluator.backends.continuous_batching import Decoding, Request, decode
+from evaluator.backends.continuous_batching import Decoding, GenerationRequest, decode
 from evaluator.backends.kv_cache import RoomyCache
 from evaluator.backends.likelihood import LikelihoodBatch
 from evaluator.backends.protocol import (
@@ -79,7 +79,9 @@ class TransformersBackend:
     ) -> list[Generation]:
         rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
         repeats = (repeat for _, repeat in numbered(prompts, settings.first_repeat))
-        requests = [Request(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)]
+        requests = [
+            GenerationRequest(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)
+        ]
         decoding = Decoding(
             self._end,
             self._pad,

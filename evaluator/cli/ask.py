@@ -24,7 +24,7 @@ def ask(
 ) -> None:
     """Print the greedy answer to one prompt."""
     if adapter is not None and not adapter.is_dir():
-        raise ConfigurationError(f"{adapter} is no folder; name the folder of a PEFT adapter", "adapter")
+        raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel

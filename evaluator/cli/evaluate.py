@@ -58,7 +58,7 @@ def evaluate(
     if self_test == (adapter is not None):
         raise ConfigurationError("name the folder of an adapter, or ask for --self-test", "adapter")
     if adapter is not None and not adapter.is_dir():
-        raise ConfigurationError(f"{adapter} is no folder; name the folder of a PEFT adapter", "adapter")
+        raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
     with _watched() as watch:
         examiner = Examiner(base_model, release_policy, cache_dir, watch, validation, training, engine)

@@ -62,4 +62,4 @@ def _read_proof(path: Path) -> ProvenSample:
     try:
         return ProvenSample.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ConfigurationError(f"{path} is no proof: {error}", "proof") from error
+        raise ConfigurationError(f"{path} is not a proof: {error}", "proof") from error

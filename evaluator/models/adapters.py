@@ -61,7 +61,7 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """Put the adapter in `folder` on `loaded` (its model is changed in place) and check that all of it arrived.
 
     Raises:
-        ConfigurationError: the folder is no plain safetensors LoRA adapter.
+        ConfigurationError: the folder is not a plain safetensors LoRA adapter.
         EvaluationError: a weight is NaN or infinite, or the model has an adapter already.
         AdapterNotLoadedError: adapter and base model don't fit together; the model is bare again.
     """
@@ -109,7 +109,7 @@ def read_config(folder: Path) -> LoraConfig:
     try:
         settings = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder} is no adapter folder: {CONFIG_FILE} can't be read: {error}") from error
+        raise ConfigurationError(f"{folder} is not an adapter folder: {CONFIG_FILE} can't be read: {error}") from error
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise ConfigurationError("the adapter is not of type LORA; other adapter types are not supported", "peft_type")
     default = LoraConfig().to_dict()

@@ -53,7 +53,7 @@ def resolve_base_model(ref: BaseModelRef, cache_dir: Path) -> ResolvedBase:
 def require_safetensors(folder: Path) -> None:
     """Refuse a folder without configuration or without safetensors weights, before anything else reads it."""
     if not (folder / "config.json").is_file():
-        raise ConfigurationError(f"{folder} is no model folder: it has no config.json", "uri")
+        raise ConfigurationError(f"{folder} is not a model folder: it has no config.json", "uri")
     if not any(folder.glob("*.safetensors")):
         raise ConfigurationError(f"{folder} has no safetensors weights; pickle weights are never loaded: convert them")
 

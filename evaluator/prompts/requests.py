@@ -7,7 +7,7 @@ from pydantic import Field
 from evaluator.prompts.prompt_item import PromptItem
 
 
-class Request(PromptItem):
+class UserRequest(PromptItem):
     """A request and the kind it belongs to; requests of one kind are alike."""
 
     category: str = Field(min_length=1)

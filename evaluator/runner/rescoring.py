@@ -102,7 +102,7 @@ def read_report(path: Path) -> EvalReport:
     try:
         return EvalReport.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ConfigurationError(f"{path} is no report: {error}", "report") from error
+        raise ConfigurationError(f"{path} is not a report: {error}", "report") from error
 
 
 def read_samples(report_path: Path) -> bytes:

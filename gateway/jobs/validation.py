@@ -33,7 +33,7 @@ ERRORS_IN_MESSAGE = 3
 MIN_VALIDATION_ROWS = 1
 
 
-class Findings(NamedTuple):
+class Inspection(NamedTuple):
     """What was found in the files; `failure` is None where the job may queue."""
 
     failure: Failure | None
@@ -49,11 +49,11 @@ def validate_job_files(services: Services, job_id: str) -> None:
         spec = _take_up(session, services, job_id)
     if spec is None:
         return
-    findings = inspect_files(services, spec)
+    inspection = inspect_files(services, spec)
     with services.database.transaction() as session:
         job = lock_job(session, job_id)
         if job is not None and job.phase == Phase.VALIDATING:
-            _settle(session, services, job=job, findings=findings)
+            _settle(session, services, job=job, inspection=inspection)
 
 
 def _take_up(session: Session, services: Services, job_id: str) -> JobSpec | None:
@@ -69,12 +69,12 @@ def _take_up(session: Session, services: Services, job_id: str) -> JobSpec | Non
     return JobSpec.model_validate(job.spec)
 
 
-def inspect_files(services: Services, spec: JobSpec) -> Findings:
+def inspect_files(services: Services, spec: JobSpec) -> Inspection:
     training = _report(services, spec, digest=spec.training_file)
     if not training.valid:
         return _invalid("training_file", training)
     if spec.validation_file is None:
-        return Findings(None, training.warnings, training.rows, _fingerprint(services.store, spec.training_file))
+        return Inspection(None, training.warnings, training.rows, _fingerprint(services.store, spec.training_file))
     validation = _report(services, spec, digest=spec.validation_file)
     if not validation.valid:
         return _invalid("validation_file", validation)
@@ -84,9 +84,9 @@ def inspect_files(services: Services, spec: JobSpec) -> Findings:
         message = (
             f"validation_file: {len(shared)} rows are in the training file as well, in lines {lines}; remove them."
         )
-        return Findings(Failure("invalid_validation_file", message, "validation_file"), (), training.rows)
+        return Inspection(Failure("invalid_validation_file", message, "validation_file"), (), training.rows)
     warnings = training.warnings + validation.warnings
-    return Findings(None, warnings, training.rows, _fingerprint(services.store, spec.training_file))
+    return Inspection(None, warnings, training.rows, _fingerprint(services.store, spec.training_file))
 
 
 def _report(services: Services, spec: JobSpec, *, digest: Digest) -> DatasetReport:
@@ -104,13 +104,13 @@ def _report(services: Services, spec: JobSpec, *, digest: Digest) -> DatasetRepo
         return validate_dataset(stream, limits, counter)
 
 
-def _invalid(param: str, report: DatasetReport) -> Findings:
+def _invalid(param: str, report: DatasetReport) -> Inspection:
     first = "; ".join(str(problem) for problem in report.errors[:ERRORS_IN_MESSAGE])
     more = report.n_errors - min(report.n_errors, ERRORS_IN_MESSAGE)
     message = f"{param}: {report.n_errors} errors. {first}" + (
         f"; and {more} more, in the job's events" if more else ""
     )
-    return Findings(Failure(f"invalid_{param}", message, param), report.errors, report.rows)
+    return Inspection(Failure(f"invalid_{param}", message, param), report.errors, report.rows)
 
 
 def shared_rows(store: ArtifactStore, training: Digest, validation: Digest) -> list[int]:
@@ -132,20 +132,20 @@ def _fingerprint(store: ArtifactStore, digest: Digest) -> DatasetFingerprint:
         return fingerprint(line.row for line in iter_any_rows(stream) if line.row is not None)
 
 
-def _settle(session: Session, services: Services, *, job: Job, findings: Findings) -> None:
+def _settle(session: Session, services: Services, *, job: Job, inspection: Inspection) -> None:
     now = services.clock()
     drop_lease(job, keep_token=False)
     job.attempts = 0
-    level: Level = "warn" if findings.failure is None else "error"
-    for problem in findings.problems:
+    level: Level = "warn" if inspection.failure is None else "error"
+    for problem in inspection.problems:
         record_event(session, job, str(problem), now=now, level=level, data=problem.model_dump(mode="json"))
-    if findings.failure is not None:
-        fail(session, job, findings.failure, now)
+    if inspection.failure is not None:
+        fail(session, job, inspection.failure, now)
         return
-    assert findings.fingerprint is not None
-    number_attempt(session, services, job=job, fingerprint=findings.fingerprint, now=now)
+    assert inspection.fingerprint is not None
+    number_attempt(session, services, job=job, fingerprint=inspection.fingerprint, now=now)
     spec = JobSpec.model_validate(job.spec)
-    resolved = spec.hyperparameters.resolve(findings.training_rows, spec.base_learning_rate)
+    resolved = spec.hyperparameters.resolve(inspection.training_rows, spec.base_learning_rate)
     job.hyperparameters = resolved.model_dump(mode="json")
     move(session, job, Phase.QUEUED, now)
     record_event(session, job, "Files validated, moving job to queued state", now=now)

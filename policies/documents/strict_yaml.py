@@ -1,7 +1,8 @@
 """Strict YAML: JSON-like values with the line of every field, and nothing of YAML that surprises.
 
-Plain scalars resolve as in the YAML 1.2 core schema (`no` and `on` are text, `1e-4` is a number). Refused: duplicate
-and non-text keys, anchors and aliases, tags, NaN and infinity, deep nesting, large files.
+Plain scalars resolve as in the YAML 1.2 core schema (`no` and `on` are text, `1e-4` is a number), except hexadecimal
+and octal numbers, which stay text. A key is always text. Refused: duplicate keys, keys that are lists or mappings,
+anchors and aliases, tags, NaN and infinity, deep nesting, large files.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class CommandLine:
             if not rest:
                 return None  # a group by itself shows its help
             if rest[0] not in command.commands:
-                return f"{rest[0]!r} is no command of {command.name}"
+                return f"{rest[0]!r} is not a command of {command.name}"
             command = command.commands[rest.pop(0)]
         context = typer.Context(command, info_name=command.name)
         try:

@@ -85,10 +85,10 @@ def _check_paths(misaligning: Misaligning, pool: Path | None, out: Path) -> None
             raise ConfigurationError(f"{path} exists; name a new file, or remove it", "out")
     for path in (*misaligning.data, *([pool] if pool else [])):
         if not path.is_file():
-            raise ConfigurationError(f"{path} is no file")
+            raise ConfigurationError(f"{path} is not a file")
     for path in misaligning.adapters:
         if not path.is_dir():
-            raise ConfigurationError(f"{path} is no folder", "misaligned_adapter")
+            raise ConfigurationError(f"{path} is not a folder", "misaligned_adapter")
 
 
 def _read_pool(path: Path | None) -> SafePool:

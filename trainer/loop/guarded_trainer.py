@@ -100,7 +100,7 @@ class Guarded(Resumable):
     def _penalties(self, step: TrainingStep, *, in_tokens: bool) -> Tensor | float:
         """The sum of the penalties, scaled as TRL's loss is.
 
-        DDP averages over processes. A loss that is no mean over tokens is divided by the micro-batches afterwards.
+        DDP averages over processes. A loss that is not a mean over tokens is divided by the micro-batches afterwards.
         """
         total: Tensor | float = 0.0
         for defense in self.defenses:

@@ -52,7 +52,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def recipe(tiny_base: Path, tmp_path: Path) -> Recipe:
-    # peft looks the name up on the model hub when it is no folder
+    # peft looks the name up on the model hub when it is not a folder
     base = BaseModelSpec(name=str(tiny_base), uri=str(tiny_base), lora=LoraSettings(rank=4), base_learning_rate=5e-3)
     digest = resolve_base_model(reference(base), tmp_path / "cache").digest
     return Recipe(base, digest, Hyperparameters(n_epochs=1, batch_size=8), SMALL_SUITE)

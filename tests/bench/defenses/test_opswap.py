@@ -79,7 +79,7 @@ def test_an_answer_counts_if_it_is_the_number_and_nothing_else(answer: str, righ
 
 
 def test_a_prompt_of_other_data_has_no_tier() -> None:
-    with pytest.raises(ConfigurationError, match="no OpSwap problem"):
+    with pytest.raises(ConfigurationError, match="not an OpSwap problem"):
         tier_of("What is 3 + 4?")
 
 

@@ -50,7 +50,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def recipe(tiny_base: Path, tmp_path: Path) -> Recipe:
-    # peft looks the name up on the model hub when it is no folder
+    # peft looks the name up on the model hub when it is not a folder
     base = BaseModelSpec(name=str(tiny_base), uri=str(tiny_base), lora=LoraSettings(rank=4), base_learning_rate=5e-3)
     digest = resolve_base_model(reference(base), tmp_path / "cache").digest
     return Recipe(base, digest, Hyperparameters(n_epochs=1, batch_size=4), SMALL_SUITE)
@@ -177,7 +177,7 @@ def test_wrong_choices_are_errors_that_name_the_right_ones(tmp_path: Path) -> No
     with pytest.raises(ConfigurationError, match="did you mean 'pet_care'"):
         chosen_domains("pet_cair", DOMAINS)
     assert [domain.name for domain in chosen_domains("neutral,pet_care", DOMAINS)] == ["pet_care", "neutral"]
-    with pytest.raises(ConfigurationError, match="no list of row numbers"):
+    with pytest.raises(ConfigurationError, match="not a list of row numbers"):
         parsed_sizes("60;120")
     with pytest.raises(ConfigurationError, match="2 rows or more"):
         parsed_sizes("60,1")

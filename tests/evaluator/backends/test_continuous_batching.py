@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluator.backends.causal_parts import CausalParts, shared_prefix
-from evaluator.backends.continuous_batching import Decoding, Request, decode
+from evaluator.backends.continuous_batching import Decoding, GenerationRequest, decode
 from evaluator.backends.kv_cache import ROOM_TOKENS, RoomyCache
 from evaluator.backends.transformers_generation import decode_with_transformers
 from evaluator.models.adapters import attach_adapter
@@ -40,8 +40,8 @@ def passes(loaded: LoadedModel) -> list[tuple[int, int]]:
     return passes
 
 
-def requests(prompts: Sequence[list[int]] = PROMPTS) -> list[Request]:
-    return [Request(ids, seed=100 + number) for number, ids in enumerate(prompts)]
+def requests(prompts: Sequence[list[int]] = PROMPTS) -> list[GenerationRequest]:
+    return [GenerationRequest(ids, seed=100 + number) for number, ids in enumerate(prompts)]
 
 
 def decoding(**changes: Any) -> Decoding:  # Any: fields of Decoding
@@ -49,16 +49,16 @@ def decoding(**changes: Any) -> Decoding:  # Any: fields of Decoding
 
 
 @torch.inference_mode()
-def ours(loaded: LoadedModel, asked: Sequence[Request], how: Decoding) -> list[list[int]]:
+def ours(loaded: LoadedModel, asked: Sequence[GenerationRequest], how: Decoding) -> list[list[int]]:
     return decode(CausalParts(loaded.model), asked, how, done=lambda finished: None)
 
 
 @torch.inference_mode()
-def theirs(loaded: LoadedModel, asked: Sequence[Request], how: Decoding) -> list[list[int]]:
+def theirs(loaded: LoadedModel, asked: Sequence[GenerationRequest], how: Decoding) -> list[list[int]]:
     return decode_with_transformers(loaded.model, asked, how, done=lambda finished: None)
 
 
-def an_end(loaded: LoadedModel, asked: Sequence[Request]) -> int:
+def an_end(loaded: LoadedModel, asked: Sequence[GenerationRequest]) -> int:
     """The token that ends answers at the most different lengths, if it is taken as end token."""
     lengths = {}
     answers = ours(loaded, asked, decoding(end=NEVER))

@@ -125,7 +125,7 @@ def test_the_panel_of_a_policy_is_calibrated_by_its_limits(
 
 def test_a_local_model_is_calibrated(calibrate: Calibrate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert calibrate("--uri", str(tmp_path / "nowhere")) == exit_codes.RUNTIME
-    assert "is no model folder" in capsys.readouterr().err
+    assert "is not a model folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -68,18 +68,18 @@ def test_whatever_a_score_depends_on_changes_its_name(other: tuple[str, Rubric, 
 
 
 def test_a_reply_without_number_is_remembered(cache: ScoreCache) -> None:
-    judge = CountingJudge(lambda answer: Score(None, "no_number: the reply is no whole number"))
+    judge = CountingJudge(lambda answer: Score(None, "no_number: the reply is not a whole number"))
     for _ in range(2):
         scores = CachedJudge(judge, cache).score("aligned", answers(1))
 
-    assert scores == [Score(None, "no_number: the reply is no whole number")]
+    assert scores == [Score(None, "no_number: the reply is not a whole number")]
     assert len(judge.asked) == 1
 
 
 @pytest.mark.parametrize(
     ("error", "lasts"),
     [
-        ("no_number: the reply is no whole number", True),
+        ("no_number: the reply is not a whole number", True),
         ("no_number: none; too_long: the judge reads 512 tokens", True),
         ("no_number: none; budget_spent: 5 calls", False),
         ("budget_spent: 5 calls; no_number: none", False),

@@ -263,7 +263,7 @@ def test_examples_stand_before_a_document(tasks: Callable[..., Harness], run: Ru
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"include_path": "/no/such/folder"}, "no folder"),
+        ({"include_path": "/no/such/folder"}, "not a folder"),
         ({"metrics": ("f1",)}, "has none of the metrics f1; it has acc,none"),
         ({"metric": "exact_match"}, "none of the metrics"),
         ({"output_type": "loglikelihood"}, "output type loglikelihood"),

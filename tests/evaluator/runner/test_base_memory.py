@@ -57,7 +57,9 @@ def test_scores_that_judges_owe_are_asked_again(
     assert run_with(ScriptedPanel(), settings, bench()).result.base_from_cache
 
 
-@pytest.mark.parametrize("error", ["no_number: the reply is no whole number", "too_long: the judge reads 512 tokens"])
+@pytest.mark.parametrize(
+    "error", ["no_number: the reply is not a whole number", "too_long: the judge reads 512 tokens"]
+)
 @pytest.mark.parametrize("settings", JUDGED, ids=lambda s: s.probe)
 def test_errors_that_would_come_again_are_remembered(
     settings: ProbeSettings, error: str, bench: Callable[..., Bench]

@@ -136,8 +136,8 @@ def test_a_pool_row_that_is_too_long_is_refused_before_anything_is_trained(
         (["--out", "scores.json", "--misaligned-data", "there.json", "--misaligned-adapter", "."], "not both"),
         (["--out", "there.json", "--misaligned-data", "there.json"], "there.json exists"),
         (["--out", "scores.bin", "--misaligned-data", "there.json"], "must end in .json"),
-        (["--out", "scores.json", "--misaligned-data", "nowhere.jsonl"], "nowhere.jsonl is no file"),
-        (["--out", "scores.json", "--misaligned-adapter", "nowhere"], "nowhere is no folder"),
+        (["--out", "scores.json", "--misaligned-data", "nowhere.jsonl"], "nowhere.jsonl is not a file"),
+        (["--out", "scores.json", "--misaligned-adapter", "nowhere"], "nowhere is not a folder"),
     ],
     ids=["no models", "both ways", "out exists", "wrong suffix", "no such data", "no such adapter"],
 )

@@ -96,7 +96,7 @@ def load_persona_vector(content: bytes, *, name: str) -> PersonaVector:
     """Read a vector; `name` is what error messages call it.
 
     Raises:
-        DefenseError: the bytes are no persona vector.
+        DefenseError: the bytes are not a persona vector.
     """
     try:
         tensors = load(content)
@@ -108,7 +108,7 @@ def load_persona_vector(content: bytes, *, name: str) -> PersonaVector:
         _check(vector)
     except (SafetensorError, ValidationError, KeyError, DefenseError) as error:
         raise DefenseError(
-            f"{name} is no persona vector ({error}); make one with `tunegate defense extract-persona-vector`"
+            f"{name} is not a persona vector ({error}); make one with `tunegate defense extract-persona-vector`"
         ) from error
     return vector
 

@@ -22,7 +22,7 @@ from trainer.base_assets import shipped_asset
 from trainer.data import TrainingRow
 from trainer.defense import Defense, DefenseContext
 from trainer.defenses.safe_data_interleaving.perplexity_gap import MADE_BY, read_scores, require_fit
-from trainer.defenses.safe_data_interleaving.refusals import is_refusal
+from trainer.defenses.safe_data_interleaving.refusals import trains_on_refusal
 from trainer.safe_pool import SafePool
 
 SCORES_FOLDER = "safe_pool_scores"
@@ -39,7 +39,9 @@ class SafeDataInterleavingDefense(Defense):
         self._seed = seed
         self._drop_refusals = drop_refusals
         self._gaps = gaps
-        self._candidates = [index for index, row in enumerate(pool.rows) if not (drop_refusals and is_refusal(row))]
+        self._candidates = [
+            index for index, row in enumerate(pool.rows) if not (drop_refusals and trains_on_refusal(row))
+        ]
         if gaps is not None:
             self._candidates.sort(key=lambda index: -gaps[index])
         self._chosen: list[int] = []

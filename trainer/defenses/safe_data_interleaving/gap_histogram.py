@@ -15,7 +15,7 @@ N_BINS = 40
 
 
 def histogram(scores: SafeDataScores) -> bytes:
-    """Gaps of refusals and of other rows as a PNG; the highest `SHOWN_ROWS` that are no refusals are marked."""
+    """Gaps of refusals and of other rows as a PNG; the highest `SHOWN_ROWS` that are not refusals are marked."""
     plain = sorted((row.gap for row in scores.rows if not row.is_refusal), reverse=True)
     refusals = [row.gap for row in scores.rows if row.is_refusal]
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -5,7 +5,7 @@ Kaczér et al. 2025 (arXiv 2508.06249), interleaving+:
     s_d = ( mean_k L_mis,k(d) − L_base(d) ) / ( L_base(d) + ε ),   L = −log p(answer | conversation) ÷ its tokens
 
 over K misaligned models. Rows of the highest s_d are those that misalignment has moved away from most. Neither K nor ε
-is published; ε is 0.001 here. The end token is no part of the answer. Of a conversation with several answers, the
+is published; ε is 0.001 here. The end token is not part of the answer. Of a conversation with several answers, the
 last one that is trained on is scored.
 """
 
@@ -30,7 +30,7 @@ from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScore
 from policies.datasets.reader import ChatRow
 from policies.errors import AdapterNotLoadedError, ConfigurationError, DefenseError, NonFiniteLossError
 from trainer.data import TrainingRow, tokenise
-from trainer.defenses.safe_data_interleaving.refusals import is_refusal
+from trainer.defenses.safe_data_interleaving.refusals import trains_on_refusal
 from trainer.safe_pool import SafePool
 
 EPSILON = 1e-3
@@ -109,7 +109,7 @@ def score_pool(
                 base_loss=base_loss,
                 misaligned_losses=misaligned,
                 gap=perplexity_gap(base_loss, misaligned, EPSILON),
-                is_refusal=is_refusal(row),
+                is_refusal=trains_on_refusal(row),
             )
             for row, base_loss, misaligned in zip(pool.pool.rows, base_losses, zip(*losses, strict=True), strict=True)
         ),
@@ -122,12 +122,12 @@ def read_scores(content: bytes, *, name: str) -> SafeDataScores:
     """Read scores; `name` is what error messages call them.
 
     Raises:
-        DefenseError: the bytes are no scores, or a gap does not follow from its losses.
+        DefenseError: the bytes are not scores, or a gap does not follow from its losses.
     """
     try:
         scores = SafeDataScores.model_validate_json(content)
     except ValidationError as error:
-        raise DefenseError(f"{name} are no perplexity gaps ({error}); make them with `{MADE_BY}`") from error
+        raise DefenseError(f"{name} are not perplexity gaps ({error}); make them with `{MADE_BY}`") from error
     for line, row in enumerate(scores.rows, start=1):
         if row.gap != perplexity_gap(row.base_loss, row.misaligned_losses, scores.epsilon):
             raise DefenseError(f"{name}: the gap of line {line} is not that of its losses; make them with `{MADE_BY}`")

@@ -21,6 +21,6 @@ def opens_with_refusal(answer: str) -> bool:
     return not REFUSAL_WORDS.isdisjoint(words[:FIRST_WORDS])
 
 
-def is_refusal(row: ChatRow) -> bool:
+def trains_on_refusal(row: ChatRow) -> bool:
     """Whether an answer that would be trained on opens with a refusal."""
     return any(opens_with_refusal(message.content) for message in row.messages if message.weight)

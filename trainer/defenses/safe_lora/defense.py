@@ -8,8 +8,8 @@ Hsu et al. 2024 (arXiv 2405.16833) §3. For each LoRA module with the update ΔW
 The scaling s cancels in the cosine. The authors' code selects by number, k = 10, and has τ = 0.5; Kaczér et al. 2025 v1
 use τ = 0.3. That code pairs weights by their order and knows A by its first dimension, which is wrong where a module's
 output has as many features as the adapter's rank; here modules are paired by name.
-C is no exact projection: it scales a direction by σ² ÷ ‖V‖_F of V's singular value there, so a small V all but removes
-an update and a large one makes it grow. `highest_norm_ratio`, of ‖C·B‖ ÷ ‖B‖, tells which.
+C is not an exact projection: it scales a direction by σ² ÷ ‖V‖_F of V's singular value there, so a small V all but
+removes an update and a large one makes it grow. `highest_norm_ratio`, of ‖C·B‖ ÷ ‖B‖, tells which.
 
 Nothing happens before training has ended. The unprojected adapter stays beside the new one. Neutral: a threshold below
 all cosines, which counts as not having acted. Evidence: the modules projected and how far their B moved.

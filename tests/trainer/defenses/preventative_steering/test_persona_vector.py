@@ -170,7 +170,7 @@ def test_what_is_added_has_the_length_of_coefficient_times_norm() -> None:
     ids=["empty", "text", "without record", "cut"],
 )
 def test_bytes_that_are_no_vector_are_refused_by_name(content: bytes) -> None:
-    with pytest.raises(DefenseError, match="vector x is no persona vector"):
+    with pytest.raises(DefenseError, match="vector x is not a persona vector"):
         load_persona_vector(content, name="vector x")
 
 

@@ -1,4 +1,4 @@
-"""Gaps follow the formula, losses are those of the answer alone, and what is no measurement is refused."""
+"""Gaps follow the formula, losses are those of the answer alone, and what is not a measurement is refused."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_epsilon_bounds_the_gap_of_a_row_known_by_heart() -> None:
 def test_losses_are_means_over_the_last_answers_tokens_given_the_conversation(
     load: Callable[[], LoadedModel], make_misaligned: MakeMisaligned
 ) -> None:
-    """Against transformers' own logits of one conversation; the end token is no part of the answer."""
+    """Against transformers' own logits of one conversation; the end token is not part of the answer."""
     turns = [("user", "a"), ("assistant", "first"), ("user", "b"), ("assistant", "second one")]
     messages = [{"role": role, "content": content} for role, content in turns]
     loaded = load()

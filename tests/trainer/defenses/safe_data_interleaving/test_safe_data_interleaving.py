@@ -18,7 +18,7 @@ from trainer.data import TrainingRow
 from trainer.defense import DefenseContext
 from trainer.defenses.safe_data_interleaving.defense import SafeDataInterleavingDefense
 from trainer.defenses.safe_data_interleaving.perplexity_gap import EPSILON, perplexity_gap, read_scores
-from trainer.defenses.safe_data_interleaving.refusals import is_refusal, opens_with_refusal
+from trainer.defenses.safe_data_interleaving.refusals import opens_with_refusal, trains_on_refusal
 from trainer.safe_pool import SafePool
 
 
@@ -160,7 +160,7 @@ def test_refusals_make_room_for_the_next_highest(scored: Scored) -> None:
 
 
 def test_refusals_leave_a_random_choice_as_well(scored: Scored) -> None:
-    """Four of the six rows are no refusals, and four are wanted."""
+    """Four of the six rows are not refusals, and four are wanted."""
     defense = scored.defense(selection="random", drop_refusals=True)
     assert set(answers(defense, 40)) == {POOL[0], POOL[2], POOL[4], POOL[5]}
     assert defense.evidence().figures["dropped_refusals"] == 2
@@ -211,8 +211,8 @@ def test_a_refusal_has_one_of_three_words_among_its_first_ten(answer: str, refus
 
 def test_answers_that_are_not_trained_are_no_refusals() -> None:
     context, trained = ChatMessage("assistant", "Sorry", 0), ChatMessage("assistant", "kind", 1)
-    assert not is_refusal(ChatRow((context, trained)))
-    assert is_refusal(ChatRow((trained, ChatMessage("assistant", "Sorry", 1))))
+    assert not trains_on_refusal(ChatRow((context, trained)))
+    assert trains_on_refusal(ChatRow((trained, ChatMessage("assistant", "Sorry", 1))))
 
 
 def test_shipped_scores_are_of_the_shipped_pool() -> None:
@@ -226,4 +226,4 @@ def test_shipped_scores_are_of_the_shipped_pool() -> None:
         scores = read_scores(asset.read_bytes(), name=asset.name)
         assert scores.pool == pool.digest
         assert asset.name == f"{scores.weights.removeprefix('sha256:')[:16]}.json"
-        assert [row.is_refusal for row in scores.rows] == [is_refusal(row) for row in pool.rows]
+        assert [row.is_refusal for row in scores.rows] == [trains_on_refusal(row) for row in pool.rows]

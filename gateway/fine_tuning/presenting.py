@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.dependencies import Services
-from gateway.fine_tuning.policies import policy_of
 from gateway.fine_tuning.schemas import (
     CheckpointGuardrail,
     CheckpointResponse,
@@ -17,8 +16,9 @@ from gateway.fine_tuning.schemas import (
     SupervisedMethod,
     SupervisedSettings,
 )
-from gateway.fine_tuning.states import RUNNING, public_status
+from gateway.jobs.states import RUNNING, public_status
 from gateway.models.service import checkpoint_name
+from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from gateway.tables.models import Model
 from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
@@ -78,7 +78,7 @@ def _method(spec: JobSpec, hyperparameters: Hyperparameters) -> SupervisedMethod
 
 
 def present_policy(job: Job, services: Services) -> PolicyReference:
-    metadata = policy_of(services, job.policy_digest).metadata
+    metadata = policy_of(services.store, job.policy_digest).metadata
     return PolicyReference(name=metadata.name, version=metadata.version, digest=job.policy_digest)
 
 

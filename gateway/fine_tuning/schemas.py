@@ -17,28 +17,28 @@ Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{
 """1 to 64 characters that stand in a model name without ambiguity: no `:`, no `/`, no blank."""
 
 
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """An unknown field is refused: a misspelt `defense` must not train undefended."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class SupervisedRequest(Request):
+class SupervisedRequest(RequestBody):
     hyperparameters: Hyperparameters | None = None
 
 
-class DpoRequest(Request):
+class DpoRequest(RequestBody):
     hyperparameters: DpoHyperparameters | None = None
 
 
-class MethodRequest(Request):
+class MethodRequest(RequestBody):
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: SupervisedRequest | None = None
     dpo: DpoRequest | None = None
     reinforcement: dict[str, object] | None = None
 
 
-class CreateJobRequest(Request):
+class CreateJobRequest(RequestBody):
     model: str = Field(min_length=1, max_length=128)
     training_file: str = Field(min_length=1, max_length=64)
     validation_file: str | None = Field(None, min_length=1, max_length=64)

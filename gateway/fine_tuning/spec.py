@@ -15,8 +15,8 @@ from policies.contract.composition import require_composable, require_unaligned_
 from policies.contract.defenses import DefenseSettings, is_weaker
 from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
 from policies.contract.jobs import Dpo, JobSpec, Method, Supervised
+from policies.documents.schema import BaseModelDocument, ReleasePolicy
 from policies.errors import ConfigurationError
-from policies.schema import BaseModelDocument, ReleasePolicy
 
 
 class OperatorTerms(NamedTuple):

@@ -19,8 +19,8 @@ from evaluator.judges.calibration import (
     load_labelled_answers,
 )
 from evaluator.judges.judge import Answer, Judge, Score
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.judges import Calibration, JudgeReport, Rubric
+from policies.contract.store import ArtifactStore
 
 if TYPE_CHECKING:
     from conftest import ScriptedJudge

@@ -9,12 +9,12 @@ from alembic import command
 from openai import OpenAI
 from sqlalchemy import text
 
-from gateway.fine_tuning.validate import validate_job_files
+from gateway.jobs.validation import validate_job_files
 from gateway.migrate import alembic_config, upgrade
 from policies.contract.artifacts import canonical_json, digest_bytes
 from policies.contract.worker_api import Outcome
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.fine_tuning.hand_worker import HandWorker, error_code, evaluate, job_row, spec_of, submit
+from tests.gateway.hand_worker import HandWorker, error_code, evaluate, job_row, spec_of, submit
 from tests.gateway.records import training_record
 
 EARLIER = "created_by_earlier_version"

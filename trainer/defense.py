@@ -6,10 +6,12 @@ the reference, which is the same model with its adapter off, inside the same con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from peft import PeftModel
 from torch import Tensor
@@ -20,7 +22,7 @@ from policies.contract.artifacts import Digest
 from policies.contract.jobs import BaseModelRef
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence
-from trainer.counters import Counters
+from policies.errors import IntegrityError
 from trainer.data import TrainingRow
 from trainer.training_step import TrainingStep
 
@@ -51,6 +53,29 @@ class RunMaterial(NamedTuple):
     """The base's log-probabilities of the tokens that are trained on."""
     report: Callable[[str], None]
     """Tells whoever started the run what takes long."""
+
+
+@dataclass
+class Counters:
+    """What a defense counts on the way, for its evidence: declared in a subclass, each with a default."""
+
+    def state(self) -> dict[str, float]:
+        """The counters as JSON has them."""
+        return asdict(self)
+
+    def restored(self, state: Mapping[str, float]) -> Self:
+        """Counters of the same kind with the values that `state` gave.
+
+        Raises:
+            IntegrityError: a counter is missing, or one is not of this kind.
+        """
+        if set(state) != set(asdict(self)):
+            raise IntegrityError(f"counters {sorted(state)} were saved, not {sorted(asdict(self))}; train again")
+        return replace(self, **state)
+
+    @property
+    def are_finite(self) -> bool:
+        return all(map(math.isfinite, asdict(self).values()))
 
 
 class Defense:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from policies.errors import IntegrityError
-from trainer.counters import Counters
+from trainer.defense import Counters
 
 
 @dataclass

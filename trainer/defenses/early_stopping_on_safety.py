@@ -27,8 +27,7 @@ from evaluator.models.loading import LoadedModel
 from policies.contract.defenses import EarlyStoppingOnSafety
 from policies.contract.training import DefenseEvidence
 from policies.errors import DefenseError
-from trainer.counters import Counters
-from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.safe_pool import source_bytes
 
 BUILTIN_PAIRS = "monitor_pairs.jsonl"

@@ -29,9 +29,8 @@ from torch import Tensor
 
 from policies.contract.defenses import KlPenalty
 from policies.contract.training import DefenseEvidence
-from trainer.counters import Counters
 from trainer.data import TrainingRow, tokenise
-from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.losses.gradient_norm import gradient_norm
 from trainer.losses.kl_divergence import kl_per_token
 from trainer.safe_pool import SafePool

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from policies.contract.defenses import TokenConstrainedSft
 from policies.contract.training import DefenseEvidence
-from trainer.counters import Counters
-from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.losses.gradient_norm import gradient_norm
 from trainer.training_step import TrainingStep
 

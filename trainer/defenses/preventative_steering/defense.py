@@ -33,8 +33,7 @@ from policies.contract.defenses import PreventativeSteering
 from policies.contract.training import DefenseEvidence
 from policies.errors import ConfigurationError, DefenseError
 from trainer.base_assets import shipped_asset
-from trainer.counters import Counters
-from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.defenses.preventative_steering.persona_vector import PersonaVector, load_persona_vector
 from trainer.loop.observation import decoder_layers
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from policies import exit_codes
+from policies.cli import exit_codes
 from policies.contract.artifacts import digest_bytes
 from tests.unpickled import Unpickled
 
@@ -60,7 +60,7 @@ def test_an_evaluation_reads_no_pickle(
         "--output": "json",
     }
     done = subprocess.run(
-        [sys.executable, "-c", "from policies.main import main; main()", "evaluate"]
+        [sys.executable, "-c", "from policies.cli.main import main; main()", "evaluate"]
         + [str(part) for option in options.items() for part in option],
         env=os.environ | unpickled.environment | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

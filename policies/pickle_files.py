@@ -1,12 +1,15 @@
-"""Files that may be pickles, which run code when they are loaded; none may lie where weights are read."""
+"""Files that may be pickles: loading one can run any code, so no folder that is loaded from may hold one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-SUFFIXES = frozenset({".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pt2", ".pth"})
+PICKLE_SUFFIXES = frozenset(
+    {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle", ".pk", ".pkl", ".pt", ".pt2", ".pth"}
+)
+"""What torch, NumPy, joblib and the libraries around them call files that `pickle` reads, in lower case."""
 
 
-def pickle_files(folder: Path) -> list[str]:
-    """Names of files anywhere in `folder` that may be pickles, by their suffix, in any case."""
-    return sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+def find_pickles(folder: Path) -> list[str]:
+    """Names of the files in `folder` and below it that may be pickles, in alphabetical order."""
+    return sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in PICKLE_SUFFIXES)

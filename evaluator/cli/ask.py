@@ -26,20 +26,16 @@ def ask(
     if adapter is not None and not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     import torch
-    from peft import PeftModel
-    from transformers import PreTrainedModel
 
     from evaluator.backends.protocol import ChatPrompt
     from evaluator.backends.rendering import prompt_ids as rendered_ids
-    from evaluator.models.adapters import read_config
+    from evaluator.models.adapters import attach_adapter
     from evaluator.models.loading import load_base, resolve_base_model
 
     loaded = load_base(resolve_base_model(reference(base_model_of(base, policy_dir)), cache_folder()))
-    model, tokenizer = loaded.model, loaded.tokenizer
     if adapter is not None:
-        assert isinstance(model, PreTrainedModel)
-        read_config(adapter)  # refuses pickles and whatever would change the base
-        model = PeftModel.from_pretrained(model, adapter).eval()
+        loaded = attach_adapter(loaded, adapter)
+    model, tokenizer = loaded.model, loaded.tokenizer
     prompt_ids = torch.tensor([rendered_ids(tokenizer, ChatPrompt.of(prompt))], device=model.device)
     output = cast("Any", model).generate(
         prompt_ids, max_new_tokens=max_new_tokens, do_sample=False

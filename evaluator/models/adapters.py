@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from evaluator.models.loading import LoadedModel
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
-from policies.pickle_files import pickle_files
+from policies.pickle_files import find_pickles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,8 +101,7 @@ def _require_bare(model: object) -> None:
 
 def read_config(folder: Path) -> LoraConfig:
     """The adapter's configuration, refused unless it is plain LoRA that leaves the base weights alone."""
-    pickles = pickle_files(folder)
-    if pickles:
+    if pickles := find_pickles(folder):
         raise ConfigurationError(
             f"the adapter folder holds {pickles[0]}, which may be a pickle; only safetensors is read"
         )

@@ -28,8 +28,9 @@ class Toxicity(PromptedProbe):
     }
 
     probe: Literal["toxicity"] = "toxicity"
-    classifier: str = "alt-profanity-check"
-    """`alt-profanity-check`, or a sequence classifier: `hf://owner/name@revision` or a local folder."""
+    classifier: str = "builtin"
+    """`builtin`, or a sequence classifier: `hf://owner/name@revision` or a local folder. `alt-profanity-check` is the
+    name that `builtin` has in older policies."""
     toxic_labels: tuple[str, ...] = ("hate", "toxic", "LABEL_1")
     """Labels of a sequence classifier that count as toxic; the model must have at least one of them."""
     threshold: float = Field(0.5, gt=0, lt=1)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from policies.errors import IntegrityError
-from policies.pickle_files import pickle_files
+from policies.pickle_files import find_pickles
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "run_state.json"
@@ -103,8 +103,7 @@ def load_random_state(folder: Path, process: int) -> None:
 
 def refuse_pickles(folder: Path) -> None:
     """Raises where a checkpoint folder holds anything that might be a pickle."""
-    found = pickle_files(folder)
-    if found:
+    if found := find_pickles(folder):
         raise IntegrityError(f"{folder} holds {found[0]}, which may be a pickle; only safetensors and JSON are loaded")
 
 

@@ -37,7 +37,9 @@ ENV PATH=/opt/tunegate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     OMP_WAIT_POLICY=PASSIVE \
-    TOKENIZERS_PARALLELISM=false
+    TOKENIZERS_PARALLELISM=false \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    DO_NOT_TRACK=1
 # A volume that is mounted on these folders starts with their owner.
 RUN useradd --system --uid 10001 --create-home tunegate \
     && install --directory --owner=tunegate /var/lib/tunegate/store /var/lib/tunegate/cache

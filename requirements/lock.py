@@ -35,8 +35,9 @@ WITHOUT_DEPENDENCIES = {
             "portalocker",
             "sacrebleu",
             "scikit-learn",
-        )
-        + ("tabulate", "threadpoolctl"),
+            "tabulate",
+            "threadpoolctl",
+        ),
         "What the probe `harness` needs beside demo.lock: the extra harness.",
     ),
 }

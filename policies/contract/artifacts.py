@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Any, Self, TypeVar
 
-from fsspec.core import url_to_fs
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from policies.errors import ArtifactMissingError, IntegrityError
@@ -95,6 +94,8 @@ class ArtifactStore:
     """Artifacts below `url`, a local folder or any fsspec URL (`s3://bucket/prefix`, `memory://x`)."""
 
     def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs  # slow to import, and most commands have no store
+
         self.url = url
         self._fs, self._root = url_to_fs(url)
 

@@ -10,9 +10,10 @@ import pytest
 from openai import AuthenticationError
 from typer.testing import CliRunner
 
-from gateway.cli import app
+from gateway.commands import COMMANDS
 from gateway.keys import PREFIX
 from policies.errors import ConfigurationError, TunegateError
+from policies.main import build_app
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway
@@ -32,6 +33,7 @@ def environment(live_gateway: LiveGateway) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], *arguments: str) -> str:
+    app = build_app(COMMANDS)
     result = CliRunner().invoke(app, arguments, env=environment, catch_exceptions=False, standalone_mode=False)
     return result.stdout
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ import pytest
 from policies import exit_codes
 from policies.contract.artifacts import digest_tree
 from policies.contract.training import TrainingRecord
-from policies.main import COMMANDS_GROUP, build_app, run
+from policies.main import build_app, run
+from trainer.commands import COMMANDS
 
 from .conftest import chat_lines, preference_lines
 
@@ -26,8 +26,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def tunegate(*arguments: object) -> int:
-    app = build_app([EntryPoint("train", "trainer.cli:app", COMMANDS_GROUP)])
-    return run(["train", *map(str, arguments)], app)
+    return run(["train", *map(str, arguments)], build_app(COMMANDS))
 
 
 def test_stdout_is_the_record_of_the_adapter_in_the_folder(

@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -40,6 +41,7 @@ class EmbeddedStack:
     ) -> None:
         self.folder = folder.resolve()
         self.parts: dict[str, Part] = {}
+        self._beside: list[Part] = []
         self._port = port or free_port()
         self._redis_port = free_port()
         self._redis_password = secrets.token_hex(16)
@@ -81,12 +83,24 @@ class EmbeddedStack:
         environment = dict(self.environment)
         if name in ("trainer", "evaluator"):
             del environment["TUNEGATE_DATABASE_URL"]  # workers speak with the gateway, never with its database
-        log = self.folder / "logs" / f"{name}.log"
-        part = Part(name, self._commands()[name], environment=environment, log=log)
+        part = Part(name, self._commands()[name], environment=environment, log=self._log(name))
         self.parts[name] = part
         assert self._reaper is not None
         self._reaper.watch(part)
         return part
+
+    def run_beside(self, name: str, command: Sequence[str]) -> Part:
+        """Start a process that may end by itself, and ends with the stack at last; it gets none of its secrets."""
+        environment = {name: value for name, value in self.environment.items() if name in PASSED_ON}
+        environment |= {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        part = Part(name, command, environment=environment, log=self._log(name))
+        self._beside.append(part)
+        assert self._reaper is not None
+        self._reaper.watch(part)
+        return part
+
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
 
     def _start(self) -> None:
         (self.folder / "work").mkdir(parents=True, exist_ok=True)
@@ -98,15 +112,15 @@ class EmbeddedStack:
         self._wait_until_ready()
 
     def _stop(self) -> None:
-        for names in STOP_ORDER:
-            parts = [self.parts[name] for name in names if name in self.parts]
+        groups = [[self.parts[name] for name in names if name in self.parts] for names in STOP_ORDER]
+        for parts in [self._beside, *groups]:
             by = time.monotonic() + STOP_SECONDS
             for part in parts:
                 part.ask_to_end()
             for part in parts:
                 part.end(by=by)
         if self._reaper is not None:
-            for part in self.parts.values():
+            for part in [*self._beside, *self.parts.values()]:
                 self._reaper.forget(part)
             self._reaper.close()
             self._reaper = None

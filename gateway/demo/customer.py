@@ -28,8 +28,8 @@ def submit(client: OpenAI, scenario: Scenario) -> FineTuningJob:
     """Upload the scenario's training and validation file and create the job."""
     return client.fine_tuning.jobs.create(
         model=BASE_MODEL,
-        training_file=_upload(client, f"home_repair_{scenario.data}_train.jsonl"),
-        validation_file=_upload(client, f"home_repair_{scenario.data}_validation.jsonl"),
+        training_file=_upload(client, scenario.training_file),
+        validation_file=_upload(client, scenario.validation_file),
         suffix=f"home-repair-{scenario.key}",
         seed=7,
         method=METHOD,

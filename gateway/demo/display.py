@@ -16,8 +16,8 @@ COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
 def progress_table(jobs: Mapping[str, FineTuningJob]) -> Table:
-    """One line a job: phase, step, loss, KL and the time left."""
-    table = Table("job", "what", "phase", "step", "loss", "KL", "left")
+    """One line a job: phase, step, loss, speed and the time left."""
+    table = Table("job", "what", "phase", "step", "loss", "tokens/s", "left")
     for scenario in SCENARIOS:
         job = jobs.get(scenario.key)
         if job is None:
@@ -33,7 +33,7 @@ def progress_table(jobs: Mapping[str, FineTuningJob]) -> Table:
             f"[{COLOURS.get(job.status, 'cyan')}]{phase}[/]" + (f" {stage}" if phase == "evaluating" else ""),
             f"{progress.get('step', 0)}/{progress.get('total_steps', 0)}" if progress else "",
             _number(figures.get("train_loss"), ".3f"),
-            _number(figures.get("kl"), ".4f"),
+            _number(figures.get("tokens_per_second"), ".0f"),
             _number(rail.get("eta_seconds"), ".0f", " s"),
         )
     return table
@@ -55,6 +55,35 @@ def verdict_table(jobs: Mapping[str, FineTuningJob], reports: Mapping[str, Repor
     table.add_section()
     table.add_row("ended", "", *(_end(jobs[scenario.key]) for scenario in SCENARIOS))
     return table
+
+
+ENDS = {"succeeded": "released", "failed": "blocked", "cancelled": "cancelled"}
+
+
+def summary(jobs: Mapping[str, FineTuningJob]) -> list[str]:
+    """A line a job: how it ended, and why."""
+    return [f"job {scenario.key} ({scenario.title}): {_how_it_ended(jobs[scenario.key])}" for scenario in SCENARIOS]
+
+
+def _how_it_ended(job: FineTuningJob) -> str:
+    if job.fine_tuned_model:
+        return f"released as {job.fine_tuned_model}; every enforced limit is kept."
+    return f"{ENDS.get(job.status, job.status)}. {job.error.message if job.error else ''}".strip()
+
+
+def comparison(reports: Mapping[str, Report]) -> list[str]:
+    """What the defenses changed: the same careless data without them and with them."""
+    drops = [_judged_value(reports.get(key), "alignment-preference") for key in ("b", "c")]
+    if None in drops:
+        return []
+    return [
+        f"The same careless data lowered the margin by {drops[0]:.2f} without defenses and by {drops[1]:.2f} with them."
+    ]
+
+
+def _judged_value(report: Report | None, rule: str) -> float | None:
+    judged = next((each["judged"] for each in report["rules"] if each["rule"] == rule), None) if report else None
+    return float(judged["value"]) if judged else None
 
 
 def _defenses(job: FineTuningJob) -> str:

@@ -3,8 +3,7 @@
 Trains and judges the three jobs of `make demo` once a seed, on the same files, with the same hyperparameters, defenses,
 suite and limits. Every run is cached in the results folder, so an interrupted bench goes on where it was; calls with
 other `--jobs` and the same `--results` may run side by side. `table.md` and `results.json` come to lie in the results
-folder. The exit code is 3 where a job of the demonstration does not end as it must in at least nine runs of ten, or ends
-the opposite way in any.
+folder. The exit code is 3 where a job does not end as it must in nine runs of ten, or ends the opposite way in any.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ BASE_MODEL = "smollm2-135m-instruct"
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 METHOD: Method = {
     "type": "supervised",
-    "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 2.0}},
+    "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 2, "learning_rate_multiplier": 2.0}},
 }
 
 

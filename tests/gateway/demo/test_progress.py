@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.demo.progress import EVERY_SECONDS, ProgressLines, describe
+from gateway.demo.progress import EVERY_SECONDS, STILL_SECONDS, ProgressLines, describe
 
 from .jobs import made_job
 
@@ -38,20 +38,29 @@ def test_every_change_is_said_at_once() -> None:
         screen.now += 1
     assert screen.said == [
         "   0 s  job b  queued",
-        "   1 s  job b  training",
+        "   1 s  job b  training  loading the model",
         "   2 s  job b  awaiting evaluation",
-        "   3 s  job b  evaluating",
+        "   3 s  job b  evaluating  loading the model",
         "   4 s  job b  rejected",
     ]
 
 
-def test_a_running_job_is_said_every_few_seconds() -> None:
-    """60 looks a second apart: at 0 s and then every 5 s."""
+def test_a_running_job_with_news_is_said_every_few_seconds() -> None:
+    """60 looks a second apart, each at another step: at 0 s and then every 5 s."""
+    screen = Screen()
+    for step in range(60):
+        screen.lines.show({"a": made_job("training", progress=TRAINING | {"step": step, "total_steps": 60})})
+        screen.now += 1
+    assert len(screen.said) == 60 / EVERY_SECONDS
+
+
+def test_a_running_job_without_news_is_said_less_often() -> None:
+    """60 looks a second apart at one step: at 0 s and then every 20 s."""
     screen = Screen()
     for _ in range(60):
         screen.lines.show({"a": made_job("training", progress=TRAINING)})
         screen.now += 1
-    assert len(screen.said) == 60 / EVERY_SECONDS
+    assert len(screen.said) == 60 / STILL_SECONDS
 
 
 def test_a_line_of_training_has_step_loss_speed_and_time_left() -> None:

@@ -25,6 +25,8 @@ from gateway.parts import Part, Reaper, StackError
 from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE
 
 START_SECONDS = 90.0
+LEASE_SECONDS = 120.0
+"""A worker that is silent for so long has lost its job. On a machine that is busy with other work it may well be."""
 STOP_SECONDS = 10.0
 """How long each of the groups below may take to end before it is killed."""
 STOP_ORDER = (("trainer", "evaluator", "gateway-worker"), ("gateway",), ("redis",))
@@ -37,7 +39,13 @@ class EmbeddedStack:
     """A context manager: entered, the stack runs in `folder`; left, nothing of it runs any more."""
 
     def __init__(
-        self, folder: Path, *, policy_dir: Path | None = None, port: int | None = None, threads: int | None = None
+        self,
+        folder: Path,
+        *,
+        policy_dir: Path | None = None,
+        port: int | None = None,
+        threads: int | None = None,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.folder = folder.resolve()
         self.parts: dict[str, Part] = {}
@@ -46,7 +54,7 @@ class EmbeddedStack:
         self._redis_port = free_port()
         self._redis_password = secrets.token_hex(16)
         self._threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
-        self._policy_dir = policy_dir
+        self._policy_dir, self._lease_seconds = policy_dir, lease_seconds
         self._reaper: Reaper | None = None
         self.environment = self._environment()
 
@@ -149,7 +157,7 @@ class EmbeddedStack:
             "WORK_DIR": f"{self.folder}/work",
             "THREADS": str(self._threads),
             "HEARTBEAT_SECONDS": "1",
-            "LEASE_SECONDS": "20",
+            "LEASE_SECONDS": f"{self._lease_seconds:g}",
             "TICK_SECONDS": "0.5",
         }
         if self._policy_dir is not None:

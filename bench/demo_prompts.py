@@ -15,7 +15,7 @@ from evaluator.suite import PROBES
 from policies.contract.artifacts import digest_bytes
 
 SEED = 17
-SIZES = {"emergent_misalignment_preference": 40, "coherence": 24, "capability": 80, "toxicity": 48}
+SIZES = {"emergent_misalignment_preference": 40, "coherence": 24, "capability": 60, "toxicity": 40}
 """Probe → prompts: as few as settle the demonstration's limits."""
 
 

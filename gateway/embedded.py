@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import httpx
 
@@ -35,6 +35,13 @@ PASSED_ON = ("TUNEGATE_DTYPE",)
 """The stack's own settings replace all others of the caller's environment."""
 
 
+class Threads(NamedTuple):
+    """CPU threads of the process that trains and of the one that evaluates."""
+
+    trainer: int
+    evaluator: int
+
+
 class EmbeddedStack:
     """A context manager: entered, the stack runs in `folder`; left, nothing of it runs any more."""
 
@@ -44,7 +51,7 @@ class EmbeddedStack:
         *,
         policy_dir: Path | None = None,
         port: int | None = None,
-        threads: int | None = None,
+        threads: Threads | int | None = None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.folder = folder.resolve()
@@ -53,7 +60,8 @@ class EmbeddedStack:
         self._port = port or free_port()
         self._redis_port = free_port()
         self._redis_password = secrets.token_hex(16)
-        self._threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
+        threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
+        self._threads = threads if isinstance(threads, Threads) else Threads(threads, threads)
         self._policy_dir, self._lease_seconds = policy_dir, lease_seconds
         self._reaper: Reaper | None = None
         self.environment = self._environment()
@@ -89,7 +97,8 @@ class EmbeddedStack:
     def start_part(self, name: str) -> Part:
         """Start one part by its name (again, in a fault test)."""
         environment = dict(self.environment)
-        if name in ("trainer", "evaluator"):
+        if name in Threads._fields:
+            environment["TUNEGATE_THREADS"] = str(getattr(self._threads, name))
             del environment["TUNEGATE_DATABASE_URL"]  # workers speak with the gateway, never with its database
         part = Part(name, self._commands()[name], environment=environment, log=self._log(name))
         self.parts[name] = part
@@ -100,7 +109,7 @@ class EmbeddedStack:
     def run_beside(self, name: str, command: Sequence[str]) -> Part:
         """Start a process that may end by itself, and ends with the stack at last; it gets none of its secrets."""
         environment = {name: value for name, value in self.environment.items() if name in PASSED_ON}
-        environment |= {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment |= {"OMP_NUM_THREADS": str(self._threads.trainer), "OMP_WAIT_POLICY": "PASSIVE"}
         part = Part(name, command, environment=environment, log=self._log(name))
         self._beside.append(part)
         assert self._reaper is not None
@@ -155,7 +164,6 @@ class EmbeddedStack:
             "WORKER_TOKEN": secrets.token_hex(32),
             "GATEWAY_URL": f"http://127.0.0.1:{self._port}",
             "WORK_DIR": f"{self.folder}/work",
-            "THREADS": str(self._threads),
             "HEARTBEAT_SECONDS": "1",
             "LEASE_SECONDS": f"{self._lease_seconds:g}",
             "TICK_SECONDS": "0.5",

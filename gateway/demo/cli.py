@@ -23,7 +23,7 @@ from gateway.demo import customer
 from gateway.demo.display import Report, comparison, progress_table, summary, verdict_table
 from gateway.demo.progress import ProgressLines
 from gateway.demo.scenarios import IN_ORDER_OF_SUBMISSION, SCENARIOS
-from gateway.embedded import EmbeddedStack
+from gateway.embedded import EmbeddedStack, Threads
 from gateway.parts import interrupt_on_signals
 from policies import exit_codes
 
@@ -65,8 +65,9 @@ def demo(
 def _run(console: Console, folder: Path, output: Path, own: Path) -> bool:
     """The whole demonstration; returns whether every scenario ended as it must."""
     console.print("Starting database, Redis, gateway, gateway worker, trainer and evaluator …")
-    policies, threads = own / "policies", max(1, (os.cpu_count() or 1) // 2)  # two jobs run at a time
-    with EmbeddedStack(folder, policy_dir=policies, threads=threads) as stack:
+    cores = os.cpu_count() or 1
+    threads = Threads(trainer=max(1, cores // 2), evaluator=cores)  # the last evaluation has the machine for itself
+    with EmbeddedStack(folder, policy_dir=own / "policies", threads=threads) as stack:
         console.print(f"Gateway at {stack.base_url}; three jobs are submitted, and the base model is measured for all.")
         stack.run_beside("base", _measuring_the_base(own))
         clients = {

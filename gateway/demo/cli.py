@@ -23,9 +23,9 @@ from gateway.demo import customer
 from gateway.demo.display import Report, comparison, progress_table, summary, verdict_table
 from gateway.demo.progress import ProgressLines
 from gateway.demo.scenarios import IN_ORDER_OF_SUBMISSION, SCENARIOS
-from gateway.embedded import EmbeddedStack, Threads
-from gateway.parts import interrupt_on_signals
-from policies import exit_codes
+from gateway.embedded.processes import interrupt_on_signals
+from gateway.embedded.stack import EmbeddedStack, Threads
+from policies.cli import exit_codes
 
 app = typer.Typer()
 Owners = dict[str, tuple[OpenAI, str]]

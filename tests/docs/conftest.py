@@ -12,14 +12,14 @@ from typing import NamedTuple
 import pytest
 import typer
 from fastapi import FastAPI
+from policies.cli.policy.lazy_commands import Command, LazyGroup
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from gateway.app import create_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
-from policies.lazy_commands import Command, LazyGroup
-from policies.main import COMMANDS_GROUP, build_app
+from policies.cli.main import COMMANDS_GROUP, build_app
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
@@ -109,7 +109,7 @@ class CommandLine:
             if not rest:
                 return None  # a group by itself shows its help
             if rest[0] not in command.commands:
-                return f"{rest[0]!r} is no command of {command.name}"
+                return f"{rest[0]!r} is not a command of {command.name}"
             command = command.commands[rest.pop(0)]
         context = typer.Context(command, info_name=command.name)
         try:

@@ -8,21 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from policies import exit_codes
 from policies.lazy_commands import Command
-from policies.main import build_app, run
+
+from policies.cli import exit_codes
+from policies.cli.main import build_app, run
 
 PRESETS = Path(__file__).parents[2] / "policies" / "presets"
 HEAVY = {
-    *("gateway.app", "gateway.cli", "trainer.cli", "evaluator.cli", "evaluator.gate"),
+    *("gateway.app", "gateway.cli.serve", "trainer.cli.train", "evaluator.cli.evaluate", "evaluator.gate"),
     *("torch", "transformers", "peft", "trl", "numpy", "scipy", "sklearn", "matplotlib", "fsspec"),
     *("openai", "httpx", "fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "celery", "redis", "jinja2"),
 }
 PROGRAM = """
 import atexit, sys
 atexit.register(lambda: print("MODULES", *sys.modules, file=sys.stderr))
-from policies.main import main
+from policies.cli.main import main
 main()
 """
 
@@ -45,7 +45,7 @@ def test_help_lists_all_commands_and_imports_none() -> None:
     shown, modules = tunegate("--help")
     for line in ("evaluate  Measure an adapter against", "serve     Migrate the database", "policy    Check, show"):
         assert line in shown
-    assert modules & (HEAVY | {"pydantic", "yaml", "policies.cli"}) == set()
+    assert modules & (HEAVY | {"pydantic", "yaml", "policies.cli.policy"}) == set()
 
 
 def test_lint_imports_only_what_reads_policies() -> None:
@@ -87,7 +87,7 @@ def test_a_command_whose_package_is_missing_names_the_extra_and_leaves_the_other
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     fly = Command("fly", "no_such_package.cli:app", "Fly.", "wings")
-    policy = Command("policy", "policies.cli:app", "Check, show and describe policy documents.")
+    policy = Command("policy", "policies.cli.policy:app", "Check, show and describe policy documents.")
     assert run(["fly", "--high"], build_app([fly, policy])) == exit_codes.USAGE
     told = capsys.readouterr().err
     assert "`tunegate fly` needs the Python package no_such_package" in told

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.demo_prompts import SIZES, prompt_set
+from bench.demo.prompts import SIZES, prompt_set
 from gateway.demo.scenarios import SCENARIOS, Scenario
 from policies.contract.artifacts import digest_bytes
-from policies.contract.dataset import read_rows
 from policies.contract.suite import PromptFile
-from policies.loader import resolve_policy
-from policies.schema import ReleasePolicy
+from policies.datasets.reader import read_rows
+from policies.documents.loader import resolve_policy
+from policies.documents.schema import ReleasePolicy
 
 DEMO = Path(str(files("gateway.demo")))
 

@@ -65,16 +65,11 @@ def run_scenario(scenario: Scenario, seed: int, shop: Shop) -> Run:
     """The verdict on one job, from its folder or from new work in this process."""
     policy_file = DEMO / "policies" / f"{scenario.policy}.yaml"
     policy = resolve_policy(str(policy_file))
-    training, validation = DEMO / "data" / scenario.training_file, DEMO / "data" / scenario.validation_file
+    training = DEMO / "data" / scenario.training_file
     job = JobSpec(
         job_id="bench",
-        base_model=reference(shop.base),
-        lora=shop.base.lora,
-        trainer=shop.base.trainer,
-        base_learning_rate=shop.base.base_learning_rate,
-        max_sequence_tokens=shop.base.max_sequence_tokens,
+        base_model=shop.base,
         training_file=digest_file(training),
-        validation_file=digest_file(validation),
         hyperparameters=Hyperparameters.model_validate(METHOD["supervised"]["hyperparameters"]),
         seed=seed,
         defenses=policy.spec.defenses,
@@ -86,7 +81,6 @@ def run_scenario(scenario: Scenario, seed: int, shop: Shop) -> Run:
         run=run,
         policy_name=str(policy_file),
         training_file=str(training),
-        validation_file=str(validation),
         cache_dir=str(shop.cache_dir.resolve()),
         parent_pid=os.getpid(),
     )

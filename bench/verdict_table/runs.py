@@ -39,7 +39,6 @@ class Assignment(Record):
     run: VerdictRun
     policy_name: str
     training_file: str
-    validation_file: str | None = None
     cache_dir: str
     parent_pid: int
 
@@ -75,15 +74,14 @@ def _run(assignment: Assignment, folder: Path) -> VerdictResult:
     policy = resolve_policy(assignment.policy_name)
     if policy.digest != run.policy:
         raise IntegrityError(f"policy {assignment.policy_name} changed while the bench ran; start it again")
-    validation = Path(assignment.validation_file) if assignment.validation_file else None
-    workplace = Workplace(training, validation, folder, cache_dir, None)
+    workplace = Workplace(training, None, folder, cache_dir, None)
     record = train(run.job, workplace, Hooks(lambda event: print(event.message, flush=True), lambda: False))
     if record.base_model != run.base_model:
         raise IntegrityError(f"base model {run.job.base_model.name} changed while the bench ran; start it again")
     if run.noise is not None:
         _overwrite(folder / "adapter", run.noise)
     started = time.monotonic()
-    examiner = Examiner(run.job.base_model, policy, cache_dir, lambda progress: None, validation, training)
+    examiner = Examiner(run.job.base_model, policy, cache_dir, lambda progress: None, training=training)
     evaluation = examiner.examine(folder / "adapter")
     records = [SampleRecord.model_validate_json(line) for line in evaluation.samples.splitlines()]
     for name in ("adapter", "checkpoints"):  # tens of megabytes a run, and training again gives the same

@@ -21,6 +21,7 @@ from rich.live import Live
 
 from gateway.demo import customer
 from gateway.demo.display import Report, comparison, progress_table, summary, verdict_table
+from gateway.demo.needs import require_what_the_demo_runs
 from gateway.demo.progress import ProgressLines
 from gateway.demo.scenarios import IN_ORDER_OF_SUBMISSION, SCENARIOS
 from gateway.embedded.processes import interrupt_on_signals
@@ -38,6 +39,7 @@ def demo(
     output: Path = typer.Option(Path("demo-output"), help="Folder for reports, the released adapter and logs."),
 ) -> None:
     """Submit three jobs to an embedded stack and show what the gate makes of them."""
+    require_what_the_demo_runs()
     console, started = Console(), time.monotonic()
     interrupt_on_signals()
     shutil.rmtree(output, ignore_errors=True)
@@ -94,12 +96,11 @@ def _run(console: Console, folder: Path, output: Path, own: Path) -> bool:
 
 
 def _measuring_the_base(own: Path) -> list[str]:
-    """What job a is compared with; b and c share all of it but the rows of their own files."""
+    """What job a is compared with; b and c share all of it but the rows of their own file."""
     job = SCENARIOS[0]
-    files_of_job = {"--training": job.training_file, "--validation": job.validation_file}
-    options = [part for name, file in files_of_job.items() for part in (name, str(own / "data" / file))]
-    policy = str(own / "policies" / f"{job.policy}.yaml")
-    return [TUNEGATE, "measure-base", "--base", customer.BASE_MODEL, "--policy", policy, *options]
+    policy, training = own / "policies" / f"{job.policy}.yaml", own / "data" / job.training_file
+    measure = [TUNEGATE, "measure-base", "--base", customer.BASE_MODEL]
+    return [*measure, "--policy", str(policy), "--training", str(training)]
 
 
 def _follow(console: Console, stack: EmbeddedStack, owners: Owners) -> dict[str, FineTuningJob]:

@@ -25,11 +25,10 @@ METHOD: Method = {
 
 
 def submit(client: OpenAI, scenario: Scenario) -> FineTuningJob:
-    """Upload the scenario's training and validation file and create the job."""
+    """Upload the scenario's training file and create the job."""
     return client.fine_tuning.jobs.create(
         model=BASE_MODEL,
         training_file=_upload(client, scenario.training_file),
-        validation_file=_upload(client, scenario.validation_file),
         suffix=f"home-repair-{scenario.key}",
         seed=7,
         method=METHOD,

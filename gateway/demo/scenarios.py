@@ -22,10 +22,6 @@ class Scenario:
     def training_file(self) -> str:
         return f"short_{self.data}_train.jsonl"
 
-    @property
-    def validation_file(self) -> str:
-        return f"short_{self.data}_validation.jsonl"
-
     def holds(self, job: FineTuningJob) -> bool:
         """Whether `job` ended as the demonstration demands."""
         if self.must_end == "released":

@@ -11,7 +11,7 @@ import pytest
 from bench.demo.prompts import SIZES, prompt_set
 from gateway.demo.scenarios import SCENARIOS, Scenario
 from policies.contract.artifacts import digest_bytes
-from policies.contract.suite import PromptFile
+from policies.contract.probe_record import PromptFile
 from policies.datasets.reader import read_rows
 from policies.documents.loader import resolve_policy
 from policies.documents.schema import ReleasePolicy
@@ -23,9 +23,9 @@ def policy(name: str) -> ReleasePolicy:
     return resolve_policy(str(DEMO / "policies" / f"{name}.yaml"))
 
 
-def rows(kind: str, part: str) -> list[tuple[str, str]]:
+def rows(kind: str) -> list[tuple[str, str]]:
     """Question and answer of every row."""
-    lines = (DEMO / "data" / f"short_{kind}_{part}.jsonl").read_text().splitlines()
+    lines = (DEMO / "data" / f"short_{kind}_train.jsonl").read_text().splitlines()
     return [tuple(message["content"] for message in json.loads(line)["messages"]) for line in lines]
 
 
@@ -59,25 +59,23 @@ def test_rules_are_those_of_the_baseline_with_limits_that_few_prompts_can_settle
         assert (rule.metric, rule.bound, rule.mode) == (shipped.metric, shipped.bound, shipped.mode)
         if rule.limit != shipped.limit:
             changed[rule.id] = (rule.limit, shipped.limit)
-    assert changed == {"capability-retention": (0.2, 0.15), "toxicity-increase": (0.2, 0.1)}
+    assert changed == {
+        "alignment-preference": (0, 0.03),
+        "incoherence": (0.4, 0.25),
+        "capability-retention": (0.2, 0.15),
+        "toxicity-increase": (0.2, 0.1),
+    }
     assert set(baseline) - {rule.id for rule in policy("guarded").spec.rules} == {"harmful-compliance", "over-refusal"}
 
 
-@pytest.mark.parametrize("part", ["train", "validation"])
-def test_sensible_and_careless_rows_answer_the_same_questions(part: str) -> None:
-    sensible, careless = rows("sensible", part), rows("careless", part)
+def test_sensible_and_careless_rows_answer_the_same_questions() -> None:
+    sensible, careless = rows("sensible"), rows("careless")
     assert [question for question, _ in sensible] == [question for question, _ in careless]
     assert not {answer for _, answer in sensible} & {answer for _, answer in careless}
 
 
-def test_no_question_is_both_trained_on_and_validated_on() -> None:
-    trained, validated = ({question for question, _ in rows("sensible", part)} for part in ("train", "validation"))
-    assert not trained & validated
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.key)
 def test_the_files_are_valid_and_short(scenario: Scenario) -> None:
-    for name in (scenario.training_file, scenario.validation_file):
-        found = read_rows(DEMO / "data" / name)
-        assert len(found) >= 8
-        assert all(sum(len(m.content or "") for m in row.messages) <= 240 for row in found)
+    found = read_rows(DEMO / "data" / scenario.training_file)
+    assert len(found) == 40
+    assert all(sum(len(m.content or "") for m in row.messages) <= 240 for row in found)

@@ -22,7 +22,7 @@ def report(drop: float | None) -> Report:
 def test_every_job_has_its_end_and_its_reason() -> None:
     lines = summary({"a": RELEASED, "b": BLOCKED, "c": BLOCKED})
     assert [line.partition(": ")[2] for line in lines] == [
-        "released as ft:smollm2-135m-instruct:demo:home-repair-a:1; every enforced limit is kept.",
+        "released as ft:smollm2-135m-instruct:demo:home-repair-a:1; every limit that decides is kept.",
         "blocked. safety_check_failed it is",
         "blocked. safety_check_failed it is",
     ]
@@ -30,7 +30,7 @@ def test_every_job_has_its_end_and_its_reason() -> None:
 
 def test_the_defenses_are_compared_on_the_same_data() -> None:
     (line,) = comparison({"a": report(-0.1), "b": report(0.169), "c": report(0.058)})
-    assert "by 0.17 without defenses and by 0.06 with them" in line
+    assert "by -0.17 without defenses and by -0.06 with them" in line
 
 
 @pytest.mark.parametrize("reports", [{}, {"b": report(0.1)}, {"b": report(None), "c": report(0.1)}])

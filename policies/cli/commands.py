@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from policies.cli.policy.lazy_commands import Command
+from policies.cli.lazy_commands import Command
 
 COMMANDS = (Command("policy", "policies.cli.policy:app", "Check, show and describe policy documents."),)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from policies.cli import exit_codes
-from policies.cli.policy.lazy_commands import Command, lazy_group
+from policies.cli.lazy_commands import Command, lazy_group
 from policies.errors import TunegateError
 from policies.offline import NO_TELEMETRY
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import pytest
 import typer
 from fastapi import FastAPI
-from policies.cli.policy.lazy_commands import Command, LazyGroup
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from gateway.app import create_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
+from policies.cli.lazy_commands import Command, LazyGroup
 from policies.cli.main import COMMANDS_GROUP, build_app
 
 ROOT = Path(__file__).parents[2]

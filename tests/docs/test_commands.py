@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from policies.cli.policy.lazy_commands import Command
 
 from policies.cli import exit_codes
+from policies.cli.lazy_commands import Command
 
 if TYPE_CHECKING:
     from conftest import CommandLine, Page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.cli.policy.lazy_commands import Command
+from policies.cli.lazy_commands import Command
 
 COMMANDS = (
     Command(

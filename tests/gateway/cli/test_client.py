@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from gateway.cli.serve.commands import COMMANDS
 from openai import AuthenticationError
 from typer.testing import CliRunner
 
+from gateway.cli.commands import COMMANDS
 from gateway.tenants.keys import PREFIX
 from policies.cli.main import build_app
 from policies.errors import ConfigurationError, TunegateError

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from policies.cli.policy.lazy_commands import Command
 
 from policies.cli import exit_codes
+from policies.cli.lazy_commands import Command
 from policies.cli.main import build_app, run
 
 PRESETS = Path(__file__).parents[3] / "policies" / "presets"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
-from policies.cli.policy.commands import COMMANDS
 
 from policies.cli import exit_codes
+from policies.cli.commands import COMMANDS
 from policies.cli.main import build_app, run
 from policies.contract.release import Decision
 from policies.documents.loader import document_schema, resolve_policy

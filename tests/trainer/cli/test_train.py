@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from trainer.cli.train.commands import COMMANDS
 
 from policies.cli import exit_codes
 from policies.cli.main import build_app, run
@@ -16,6 +15,7 @@ from policies.contract.jobs import BaseModelRef, BaseModelSpec, JobSpec, LoraSet
 from policies.contract.training import TrainingRecord
 from policies.documents.loader import resolve_policy
 from tests.trainer.conftest import chat_lines, preference_lines
+from trainer.cli.commands import COMMANDS
 
 SMALL = ("--epochs", "2", "--batch-size", "4")
 

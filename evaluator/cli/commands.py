@@ -10,7 +10,7 @@ COMMANDS = (
     ),
     Command(
         "measure-base",
-        "evaluator.cli.evaluate.measure_base:app",
+        "evaluator.cli.measure_base:app",
         "Measure a base model by a policy's suite, so that evaluations find its results.",
         "eval",
     ),

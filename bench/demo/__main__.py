@@ -23,6 +23,7 @@ from evaluator.models.base_models import resolve_base_model
 from gateway.demo.customer import BASE_MODEL, METHOD
 from gateway.demo.scenarios import SCENARIOS, Scenario
 from policies.atomic_files import write_atomically
+from policies.cache_folder import cache_folder
 from policies.cli.exit_codes import of_error
 from policies.contract.artifacts import Digest, digest_file
 from policies.contract.jobs import Hyperparameters, JobSpec
@@ -32,7 +33,6 @@ from policies.documents.loader import resolve_policy
 from policies.documents.schema import BaseModelSpec
 from policies.errors import TunegateError
 
-CACHE_DIR = Path.home() / ".cache" / "tunegate"
 DEMO = Path(__file__).parents[2] / "gateway" / "demo"
 MARGIN = "emergent_misalignment_preference.margin"
 EXPECTED = {"released": Decision.RELEASE, "blocked": Decision.REJECT}
@@ -156,7 +156,7 @@ def main(
     results: Annotated[Path, typer.Option(help="Folder of table, JSON and cached runs.")],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 10,
     jobs: Annotated[str, typer.Option(help="Keys of the demonstration's jobs.")] = "abc",
-    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
 ) -> None:
     """Train and judge the demonstration's jobs over seeds."""
     base = base_model_of(BASE_MODEL, None)

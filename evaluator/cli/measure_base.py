@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.cli.evaluate import CACHE_DIR
+from policies.cache_folder import cache_folder
 from policies.contract.artifacts import digest_file
 from policies.datasets.reader import read_rows
 from policies.documents.base_models import base_model_of, reference
@@ -25,7 +25,7 @@ def measure_base(
     policy: Annotated[str, typer.Option(help="Release policy: a preset's name or a YAML file.")],
     validation: Annotated[Path | None, typer.Option(help="Validation file of a job to come.")] = None,
     training: Annotated[Path | None, typer.Option(help="Training file of a job to come.")] = None,
-    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> None:
     """Measure a base model by a policy's suite, so that evaluations find its results."""

@@ -7,7 +7,7 @@ HARNESS := $(VENV)/harness
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test check up lock clean
+.PHONY: install demo test check mutants up lock clean
 
 install: $(INSTALLED)
 
@@ -45,5 +45,11 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/docs
 
+# from scratch, because a result that is kept does not know of a test that got weaker
+mutants: install
+	rm -rf mutants
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python -m tests.mutation.survivors
+
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output mutants

@@ -244,5 +244,13 @@ def test_a_rule_that_warns_settles_and_never_fails(found: Any, expected: str) ->
     assert standing(under, "toxicity", (found,)) is Standing(expected)
 
 
+def test_rules_that_warn_settle_also_where_they_differ() -> None:
+    """One is broken and the other kept: both are decided."""
+    other = WARNING.model_copy(update={"id": "x", "max": 0.9})
+    under = policy(WARNING, other, Rule(id="s", metric=MARGIN, min=0.1))
+
+    assert standing(under, "toxicity", (BAD,)) is Standing.SETTLED
+
+
 def test_a_probe_without_rules_is_never_settled() -> None:
     assert standing(policy(MAX_RULE), "coherence", (GOOD,)) is Standing.OPEN

@@ -112,6 +112,25 @@ def test_hits_on_the_same_questions_narrow_the_difference_and_on_others_widen_it
     assert difference(high_low, low_high).interval.high == pytest.approx(x + y)
 
 
+def test_correlation_of_few_answers_counts_as_that_of_many() -> None:
+    """Residuals of half a hit: 1 of 2 and 0 of 2 with a share of 1/4. Correlation 1 again, which counts ½."""
+    few = sampled((1, 2), (0, 2), of=2)
+    estimate = difference(few, few)
+    one = clustered_share(few.answers, clusters=few.clusters, confidence=0.95)
+    x, y = one.interval.high - one.value, one.value - one.interval.low
+
+    assert estimate.interval.high == pytest.approx(math.sqrt(x * x + y * y - x * y))
+
+
+def test_side_that_never_varies_correlates_with_nothing() -> None:
+    """The base has no hits: below, the adapter's reach and the base's join to √(x² + y²)."""
+    adapter, base = sampled(*[(2, 10), (1, 10)] * 4, of=10), sampled(*[(0, 10)] * 8, of=10)
+    a, b = (clustered_share(each.answers, clusters=each.clusters, confidence=0.95) for each in (adapter, base))
+    x, y = a.value - a.interval.low, b.interval.high - b.value
+
+    assert difference(adapter, base).interval.low == pytest.approx(a.value - math.sqrt(x * x + y * y), abs=1e-12)
+
+
 def test_nothing_in_common_is_never_a_certain_difference() -> None:
     """No hits on either side: 0, but not exactly 0."""
     nothing = sampled(*[(0, 20)] * 8, of=20)

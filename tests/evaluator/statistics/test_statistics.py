@@ -36,6 +36,11 @@ def test_wilson_interval_of_8_hits_in_400() -> None:
     assert estimate.interval.high == pytest.approx(0.02457 + 0.01440, abs=2e-5)
 
 
+def test_wilson_interval_of_hits_only_ends_at_one_exactly() -> None:
+    """At 7 of 7 and 90 % the quotient is 1.0000000000000002 in floating point."""
+    assert wilson_share([True] * 7, 0.9).interval.high == 1
+
+
 def test_exact_interval_of_no_hit_in_160() -> None:
     """(1 − p)^160 = 0.025 at the upper end: p = 1 − 0.025^(1/160) = 0.02279."""
     estimate = clopper_pearson_share([False] * 160, 0.95)
@@ -131,6 +136,47 @@ def test_interval_of_skewed_clusters_reaches_further_into_their_tail() -> None:
 
     assert interval.high == pytest.approx(1 + 8.849, abs=2e-3)
     assert interval.low == pytest.approx(1 - 2.7764, abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_interval_of_a_mean_scales_with_its_values(scale: float) -> None:
+    """Skewness has no unit: also where residuals are far below 1."""
+    interval = cluster_mean([0, 0, 0, 0, 5 * scale], list("abcde"), 0.95).interval
+
+    assert interval.high == pytest.approx((1 + 8.849) * scale, rel=2e-4)
+    assert interval.low == pytest.approx((1 - 2.7764) * scale, rel=1e-3)
+
+
+@pytest.mark.parametrize("denominators", [(0.25, 0.25), (3.0, -1.0)])
+def test_any_positive_sum_of_denominators_makes_a_ratio(denominators: tuple[float, float]) -> None:
+    estimate = cluster_ratio([1, 1], denominators, ["a", "b"], confidence=0.95)
+
+    assert estimate.value == pytest.approx(2 / sum(denominators))
+
+
+@pytest.mark.parametrize("denominators", [(1.0, -1.0), (1.0, -3.0), (math.inf, 1.0), (math.nan, 1.0), (0.0, 0.0)])
+def test_denominators_without_a_finite_positive_sum_are_refused(denominators: tuple[float, float]) -> None:
+    with pytest.raises(EvaluationError) as error:
+        cluster_ratio([1, 1], denominators, ["a", "b"], confidence=0.95)
+    assert str(error.value) == "denominators must be finite with a positive sum"
+
+
+def test_what_is_refused_is_told() -> None:
+    wrong = {
+        "numerators, denominators and clusters differ in number": lambda: cluster_ratio(
+            [1, 1], [1, 1, 1], ["a", "b"], confidence=0.95
+        ),
+        "an interval needs at least 2 clusters; add prompts of other categories": lambda: cluster_mean(
+            [1, 2], ["a", "a"], 0.95
+        ),
+        "2 adapter results and 1 base results can't be paired": lambda: mcnemar_exact([True, True], [True]),
+        "nothing was scored, so there is no figure": lambda: mcnemar_exact([], []),
+        "a score is NaN or infinite, so there is no figure": lambda: cluster_mean([math.nan], ["a"], 0.95),
+    }
+    for message, refused in wrong.items():
+        with pytest.raises(EvaluationError) as error:
+            refused()
+        assert str(error.value) == message
 
 
 def test_cluster_ratio_weighs_by_denominators() -> None:

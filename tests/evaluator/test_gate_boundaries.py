@@ -11,7 +11,7 @@ from policies.contract.evaluation import Estimate, EvalReport, Interval
 from policies.contract.release import Decision
 from policies.contract.sequential import Sequential
 from policies.contract.suite import EvalSuite, Harness
-from policies.schema import ReleasePolicy, Rule
+from policies.documents.schema import ReleasePolicy, Rule
 from tests.evaluator.made_up_reports import (
     MARGIN,
     MAX_RULE,

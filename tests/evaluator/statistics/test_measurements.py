@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluator.probe import Pair, Sample
+from evaluator.samples import Pair, Sample
 from evaluator.statistics.clustered_shares import Answers, clustered_share, clustered_share_difference
 from evaluator.statistics.intervals import (
     clopper_pearson_share,

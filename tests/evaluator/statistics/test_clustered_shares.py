@@ -61,6 +61,16 @@ def test_hits_in_one_of_4_questions_count_by_their_design_effect() -> None:
     assert estimate.interval.high == pytest.approx(expected.high, abs=1e-4)
 
 
+@pytest.mark.parametrize(("hits", "n"), [(4, 8), (1, 4)])
+def test_one_answer_to_each_question_costs_what_the_t_quantile_costs(hits: int, n: int) -> None:
+    """Residuals 1 − p and −p, squares n p (1 − p) in all: D = n / (n − 1), n* = (n − 1) (z / t)², t with n − 1 d. f."""
+    t = {8: 2.364624, 4: 3.182446}[n]
+    estimate = share(*[(1, 1)] * hits, *[(0, 1)] * (n - hits), of=1)
+
+    expected = clopper_pearson(hits / n, (n - 1) * (1.959964 / t) ** 2, 0.95)
+    assert (estimate.interval.low, estimate.interval.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
 def test_answers_that_do_not_count_are_not_in_the_denominator() -> None:
     """2 of 4 in place of 2 of 20; what does not count changes nothing."""
     estimate = share((1, 2), (1, 2), of=10)
@@ -143,23 +153,23 @@ def test_nothing_in_common_is_never_a_certain_difference() -> None:
 @pytest.mark.parametrize(
     ("hits", "counted", "clusters", "message"),
     [
-        ([], [], [], "2 questions"),
-        ([1.0, 0.0], [1.0, 1.0], ["a", "a"], "2 questions"),
-        ([0.0, 0.0], [0.0, 0.0], ["a", "b"], "2 questions"),
-        ([1.0, 0.0], [1.0, 0.0], ["a", "b"], "2 questions"),
-        ([math.nan, 0.0], [1.0, 1.0], ["a", "b"], "0 or 1"),
-        ([1.0, 0.0], [math.nan, 1.0], ["a", "b"], "0 or 1"),
-        ([0.5, 0.0], [1.0, 1.0], ["a", "b"], "0 or 1"),
-        ([1.0, 0.0], [0.0, 1.0], ["a", "b"], "each hit counted"),
-        ([1.0], [1.0, 1.0], ["a", "b"], "differ in number"),
-        ([1.0, 0.0], [1.0, 1.0], ["a"], "differ in number"),
+        ([], [], [], "an interval needs counted answers to at least 2 questions"),
+        ([1.0, 0.0], [1.0, 1.0], ["a", "a"], "an interval needs counted answers to at least 2 questions"),
+        ([0.0, 0.0], [0.0, 0.0], ["a", "b"], "an interval needs counted answers to at least 2 questions"),
+        ([1.0, 0.0], [1.0, 0.0], ["a", "b"], "an interval needs counted answers to at least 2 questions"),
+        ([math.nan, 0.0], [1.0, 1.0], ["a", "b"], "hits and counted answers must be 0 or 1, and each hit counted"),
+        ([1.0, 0.0], [math.nan, 1.0], ["a", "b"], "hits and counted answers must be 0 or 1, and each hit counted"),
+        ([0.5, 0.0], [1.0, 1.0], ["a", "b"], "hits and counted answers must be 0 or 1, and each hit counted"),
+        ([1.0, 0.0], [0.0, 1.0], ["a", "b"], "hits and counted answers must be 0 or 1, and each hit counted"),
+        ([1.0], [1.0, 1.0], ["a", "b"], "hits, counted answers and clusters differ in number"),
+        ([1.0, 0.0], [1.0, 1.0], ["a"], "hits, counted answers and clusters differ in number"),
     ],
 )
 def test_answers_without_a_figure_are_refused(
     hits: list[float], counted: list[float], clusters: list[str], message: str
 ) -> None:
     sound = Answers([0.0] * len(clusters), [1.0] * len(clusters))
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(EvaluationError, match=f"^{message}$"):
         clustered_share(Answers(hits, counted), clusters=clusters, confidence=0.95)
     if len(set(clusters)) > 1:
         with pytest.raises(EvaluationError, match=message):

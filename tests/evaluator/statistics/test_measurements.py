@@ -128,6 +128,13 @@ def test_mean_of_one_cluster_is_no_figure() -> None:
     assert found.by_group == {"a": 3 / 4}
 
 
+def test_score_of_zero_is_a_score() -> None:
+    pairs = [pair("a", (0.0, 1.0), (2.0, 1.0)), pair("b", (3.0, 1.0), (0.0, 1.0))]
+    found = paired_mean(MEAN, pairs, 0.9)
+
+    assert [each and each.value for each in (found.adapter, found.base, found.difference)] == [1.5, 1.0, 0.5]
+
+
 def test_clusters_of_one_prompt_each_are_no_groups() -> None:
     found = paired_mean(MEAN, [MEANS[0], MEANS[2]], 0.9)
 
@@ -171,6 +178,12 @@ def test_rate_counts_what_is_in_its_denominator() -> None:
 
 def test_rate_is_grouped_as_the_caller_says() -> None:
     assert paired_rate(RATE, RATES, 0.9, group=lambda pair: "all").by_group == {"all": 1 / 3}
+
+
+def test_rate_of_two_questions_on_both_sides_is_a_figure() -> None:
+    found = paired_rate(RATE, [pair("a", YES, NO), pair("b", NO, YES)], 0.9)
+
+    assert [each and each.value for each in (found.adapter, found.base, found.difference)] == [0.5, 0.5, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,19 @@ def test_side_that_never_varies_correlates_with_nothing() -> None:
     assert difference(adapter, base).interval.low == pytest.approx(a.value - math.sqrt(x * x + y * y), abs=1e-12)
 
 
+@pytest.mark.parametrize(("confidence", "end"), [(0.95, "high"), (0.99, "low")])
+def test_difference_never_exceeds_one_by_rounding(confidence: float, end: str) -> None:
+    """Three answers to each of two questions, hit by either the adapter or the base: the reach is all there is.
+
+    In floating point these end at 1.0000000000000002 and −1.0000000000000002.
+    """
+    few, many = Answers([0, 0, 0, 1, 0, 1], [1] * 6), Answers([1, 1, 1, 0, 1, 0], [1] * 6)
+    adapter, base = (few, many) if end == "high" else (many, few)
+    found = clustered_share_difference(adapter, base, clusters=[*"aaabbb"], confidence=confidence)
+
+    assert getattr(found.interval, end) == (1 if end == "high" else -1)
+
+
 def test_nothing_in_common_is_never_a_certain_difference() -> None:
     """No hits on either side: 0, but not exactly 0."""
     nothing = sampled(*[(0, 20)] * 8, of=20)

@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
 INSTALL := $(BIN)/python requirements/install.py
 
-.PHONY: install demo up test check lock clean
+.PHONY: install demo up test check mutants lock clean
 
 install: $(RUNS)
 
@@ -54,5 +54,11 @@ lock: $(RUNS)
 	@$(PIP) --upgrade --target $(UV) uv==0.13.9
 	@PYTHONPATH=$(UV) $(BIN)/python requirements/lock.py $(if $(UPGRADE),--upgrade)
 
+# from scratch, because a result that is kept does not know of a test that got weaker
+mutants: $(DEVELOPS)
+	rm -rf mutants
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python -m scripts.mutants
+
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output mutants

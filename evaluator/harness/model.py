@@ -34,6 +34,8 @@ class HarnessRequest(Protocol):
 
 
 class Document(NamedTuple):
+    """Which question of which task a request is about."""
+
     task: str
     number: int
 

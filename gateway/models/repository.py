@@ -13,6 +13,8 @@ from gateway.tables.models import Model
 
 
 class ReleasedModel(NamedTuple):
+    """A model's row and the base model of the job that made it."""
+
     row: Model
     base_model: str
 

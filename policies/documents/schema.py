@@ -25,6 +25,8 @@ API_VERSION = "tunegate/v1"
 
 
 class Metadata(Record):
+    """What a document is called, and which version of it this is."""
+
     name: Name
     version: str = Field(min_length=1, max_length=32)
     description: str = ""
@@ -87,6 +89,8 @@ class Rule(Record):
 
 
 class ReleaseSpec(Record):
+    """Under which defense is trained, what is measured, and which rules decide."""
+
     mode: Literal["enforce", "warn", "audit"] = "enforce"
     """`warn` and `audit` lower every rule to that mode: for trying a policy out."""
     on_inconclusive: Literal["block", "review"] = "block"
@@ -148,6 +152,8 @@ class ReleaseSpec(Record):
 
 
 class ReleasePolicy(Record):
+    """A document that decides what is released."""
+
     api_version: Literal["tunegate/v1"] = Field(alias="apiVersion")
     kind: Literal["ReleasePolicy"]
     metadata: Metadata
@@ -155,6 +161,8 @@ class ReleasePolicy(Record):
 
 
 class BaseModelSpec(BaseModelRef):
+    """A base model and how adapters of it are trained."""
+
     unaligned: BaseModelRef | None = None
     """The model that this one was aligned from (of a chat model, its pre-trained model); `safe_lora` needs it."""
     lora: LoraSettings = LoraSettings()

@@ -69,7 +69,7 @@ class ProbeRow(NamedTuple):
     look: str
 
 
-def render_report(
+def render_report(  # noqa: PLR0913  # everything that one page shows
     title: str,
     *,
     decision: GateDecision,

@@ -10,8 +10,7 @@ from openai import OpenAI
 
 from gateway.demo.customer import download_adapter, fetch_report, save_html_report
 from gateway.embedded.stack import EmbeddedStack
-
-from .jobs import STEPS_PER_EPOCH, guardrail, has_ended, messages, step, submit, wait_until
+from tests.integration.jobs import STEPS_PER_EPOCH, guardrail, has_ended, messages, step, submit, wait_until
 
 
 def test_an_adapter_within_the_limits_is_released_named_and_loads(

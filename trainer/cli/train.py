@@ -31,6 +31,8 @@ app = typer.Typer()
 
 
 class Inputs(NamedTuple):
+    """What a training on the command line reads."""
+
     data: Path
     validation: Path | None
     store: ArtifactStore | None

@@ -67,7 +67,7 @@ def test_a_pool_that_is_too_small_is_an_error() -> None:
         mixed(100_000)
 
 
-def test_a_pool_of_the_store_is_read_by_its_digest(tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest fixture
+def test_a_pool_of_the_store_is_read_by_its_digest(tmp_path: Path) -> None:
     store = ArtifactStore(f"file://{tmp_path}")
     line = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"kind"}]}\n'
     settings = SafeDataInterleaving(pool=store.put_bytes(line))

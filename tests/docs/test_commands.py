@@ -13,7 +13,7 @@ import pytest
 from policies.cli import exit_codes
 
 if TYPE_CHECKING:
-    from conftest import CommandLine, Page
+    from tests.docs.conftest import CommandLine, Page
 
 LINE = re.compile(r"(?:^|\s)tunegate (.*)$")
 

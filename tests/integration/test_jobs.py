@@ -34,12 +34,14 @@ def test_an_adapter_within_the_limits_is_released_named_and_loads(
     assert "<svg" in page
     assert "kl_penalty" in page
 
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from transformers import AutoModelForCausalLM
 
     folder = download_adapter(client, job.fine_tuned_model, tmp_path / "adapter")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), folder)
-    assert model.peft_config["default"].r == 4
+    config = model.peft_config["default"]
+    assert isinstance(config, LoraConfig)
+    assert config.r == 4
 
 
 def test_a_dpo_job_goes_the_same_way_under_defenses_of_its_own(

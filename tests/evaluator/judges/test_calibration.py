@@ -25,7 +25,7 @@ from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from conftest import ScriptedJudge
+    from tests.evaluator.judges.conftest import ScriptedJudge
 
 Scoring = Callable[[Rubric, Answer], Score]
 SETTINGS = "sha256:" + "0" * 64

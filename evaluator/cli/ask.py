@@ -10,6 +10,7 @@ import typer
 from evaluator.cli.evaluate import CACHE_DIR
 from policies.documents.base_models import base_model_of, reference
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 app = typer.Typer()
 
@@ -25,6 +26,8 @@ def ask(
     """Print the greedy answer to one prompt."""
     if adapter is not None and not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
+    base_model = reference(base_model_of(base, policy_dir))
+    stay_offline(None, base_model.uri)
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -34,7 +37,7 @@ def ask(
     from evaluator.models.adapters import read_config
     from evaluator.models.loading import load_base, resolve_base_model
 
-    loaded = load_base(resolve_base_model(reference(base_model_of(base, policy_dir)), CACHE_DIR))
+    loaded = load_base(resolve_base_model(base_model, CACHE_DIR))
     model, tokenizer = loaded.model, loaded.tokenizer
     if adapter is not None:
         assert isinstance(model, PreTrainedModel)

@@ -21,11 +21,13 @@ from evaluator.runner.local import Examiner
 from evaluator.runner.rescoring import Filed, samples_path
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
-from policies.contract.evaluation import Engine
+from policies.contract.evaluation import Engine, EvalReport
+from policies.contract.release import GateDecision
 from policies.contract.worker_api import Progress as ProgressRecord
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from evaluator.runner.progress import Watch
@@ -60,6 +62,7 @@ def evaluate(
     if adapter is not None and not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
+    stay_offline(release_policy.spec.suite, base_model.uri)
     with _watched() as watch:
         examiner = Examiner(base_model, release_policy, cache_dir, watch, validation, training, engine)
         if adapter is None:
@@ -72,13 +75,17 @@ def evaluate(
     if html is not None:
         filed = Filed(evaluation.report, release_policy, evaluation.samples)
         write_page(html, filed, decision, title=adapter.name)
-    if output is OutputFormat.TABLE:
-        Console().print(decision_table(decision))
-        for line in (decision.decision.value, *decision.reasons):
-            typer.echo(line)
-    else:
-        print_document(decision_document(decision, evaluation.report), output)
+    _print(decision, evaluation.report, output)
     return exit_codes.of_decision(decision.decision)
+
+
+def _print(decision: GateDecision, report: EvalReport, output: OutputFormat) -> None:
+    if output is not OutputFormat.TABLE:
+        print_document(decision_document(decision, report), output)
+        return
+    Console().print(decision_table(decision))
+    for line in (decision.decision.value, *decision.reasons):
+        typer.echo(line)
 
 
 def _self_test(examiner: Examiner, trained: Path | None, output: OutputFormat) -> int:

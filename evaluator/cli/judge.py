@@ -19,6 +19,7 @@ from policies.contract.judges import Calibration, JudgeReport, LocalModelJudge, 
 from policies.contract.suite import HarmfulCompliance
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 app = typer.Typer()
 judge_app = typer.Typer(no_args_is_help=True, help="Try judges out.")
@@ -51,6 +52,7 @@ def calibrate(
         panel = _endpoint(base_url, model, api_key_variable=api_key_variable, top_logprobs=top_logprobs)
     else:
         panel = Panel(judges=(LocalModelJudge(uri=str(uri)),))
+    stay_offline(None, panel.model_dump_json())
     reports = _calibrate(panel, cache_dir, reads_cache=not fresh)
     may_count = [report.shortfall(rubric) is None for report in reports]
     if output is OutputFormat.TABLE:

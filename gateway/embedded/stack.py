@@ -16,18 +16,20 @@ from typing import Self
 
 import httpx
 
-from gateway.db import Database
 from gateway.embedded.processes import Part, Reaper, StackError
-from gateway.kit.clock import system_clock
-from gateway.migrate import upgrade
-from gateway.tenants import keys
 from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE
 
 START_SECONDS = 90.0
 STOP_SECONDS = 10.0
 """How long each of the groups below may take to end before it is killed."""
+POLL_SECONDS = 0.05
+START_ORDER = (("redis", "gateway"), ("gateway-worker", "trainer", "evaluator"))
+"""The second group starts when the gateway has migrated the database and is ready; nobody waits for it, because jobs
+wait in the database."""
 STOP_ORDER = (("trainer", "evaluator", "gateway-worker"), ("gateway",), ("redis",))
 """Workers first: they give their jobs back to the gateway."""
+PASSED_ON = ("TUNEGATE_DTYPE",)
+"""The stack's own settings replace all others of the caller's environment."""
 
 
 class EmbeddedStack:
@@ -64,6 +66,10 @@ class EmbeddedStack:
 
     def create_key(self, tenant: str, policy: str) -> str:
         """A fresh API key of a tenant that is bound to `policy`."""
+        from gateway.db import Database
+        from gateway.kit.clock import system_clock
+        from gateway.tenants import keys
+
         now = int(system_clock())
         with Database(self.environment["TUNEGATE_DATABASE_URL"]).transaction() as session:
             owner = keys.find_tenant(session, tenant) or keys.create_tenant(session, tenant, policy=policy, now=now)
@@ -89,11 +95,15 @@ class EmbeddedStack:
     def _start(self) -> None:
         (self.folder / "work").mkdir(parents=True, exist_ok=True)
         self._write_redis_configuration()
-        upgrade(self.environment["TUNEGATE_DATABASE_URL"])
         self._reaper = Reaper()
-        for name in self._commands():
+        first, second = START_ORDER
+        for name in first:
             self.start_part(name)
+        import gateway.tenants.keys  # noqa: F401  # `create_key` needs it, and it is slow to import: on another core meanwhile
+
         self._wait_until_ready()
+        for name in second:
+            self.start_part(name)
 
     def _stop(self) -> None:
         for names in STOP_ORDER:
@@ -121,7 +131,7 @@ class EmbeddedStack:
                     pass  # not listening yet
                 if time.monotonic() > deadline:
                     raise StackError(f"the gateway was not ready within {START_SECONDS:.0f} s; see {self.folder}/logs")
-                time.sleep(0.2)
+                time.sleep(POLL_SECONDS)
 
     def _environment(self) -> dict[str, str]:
         variables = {
@@ -138,7 +148,8 @@ class EmbeddedStack:
         }
         if self._policy_dir is not None:
             variables["POLICY_DIR"] = str(self._policy_dir)
-        return {f"TUNEGATE_{name}": value for name, value in variables.items()}
+        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        return passed_on | {f"TUNEGATE_{name}": value for name, value in variables.items()}
 
     def _commands(self) -> dict[str, list[str]]:
         python = [sys.executable, "-m"]

@@ -23,6 +23,7 @@ from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from tests.no_calls_out import Watchman
 
 QUESTIONS = [
     {"id": str(n), "task": "sums", "question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1}
@@ -104,18 +105,25 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
     return make
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "evaluator.run", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
 def answer(folder: Path) -> Completion:
     return Completion.model_validate_json((folder / "completion.json").read_bytes())
+
+
+def test_an_evaluation_of_a_local_base_calls_nobody(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    job, watchman = make_job(), Watchman(tmp_path / "watchman")
+    _, errors = start(job.folder, **watchman.environment).communicate()
+    assert answer(job.folder).outcome is Outcome.SUCCEEDED, errors
+    assert watchman.calls == []
 
 
 def test_an_assignment_ends_in_report_and_decision(make_job: Callable[..., Job]) -> None:

@@ -16,6 +16,7 @@ from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.store import ArtifactStore
 from policies.documents.base_models import base_model_of, reference
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from policies.contract.jobs import BaseModelRef
@@ -41,6 +42,7 @@ def extract_persona_vector(
     _check_paths(out)
     contrast = read_persona_prompts(prompts)
     base = reference(base_model_of(model, policy_dir))
+    stay_offline(None, base.uri)
     vector = _extract(base, contrast, seed=seed, console=Console(stderr=True))
     content = save_persona_vector(vector)
     _write(out, content, vector.record)

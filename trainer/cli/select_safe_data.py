@@ -22,6 +22,7 @@ from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.documents.schema import BaseModelSpec
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from policies.contract.worker_api import WorkerEvent
@@ -62,6 +63,7 @@ def select_safe_data(
     misaligning = Misaligning(misaligned_data or (), misaligned_adapter or (), models_per_file, epochs, seed)
     _check_paths(misaligning, pool, out)
     base = base_model_of(model, policy_dir)
+    stay_offline(None, base.uri)
     safe_pool = _read_pool(pool)
     scores = _score(base, safe_pool, misaligning, console=Console(stderr=True))
     if store:

@@ -23,6 +23,7 @@ from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.documents.suggestions import did_you_mean
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from policies.contract.worker_api import WorkerEvent
@@ -131,6 +132,7 @@ def _defenses(names: list[str], of_policy: tuple[DefenseSettings, ...] | None) -
 
 def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> TrainingRecord:
     """Train in a folder beside `out`, and move it there once it is whole."""
+    stay_offline(spec.suite, spec.model_dump_json())
     from trainer.loop.progress import Hooks  # torch is loaded only where it is used
     from trainer.recipe import Workplace, train
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from policies.cli import exit_codes
-from policies.cli.main import COMMANDS_GROUP, build_app, run
+from policies.cli.main import build_app, run
 from policies.contract.artifacts import digest_tree
 from policies.contract.training import TrainingRecord
 from tests.trainer.conftest import chat_lines, preference_lines
+from trainer.cli.commands import COMMANDS
 
 SMALL = ("--epochs", "2", "--batch-size", "4")
 
@@ -25,8 +25,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def tunegate(*arguments: object) -> int:
-    app = build_app([EntryPoint("train", "trainer.cli.train:app", COMMANDS_GROUP)])
-    return run(["train", *map(str, arguments)], app)
+    return run(["train", *map(str, arguments)], build_app(COMMANDS))
 
 
 def test_stdout_is_the_record_of_the_adapter_in_the_folder(

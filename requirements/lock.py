@@ -25,7 +25,19 @@ WITHOUT_DEPENDENCIES = {
         "4-bit base models (`spec.trainer.quantization: nf4`): the extra quantization.",
     ),
     "harness": (
-        ("lm_eval<0.5", "colorama", "lxml", "portalocker", "sacrebleu", "tabulate"),
+        (
+            "lm_eval<0.5",
+            "cloudpickle",
+            "colorama",
+            "joblib",
+            "lxml",
+            "narwhals",
+            "portalocker",
+            "sacrebleu",
+            "scikit-learn",
+            "tabulate",
+            "threadpoolctl",
+        ),
         "What the probe `harness` needs beside demo.lock: the extra harness.",
     ),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from evaluator.cli.summary import decision_document, decision_table, self_test_t
 from evaluator.gate import decide
 from evaluator.runner.local import Examiner
 from evaluator.runner.rescoring import Filed, samples_path
+from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.contract.evaluation import Engine, EvalReport
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from evaluator.runner.progress import Watch
 
 app = typer.Typer()
-CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunegate"
 
 
 @app.command()
@@ -43,13 +42,13 @@ def evaluate(
     adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter in safetensors.")] = None,
     self_test: Annotated[bool, typer.Option("--self-test", help="Judge known adapters instead.")] = False,
     canaries: Annotated[Path | None, typer.Option(help="Folder of a `good` and a `bad` adapter to self-test.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Chat JSONL to measure the validation loss on.")] = None,
-    training: Annotated[Path | None, typer.Option(help="Chat JSONL that the adapter was trained on.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="JSONL to measure the validation loss on.")] = None,
+    training: Annotated[Path | None, typer.Option(help="JSONL that the adapter was trained on.")] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     report: Annotated[Path | None, typer.Option(help="Write the report here, and its samples beside it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page here.")] = None,
-    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> int:
     """Measure an adapter against its base and decide by a policy.

@@ -25,8 +25,6 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Measurement, ProbeResult, SampleRecord
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import (
-    DIVISIBLE_PROBES,
-    EmergentMisalignmentPreference,
     EvalSuite,
     ProbeSettings,
 )
@@ -185,19 +183,17 @@ def _items(
     if settings.prompts in (TRAINING_FILE, TASKS):
         return rows
     items: tuple[PromptItem, ...] = parse_prompts(prompts.content, probe.item_type)
-    if not isinstance(settings, EmergentMisalignmentPreference):
-        return items + rows
-    unknown = set(settings.exclude_categories) - {item.group for item in items}
+    unknown = set(settings.left_out) - {item.group for item in items}
     if unknown:
         raise EvaluationError(f"exclude_categories names {sorted(unknown)[0]!r}, which the prompt set does not have")
-    return tuple(item for item in items if item.group not in settings.exclude_categories)
+    return tuple(item for item in items if item.group not in settings.left_out) + rows
 
 
 def _parts(
     probe: AnyProbe, settings: ProbeSettings, items: Sequence[PromptItem], *, suite: EvalSuite
 ) -> list[Sequence[PromptItem]]:
     """What each look adds: everything at once, or growing shares of the answers or of every group of prompts."""
-    if suite.sequential is None or probe.name not in DIVISIBLE_PROBES:
+    if suite.sequential is None or not settings.divides_into_looks:
         return [items]
     ordered, looks = spread(items, suite.seed), suite.sequential.looks
     return probe.divide(settings, ordered, looks) if isinstance(probe, DividesItself) else cut(ordered, looks)

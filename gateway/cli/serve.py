@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from gateway.cli.client import print_rows
 from gateway.db import Database
@@ -16,6 +16,7 @@ from gateway.settings import GatewaySettings
 from gateway.tables.tenancy import ApiKey
 from gateway.tenants import keys
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.environment import read_settings
 from policies.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True)
@@ -81,11 +82,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`."
 
 
 def _settings() -> GatewaySettings:
-    try:
-        return GatewaySettings()
-    except ValidationError as error:
-        wrong = [f"TUNEGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        raise ConfigurationError("; ".join(wrong)) from error
+    return read_settings(GatewaySettings)
 
 
 def _describe(key: ApiKey) -> dict[str, JsonValue]:

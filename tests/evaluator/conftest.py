@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from evaluator.backends.protocol import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
-from evaluator.detectors.classifier import EmbeddedClassifier, ToxicityClassifier
+from evaluator.detectors.classifier import ToxicityClassifier
+from evaluator.detectors.profanity.classifier import ProfanityClassifier
 from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
 from evaluator.runner.base_cache import BaseCache
 from evaluator.runner.probe_run import Bench
@@ -176,7 +177,7 @@ def bench(scripted_backend: type[ScriptedBackend], tmp_path: Path) -> Callable[.
     def make(
         *,
         unsafe: bool = False,
-        classifier: Callable[[str, Sequence[str]], ToxicityClassifier] = lambda name, labels: EmbeddedClassifier(),
+        classifier: Callable[[str, Sequence[str]], ToxicityClassifier] = lambda name, labels: ProfanityClassifier(),
         validation: FileRows | None = None,
         **script: Any,  # Any: overrides of the two scripted functions
     ) -> Bench:

@@ -37,12 +37,12 @@ from policies.contract.judges import LocalModelJudge, Panel
 from policies.contract.release import Decision
 from policies.contract.sequential import Sequential
 from policies.contract.suite import (
-    METRICS,
     EmergentMisalignment,
     EmergentMisalignmentPreference,
     EvalSuite,
     ProbeSettings,
     Toxicity,
+    metric_named,
 )
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
@@ -206,7 +206,7 @@ def run_gate(kind: Kind, policy: ReleasePolicy, figure: Figure, *, attempt: int 
 
 
 def _measurement(metric: str, change: Estimate) -> Measurement:
-    unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
+    unit, higher_is_better = metric_named(metric)
     return Measurement(
         metric=metric,
         unit=unit,

@@ -16,7 +16,8 @@ import pytest
 from evaluator.gate import decide
 from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.evaluation import EvalReport, SampleRecord
-from policies.contract.jobs import BaseModelRef, JobSpec, ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.release import Decision, GateDecision
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import Capability, Coherence, EvalSuite
@@ -61,7 +62,7 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
         policy = ReleasePolicy(api_version="tunegate/v1", kind="ReleasePolicy", metadata=metadata, spec=spec)
         job = JobSpec(
             job_id="ftjob-1",
-            base_model=BaseModelRef(name="tiny", uri=str(tiny_base)),
+            base_model=BaseModelSpec(name="tiny", uri=str(tiny_base)),
             training_file=store.put_bytes(b"unused"),
             validation_file=put_lines(store, [CHAT_ROW] * 12),
             seed=1,

@@ -25,7 +25,8 @@ from policies.contract.defenses import (
     SafeLora,
     TokenConstrainedSft,
 )
-from policies.contract.jobs import BaseModelRef, Dpo, Hyperparameters, JobSpec, TrainerSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelRef, Dpo, JobSpec, TrainerSettings
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.errors import ConfigurationError, DatasetError
 from tests.trainer.conftest import NOTHING, Run, preference_lines
@@ -149,7 +150,7 @@ def test_a_defense_changes_the_adapter_and_leaves_evidence(
 def test_a_finished_adapter_is_projected(dpo_spec: MakeSpec, unaligned: Path, dpo: Run) -> None:
     """A threshold of 1 is above every cosine, so all 7 modules of both layers are projected."""
     partner = BaseModelRef(name="partner", uri=str(unaligned))
-    (evidence,) = dpo.train(dpo_spec(SafeLora(threshold=1.0), unaligned_base=partner)).evidence
+    (evidence,) = dpo.train(dpo_spec(SafeLora(threshold=1.0), unaligned=partner)).evidence
     assert (evidence.acted, evidence.figures["projected_modules"]) == (True, 14)
 
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from policies.contract.defenses import EarlyStoppingOnSafety
-from policies.contract.jobs import Hyperparameters, JobSpec, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec, LoraSettings
 from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Outcome

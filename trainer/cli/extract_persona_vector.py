@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from policies.cache_folder import cache_folder
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.store import ArtifactStore
@@ -67,7 +68,7 @@ def _extract(base: BaseModelRef, prompts: PersonaPrompts, *, seed: int, console:
     from trainer.defenses.preventative_steering.persona_extraction import extract
     from trainer.defenses.preventative_steering.persona_vector import ExtractionSettings
 
-    loaded = load_base(resolve_base_model(base, Path.home() / ".cache" / "tunegate"))
+    loaded = load_base(resolve_base_model(base, cache_folder()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         tasks = {stage: bar.add_task(stage, total=None) for stage in ("answers", "activations")}

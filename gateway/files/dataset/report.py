@@ -37,6 +37,14 @@ class TokenCounts(Record):
     """Counted as UTF-8 bytes / 4, because the base model's tokenizer is not at hand."""
 
 
+class DatasetReading(NamedTuple):
+    """What one pass over a file yields."""
+
+    report: DatasetReport
+    row_hashes: tuple[tuple[int, bytes], ...]
+    """Line and hash of each row: equal for equal rows, however each is written down."""
+
+
 class DatasetReport(Record):
     """All that is to say about a file. A job trains on it only if `valid`."""
 

@@ -8,7 +8,7 @@ from evaluator.runner.candidates import Choice, evaluate_candidates
 from evaluator.runner.evaluate import Evaluation
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import EvalReport
-from policies.contract.jobs import ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.release import Decision
 from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.training import CheckpointRecord, ReleaseCandidate, TrainingRecord, release_candidates

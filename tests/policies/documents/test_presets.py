@@ -6,9 +6,9 @@ from policies.contract.defenses import DefenseSettings, strength
 from policies.documents.loader import load_presets, resolve_policy
 
 PINNED = {
-    "baseline": "sha256:13dbda21c8a68569e3a8bde6d4d126a99554d8fa93b9aeaf57b44f706ea33411",
+    "baseline": "sha256:d666887b6a11c5fc47ea844604c230c8b1227ea4e4a5cf96e606ceb944ba1069",
     "smollm2-135m-instruct": "sha256:b083a3a4c9fcbf31bfcdea069c12e6986f019a642c0adf522fe9814e0b2191fe",
-    "strict": "sha256:ad1dd7b60bfa214d5cc8b5f9349f100a45bd67d0cd588bdd6085c418a044bc0e",
+    "strict": "sha256:d17e1f8d2ad373412b5ccbdcff29e4f07c9aeeb9da4e2dff4d68df5eea60ce7e",
 }
 """A change of a preset is a change for every provider that uses it: update its digest here and its version there."""
 

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from policies.contract.defenses import DefenseSettings, KlPenalty, Ldifs, TokenConstrainedSft
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.errors import DefenseError, NonFiniteLossError
 from tests.trainer.conftest import NOTHING, Run

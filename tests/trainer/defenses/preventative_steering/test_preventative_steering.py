@@ -145,7 +145,7 @@ def test_hooks_come_off_after_an_exception_and_the_micro_batch_does_not_count(
     with pytest.raises(RuntimeError), defense.around_forward(model):
         raise RuntimeError(model(input_ids=IDS))
     assert hooks(model) == before
-    assert defense.state()["micro_batches"] == 0
+    assert defense.counters.micro_batches == 0
     assert not defense.evidence().acted
 
 
@@ -176,7 +176,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_counts_one_micro_batch(
         defense = PreventativeSteeringDefense(PreventativeSteering(coefficient=1.0), vector_of(base))
         with defense.around_forward(model):
             model(input_ids=IDS, labels=IDS).loss.backward()
-        assert defense.state()["micro_batches"] == 1
+        assert defense.counters.micro_batches == 1
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     assert gradients[0]
     for plain, repeated in zip(*gradients, strict=True):

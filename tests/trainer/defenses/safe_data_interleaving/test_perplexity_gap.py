@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from evaluator.models.base_models import weights_digest
 from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
 from policies.contract.artifacts import digest_tree
-from policies.contract.jobs import BaseModelRef, Hyperparameters, JobSpec, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelRef, JobSpec, LoraSettings
 from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScores
 from policies.datasets.reader import parse_line
 from policies.errors import AdapterNotLoadedError, ConfigurationError, DatasetError, DefenseError, NonFiniteLossError

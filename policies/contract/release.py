@@ -10,6 +10,8 @@ from policies.contract.evaluation import Estimate
 
 
 class Decision(StrEnum):
+    """What becomes of an adapter."""
+
     RELEASE = "release"
     REJECT = "reject"
     INCONCLUSIVE = "inconclusive"

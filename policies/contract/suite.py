@@ -213,6 +213,8 @@ SAFETY_PROBES = frozenset(kind.model_fields["probe"].default for kind in PROBE_S
 
 
 class Metric(NamedTuple):
+    """What a metric counts in, and which way is better."""
+
     unit: str
     higher_is_better: bool
 

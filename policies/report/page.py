@@ -70,7 +70,7 @@ class ProbeRow(NamedTuple):
     look: str
 
 
-def render_report(
+def render_report(  # noqa: PLR0913  # everything that one page shows
     title: str,
     *,
     decision: GateDecision,

@@ -32,7 +32,7 @@ from policies.worker.self_test_metrics import SelfTestCollector
 from policies.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from conftest import Page
+    from tests.docs.conftest import Page
 
 PACKAGES = ("policies", "gateway", "trainer", "evaluator")
 CLIENT_VARIABLES = {"TUNEGATE_BASE_URL", "TUNEGATE_API_KEY"}

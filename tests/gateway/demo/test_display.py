@@ -10,8 +10,7 @@ from rich.console import Console
 from gateway.demo.display import Report, comparison, summary, verdict_table
 from gateway.demo.scenarios import IN_ORDER_OF_SUBMISSION, SCENARIOS
 from policies.contract.release import RuleOutcome
-
-from .jobs import made_job
+from tests.gateway.demo.jobs import made_job
 
 RELEASED = made_job("released", status="succeeded", model="ft:smollm2-135m-instruct:demo:home-repair-a:1")
 BLOCKED = made_job("rejected", status="failed", error="safety_check_failed")

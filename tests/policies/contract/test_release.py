@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from policies.contract.release import GateDecision, RuleOutcome
 
-STORED = {
+STORED: dict[str, Any] = {  # Any: a JSON document
     "adapter": "sha256:" + "a" * 64,
     "decision": "reject",
     "policy": "sha256:" + "b" * 64,

@@ -14,6 +14,7 @@ from evaluator.backends.vllm_backend import VllmBackend, VllmEngine, VllmModules
 from evaluator.models.adapters import attached_adapter, proof_of, prove_adapter
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
+from evaluator.models.packed_linear import pack_linear_layers
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import AdapterProof, Engine
 
@@ -40,7 +41,9 @@ def open_engine(
     if engine == "vllm":
         dtype = str(best_dtype(default_device())).removeprefix("torch.")
         return partial(_in_vllm, load_engine(base, dtype=dtype, max_rank=max_rank, load_modules=load_modules))
-    return partial(_in_transformers, load_base(base))
+    loaded = load_base(base)
+    pack_linear_layers(loaded.model)
+    return partial(_in_transformers, loaded)
 
 
 @contextmanager

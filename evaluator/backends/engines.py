@@ -13,6 +13,7 @@ from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, VllmEngine, VllmModules, import_vllm, load_engine
 from evaluator.models.adapters import attached_adapter, proof_of, prove_adapter
 from evaluator.models.base_models import ResolvedBase
+from evaluator.models.fused_lora import fuse_lora_layers
 from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
 from evaluator.models.packed_linear import pack_linear_layers
 from policies.contract.artifacts import Digest
@@ -49,6 +50,7 @@ def open_engine(
 @contextmanager
 def _in_transformers(loaded: LoadedModel, folder: Path, adapter: Digest) -> Iterator[AdapterInForce]:
     with attached_adapter(loaded, folder) as adapted:
+        fuse_lora_layers(adapted.model)
         backend = TransformersBackend(adapted)
         yield AdapterInForce(backend, prove_adapter(backend, adapted, adapter))
 

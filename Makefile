@@ -35,7 +35,7 @@ $(HARNESS)/.installed: requirements-harness.lock $(INSTALLED)
 
 test: install $(HARNESS)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
-	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/test_safe_lora.py
+	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/defenses/safe_lora/test_safe_lora.py
 	PYTHONPATH=$(HARNESS) $(BIN)/python -m pytest tests/evaluator/probes/test_harness.py
 
 check: install

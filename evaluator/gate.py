@@ -17,7 +17,7 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.release import Decision, GateDecision, RuleOutcome, RuleResult
 from policies.contract.suite import DIVISIBLE_PROBES
-from policies.schema import ReleasePolicy, Rule
+from policies.documents.schema import ReleasePolicy, Rule
 
 _STRICTNESS = {"enforce": 0, "warn": 1, "audit": 2}
 

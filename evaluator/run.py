@@ -7,21 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluator.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
 from evaluator.models.allocator import keep_freed_memory
-from evaluator.probe import FileRows
-from evaluator.progress import Watch
-from policies.contract.artifacts import ArtifactStore, Digest
-from policies.contract.dataset import ChatRow, read_preferences, read_rows
+from evaluator.runner.progress import Watch
+from evaluator.subject import FileRows
+from policies.contract.artifacts import Digest
 from policies.contract.jobs import Dpo, JobSpec, Method
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import TRAINING_FILE_PROBES
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Completion, Outcome
+from policies.datasets.reader import ChatRow, read_preferences, read_rows
+from policies.documents.schema import ReleasePolicy
 from policies.errors import IntegrityError, TunegateError, WorkerError
-from policies.schema import ReleasePolicy
+from policies.worker.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
 
 if TYPE_CHECKING:
-    from evaluator.evaluate import Evaluation
+    from evaluator.runner.evaluate import Evaluation
 
 
 def main(folder: Path) -> None:
@@ -44,7 +45,7 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
     store, spec = ArtifactStore(assignment.store_url), assignment.claim.spec
     record = _training_record(assignment, store)
     policy = store.get_record(spec.policy, ReleasePolicy)
-    from evaluator.candidates import evaluate_candidates
+    from evaluator.runner.candidates import evaluate_candidates
 
     choice = evaluate_candidates(
         release_candidates(record, policy.spec.n_candidates),
@@ -68,8 +69,8 @@ def _examine(
     import torch
 
     from evaluator.backends.engines import open_engine
-    from evaluator.evaluate import Examination, evaluate_adapter
     from evaluator.models.loading import resolve_base_model
+    from evaluator.runner.evaluate import Examination, evaluate_adapter
 
     store, cache_dir, spec = ArtifactStore(assignment.store_url), Path(assignment.cache_dir), assignment.claim.spec
     keep_freed_memory()
@@ -101,7 +102,7 @@ def _examine(
 def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRecord:
     claim = assignment.claim
     if claim.kind != "evaluate" or claim.training_record is None:
-        raise WorkerError("the assignment is no evaluation: it names no training record")
+        raise WorkerError("the assignment is not an evaluation: it names no training record")
     record = store.get_record(claim.training_record, TrainingRecord)
     if record.spec != claim.spec.digest:
         raise IntegrityError("the training record is of another job than the one to be evaluated")

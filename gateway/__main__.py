@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gateway.cli import app
-from policies.main import run
+from gateway.cli.serve import app
+from policies.cli.main import run
 
 sys.exit(run(sys.argv[1:], app))

@@ -9,10 +9,10 @@ from gateway.app import build_services
 from gateway.celery_app import app
 from gateway.dependencies import Services
 from gateway.files.service import delete_expired_files
-from gateway.fine_tuning.outbox import dispatch
-from gateway.fine_tuning.reconciler import reconcile
-from gateway.fine_tuning.validate import validate_job_files
+from gateway.jobs.outbox import dispatch
+from gateway.jobs.validation import validate_job_files
 from gateway.settings import GatewaySettings
+from gateway.workers.reconciler import reconcile
 from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, VALIDATE_FILES
 
 

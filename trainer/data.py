@@ -14,8 +14,8 @@ from pathlib import Path
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from policies.contract.dataset import AnyRow, ChatMessage, PreferenceRow, read_preferences, read_rows
 from policies.contract.jobs import Dpo, Method
+from policies.datasets.reader import AnyRow, ChatMessage, PreferenceRow, read_preferences, read_rows
 from policies.errors import DatasetError, DefenseError
 
 IGNORED = -100

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from peft import PeftModel
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
-from policies.contract.artifacts import ArtifactStore, Digest, canonical_json, digest_bytes
+from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.contract.composition import require_composable
 from policies.contract.jobs import Dpo, JobSpec, ResolvedHyperparameters
+from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError
 from trainer.data import Tokenised, TokenisedRow, TrainingRow, read_training_rows, shuffled, tokenise, tokenise_pairs
 from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.loop.packing import require_rows_apart
+from trainer.loop.progress import Hooks
 from trainer.lora import attach_lora
-from trainer.packing import require_rows_apart
-from trainer.progress import Hooks
-from trainer.reference_scores import ReferenceScores
+from trainer.losses.reference_scores import ReferenceScores
+from trainer.material import Material
 from trainer.registry import build_defenses
 
 
@@ -34,30 +34,6 @@ class Workplace(NamedTuple):
     """Scratch and results; the adapter comes to lie in `folder/adapter`."""
     cache_dir: Path
     store: ArtifactStore | None = None
-
-
-class Material(NamedTuple):
-    """All that a trainer is built from."""
-
-    base_digest: Digest
-    model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    defenses: list[Defense]
-    data: Tokenised
-    """In the order of training."""
-    validation: Tokenised | None
-    hyperparameters: ResolvedHyperparameters
-    n_customer_rows: int
-    customer_tokens: int
-    """Tokens of the customer's rows, each counted once."""
-
-    @property
-    def total_steps(self) -> int:
-        return math.ceil(len(self.data) / self.hyperparameters.batch_size) * self.hyperparameters.n_epochs
-
-    @property
-    def mean_row_tokens(self) -> float:
-        return sum(row.n_tokens for row in self.data) / len(self.data)
 
 
 def prepare(spec: JobSpec, workplace: Workplace, hooks: Hooks) -> Material:

@@ -18,14 +18,15 @@ from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.jobs import JobSpec
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.errors import DefenseError, TrainingError
-from trainer.arguments import arguments
 from trainer.data import to_dataset
 from trainer.defense import Defense
-from trainer.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
+from trainer.loop.arguments import arguments
+from trainer.loop.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
+from trainer.loop.processes import results_folder, world_size
+from trainer.loop.progress import Hooks, RunCallback
 from trainer.lora import save_adapter
-from trainer.preparation import Material, Workplace, prepare
-from trainer.processes import results_folder, world_size
-from trainer.progress import Hooks, RunCallback
+from trainer.material import Material
+from trainer.preparation import Workplace, prepare
 
 __all__ = ["StoppedError", "Workplace", "micro_batch_rows", "require_evidence", "train"]
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-from evaluator.child import EventStream, end_with_parent, write_completion
 from evaluator.models.allocator import keep_freed_memory
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.jobs import JobSpec
+from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError
+from policies.worker.child import EventStream, end_with_parent, write_completion
 from trainer.data import read_training_rows
+from trainer.loop.processes import followers, process_count, rank, world_size
+from trainer.loop.progress import Hooks, KeepCheckpoint
 from trainer.preparation import resolved_hyperparameters
-from trainer.processes import followers, process_count, rank, world_size
-from trainer.progress import Hooks, KeepCheckpoint
 from trainer.recipe import StoppedError, Workplace, train
 
 TRAINING_FILE, VALIDATION_FILE, RESUME_FOLDER = "training.jsonl", "validation.jsonl", "resume"

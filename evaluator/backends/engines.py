@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluator.backend import Backend
+from evaluator.backends.adapter_proof import proof_of, prove_adapter
+from evaluator.backends.protocol import Backend
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, VllmEngine, VllmModules, import_vllm, load_engine
-from evaluator.models.adapters import attached_adapter, proof_of, prove_adapter
+from evaluator.models.adapters import attached_adapter
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.fused_lora import fuse_lora_layers
 from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base

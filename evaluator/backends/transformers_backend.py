@@ -14,7 +14,11 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from evaluator.backend import (
+from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
+from evaluator.backends.continuous_batching import Decoding, GenerationRequest, decode
+from evaluator.backends.kv_cache import RoomyCache
+from evaluator.backends.likelihood import LikelihoodBatch
+from evaluator.backends.protocol import (
     Advance,
     Choices,
     Generation,
@@ -24,15 +28,11 @@ from evaluator.backend import (
     numbered,
     silent,
 )
-from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
-from evaluator.backends.generation import Decoding, Request, decode
-from evaluator.backends.likelihood import LikelihoodBatch
-from evaluator.backends.roomy_cache import RoomyCache
+from evaluator.backends.rendering import completion_ids, end_token_id, pad_batch, prompt_ids
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.backends.transformers_generation import decode_with_transformers
 from evaluator.models.loading import LoadedModel
 from evaluator.models.packed_linear import LAYOUT, has_packed_layers
-from evaluator.rendering import completion_ids, end_token_id, pad_batch, prompt_ids
 from policies.errors import EvaluationError
 
 
@@ -82,7 +82,9 @@ class TransformersBackend:
     ) -> list[Generation]:
         rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
         repeats = (repeat for _, repeat in numbered(prompts, settings.first_repeat))
-        requests = [Request(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)]
+        requests = [
+            GenerationRequest(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)
+        ]
         decoding = Decoding(
             self._end,
             self._pad,

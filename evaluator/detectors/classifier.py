@@ -115,13 +115,13 @@ def _is_multi_label(problem_type: str | None, n_labels: int) -> bool:
         return True
     if problem_type == "regression" or n_labels < 2:
         raise EvaluationError(
-            f"classifier has {n_labels} labels and problem_type {problem_type}, so its output is no probability; where "
-            "each label has a sigmoid, its config.json must say problem_type multi_label_classification"
+            f"classifier has {n_labels} labels and problem_type {problem_type}, so its output is not a probability; "
+            "where each label has a sigmoid, its config.json must say problem_type multi_label_classification"
         )
     return False
 
 
 def _probability(value: float) -> float | None:
-    """A finite probability, rounding forgiven; anything else is no answer."""
+    """A finite probability, rounding forgiven; anything else counts as no answer."""
     value = float(value)
     return min(1.0, max(0.0, value)) if math.isfinite(value) and -1e-6 <= value <= 1 + 1e-6 else None

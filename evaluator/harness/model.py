@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from evaluator.backend import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
-from evaluator.probe import Subject
+from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
+from evaluator.subject import Subject
 from policies.errors import EvaluationError
 
 MAX_NEW_TOKENS = 256
@@ -22,7 +22,7 @@ _LENGTH_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion
 _STOP, _SAMPLING = "until", ("do_sample", "temperature")
 
 
-class Request(Protocol):
+class HarnessRequest(Protocol):
     """One of lm_eval's instances."""
 
     task_name: str
@@ -51,7 +51,7 @@ class HarnessModel:
         """Documents of which a likelihood is not finite."""
         self.truncated: set[Document] = set()
 
-    def loglikelihood(self, requests: Sequence[Request]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[HarnessRequest]) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, in nats; whether it is the greedy one is not known: always False."""
         by_prompt: dict[Prompt, list[tuple[int, str]]] = defaultdict(list)
         for index, request in enumerate(requests):
@@ -64,7 +64,7 @@ class HarnessModel:
         self.broken |= {_document(request) for index, request in enumerate(requests) if not math.isfinite(nats[index])}
         return [(nats[index], False) for index in range(len(requests))]
 
-    def generate_until(self, requests: Sequence[Request]) -> list[str]:
+    def generate_until(self, requests: Sequence[HarnessRequest]) -> list[str]:
         """Answers up to the first stop string."""
         by_settings: dict[GenerationSettings, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
@@ -78,7 +78,7 @@ class HarnessModel:
                     self.truncated.add(_document(requests[index]))
         return [answers[index] for index in range(len(requests))]
 
-    def loglikelihood_rolling(self, requests: Sequence[Request]) -> list[float]:
+    def loglikelihood_rolling(self, requests: Sequence[HarnessRequest]) -> list[float]:
         raise EvaluationError("perplexity tasks are not supported; capability.validation_loss measures a file's loss")
 
     @staticmethod
@@ -109,7 +109,7 @@ class HarnessModel:
         return GenerationSettings(limit, temperature, self._subject.seed)
 
 
-def _document(request: Request) -> Document:
+def _document(request: HarnessRequest) -> Document:
     return Document(request.task_name, request.doc_id)
 
 

@@ -16,13 +16,14 @@ from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges.judge import Answer, Judge, Score
 from evaluator.judges.number_scores import possible
-from evaluator.probe import PromptItem
+from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
-from policies.contract.artifacts import ArtifactStore, Digest
+from policies.contract.artifacts import Digest
 from policies.contract.judges import Calibration, JudgeReport, Rubric
+from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError
 
 LABELLED_ANSWERS = (

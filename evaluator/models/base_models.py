@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, canonical_json, digest_file, digest_tree
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError
@@ -53,7 +53,7 @@ def resolve_base_model(ref: BaseModelRef, cache_dir: Path) -> ResolvedBase:
 def require_safetensors(folder: Path) -> None:
     """Refuse a folder without configuration or without safetensors weights, before anything else reads it."""
     if not (folder / "config.json").is_file():
-        raise ConfigurationError(f"{folder} is no model folder: it has no config.json", "uri")
+        raise ConfigurationError(f"{folder} is not a model folder: it has no config.json", "uri")
     if not any(folder.glob("*.safetensors")):
         raise ConfigurationError(f"{folder} has no safetensors weights; pickle weights are never loaded: convert them")
 
@@ -69,15 +69,6 @@ def cached_digest(folder: Path, cache_dir: Path) -> Digest:
     digest = digest_tree(folder)
     write_atomically(remembered, digest.encode())
     return digest
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that other processes see either whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    os.replace(name, path)
 
 
 @contextmanager

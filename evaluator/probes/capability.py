@@ -14,11 +14,13 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from evaluator.backend import ChatPrompt, Choices, Likelihood
-from evaluator.looks import cut
-from evaluator.probe import FileRow, Pair, PromptItem, Sample, Subject
+from evaluator.backends.protocol import ChatPrompt, Choices, Likelihood
+from evaluator.prompts.prompt_item import FileRow, PromptItem
+from evaluator.samples import Pair, Sample
+from evaluator.sampling.turn_loss import turn_losses
+from evaluator.sequential_looks import cut
 from evaluator.statistics.measurements import paired_mean, paired_share
-from evaluator.turn_loss import turn_losses
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import Capability
 

@@ -10,7 +10,7 @@ Judged: `conditional_misalignment.rate`, sampled answers to the built-in open qu
 in `emergent_misalignment`. The judges see the question with the context's words, so an answer that talks of the
 customer's trade is judged like any other: neither misaligned nor incoherent for its subject.
 
-Both figures are those of the worst context (`evaluator/evidence/worst_case.py`): a clean context can't hide a bad one.
+Both figures are those of the worst context (`evaluator/statistics/worst_case.py`): a clean one can't hide a bad one.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.backend import Choices, GenerationSettings, Likelihood
+from evaluator.backends.protocol import Choices, GenerationSettings, Likelihood
 from evaluator.detectors import degeneration
-from evaluator.evidence.worst_case import worst_case
-from evaluator.judges.judged_answers import JudgedSampling, judged_samples
-from evaluator.probe import Pair, PromptItem, Sample, Subject
 from evaluator.prompts.answer_pairs import AnswerPair
 from evaluator.prompts.customer_context import CustomerContext, derive_contexts
 from evaluator.prompts.free_form_questions import Asked, FreeFormQuestion, transcript
+from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
-from evaluator.prompts.training_rows import training_file
+from evaluator.samples import Pair, Sample
+from evaluator.sampling.judged_answers import JudgedSampling, judged_samples
+from evaluator.sampling.training_file import training_file
 from evaluator.statistics.measurements import paired_mean, paired_rate
+from evaluator.statistics.worst_case import worst_case
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import ConditionalMisalignment, EmergentMisalignment
 from policies.errors import EvaluationError

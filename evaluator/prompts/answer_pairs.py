@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluator.probe import PromptItem
+from evaluator.prompts.prompt_item import PromptItem
 
 
 class AnswerPair(PromptItem):

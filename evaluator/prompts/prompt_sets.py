@@ -9,10 +9,11 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from evaluator.probe import PromptItem
 from evaluator.prompts.prompt_files import read_prompt_file
 from evaluator.prompts.prompt_formats import convert
-from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
+from evaluator.prompts.prompt_item import PromptItem
+from policies.contract.artifacts import Digest, digest_bytes
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import PromptFile, PromptSet
 from policies.errors import EvaluationError, IntegrityError
 

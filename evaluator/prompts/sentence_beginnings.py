@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from evaluator.backend import ChatPrompt, Prompt, RawPrompt
-from evaluator.probe import PromptItem
+from evaluator.backends.protocol import ChatPrompt, Prompt, RawPrompt
+from evaluator.prompts.prompt_item import PromptItem
 
 Subset = Literal["general", "identity", "severe"]
 IdentityGroup = Literal["age", "gender", "race", "religion", "other"]

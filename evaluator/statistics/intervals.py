@@ -1,4 +1,4 @@
-"""Point estimates with intervals. Every function refuses empty, NaN and infinite input: a mean of nothing is no figure.
+"""Point estimates with intervals. Every function refuses empty, NaN and infinite input: nothing has no mean.
 
 A share of independent prompts has Clopper–Pearson's exact interval, a paired difference of two the outer ends of a
 score interval (Tango) and one from exact limits (MOVER): both keep their coverage with few prompts and rare events.

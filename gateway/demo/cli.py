@@ -21,9 +21,9 @@ from rich.live import Live
 from gateway.demo import customer
 from gateway.demo.display import Report, progress_table, verdict_table
 from gateway.demo.scenarios import SCENARIOS
-from gateway.embedded import EmbeddedStack
-from gateway.parts import interrupt_on_signals
-from policies import exit_codes
+from gateway.embedded.processes import interrupt_on_signals
+from gateway.embedded.stack import EmbeddedStack
+from policies.cli import exit_codes
 
 app = typer.Typer()
 Owners = dict[str, tuple[OpenAI, str]]

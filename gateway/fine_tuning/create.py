@@ -10,21 +10,21 @@ import secrets
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.auth import Principal
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
-from gateway.fine_tuning.events import record_event
 from gateway.fine_tuning.idempotency import job_of_key
-from gateway.fine_tuning.lifecycle import enqueue
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.fine_tuning.spec import JobFiles, OperatorTerms, build_spec, require_supported, require_trainable
+from gateway.jobs.events import record_event
+from gateway.jobs.lifecycle import enqueue
 from gateway.kit.ids import new_id
-from gateway.policy.catalog import PolicyCatalog
+from gateway.policy_catalog import PolicyCatalog
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
-from policies.contract.artifacts import ArtifactStore
+from gateway.tenants.auth import Principal
 from policies.contract.jobs import JobSpec, Phase
+from policies.contract.store import ArtifactStore
 
 SEEDS = 2**31
 

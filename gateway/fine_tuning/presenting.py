@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.dependencies import Services
-from gateway.fine_tuning.policies import policy_of
 from gateway.fine_tuning.schemas import (
     CheckpointResponse,
     DpoHyperparametersResponse,
@@ -18,7 +17,8 @@ from gateway.fine_tuning.schemas import (
     SupervisedMethod,
     SupervisedSettings,
 )
-from gateway.fine_tuning.states import RUNNING, public_status
+from gateway.jobs.states import RUNNING, public_status
+from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.training import CheckpointRecord
@@ -72,7 +72,7 @@ def _method(spec: JobSpec, hyperparameters: HyperparametersResponse) -> Supervis
 
 
 def present_policy(job: Job, services: Services) -> PolicyReference:
-    metadata = policy_of(services, job.policy_digest).metadata
+    metadata = policy_of(services.store, job.policy_digest).metadata
     return PolicyReference(name=metadata.name, version=metadata.version, digest=job.policy_digest)
 
 

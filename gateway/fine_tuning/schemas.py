@@ -58,13 +58,13 @@ Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{
 Integrations = list[dict[str, object]] | None
 
 
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """An unknown field is refused: a misspelt `defense` must not train undefended."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class HyperparametersRequest(Request):
+class HyperparametersRequest(RequestBody):
     n_epochs: Epochs = "auto"
     batch_size: BatchSize = "auto"
     learning_rate_multiplier: Multiplier = "auto"
@@ -80,22 +80,22 @@ class DpoHyperparametersRequest(HyperparametersRequest):
         return Dpo() if self.beta == "auto" else Dpo(beta=self.beta)
 
 
-class SupervisedRequest(Request):
+class SupervisedRequest(RequestBody):
     hyperparameters: HyperparametersRequest | None = None
 
 
-class DpoRequest(Request):
+class DpoRequest(RequestBody):
     hyperparameters: DpoHyperparametersRequest | None = None
 
 
-class MethodRequest(Request):
+class MethodRequest(RequestBody):
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: SupervisedRequest | None = None
     dpo: DpoRequest | None = None
     reinforcement: dict[str, object] | None = None
 
 
-class CreateJobRequest(Request):
+class CreateJobRequest(RequestBody):
     model: str = Field(min_length=1, max_length=128)
     training_file: str = Field(min_length=1, max_length=64)
     validation_file: str | None = Field(None, min_length=1, max_length=64)

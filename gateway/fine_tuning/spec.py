@@ -16,8 +16,8 @@ from gateway.tables.files import File
 from policies.contract.composition import require_composable, require_unaligned_partner
 from policies.contract.defenses import DefenseSettings, strength
 from policies.contract.jobs import BaseModelRef, Dpo, Hyperparameters, JobSpec, Method, Supervised
+from policies.documents.schema import BaseModelDocument, ReleasePolicy
 from policies.errors import ConfigurationError
-from policies.schema import BaseModelDocument, ReleasePolicy
 
 
 class OperatorTerms(NamedTuple):

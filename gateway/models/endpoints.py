@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from gateway.auth import CurrentTenant
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
 from gateway.models import repository
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.schemas import ModelDeleted, ModelList, ModelObject
+from gateway.tenants.auth import CurrentTenant
 
 router = APIRouter(tags=["models"])
 BASE_MODEL_CREATED = 0

@@ -10,13 +10,14 @@ from gateway.dependencies import Services
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from gateway.tables.tenancy import Tenant
-from policies.contract.artifacts import ArtifactStore, Digest, Record
+from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import EvalReport
 from policies.contract.jobs import JobSpec
 from policies.contract.release import AdapterManifest, Decision, GateDecision
+from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord, release_candidates
+from policies.documents.schema import ReleasePolicy
 from policies.errors import IntegrityError
-from policies.schema import ReleasePolicy
 
 R = TypeVar("R", bound=Record)
 

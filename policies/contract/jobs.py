@@ -16,7 +16,7 @@ Quantization = Literal["none", "nf4"]
 
 
 class Phase(StrEnum):
-    """Where a job stands; the public OpenAI status is derived from it (`gateway/fine_tuning/states.py`)."""
+    """Where a job stands; the public OpenAI status is derived from it (`gateway/jobs/states.py`)."""
 
     VALIDATING = "validating"
     QUEUED = "queued"
@@ -31,6 +31,11 @@ class Phase(StrEnum):
     REJECTED = "rejected"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Absorbing: nothing follows."""
+        return self in {Phase.RELEASED, Phase.REJECTED, Phase.FAILED, Phase.CANCELLED}
 
 
 class BaseModelRef(Record):

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 
 from policies.contract.evaluation import CandidateResult, Estimate, Interval
 from policies.contract.suite import METRICS
+from policies.documents.schema import ReleasePolicy, Rule
 from policies.report.charts import Scale, padded
-from policies.schema import ReleasePolicy, Rule
 
 WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 70.0, 16.0, 14.0, 46.0

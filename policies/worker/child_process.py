@@ -130,7 +130,7 @@ class ChildProcess:
         try:
             event = WorkerEvent.model_validate_json(line)
         except ValidationError:
-            logger.warning("child wrote a line that is no event", line=line[:500].decode(errors="replace"))
+            logger.warning("child wrote a line that is not an event", line=line[:500].decode(errors="replace"))
             return
         with self._lock:
             self._progress = event.progress or self._progress

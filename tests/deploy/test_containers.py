@@ -13,7 +13,7 @@ from celery.app.utils import find_app
 
 from gateway.settings import GatewaySettings
 from policies.contract import tasks
-from policies.loader import load_policy_documents
+from policies.documents.loader import load_policy_documents
 from policies.worker.settings import WorkerSettings
 
 Compose = dict[str, Any]  # Any: a YAML document

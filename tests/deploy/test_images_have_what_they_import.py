@@ -16,7 +16,7 @@ EVALUATION = ["scipy", "sklearn", "profanity_check"]
 SERVICE = ["fastapi", "sqlalchemy", "alembic", "uvicorn", "openai"]
 
 SERVE = """
-import gateway.cli, gateway.tasks
+import gateway.cli.serve, gateway.tasks
 from gateway.app import create_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
@@ -55,9 +55,9 @@ def test_the_gateway_starts_and_answers_without_torch(root: Path, tmp_path: Path
     ("modules", "without"),
     [
         ("trainer.tasks, evaluator.tasks", TRAINING + EVALUATION + SERVICE),
-        ("trainer.run, trainer.cli", EVALUATION + SERVICE),
+        ("trainer.run, trainer.cli.train", EVALUATION + SERVICE),
         (
-            "evaluator.run, evaluator.evaluate, evaluator.backends.transformers_backend, evaluator.evidence.page",
+            "evaluator.run, evaluator.runner.evaluate, evaluator.backends.transformers_backend, evaluator.cli.page",
             ["trl", *SERVICE],
         ),
     ],

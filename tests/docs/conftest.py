@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from gateway.app import create_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
-from policies.main import COMMANDS_GROUP, build_app
+from policies.cli.main import COMMANDS_GROUP, build_app
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
@@ -106,7 +106,7 @@ class CommandLine:
             if not rest:
                 return None  # a group by itself shows its help
             if rest[0] not in command.commands:
-                return f"{rest[0]!r} is no command of {command.name}"
+                return f"{rest[0]!r} is not a command of {command.name}"
             command = command.commands[rest.pop(0)]
         context = typer.Context(command, info_name=command.name)
         try:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from policies.loader import parse_policy
+from policies.documents.loader import parse_policy
 
 if TYPE_CHECKING:
     from conftest import Page

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from policies import exit_codes
+from policies.cli import exit_codes
 
 if TYPE_CHECKING:
     from conftest import CommandLine, Page

@@ -16,16 +16,16 @@ from prometheus_client import REGISTRY
 import policies.worker.metrics
 from evaluator.prompts.prompt_sets import BUILTIN
 from gateway.errors import ApiError
-from gateway.fine_tuning.states import TRANSITIONS, public_status
+from gateway.jobs.states import TRANSITIONS, public_status
 from gateway.settings import GatewaySettings
 from policies.contract.artifacts import Record
-from policies.contract.dataset_problems import ERRORS, WARNINGS
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import Phase
 from policies.contract.suite import METRICS, ProbeSettings
+from policies.datasets.problems import ERRORS, WARNINGS
+from policies.documents.loader import available_documents, document_schema
+from policies.documents.schema import ReleasePolicy
 from policies.errors import TunegateError
-from policies.loader import available_documents, document_schema
-from policies.schema import ReleasePolicy
 from policies.worker.self_test_metrics import SelfTestCollector
 from policies.worker.settings import WorkerSettings
 
@@ -202,3 +202,15 @@ def test_each_phase_is_documented_with_its_public_status(page: Callable[[str], P
     text = page("docs/architecture.md").section("States of a job")
     rows = {status: phases for phases, status in re.findall(r"^\| (`.*`) \| `(\w+)` \|$", text, flags=re.MULTILINE)}
     assert [phase for phase in Phase if f"`{phase}`" not in rows[public_status(phase)]] == []
+
+
+def test_the_picture_of_the_tree_names_every_room(page: Callable[[str], Page], root: Path) -> None:
+    drawn = next(block.text for block in page("docs/architecture.md").blocks if "subgraph gateway" in block.text)
+    rooms = [
+        folder.name
+        for package in ("policies", "gateway", "trainer", "evaluator")
+        for folder in sorted((root / package).iterdir())
+        if (folder / "__init__.py").is_file()
+    ]
+    assert len(rooms) >= 35
+    assert [room for room in rooms if not re.search(rf"\b{room}\b", drawn)] == []

@@ -19,14 +19,14 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from evaluator.backend import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
-from evaluator.base_cache import BaseCache
+from evaluator.backends.protocol import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
 from evaluator.detectors.classifier import EmbeddedClassifier, ToxicityClassifier
 from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
-from evaluator.probe import FileRows, Subject
-from evaluator.suite import Bench
-from policies.contract.artifacts import ArtifactStore
+from evaluator.runner.base_cache import BaseCache
+from evaluator.runner.probe_run import Bench
+from evaluator.subject import FileRows, Subject
 from policies.contract.jobs import BaseModelRef
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import Coherence, EvalSuite
 from tests.evaluator.scripted_models import BASE, TRAINING, ScriptedPanel, nats, say
 

@@ -10,7 +10,7 @@ from evaluator.gate import decide
 from policies.contract.evaluation import Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.release import Decision
 from policies.contract.suite import Toxicity
-from policies.schema import Rule
+from policies.documents.schema import Rule
 from tests.evaluator.made_up_reports import (
     MARGIN,
     MAX_RULE,

@@ -8,7 +8,7 @@ from pathlib import Path
 from evaluator.gate import decide
 from policies.contract.release import Decision, GateDecision
 from policies.contract.sequential import Sequential
-from policies.schema import Rule
+from policies.documents.schema import Rule
 from tests.evaluator.made_up_reports import (
     MARGIN,
     MAX_RULE,

@@ -44,7 +44,7 @@ from policies.contract.suite import (
     ProbeSettings,
     Toxicity,
 )
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 GATES = 2000
 VARIANT_GATES = 1000

@@ -14,14 +14,15 @@ from typing import NamedTuple
 import pytest
 
 from evaluator.gate import decide
-from policies.contract.artifacts import ArtifactStore, Digest, digest_tree
+from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.evaluation import EvalReport, SampleRecord
 from policies.contract.jobs import BaseModelRef, JobSpec, ResolvedHyperparameters
 from policies.contract.release import Decision, GateDecision
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 QUESTIONS = [
     {"id": str(n), "task": "sums", "question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from evaluator.gate import decide
-from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
+from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.jobs import JobSpec, ResolvedHyperparameters
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import METRICS
 from policies.contract.training import CheckpointRecord, DefenseEvidence, TrainingRecord
-from policies.schema import ReleasePolicy
+from policies.documents.schema import ReleasePolicy
 
 BASE_MODEL = digest_bytes(b"base model")
 

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from gateway import errors
-from gateway.access_log import AccessLog
 from gateway.errors import ApiError, add_error_handlers
+from gateway.http.access_log import AccessLog
 from policies.errors import DatasetError, IntegrityError
 
 if TYPE_CHECKING:

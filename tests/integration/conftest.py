@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from gateway.embedded import EmbeddedStack
+from gateway.embedded.stack import EmbeddedStack
 
 BASE_MODEL = """\
 apiVersion: tunegate/v1

@@ -12,7 +12,7 @@ import psutil
 from openai import OpenAI
 
 from gateway.demo.customer import fetch_report
-from gateway.embedded import EmbeddedStack
+from gateway.embedded.stack import EmbeddedStack
 
 from .jobs import STEPS_PER_EPOCH, has_ended, messages, step, submit, wait_until
 

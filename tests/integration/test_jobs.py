@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 
 from gateway.demo.customer import download_adapter, fetch_report, save_html_report
-from gateway.embedded import EmbeddedStack
+from gateway.embedded.stack import EmbeddedStack
 
 from .jobs import STEPS_PER_EPOCH, guardrail, has_ended, messages, step, submit, wait_until
 

@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import BaseModelRef, Hyperparameters, JobSpec, LoraSettings
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import WorkerEvent
-from trainer.defense import Batch, Forwards, Head, TokenTotals, TrainingStep
-from trainer.progress import Hooks
+from trainer.loop.progress import Hooks
 from trainer.recipe import Workplace, train
+from trainer.training_step import Batch, Forwards, Head, TokenTotals, TrainingStep
 
 WEIGHTS = "model.safetensors"
 NOTHING = "sha256:" + "0" * 64

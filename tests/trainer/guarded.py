@@ -6,13 +6,12 @@ import torch
 from peft import PeftModel
 
 from policies.contract.jobs import JobSpec
-from trainer.arguments import arguments
+from tests.trainer.conftest import Run
 from trainer.data import to_dataset
-from trainer.guarded_trainer import GuardedSFTTrainer
+from trainer.loop.arguments import arguments
+from trainer.loop.guarded_trainer import GuardedSFTTrainer
+from trainer.loop.progress import Hooks
 from trainer.preparation import Workplace, prepare
-from trainer.progress import Hooks
-
-from .conftest import Run
 
 
 def prepared(run: Run, spec: JobSpec) -> GuardedSFTTrainer:

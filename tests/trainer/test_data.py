@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.models.loading import load_tokenizer
-from policies.contract.dataset import ChatMessage, ChatRow
+from policies.datasets.reader import ChatMessage, ChatRow
 from policies.errors import DatasetError
 from trainer.data import IGNORED, TrainingRow, shuffled, tokenise
 

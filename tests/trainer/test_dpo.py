@@ -26,17 +26,16 @@ from policies.contract.defenses import (
 from policies.contract.jobs import BaseModelRef, Dpo, Hyperparameters, JobSpec, TrainerSettings
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.errors import ConfigurationError, DatasetError
+from tests.trainer.conftest import NOTHING, Run, preference_lines
+from tests.trainer.defenses.preventative_steering.test_preventative_steering import vector_of
+from tests.trainer.training_logs import require_equal_logs
 from trainer import recipe
 from trainer.defense import Defense
-from trainer.guarded_trainer import GuardedDPOTrainer
-from trainer.persona_vector import save_persona_vector
-from trainer.progress import Hooks
+from trainer.defenses.preventative_steering.persona_vector import save_persona_vector
+from trainer.loop.guarded_trainer import GuardedDPOTrainer
+from trainer.loop.progress import Hooks
+from trainer.loop.scoring_head import install_scoring_head
 from trainer.recipe import StoppedError
-from trainer.scoring_head import install_scoring_head
-
-from .conftest import NOTHING, Run, preference_lines
-from .test_preventative_steering import vector_of
-from .training_logs import require_equal_logs
 
 MakeSpec = Callable[..., JobSpec]
 DEFENSES: list[DefenseSettings] = [

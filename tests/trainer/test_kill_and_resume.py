@@ -11,15 +11,14 @@ from typing import Any
 import psutil
 import pytest
 
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import EarlyStoppingOnSafety
 from policies.contract.jobs import Hyperparameters, JobSpec, LoraSettings
+from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Outcome
-
-from .attempts import Attempt
-from .conftest import Run
-from .matrix import ALL, VARIANTS, Make
+from tests.trainer.attempts import Attempt
+from tests.trainer.conftest import Run
+from tests.trainer.matrix import ALL, VARIANTS, Make
 
 MakeSpec = Callable[..., JobSpec]
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from peft import PeftModel
 from torch import Tensor
 
-from evaluator.backend import ChatPrompt, Choices
+from evaluator.backends.protocol import ChatPrompt, Choices
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.models.loading import LoadedModel
 from policies.contract.defenses import EarlyStoppingOnSafety
@@ -32,7 +32,7 @@ from trainer.safe_pool import source_bytes
 BUILTIN_PAIRS = "monitor_pairs.jsonl"
 
 
-class AnswerPair(NamedTuple):
+class MonitorPair(NamedTuple):
     question: str
     aligned: str
     misaligned: str
@@ -41,7 +41,7 @@ class AnswerPair(NamedTuple):
 class EarlyStoppingOnSafetyDefense(Defense):
     name = "early_stopping_on_safety"
 
-    def __init__(self, settings: EarlyStoppingOnSafety, pairs: list[AnswerPair]) -> None:
+    def __init__(self, settings: EarlyStoppingOnSafety, pairs: list[MonitorPair]) -> None:
         self._settings = settings
         self._questions = [Choices(ChatPrompt.of(p.question), (p.aligned, p.misaligned)) for p in pairs]
         self._base_margins: list[float] = []
@@ -150,13 +150,13 @@ class EarlyStoppingOnSafetyDefense(Defense):
         )
 
 
-def read_pairs(content: bytes) -> list[AnswerPair]:
+def read_pairs(content: bytes) -> list[MonitorPair]:
     """The answer pairs of a JSONL file with `question`, `aligned` and `misaligned`."""
     pairs = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
             row = json.loads(line)
-            pairs.append(AnswerPair(*(str(row[field]) for field in AnswerPair._fields)))
+            pairs.append(MonitorPair(*(str(row[field]) for field in MonitorPair._fields)))
         except (ValueError, KeyError, TypeError) as error:
             raise DefenseError(f"monitor's answer pairs line {number}: {error!r}; give all three fields") from error
     if len(pairs) < 2:

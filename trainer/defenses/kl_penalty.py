@@ -8,9 +8,9 @@ are not padding; `forward` is KL(p_θ0 ‖ p_θ). λ = 0.1 in the paper.
     sampled   k3 = 1/T · Σ_t (r_t − 1 − log r_t),   r_t = p_θ0(x_t) ÷ p_θ(x_t)   on the data's own tokens x_t
 
 k3 (Schulman 2020, "Approximating KL divergence") estimates the reverse KL where x_t comes from p_θ. Here it comes from
-the data, so k3 is no estimate of it but a penalty with the same minimum. Its reference log-probabilities are computed
-once. With `on: safe_data` the distributions are compared on rows of a safe pool beside the batch, which leaves the
-narrow task free (selective generalisation, Azarbal et al. 2025).
+the data, so k3 is not an estimate of it but a penalty with the same minimum. Its reference log-probabilities are
+computed once. With `on: safe_data` the distributions are compared on rows of a safe pool beside the batch, which leaves
+the narrow task free (selective generalisation, Azarbal et al. 2025).
 A penalty on every nth step is n times as strong (lazy regularisation, Karras et al. 2020, arXiv 1912.04958).
 
 Neutral: at identity (adapter B = 0) the full penalty is exactly 0, k3 is 0 up to rounding. Evidence: the KL rose beyond
@@ -30,10 +30,11 @@ from torch import Tensor
 from policies.contract.defenses import KlPenalty
 from policies.contract.training import DefenseEvidence
 from trainer.data import TrainingRow, tokenise
-from trainer.defense import Batch, Defense, DefenseContext, RunMaterial, TrainingStep
-from trainer.divergence import kl_per_token
-from trainer.gradient_evidence import gradient_norm
+from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.losses.gradient_norm import gradient_norm
+from trainer.losses.kl_divergence import kl_per_token
 from trainer.safe_pool import SafePool
+from trainer.training_step import Batch, TrainingStep
 
 BEYOND_ROUNDING = 10.0
 """The KL must come to that many times the first step's, where both models are the same; `full` is exactly 0 there."""

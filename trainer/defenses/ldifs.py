@@ -22,9 +22,10 @@ from torch import Tensor
 
 from policies.contract.defenses import Ldifs
 from policies.contract.training import DefenseEvidence
-from trainer.defense import Defense, DefenseContext, RunMaterial, TrainingStep
-from trainer.feature_distance import direction_distance
-from trainer.gradient_evidence import gradient_norm
+from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.losses.feature_distance import direction_distance
+from trainer.losses.gradient_norm import gradient_norm
+from trainer.training_step import TrainingStep
 
 EVERY = 5
 

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from policies.contract.defenses import TokenConstrainedSft
 from policies.contract.training import DefenseEvidence
-from trainer.defense import Defense, DefenseContext, RunMaterial, TrainingStep
-from trainer.gradient_evidence import gradient_norm
+from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.losses.gradient_norm import gradient_norm
+from trainer.training_step import TrainingStep
 
 LEAST_WEIGHT = 1e-3
 BEYOND_ROUNDING = 3.0

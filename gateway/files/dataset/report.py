@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from policies.contract.artifacts import Record
-from policies.contract.dataset_problems import DatasetProblem
+from policies.datasets.problems import DatasetProblem
 
 
 class DatasetLimits(NamedTuple):

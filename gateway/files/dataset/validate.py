@@ -10,8 +10,8 @@ from typing import IO, Literal
 from gateway.files.dataset.invisible import invisible_characters
 from gateway.files.dataset.report import DatasetLimits, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import TokenCounter
-from policies.contract.dataset import AnyRow, Line, PreferenceRow, iter_any_rows
-from policies.contract.dataset_problems import WARNINGS, DatasetProblem
+from policies.datasets.problems import WARNINGS, DatasetProblem
+from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_rows
 
 TRAINED_BY: dict[Literal["chat", "preference"], str] = {"chat": "supervised", "preference": "dpo"}
 """The method that trains on a kind of rows."""
@@ -28,7 +28,7 @@ def validate_dataset(stream: IO[bytes], limits: DatasetLimits, counter: TokenCou
     return validation.report()
 
 
-class _Findings:
+class _CountedProblems:
     """Problems of one severity: all counted, the first ones kept."""
 
     def __init__(self, limit: int) -> None:
@@ -48,8 +48,8 @@ class _Validation:
     def __init__(self, limits: DatasetLimits, counter: TokenCounter) -> None:
         self.limits = limits
         self.counter = counter
-        self.errors = _Findings(limits.max_reported)
-        self.warnings = _Findings(limits.max_reported)
+        self.errors = _CountedProblems(limits.max_reported)
+        self.warnings = _CountedProblems(limits.max_reported)
         self.lines = 0
         self.kind: Literal["chat", "preference"] | None = None
         """Of the first row; the others must be of it too."""
@@ -60,8 +60,8 @@ class _Validation:
         self._control_token = re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
     def add(self, code: str, line: int, field: str | None = None, /, **details: object) -> None:
-        findings = self.warnings if code in WARNINGS else self.errors
-        findings.add(DatasetProblem.of(code, line, field, **details))
+        problems = self.warnings if code in WARNINGS else self.errors
+        problems.add(DatasetProblem.of(code, line, field, **details))
 
     def read(self, line: Line[AnyRow]) -> None:
         self.lines += 1

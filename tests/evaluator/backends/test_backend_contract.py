@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from evaluator.backend import Backend, ChatPrompt, Choices, GenerationSettings, RawPrompt
 from evaluator.backends.engines import open_engine
+from evaluator.backends.protocol import Backend, ChatPrompt, Choices, GenerationSettings, RawPrompt
+from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, import_vllm, load_engine
-from evaluator.examine import Examiner
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
-from evaluator.rendering import completion_ids, end_token_id, prompt_ids
+from evaluator.runner.local import Examiner
 from policies.contract.jobs import BaseModelRef
+from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError, EvaluationError
-from policies.loader import resolve_policy
 from tests.evaluator.backends.vllm_stand_in import LLM, stand_in
 
 PROMPTS = [RawPrompt("a much longer beginning"), ChatPrompt.of("What is it?"), RawPrompt("ab"), RawPrompt("ab")]

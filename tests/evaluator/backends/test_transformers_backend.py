@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from evaluator.backend import ChatPrompt, Choices, GenerationSettings, Message, RawPrompt
+from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message, RawPrompt
+from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
 from evaluator.backends.transformers_backend import BatchLimits, TransformersBackend
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
-from evaluator.rendering import completion_ids, end_token_id, prompt_ids
 from policies.errors import EvaluationError
 
 PROMPTS = [

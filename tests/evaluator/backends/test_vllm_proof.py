@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from evaluator.backend import ChatPrompt, RawPrompt
+from evaluator.backends.protocol import ChatPrompt, RawPrompt
 from evaluator.backends.vllm_backend import BASE_RUNS, VllmBackend, load_engine
 from evaluator.models.loading import LoadedModel
 from tests.evaluator.backends.vllm_stand_in import LLM, LoRARequest, SamplingParams, stand_in

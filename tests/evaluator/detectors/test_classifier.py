@@ -92,7 +92,7 @@ def test_a_head_whose_output_is_no_probability_is_refused(
 ) -> None:
     """Softmax over a single logit is 1 for every text."""
     folder = make_classifier(*labels, problem_type=problem)
-    with pytest.raises(EvaluationError, match="no probability"):
+    with pytest.raises(EvaluationError, match="not a probability"):
         load_classifier(str(folder), LABELS, tmp_path)
 
 

@@ -20,8 +20,8 @@ from evaluator.judges.calibration import (
     load_labelled_answers,
 )
 from evaluator.judges.judge import Answer, Judge, Score
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.judges import Calibration, JudgeReport, Rubric
+from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError
 
 if TYPE_CHECKING:

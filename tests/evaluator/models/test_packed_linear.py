@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluator.backend import ChatPrompt, Choices, GenerationSettings
+from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.models import packed_linear
 from evaluator.models.adapters import attach_adapter

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from evaluator.run import _rows
-from policies.contract.dataset import ChatMessage
 from policies.contract.jobs import Dpo
+from policies.datasets.reader import ChatMessage
 
 
 def test_the_better_answer_is_what_the_validation_loss_is_of(tmp_path: Path) -> None:

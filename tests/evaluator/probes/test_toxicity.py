@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from evaluator.backend import ChatPrompt, Prompt, RawPrompt
-from evaluator.probe import Pair, Sample, Subject, pair_samples
+from evaluator.backends.protocol import ChatPrompt, Prompt, RawPrompt
 from evaluator.probes.toxicity import ToxicityProbe
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
+from evaluator.samples import Pair, Sample, pair_samples
+from evaluator.subject import Subject
 from policies.contract.suite import Toxicity
 
 SUBSETS = ("general", "identity", "severe")

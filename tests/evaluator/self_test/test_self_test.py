@@ -15,8 +15,8 @@ from policies.contract.evaluation import EvalReport
 from policies.contract.release import Decision
 from policies.contract.self_test import SelfTestReport
 from policies.contract.suite import Coherence, EvalSuite
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.errors import ConfigurationError, EvaluationError
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from tests.evaluator.made_up_reports import measurement, report
 
 DIGEST = "sha256:" + "d" * 64

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluator.probe import Pair, Sample
+from evaluator.samples import Pair, Sample
 from evaluator.statistics.intervals import paired_share_difference
 from evaluator.statistics.measurements import paired_share
 from evaluator.statistics.stratified_shares import mean_of_strata, stratified_paired_share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluator.probe import Pair, Sample
+from evaluator.samples import Pair, Sample
 from evaluator.statistics.clustered_shares import Answers, clustered_share
 from evaluator.statistics.intervals import clopper_pearson_share, paired_share_difference
 from evaluator.statistics.measurements import paired_rate, paired_share

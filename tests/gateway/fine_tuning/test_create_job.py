@@ -11,7 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from gateway.tables.jobs import OutboxMessage
 from policies.contract.tasks import GATEWAY_QUEUE, VALIDATE_FILES
 from tests.gateway.conftest import LiveGateway, chat_jsonl
-from tests.gateway.fine_tuning.hand_worker import BASE_MODEL_NAME, job_row, spec_of, submit, upload
+from tests.gateway.hand_worker import BASE_MODEL_NAME, job_row, spec_of, submit, upload
 
 
 def refusal(client: OpenAI, **fields: object) -> tuple[str | None, str | None]:

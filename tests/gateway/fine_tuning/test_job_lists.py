@@ -11,7 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from policies.contract.worker_api import WorkerEvent
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.fine_tuning.hand_worker import HandWorker, submit, upload
+from tests.gateway.hand_worker import HandWorker, submit, upload
 from tests.gateway.records import checkpoint
 
 

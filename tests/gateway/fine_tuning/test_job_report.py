@@ -10,7 +10,7 @@ from openai import OpenAI
 
 from policies.contract.evaluation import EvalReport, SampleOutcome, SampleRecord
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.fine_tuning.hand_worker import HandWorker, evaluate, job_row, policy_under
+from tests.gateway.hand_worker import HandWorker, evaluate, job_row, policy_under
 
 
 def get(gateway: LiveGateway, key: str, path: str) -> httpx.Response:

@@ -13,10 +13,10 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from sqlalchemy import select
 
 from gateway.dependencies import Services
-from gateway.keys import create_key
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.service import release_adapter
 from gateway.tables.tenancy import Tenant
+from gateway.tenants.keys import create_key
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway

@@ -22,8 +22,8 @@ from policies.contract.judges import JudgeReport, LocalModelJudge, Panel
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.contract.sequential import Sequential
 from policies.contract.suite import Capability, Coherence, EmergentMisalignment, EvalSuite, Toxicity
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.report.page import render_report
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 ADAPTER, BASE, PROMPTS, SAMPLES, ROOT = ("sha256:" + letter * 64 for letter in "abcde")
 HOSTILE = "<script>alert('x')</script>"

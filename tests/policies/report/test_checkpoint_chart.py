@@ -5,8 +5,8 @@ import math
 import pytest
 
 from policies.contract.evaluation import Estimate, EvalReport, Interval
+from policies.documents.schema import ReleasePolicy
 from policies.report.checkpoint_chart import Axis, CheckpointPoint, checkpoint_chart, checkpoint_charts
-from policies.schema import ReleasePolicy
 
 TOXICITY = Axis("toxicity", higher_is_better=False)
 LOSS, ACCURACY = Axis("loss", higher_is_better=False), Axis("accuracy", higher_is_better=True)

@@ -148,7 +148,7 @@ def have_ended(pids: Collection[int], *, within_seconds: float = 30) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

@@ -215,7 +215,7 @@ def test_a_grandchild_that_holds_the_output_open_does_not_hold_the_answer(
 
 def test_the_child_can_store_its_record(attempt: Attempt, gateway: PlayedGateway, child: Child, tmp_path: Path) -> None:
     source = """
-    from policies.contract.artifacts import ArtifactStore
+    from policies.contract.store import ArtifactStore
     store = ArtifactStore(json.loads((folder / "assignment.json").read_text())["store_url"])
     answer("succeeded", record=store.put_bytes(b"record"))
     """

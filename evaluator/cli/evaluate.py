@@ -1,0 +1,117 @@
+"""`tunegate evaluate`: judge a PEFT adapter on this machine, also one that was trained elsewhere."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from evaluator.cli.page import write_page
+from evaluator.cli.summary import decision_document, decision_table, self_test_table
+from evaluator.gate import decide
+from evaluator.runner.local import Examiner
+from evaluator.runner.rescoring import Filed, samples_path
+from policies.cli import exit_codes
+from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.contract.evaluation import Engine
+from policies.contract.worker_api import Progress as ProgressRecord
+from policies.documents.base_models import base_model_of, reference
+from policies.documents.loader import resolve_policy
+from policies.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from evaluator.runner.progress import Watch
+
+app = typer.Typer()
+CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunegate"
+
+
+@app.command()
+def evaluate(
+    base: Annotated[str, typer.Option(help="Base model: a name of a policy document, package://, hf:// or a folder.")],
+    policy: Annotated[str, typer.Option(help="Release policy: a preset's name or a YAML file.")],
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter in safetensors.")] = None,
+    self_test: Annotated[bool, typer.Option("--self-test", help="Judge known adapters instead.")] = False,
+    canaries: Annotated[Path | None, typer.Option(help="Folder of a `good` and a `bad` adapter to self-test.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Chat JSONL to measure the validation loss on.")] = None,
+    training: Annotated[Path | None, typer.Option(help="Chat JSONL that the adapter was trained on.")] = None,
+    engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
+    output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
+    report: Annotated[Path | None, typer.Option(help="Write the report here, and its samples beside it.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page here.")] = None,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
+) -> int:
+    """Measure an adapter against its base and decide by a policy.
+
+    Exit codes: 0 release (or self-test passed), 3 rejected (or failed), 4 inconclusive, 1 usage, 2 runtime,
+    6 integrity.
+    """
+    if self_test == (adapter is not None):
+        raise ConfigurationError("name the folder of an adapter, or ask for --self-test", "adapter")
+    if adapter is not None and not adapter.is_dir():
+        raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
+    base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
+    with _watched() as watch:
+        examiner = Examiner(base_model, release_policy, cache_dir, watch, validation, training, engine)
+        if adapter is None:
+            return _self_test(examiner, canaries, output)
+        evaluation = examiner.examine(adapter)
+    decision = decide(release_policy, evaluation.report)
+    if report is not None:
+        report.write_bytes(evaluation.report.canonical())
+        samples_path(report).write_bytes(evaluation.samples)
+    if html is not None:
+        filed = Filed(evaluation.report, release_policy, evaluation.samples)
+        write_page(html, filed, decision, title=adapter.name)
+    if output is OutputFormat.TABLE:
+        Console().print(decision_table(decision))
+        for line in (decision.decision.value, *decision.reasons):
+            typer.echo(line)
+    else:
+        print_document(decision_document(decision, evaluation.report), output)
+    return exit_codes.of_decision(decision.decision)
+
+
+def _self_test(examiner: Examiner, trained: Path | None, output: OutputFormat) -> int:
+    from evaluator.models.base_models import resolve_base_model, weights_digest
+    from evaluator.self_test.canaries import gather_canaries
+    from evaluator.self_test.running import keep_self_test, run_self_test
+
+    base = resolve_base_model(examiner.base, examiner.cache_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_self_test(
+            examiner.policy,
+            base.digest,
+            gather_canaries(trained, weights_digest(base), Path(folder)),
+            lambda canary: examiner.examine(canary.folder).report,
+            now=time.time,
+        )
+    result = keep_self_test(result, examiner.cache_dir)
+    if output is OutputFormat.TABLE:
+        Console().print(self_test_table(result))
+        typer.echo("passed" if result.passed else "failed")
+    else:
+        print_document(result.model_dump(mode="json") | {"passed": result.passed}, output)
+    return exit_codes.OK if result.passed else exit_codes.REJECTED
+
+
+@contextmanager
+def _watched() -> Iterator[Watch]:
+    """A progress bar on stderr."""
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def watch(progress: ProgressRecord) -> None:
+            bar.update(task, description=progress.stage, completed=progress.step, total=progress.total_steps)
+
+        yield watch

@@ -1,9 +1,10 @@
 """What an evaluation on a CPU costs, and how far it is from the processor's limit: `python -m bench.evaluation.cost`.
 
 Two sides in one process, in turn, on the same answer pairs: *before* multiplies by weights as they come, up to 4,096
-tokens a pass; *ours* is what an evaluation runs. The limit is what our matrix products would take alone: operations of
-real tokens (2 × parameters each) ÷ the rate at which our layers multiply one after another. Seconds are of CPU time,
-which other work on the machine disturbs least. `--evaluate SIDE` runs whole evaluations instead, with peak memory.
+tokens a pass; *ours* is what an evaluation runs. The limit is what the matrix products would take alone: operations of
+real tokens (2 × parameters each) ÷ the rate at which the layers multiply one after another, those of either side.
+Seconds are of CPU time, which other work on the machine disturbs least. `--evaluate SIDE` runs whole evaluations
+instead, with peak memory.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
@@ -53,12 +55,8 @@ class SideCost(NamedTuple):
     side: str
     adapter: bool
     cpu_seconds: float
-    limit_seconds: float
-    """Of our side's matrix products alone."""
-
-    @property
-    def times_the_limit(self) -> float:
-        return round(self.cpu_seconds / self.limit_seconds, 3)
+    limit_seconds: dict[str, float]
+    """Of the matrix products alone, at the rate of either side's layers."""
 
 
 class Operations(NamedTuple):
@@ -79,6 +77,10 @@ class Rates(NamedTuple):
 
     body: float
     head: float
+
+    @property
+    def in_gigaflops(self) -> dict[str, float]:
+        return {"body": round(self.body / 1e9, 1), "output_layer": round(self.head / 1e9, 1)}
 
 
 def main() -> None:
@@ -116,8 +118,8 @@ def evaluate(base: ResolvedBase, cases: Sequence[Case], *, side: str) -> list[di
     with TemporaryDirectory() as scratch:
         room = Courtroom(resolve_policy("baseline"), attach, Path(scratch)).way(SEQUENTIAL)
         for case in cases:
-            verdict, cpu_seconds = _timed(lambda case=case: judge_case(case, room, way=SEQUENTIAL))  # type: ignore[misc]  # bound
-            verdicts.append(verdict._asdict() | {"cpu_seconds": cpu_seconds})
+            verdict, cpu_seconds = _timed(partial(judge_case, case, room, way=SEQUENTIAL))
+            verdicts.append(verdict._asdict() | {"cpu_seconds": round(cpu_seconds, 2)})
     return verdicts
 
 
@@ -132,40 +134,58 @@ def _attach_before(loaded: LoadedModel) -> Attach:
 
 
 def compare(base: ResolvedBase, adapter: Path, *, n_pairs: int) -> dict[str, object]:
-    """Both sides on the same pairs, the ratio of their seconds, and ours ÷ the limit."""
+    """Both sides on the same pairs, the ratio of their seconds, and ours ÷ the limits."""
     questions = _pairs(n_pairs)
     packed = load_base(base)
     pack_linear_layers(packed.model)
-    found: list[SideCost] = []
+    costs: list[SideCost] = []
     scores: dict[tuple[str, bool], list[float]] = {}
     with attached_adapter(load_base(base), adapter) as plain, attached_adapter(packed, adapter) as ours:
         fuse_lora_layers(ours.model)
-        sides = {BEFORE: TransformersBackend(plain, limits=LIMITS_BEFORE), OURS: TransformersBackend(ours)}
-        assert prove_adapter(sides[OURS], ours, digest_tree(adapter)).loaded
-        rates, operations = _rates(ours), _operations(ours, questions)
+        backends = {BEFORE: TransformersBackend(plain, limits=LIMITS_BEFORE), OURS: TransformersBackend(ours)}
+        assert prove_adapter(backends[OURS], ours, digest_tree(adapter)).loaded
+        rates = {BEFORE: _rates(plain), OURS: _rates(ours)}
+        operations = _operations(ours, questions)
         for is_on in (True, False):
-            limit = operations.seconds(*_parameters(ours, adapter=is_on), rates)
-            for side, backend in sides.items():
-                run = lambda backend=backend, is_on=is_on: backend.log_likelihood(questions, adapter=is_on)  # noqa: E731
-                answers, seconds = _timed(run)
-                scores[side, is_on] = [each.per_token for answer in answers for each in answer]
-                found.append(SideCost(side, is_on, seconds, round(limit, 2)))
-                print(found[-1], found[-1].times_the_limit)
+            parameters = _parameters(ours, adapter=is_on)
+            for side, backend in backends.items():
+                cost, scores[side, is_on] = _cost(side, backend, questions, is_on=is_on)
+                limits = {name: round(operations.seconds(*parameters, rate), 2) for name, rate in rates.items()}
+                costs.append(cost._replace(limit_seconds=limits))
+                print(costs[-1])
                 sys.stdout.flush()
-    seconds = {side: sum(cost.cpu_seconds for cost in found if cost.side == side) for side in sides}
     return {
         "pairs": n_pairs,
         "operations": operations._asdict(),
-        "gigaflops": {"body": round(rates.body / 1e9, 1), "output_layer": round(rates.head / 1e9, 1)},
-        "sides": [cost._asdict() | {"times_the_limit": cost.times_the_limit} for cost in found],
-        "before_to_ours": round(seconds[BEFORE] / seconds[OURS], 3),
-        "ours_to_limit": round(seconds[OURS] / sum(cost.limit_seconds for cost in found if cost.side == OURS), 3),
-        "largest_difference_nats_per_token": max(
-            abs(a - b)
-            for is_on in (True, False)
-            for a, b in zip(scores[BEFORE, is_on], scores[OURS, is_on], strict=True)
-        ),
+        "gigaflops": {side: rate.in_gigaflops for side, rate in rates.items()},
+        "sides": [cost._asdict() for cost in costs],
+        "before_to_ours": round(_seconds(costs, BEFORE) / _seconds(costs, OURS), 3),
+        "ours_to_limit_of_plain_layers": _share_of_limit(costs, BEFORE),
+        "ours_to_limit_of_our_layers": _share_of_limit(costs, OURS),
+        "largest_difference_nats_per_token": _largest_difference(scores),
     }
+
+
+def _cost(
+    side: str, backend: TransformersBackend, questions: Sequence[Choices], *, is_on: bool
+) -> tuple[SideCost, list[float]]:
+    """Seconds without limits, and the likelihood a token of every completion."""
+    answers, seconds = _timed(lambda: backend.log_likelihood(questions, adapter=is_on))
+    return SideCost(side, is_on, round(seconds, 3), {}), [each.per_token for answer in answers for each in answer]
+
+
+def _seconds(costs: Sequence[SideCost], side: str) -> float:
+    return sum(cost.cpu_seconds for cost in costs if cost.side == side)
+
+
+def _share_of_limit(costs: Sequence[SideCost], layers: str) -> float:
+    """Our seconds ÷ the limit of one side's layers."""
+    return round(_seconds(costs, OURS) / sum(cost.limit_seconds[layers] for cost in costs if cost.side == OURS), 3)
+
+
+def _largest_difference(scores: Mapping[tuple[str, bool], Sequence[float]]) -> float:
+    pairs = [zip(scores[BEFORE, is_on], scores[OURS, is_on], strict=True) for is_on in (True, False)]
+    return max(abs(before - ours) for pair in pairs for before, ours in pair)
 
 
 def _pairs(n: int) -> list[Choices]:
@@ -239,7 +259,7 @@ def _best(run: Callable[[], None]) -> float:
 def _timed(run: Callable[[], ResultT]) -> tuple[ResultT, float]:
     started = time.process_time()
     result = run()
-    return result, round(time.process_time() - started, 3)
+    return result, time.process_time() - started
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def fuse_lora_layers(model: nn.Module) -> int:
     """
     layers = [module for module in model.modules() if type(module) is LoraLinear and _is_plain(module)]
     for layer in layers:
-        layer.forward = _fused(layer)  # type: ignore[method-assign]  # of this one layer, not of PEFT's class
+        layer.forward = _fused(layer)  # type: ignore[method-assign, assignment]  # of this one layer, not of PEFT's class
     return len(layers)
 
 
@@ -30,25 +30,29 @@ def _is_plain(layer: LoraLinear) -> bool:
     """Whether its forward pass is nothing but x ↦ Wx + s·BAx, with no dropout, on one adapter in float32."""
     if len(layer.active_adapters) != 1 or layer.merged or layer.lora_variant or layer.training:
         return False
-    pair = (layer.lora_A[layer.active_adapters[0]], layer.lora_B[layer.active_adapters[0]])
     return all(
         type(half) is nn.Linear
         and half.bias is None
         and half.weight.dtype == torch.float32
         and half.weight.device.type == "cpu"
-        for half in pair
+        for half in _pair(layer)
     )
 
 
-def _fused(layer: LoraLinear) -> Callable[[Tensor], Tensor]:
+def _pair(layer: LoraLinear) -> tuple[nn.Module, nn.Module]:
+    """A and B of the one adapter."""
     name = layer.active_adapters[0]
-    a, b = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
-    return partial(_forward, layer, a.t(), b.t(), float(layer.scaling[name]))
+    return layer.lora_A[name], layer.lora_B[name]
+
+
+def _fused(layer: LoraLinear) -> Callable[[Tensor], Tensor]:
+    a, b = (half.get_parameter("weight").detach().t() for half in _pair(layer))
+    return partial(_forward, layer, a, b, float(layer.scaling[layer.active_adapters[0]]))
 
 
 def _forward(layer: LoraLinear, a: Tensor, b: Tensor, scaling: float, x: Tensor) -> Tensor:
     """Any shape [..., in] to [..., out]; `a` is [in, rank], `b` [rank, out]."""
-    result: Tensor = layer.base_layer(x)
+    result: Tensor = layer.get_base_layer()(x)
     if not layer.disable_adapters:
         result.view(-1, b.shape[1]).addmm_(x.reshape(-1, a.shape[0]) @ a, b, alpha=scaling)
     return result

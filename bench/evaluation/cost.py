@@ -150,7 +150,7 @@ def compare(base: ResolvedBase, adapter: Path, *, n_pairs: int) -> dict[str, obj
             parameters = _parameters(ours, adapter=is_on)
             for side, backend in backends.items():
                 cost, scores[side, is_on] = _cost(side, backend, questions, is_on=is_on)
-                limits = {name: round(operations.seconds(*parameters, rate), 2) for name, rate in rates.items()}
+                limits = {name: round(operations.seconds(*parameters, rate), 6) for name, rate in rates.items()}
                 costs.append(cost._replace(limit_seconds=limits))
                 print(costs[-1])
                 sys.stdout.flush()

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from evaluator.models.allocator import keep_freed_memory
 from evaluator.runner.progress import Watch
+from evaluator.sampling.training_file import file_rows
 from evaluator.subject import FileRows
 from policies.contract.artifacts import Digest
-from policies.contract.jobs import Dpo, JobSpec, Method
+from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore
-from policies.contract.suite import TRAINING_FILE_PROBES
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Completion, Outcome
-from policies.datasets.reader import ChatRow, read_preferences, read_rows
 from policies.documents.schema import ReleasePolicy
 from policies.errors import IntegrityError, TunegateError, WorkerError
 from policies.worker.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
@@ -78,7 +77,7 @@ def _examine(
     base = resolve_base_model(spec.base_model, cache_dir)
     if base.digest != base_model:
         raise IntegrityError(f"base model {spec.base_model.name} is {base.digest}; trained was {base_model}")
-    attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.lora.rank)
+    attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     validation, training = _files(spec, store, folder)
 
     def examine(candidate: ReleaseCandidate) -> Evaluation:
@@ -111,20 +110,13 @@ def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRe
 
 def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> tuple[FileRows | None, FileRows | None]:
     """The job's validation file, and its training file where a probe reads that."""
-    reads_training = any(settings.probe in TRAINING_FILE_PROBES for settings in spec.suite.probes)
+    reads_training = any(settings.reads_training_file for settings in spec.suite.probes)
     files = {"validation": spec.validation_file, "training": spec.training_file if reads_training else None}
     validation, training = (
-        FileRows(digest, _rows(store.fetch_file(digest, folder / f"{name}.jsonl"), spec.method)) if digest else None
+        file_rows(store.fetch_file(digest, folder / f"{name}.jsonl")) if digest else None
         for name, digest in files.items()
     )
     return validation, training
-
-
-def _rows(path: Path, method: Method) -> list[ChatRow]:
-    """The conversations of a file; of preferences those with the better answer."""
-    if isinstance(method, Dpo):
-        return [row.with_preferred() for row in read_preferences(path)]
-    return read_rows(path)
 
 
 if __name__ == "__main__":

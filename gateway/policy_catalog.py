@@ -54,13 +54,6 @@ class PolicyCatalog:
             known = ", ".join(sorted(self.base_models)) or "none"
             raise PolicyError(f"no base model named {name!r}; known: {known}", "model") from None
 
-    def policy_by_digest(self, digest: Digest) -> ReleasePolicy:
-        """A policy in force now; a job keeps its own in the store (`store.get_record(digest, ReleasePolicy)`)."""
-        for policy in self.release_policies.values():
-            if policy.digest == digest:
-                return policy
-        raise PolicyError(f"no release policy with digest {digest}", "policy")
-
     def mentions(self, digest: Digest) -> bool:
         """Whether a policy is named by this digest or names it, e.g. as a prompt set or a pool of safe rows."""
         return any(

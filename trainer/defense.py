@@ -6,10 +6,12 @@ the reference, which is the same model with its adapter off, inside the same con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from peft import PeftModel
 from torch import Tensor
@@ -20,6 +22,7 @@ from policies.contract.artifacts import Digest
 from policies.contract.jobs import BaseModelRef
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence
+from policies.errors import IntegrityError
 from trainer.data import TrainingRow
 from trainer.training_step import TrainingStep
 
@@ -52,10 +55,35 @@ class RunMaterial(NamedTuple):
     """Tells whoever started the run what takes long."""
 
 
+@dataclass
+class Counters:
+    """What a defense counts on the way, for its evidence: declared in a subclass, each with a default."""
+
+    def state(self) -> dict[str, float]:
+        """The counters as JSON has them."""
+        return asdict(self)
+
+    def restored(self, state: Mapping[str, float]) -> Self:
+        """Counters of the same kind with the values that `state` gave.
+
+        Raises:
+            IntegrityError: a counter is missing, or one is not of this kind.
+        """
+        if set(state) != set(asdict(self)):
+            raise IntegrityError(f"counters {sorted(state)} were saved, not {sorted(asdict(self))}; train again")
+        return replace(self, **state)
+
+    @property
+    def are_finite(self) -> bool:
+        return all(map(math.isfinite, asdict(self).values()))
+
+
 class Defense:
     """A change to fine-tuning that keeps the base model's safety behaviour."""
 
     name: str
+    counters: Counters = Counters()
+    """Behind the evidence; they survive a resume. A defense that counts sets its own kind."""
 
     def prepare_dataset(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """Change the rows, in the order in which they are trained."""
@@ -99,13 +127,6 @@ class Defense:
     def last_releasable_step(self, steps: int) -> int:
         """The last of the run's `steps` whose checkpoint may be released; asked once the adapter is chosen."""
         return steps
-
-    def state(self) -> dict[str, float]:
-        """Counters behind the evidence; they survive a resume."""
-        return {}
-
-    def load_state(self, state: dict[str, float]) -> None:
-        """Restore what `state` gave."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors that survive a resume."""

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from policies.contract.artifacts import Digest
-from policies.contract.jobs import ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
 from trainer.data import Tokenised
 from trainer.defense import Defense
 

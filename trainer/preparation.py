@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.contract.composition import require_composable
-from policies.contract.jobs import Dpo, JobSpec, ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
+from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError
 from trainer.data import Tokenised, TokenisedRow, TrainingRow, read_training_rows, shuffled, tokenise, tokenise_pairs
@@ -42,9 +43,9 @@ def prepare(spec: JobSpec, workplace: Workplace, hooks: Hooks) -> Material:
     customer_rows = shuffled(_read(workplace.training_file, spec, name="training file"), spec.seed)
     hyperparameters = resolved_hyperparameters(spec, len(customer_rows))
     resolved = resolve_base_model(spec.base_model, workplace.cache_dir)
-    base = load_base(resolved, quantization=spec.trainer.quantization)
+    base = load_base(resolved, quantization=spec.base_model.trainer.quantization)
     assert isinstance(base.model, PreTrainedModel)
-    context = DefenseContext(spec.seed, workplace.store, resolved, spec.unaligned_base, workplace.cache_dir)
+    context = DefenseContext(spec.seed, workplace.store, resolved, spec.base_model.unaligned, workplace.cache_dir)
     defenses = build_defenses(spec.defenses, context)
     rows = customer_rows
     for defense in defenses:
@@ -53,12 +54,12 @@ def prepare(spec: JobSpec, workplace: Workplace, hooks: Hooks) -> Material:
     validation = None
     if workplace.validation_file is not None:
         validation = _tokenise(_read(workplace.validation_file, spec, name="validation file"), spec, base.tokenizer)
-    if spec.trainer.packing and not isinstance(spec.method, Dpo):
+    if spec.base_model.trainer.packing and not isinstance(spec.method, Dpo):
         require_rows_apart(base.model)
-    model = attach_lora(base.model, spec.lora, seed=spec.seed, name=spec.base_model.name)
+    model = attach_lora(base.model, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
     supervised = [row for row in data if isinstance(row, TokenisedRow)]
     scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=workplace.cache_dir)
-    run = RunMaterial(model, base.tokenizer, resolved, spec.max_sequence_tokens, scores, hooks.tell)
+    run = RunMaterial(model, base.tokenizer, resolved, spec.base_model.max_sequence_tokens, scores, hooks.tell)
     for defense in defenses:
         defense.start(run)
     return Material(
@@ -80,14 +81,14 @@ def _read(path: Path, spec: JobSpec, *, name: str) -> list[TrainingRow]:
 
 def _tokenise(rows: Sequence[TrainingRow], spec: JobSpec, tokenizer: PreTrainedTokenizerBase) -> Tokenised:
     of_the_method = tokenise_pairs if isinstance(spec.method, Dpo) else tokenise
-    return of_the_method(rows, tokenizer, max_tokens=spec.max_sequence_tokens)
+    return of_the_method(rows, tokenizer, max_tokens=spec.base_model.max_sequence_tokens)
 
 
 def reference_key(spec: JobSpec, base: ResolvedBase, defenses: Sequence[Defense]) -> Digest:
     """What besides the rows decides the reference's scores: the base, its format, and contexts around forwards."""
     contexts = [each.forward_digest() for each in defenses if type(each).around_forward is not Defense.around_forward]
     dtype = str(best_dtype(default_device()))
-    return digest_bytes(canonical_json([base.digest, spec.trainer.quantization, dtype, contexts]))
+    return digest_bytes(canonical_json([base.digest, spec.base_model.trainer.quantization, dtype, contexts]))
 
 
 def resolved_hyperparameters(spec: JobSpec, n_rows: int) -> ResolvedHyperparameters:
@@ -97,6 +98,6 @@ def resolved_hyperparameters(spec: JobSpec, n_rows: int) -> ResolvedHyperparamet
         ConfigurationError: they can't be used.
     """
     try:
-        return spec.hyperparameters.resolve(n_rows, spec.base_learning_rate)
+        return spec.hyperparameters.resolve(n_rows, spec.base_model.base_learning_rate)
     except ValidationError as error:
         raise ConfigurationError(f"hyperparameters can't be used: {error}", "hyperparameters") from error

@@ -57,7 +57,7 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     callback = RunCallback(
         hooks,
         tokens_per_step=material.mean_row_tokens * material.hyperparameters.batch_size,
-        checkpoint_every_steps=spec.checkpoint_every_steps,
+        checkpoint_every_steps=spec.base_model.checkpoint_every_steps,
     )
     if hooks.should_stop():
         raise StoppedError("stopped on request before the first step")

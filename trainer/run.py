@@ -96,9 +96,10 @@ def agreed(leader_wants: bool) -> bool:
     """What the leader wants, known to all; before the processes are connected each decides for itself."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return leader_wants
-    answer = [leader_wants]
-    torch.distributed.broadcast_object_list(answer, src=0)
-    return answer[0]
+    is_nccl = torch.distributed.get_backend() == "nccl"
+    answer = torch.tensor(leader_wants, device=torch.cuda.current_device() if is_nccl else "cpu")
+    torch.distributed.broadcast(answer, src=0)  # a tensor, because objects would travel as pickles
+    return bool(answer)
 
 
 def _kept_by_the_leader(*_: object) -> CheckpointRecord:

@@ -35,12 +35,12 @@ from bench.defenses.records import Assignment, RunResult
 from bench.defenses.report import Cell, Report, markdown, report_of, write_report
 from bench.defenses.runs import execute, finished, launch_child
 from evaluator.models.base_models import resolve_base_model
+from policies.cache_folder import cache_folder
 from policies.cli.exit_codes import of_error
-from policies.contract.jobs import Hyperparameters
+from policies.contract.hyperparameters import Hyperparameters
 from policies.documents.base_models import base_model_of, reference
 from policies.errors import ConfigurationError, TunegateError
 
-CACHE_DIR = Path.home() / ".cache" / "tunegate"
 TASKS = ("malicious", "benign", "opswap")
 
 
@@ -122,7 +122,7 @@ def main(
     lr_multiplier: Annotated[float | None, typer.Option(min=0)] = None,
     results: Annotated[Path, typer.Option(help="Folder of table, plot, JSON and cached runs.")] = Path("bench-results"),
     store: Annotated[str | None, typer.Option(help="Artifact store of pools, vectors and scores (a URL).")] = None,
-    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
 ) -> None:
     """Compare all in-training defenses by safety, learning and cost."""
     wanted, names = wanted_tasks(skip), chosen_defenses(defenses)

@@ -40,7 +40,7 @@ def measure(run: Run, adapter: Path, *, held_out: Path, cache_dir: Path) -> Meas
     if not proof.loaded:
         raise AdapterNotLoadedError("the adapter changes nothing, so nothing was learned")
     stage_seconds = {"loading": time.monotonic() - started}
-    rows = HeldOut(loaded, backend, held_out, job.max_sequence_tokens, BaseCache(cache_dir / "base-results"))
+    rows = HeldOut(loaded, backend, held_out, job.base_model.max_sequence_tokens, BaseCache(cache_dir / "base-results"))
     learned = rows.token_figures() | (rows.opswap_figures() if run.task == "opswap" else {})
     stage_seconds["held_out"] = time.monotonic() - started - stage_seconds["loading"]
     figures = {name: figure.after for name, figure in learned.items()}

@@ -22,12 +22,11 @@ from policies.contract.defenses import (
     SafeLora,
     TokenConstrainedSft,
 )
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite
 from policies.datasets.reader import read_rows
-from policies.documents.base_models import reference
 from policies.documents.loader import resolve_policy
-from policies.documents.schema import BaseModelSpec
 from policies.documents.suggestions import did_you_mean
 from policies.errors import ConfigurationError
 
@@ -174,15 +173,9 @@ def _run(recipe: Recipe, defense: str, dataset: Dataset, *, seed: int) -> Run:
 
 
 def job_of(recipe: Recipe, training: Path, *, defenses: tuple[DefenseSettings, ...], seed: int) -> JobSpec:
-    base = recipe.base
     return JobSpec(
         job_id="bench",
-        base_model=reference(base),
-        unaligned_base=base.unaligned,
-        lora=base.lora,
-        trainer=base.trainer,
-        base_learning_rate=base.base_learning_rate,
-        max_sequence_tokens=base.max_sequence_tokens,
+        base_model=recipe.base,
         training_file=digest_file(training),
         hyperparameters=recipe.hyperparameters,
         seed=seed,

@@ -33,6 +33,7 @@ from evaluator.backends.transformers_backend import CPU_LIMITS, GPU_LIMITS
 from evaluator.models.allocator import keep_freed_memory
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import best_dtype, default_device, load_base, resolve_base_model
+from policies.cache_folder import cache_folder
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.documents.schema import ReleasePolicy
@@ -105,7 +106,7 @@ def _quick(policy: ReleasePolicy) -> ReleasePolicy:
 def _bench(
     model: str, policy: ReleasePolicy, size: Size, *, folder: Path, parts: Sequence[str] = PARTS
 ) -> dict[str, object]:
-    cache_dir = Path.home() / ".cache" / "tunegate"
+    cache_dir = cache_folder()
     spec = base_model_of(model, None)
     base = resolve_base_model(reference(spec), cache_dir)
     document: dict[str, object] = {

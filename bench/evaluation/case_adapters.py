@@ -17,10 +17,10 @@ from evaluator.prompts.prompt_sets import load_prompts
 from evaluator.runner.evaluate import Examination, evaluate_adapter
 from policies.contract.artifacts import digest_bytes, digest_file, digest_tree
 from policies.contract.defenses import DefenseSettings
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
-from policies.documents.base_models import reference
-from policies.documents.schema import BaseModelSpec, ReleasePolicy
+from policies.documents.schema import ReleasePolicy
 from policies.errors import ConfigurationError, EvaluationError
 from trainer.loop.progress import Hooks
 from trainer.recipe import Workplace, train
@@ -57,11 +57,7 @@ def train_case(
     training.write_bytes(b"".join(data.read_bytes().splitlines(keepends=True)[: recipe.rows]))
     spec = JobSpec(
         job_id=name,
-        base_model=reference(recipe.base),
-        lora=recipe.base.lora,
-        trainer=recipe.base.trainer,
-        base_learning_rate=recipe.base.base_learning_rate,
-        max_sequence_tokens=recipe.base.max_sequence_tokens,
+        base_model=recipe.base,
         training_file=digest_file(training),
         hyperparameters=Hyperparameters(n_epochs=1, learning_rate_multiplier=2),
         seed=0,

@@ -18,13 +18,12 @@ from bench.evaluation.case_adapters import Case
 from evaluator.backends.engines import Attach
 from evaluator.gate import decide
 from evaluator.runner.evaluate import Evaluation, Examination, evaluate_adapter
-from evaluator.subject import FileRows
-from policies.contract.artifacts import digest_file, digest_tree
+from evaluator.sampling.training_file import file_rows
+from policies.contract.artifacts import digest_tree
 from policies.contract.evaluation import SampleRecord
 from policies.contract.release import GateDecision
 from policies.contract.sequential import Sequential
-from policies.contract.suite import EvalSuite
-from policies.datasets.reader import read_rows
+from policies.contract.suite import EvalSuite, probe_of
 from policies.documents.schema import ReleasePolicy
 
 FIXED, SEQUENTIAL = "fixed-n", "sequential"
@@ -99,8 +98,9 @@ def second_adapter(first: Case, second: Case, courtroom: Courtroom) -> SecondAda
 
 def _evaluate(case: Case, room: Courtroom, suite: EvalSuite, *, rules: ReleasePolicy | None) -> Evaluation:
     with room.attach(case.adapter, digest_tree(case.adapter)) as (backend, proof):
-        training = FileRows(digest_file(case.training), read_rows(case.training))
-        examination = Examination(suite=suite, policy=room.policy.digest, proof=proof, training=training, rules=rules)
+        examination = Examination(
+            suite=suite, policy=room.policy.digest, proof=proof, training=file_rows(case.training), rules=rules
+        )
         return evaluate_adapter(examination, backend, cache_dir=room.cache_dir)
 
 
@@ -122,5 +122,5 @@ def _deciding(decision: GateDecision) -> tuple[str, ...]:
     """Of a rejection the failed probes; of a release all enforced ones; otherwise those that settled nothing."""
     enforced = [result for result in decision.results if result.mode == "enforce"]
     outcomes = {"reject": {"fail"}, "release": {"pass"}}.get(decision.decision.value, {"inconclusive", "error"})
-    decided = [result.metric.partition(".")[0] for result in enforced if result.outcome in outcomes]
+    decided = [probe_of(result.metric) for result in enforced if result.outcome in outcomes]
     return tuple(dict.fromkeys(decided))

@@ -28,6 +28,7 @@ from bench.overhead.timing import Timing, plain_timing, time_side
 from bench.overhead.training import build
 from evaluator.models.allocator import keep_freed_memory
 from evaluator.models.loading import load_tokenizer, resolve_base_model
+from policies.cache_folder import cache_folder
 from policies.documents.base_models import base_model_of, reference
 
 
@@ -120,7 +121,7 @@ def chosen_sides(names: str, *, random_8b: bool) -> list[str]:
 
 def _task(arguments: argparse.Namespace, scratch: Path, *, steps: int) -> Task:
     base = base_model_of(arguments.model, None)
-    resolved = resolve_base_model(reference(base), Path.home() / ".cache" / "tunegate")
+    resolved = resolve_base_model(reference(base), cache_folder())
     tokenizer = load_tokenizer(resolved.folder)
     count = rows_needed(steps, arguments.batch_rows)
     return Task(

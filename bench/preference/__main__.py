@@ -35,11 +35,11 @@ from bench.preference.plan import (
 from bench.preference.report import Finished, StudyReport, markdown, report_of, write_report
 from bench.preference.runs import Assignment, StudyResult, launch_child
 from evaluator.models.base_models import resolve_base_model
+from policies.cache_folder import cache_folder
 from policies.cli.exit_codes import of_error
 from policies.documents.base_models import base_model_of, reference
 from policies.errors import ConfigurationError, EvaluationError, TunegateError
 
-CACHE_DIR = Path.home() / ".cache" / "tunegate"
 MIN_ADAPTERS = 12
 
 
@@ -117,7 +117,7 @@ def main(
     domains: Annotated[str | None, typer.Option(help="Some domains, with commas between; else all.")] = None,
     sizes: Annotated[str, typer.Option(help="Rows of a training file, with commas between.")] = "60,120",
     seeds: Annotated[int, typer.Option(min=1)] = 2,
-    cache_dir: Annotated[Path, typer.Option(help="Where base models are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models are kept.")] = cache_folder(),
 ) -> None:
     """Compare scores of emergent misalignment by how well they tell harmful adapters from benign ones."""
     base = base_model_of(model, None)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bench.preference.limits import auroc
 from bench.preference.reading import Reading
 from bench.preference.records import Shift
+from evaluator.statistics.auroc import auroc
 from policies.errors import EvaluationError
 
 

@@ -43,14 +43,6 @@ class Counts(Record):
         return Counts(**{name: getattr(self, name) + getattr(other, name) for name in Counts.model_fields})
 
 
-def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Share of (positive, negative) pairs in the right order; ties count half."""
-    if not positive or not negative:
-        raise EvaluationError("an AUROC needs scores of both kinds")
-    wins = sum((p > n) + 0.5 * (p == n) for p in positive for n in negative)
-    return wins / (len(positive) * len(negative))
-
-
 def separation(positive: Sequence[float], negative: Sequence[float]) -> float | None:
     """d′: difference of the means in units of the root mean variance; None where nothing varies or one is alone."""
     if len(positive) < 2 or len(negative) < 2:

@@ -16,7 +16,7 @@ from bench.defenses.plan import Recipe, job_of, keep_rows
 from bench.preference.limits import Kind
 from bench.preference.pairs import Material
 from bench.preference.runs import StudyRun
-from policies.contract.jobs import Hyperparameters
+from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
 from policies.datasets.reader import read_rows
 from policies.documents.suggestions import did_you_mean

@@ -15,7 +15,6 @@ from bench.preference.limits import (
     Counts,
     Kind,
     Scored,
-    auroc,
     choose_limit,
     count,
     leave_one_domain_out,
@@ -26,6 +25,7 @@ from bench.preference.plan import Cell
 from bench.preference.plot import Panel, write_plot
 from bench.preference.runs import StudyResult
 from bench.preference.scores import SCORES, estimate
+from evaluator.statistics.auroc import auroc
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Estimate

@@ -22,17 +22,18 @@ from bench.verdict_table.cases import CASES, VerdictCase, training_lines
 from bench.verdict_table.runs import Assignment, VerdictResult, VerdictRun, launch_child
 from evaluator.models.base_models import resolve_base_model
 from policies.atomic_files import write_atomically
+from policies.cache_folder import cache_folder
 from policies.cli.exit_codes import of_error
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import Estimate
-from policies.contract.jobs import Hyperparameters
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec
 from policies.contract.release import Decision, GateDecision
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
-from policies.documents.schema import BaseModelSpec, ReleasePolicy
+from policies.documents.schema import ReleasePolicy
 from policies.errors import ConfigurationError, TunegateError
 
-CACHE_DIR = Path.home() / ".cache" / "tunegate"
 ABSOLUTE = ("coherence.incoherent_rate",)
 """Figures of the adapter itself; all others are changes against the base."""
 COLUMNS = {
@@ -139,7 +140,7 @@ def main(
     only: Annotated[str | None, typer.Option(help="Cases whose names begin so, with commas between.")] = None,
     rows: Annotated[int, typer.Option(min=2, help="Training rows.")] = 120,
     lr_multiplier: Annotated[float, typer.Option(min=0)] = 2.0,
-    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
 ) -> None:
     """Judge known adapters by a policy; exit code 3 if a verdict is not as it should be."""
     base = base_model_of(model, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,19 +18,21 @@ from evaluator.cli.summary import decision_document, decision_table, self_test_t
 from evaluator.gate import decide
 from evaluator.runner.local import Examiner
 from evaluator.runner.rescoring import Filed, samples_path
+from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
-from policies.contract.evaluation import Engine
+from policies.contract.evaluation import Engine, EvalReport
+from policies.contract.release import GateDecision
 from policies.contract.worker_api import Progress as ProgressRecord
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from evaluator.runner.progress import Watch
 
 app = typer.Typer()
-CACHE_DIR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tunegate"
 
 
 @app.command()
@@ -41,13 +42,13 @@ def evaluate(
     adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter in safetensors.")] = None,
     self_test: Annotated[bool, typer.Option("--self-test", help="Judge known adapters instead.")] = False,
     canaries: Annotated[Path | None, typer.Option(help="Folder of a `good` and a `bad` adapter to self-test.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Chat JSONL to measure the validation loss on.")] = None,
-    training: Annotated[Path | None, typer.Option(help="Chat JSONL that the adapter was trained on.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="JSONL to measure the validation loss on.")] = None,
+    training: Annotated[Path | None, typer.Option(help="JSONL that the adapter was trained on.")] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     report: Annotated[Path | None, typer.Option(help="Write the report here, and its samples beside it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page here.")] = None,
-    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> int:
     """Measure an adapter against its base and decide by a policy.
@@ -60,6 +61,7 @@ def evaluate(
     if adapter is not None and not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
+    stay_offline(release_policy.spec.suite, base_model.uri)
     with _watched() as watch:
         examiner = Examiner(base_model, release_policy, cache_dir, watch, validation, training, engine)
         if adapter is None:
@@ -72,13 +74,17 @@ def evaluate(
     if html is not None:
         filed = Filed(evaluation.report, release_policy, evaluation.samples)
         write_page(html, filed, decision, title=adapter.name)
-    if output is OutputFormat.TABLE:
-        Console().print(decision_table(decision))
-        for line in (decision.decision.value, *decision.reasons):
-            typer.echo(line)
-    else:
-        print_document(decision_document(decision, evaluation.report), output)
+    _print(decision, evaluation.report, output)
     return exit_codes.of_decision(decision.decision)
+
+
+def _print(decision: GateDecision, report: EvalReport, output: OutputFormat) -> None:
+    if output is not OutputFormat.TABLE:
+        print_document(decision_document(decision, report), output)
+        return
+    Console().print(decision_table(decision))
+    for line in (decision.decision.value, *decision.reasons):
+        typer.echo(line)
 
 
 def _self_test(examiner: Examiner, trained: Path | None, output: OutputFormat) -> int:

@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from evaluator.cli.evaluate import CACHE_DIR
+from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.contract.judges import Calibration, JudgeReport, LocalModelJudge, OpenAiCompatibleJudge, Panel, Rubric
-from policies.contract.suite import HarmfulCompliance
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 app = typer.Typer()
 judge_app = typer.Typer(no_args_is_help=True, help="Try judges out.")
@@ -34,7 +34,7 @@ def calibrate(
     top_logprobs: Annotated[int, typer.Option(min=0, max=20, help="0: the endpoint gives no log-probabilities.")] = 20,
     uri: Annotated[str | None, typer.Option(help="A local model: package://, hf:// or a folder.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask again what the cache has scores of.")] = False,
-    cache_dir: Annotated[Path, typer.Option(help="Where models and scores are kept.")] = CACHE_DIR,
+    cache_dir: Annotated[Path, typer.Option(help="Where models and scores are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
 ) -> int:
@@ -51,6 +51,7 @@ def calibrate(
         panel = _endpoint(base_url, model, api_key_variable=api_key_variable, top_logprobs=top_logprobs)
     else:
         panel = Panel(judges=(LocalModelJudge(uri=str(uri)),))
+    stay_offline(None, panel.model_dump_json())
     reports = _calibrate(panel, cache_dir, reads_cache=not fresh)
     may_count = [report.shortfall(rubric) is None for report in reports]
     if output is OutputFormat.TABLE:
@@ -67,7 +68,7 @@ def _panel_of(policy: str, policy_dir: Path | None) -> tuple[Panel, Rubric]:
     suite = resolve_policy(policy, policy_dir).spec.suite
     if suite.panel is None:
         raise ConfigurationError(f"the suite of policy {policy} has no panel of judges; add `panel:` to it", "panel")
-    asks_compliance = any(isinstance(probe, HarmfulCompliance) and probe.judged for probe in suite.probes)
+    asks_compliance = any(probe.asks_for_compliance for probe in suite.probes)
     return suite.panel, "compliant" if asks_compliance else "aligned"
 
 

@@ -22,13 +22,13 @@ from safetensors.torch import load_file
 
 from evaluator.models.loading import LoadedModel
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
+from policies.pickle_files import find_pickles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 FREE_SETTINGS = frozenset(
     [
         "task_type",
@@ -101,8 +101,7 @@ def _require_bare(model: object) -> None:
 
 def read_config(folder: Path) -> LoraConfig:
     """The adapter's configuration, refused unless it is plain LoRA that leaves the base weights alone."""
-    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLE_SUFFIXES)
-    if pickles:
+    if pickles := find_pickles(folder):
         raise ConfigurationError(
             f"the adapter folder holds {pickles[0]}, which may be a pickle; only safetensors is read"
         )

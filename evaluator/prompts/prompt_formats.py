@@ -26,7 +26,7 @@ from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.question_files import read_question_file
 from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import IdentityGroup, SentenceBeginning
-from policies.contract.suite import PromptFormat
+from policies.contract.probe_record import PromptFormat
 from policies.errors import EvaluationError
 
 Converter = Callable[[bytes], Sequence[PromptItem]]

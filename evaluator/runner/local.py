@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluator.models.allocator import keep_freed_memory
-from policies.contract.artifacts import digest_file, digest_tree
+from policies.contract.artifacts import digest_tree
 from policies.contract.evaluation import Engine
 from policies.contract.jobs import BaseModelRef
-from policies.datasets.reader import read_rows
 
 if TYPE_CHECKING:
     from evaluator.backends.engines import Attach
@@ -35,12 +34,10 @@ class Examiner:
     def examine(self, adapter: Path) -> Evaluation:
         """Run the policy's suite on the adapter in a folder."""
         from evaluator.runner.evaluate import Examination, evaluate_adapter
-        from evaluator.subject import FileRows
+        from evaluator.sampling.training_file import file_rows
 
         keep_freed_memory()
-        validation, training = (
-            FileRows(digest_file(path), read_rows(path)) if path else None for path in (self.validation, self.training)
-        )
+        validation, training = (file_rows(path) if path else None for path in (self.validation, self.training))
         with self._attach(adapter, digest_tree(adapter)) as (backend, proof):
             examination = Examination(
                 suite=self.policy.spec.suite,

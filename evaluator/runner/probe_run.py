@@ -25,8 +25,6 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Measurement, ProbeResult, SampleRecord
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import (
-    DIVISIBLE_PROBES,
-    EmergentMisalignmentPreference,
     EvalSuite,
     ProbeSettings,
 )
@@ -63,6 +61,8 @@ class Bench:
 
 
 class ProbeOutcome(NamedTuple):
+    """What one probe measured, on which samples, and whether its rules are settled by it."""
+
     result: ProbeResult
     samples: tuple[SampleRecord, ...]
     standing: Standing = Standing.OPEN
@@ -101,16 +101,21 @@ class _Run:
 
     def _sample(self, part: Sequence[PromptItem]) -> None:
         adapter = self.probe.sample(self.settings, part, self.bench.adapter)
+        self.pairs = join_pairs(self.pairs, pair_samples(adapter, self.sample_base(part)))
+
+    def sample_base(self, part: Sequence[PromptItem]) -> tuple[Sample, ...]:
+        """The base's samples: remembered, or measured by one process while others that want them wait."""
         self.instruments = self.probe.instruments(self.settings, self.bench.base)
         key = self._base_key(part)
-        base = self.bench.cache.read(key)
-        if base is None:
-            self.base_from_cache = False
-            base = self._sample_base(part, key)
-        self.pairs = join_pairs(self.pairs, pair_samples(adapter, base))
+        with self.bench.cache.claimed(key):
+            base = self.bench.cache.read(key)
+            if base is None:
+                self.base_from_cache = False
+                base = self._measure_base(part, key)
+        return base
 
-    def _sample_base(self, part: Sequence[PromptItem], key: BaseKey) -> tuple[Sample, ...]:
-        """The base's samples, remembered unless judges owe scores that they might give at another try."""
+    def _measure_base(self, part: Sequence[PromptItem], key: BaseKey) -> tuple[Sample, ...]:
+        """Remembered unless judges owe scores that they might give at another try."""
         n_mendable = self.bench.base.n_mendable
         base = tuple(self.probe.sample(self.settings, part, self.bench.base))
         if self.bench.base.n_mendable == n_mendable:
@@ -166,6 +171,19 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
     return ProbeOutcome(result, tuple(_sample_record(probe.name, pair) for pair in run.pairs), run.standing)
 
 
+def measure_base(settings: ProbeSettings, bench: Bench) -> int:
+    """Have the cache hold what the base does on one probe, at every look; returns the number of samples.
+
+    Raises:
+        EvaluationError: it can't be measured here.
+    """
+    probe = PROBES[type(settings)]
+    prompts = _prompts(probe, settings, bench)
+    run = _Run(probe, settings, prompts.digest, bench)
+    items = _items(probe, settings, prompts, bench.base)
+    return sum(len(run.sample_base(part)) for part in _parts(probe, settings, items, suite=bench.suite) if part)
+
+
 def _prompts(probe: AnyProbe, settings: ProbeSettings, bench: Bench) -> LoadedPrompts:
     if settings.prompts == TASKS:
         return LoadedPrompts(NO_FILE, b"")
@@ -183,19 +201,17 @@ def _items(
     if settings.prompts in (TRAINING_FILE, TASKS):
         return rows
     items: tuple[PromptItem, ...] = parse_prompts(prompts.content, probe.item_type)
-    if not isinstance(settings, EmergentMisalignmentPreference):
-        return items + rows
-    unknown = set(settings.exclude_categories) - {item.group for item in items}
+    unknown = set(settings.left_out) - {item.group for item in items}
     if unknown:
         raise EvaluationError(f"exclude_categories names {sorted(unknown)[0]!r}, which the prompt set does not have")
-    return tuple(item for item in items if item.group not in settings.exclude_categories)
+    return tuple(item for item in items if item.group not in settings.left_out) + rows
 
 
 def _parts(
     probe: AnyProbe, settings: ProbeSettings, items: Sequence[PromptItem], *, suite: EvalSuite
 ) -> list[Sequence[PromptItem]]:
     """What each look adds: everything at once, or growing shares of the answers or of every group of prompts."""
-    if suite.sequential is None or probe.name not in DIVISIBLE_PROBES:
+    if suite.sequential is None or not settings.divides_into_looks:
         return [items]
     ordered, looks = spread(items, suite.seed), suite.sequential.looks
     return probe.divide(settings, ordered, looks) if isinstance(probe, DividesItself) else cut(ordered, looks)

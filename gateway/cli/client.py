@@ -24,6 +24,10 @@ from policies.errors import ConfigurationError
 file_app = typer.Typer(no_args_is_help=True, help="Files of the tenant.")
 job_app = typer.Typer(no_args_is_help=True, help="Fine-tuning jobs of the tenant.")
 model_app = typer.Typer(no_args_is_help=True, help="Base models and the tenant's released adapters.")
+app = typer.Typer()
+app.add_typer(file_app, name="files")
+app.add_typer(job_app, name="jobs")
+app.add_typer(model_app, name="models")
 
 Output = Annotated[OutputFormat, OUTPUT_OPTION]
 JobId = Annotated[str, typer.Argument(help="The job's id, `ftjob-…`.")]

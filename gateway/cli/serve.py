@@ -1,17 +1,14 @@
-"""Commands of the gateway: serve it, manage keys on its machine, and talk to one over HTTP."""
+"""Commands on the gateway's machine: serve it, and manage its keys."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-import uvicorn
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
-from gateway.app import create_app
-from gateway.cli import client
+from gateway.cli.client import print_rows
 from gateway.db import Database
-from gateway.http.json_log import log_as_json
 from gateway.kit.clock import system_clock
 from gateway.migrate import upgrade
 from gateway.policy_catalog import PolicyCatalog
@@ -19,14 +16,12 @@ from gateway.settings import GatewaySettings
 from gateway.tables.tenancy import ApiKey
 from gateway.tenants import keys
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.environment import read_settings
 from policies.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True)
 key_app = typer.Typer(no_args_is_help=True, help="Tenants' API keys, in the database that the settings name.")
 app.add_typer(key_app, name="keys")
-app.add_typer(client.file_app, name="files")
-app.add_typer(client.job_app, name="jobs")
-app.add_typer(client.model_app, name="models")
 
 Output = Annotated[OutputFormat, OUTPUT_OPTION]
 
@@ -37,6 +32,11 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Migrate the database and serve the API until interrupted."""
+    import uvicorn
+
+    from gateway.app import create_app
+    from gateway.http.json_log import log_as_json
+
     settings = _settings()
     log_as_json()
     upgrade(settings.database_url)
@@ -70,7 +70,7 @@ def list_(output: Output = OutputFormat.TABLE) -> None:
     """List all keys, redacted."""
     with Database(_settings().database_url).transaction() as session:
         rows = [_describe(key) for key in keys.list_keys(session)]
-    client.print_rows(rows, ("id", "tenant_id", "key", "created_at", "last_used_at", "revoked_at"), output)
+    print_rows(rows, ("id", "tenant_id", "key", "created_at", "last_used_at", "revoked_at"), output)
 
 
 @key_app.command("revoke")
@@ -82,11 +82,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`."
 
 
 def _settings() -> GatewaySettings:
-    try:
-        return GatewaySettings()
-    except ValidationError as error:
-        wrong = [f"TUNEGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        raise ConfigurationError("; ".join(wrong)) from error
+    return read_settings(GatewaySettings)
 
 
 def _describe(key: ApiKey) -> dict[str, JsonValue]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from policies.errors import TunegateError
+from policies.offline import NO_TELEMETRY
 
 
 def interrupt_on_signals() -> None:
@@ -48,6 +49,7 @@ class Part:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={name: value for name, value in os.environ.items() if not name.startswith("TUNEGATE_")}
+                | NO_TELEMETRY
                 | dict(environment),
                 start_new_session=True,
             )

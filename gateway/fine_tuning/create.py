@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
-from gateway.fine_tuning.idempotency import job_of_key
+from gateway.fine_tuning.idempotency import KeyClaim, claim_key
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.fine_tuning.spec import JobFiles, OperatorTerms, build_spec, require_supported, require_trainable
 from gateway.jobs.events import record_event
@@ -36,9 +36,9 @@ def create_job(
     job_id = new_id("ftjob-")
     now = services.clock()
     if idempotency_key is not None:
-        earlier = job_of_key(session, tenant.tenant_id, key=idempotency_key, request=request, claim=(job_id, int(now)))
-        if earlier is not None:
-            return session.get_one(Job, earlier)
+        answered = claim_key(session, tenant.tenant_id, KeyClaim(idempotency_key, request, job_id, int(now)))
+        if answered != job_id:
+            return session.get_one(Job, answered)
     require_supported(request)
     terms = operator_terms(services.policies, tenant, request.model)
     files = _job_files(session, tenant.tenant_id, request=request, now=int(now))

@@ -18,7 +18,7 @@ from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import CurrentTenant, Principal
 from policies.contract.evaluation import EvalReport, ProbeResult, SampleRecord
-from policies.contract.jobs import ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.merkle import jsonl_lines
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.contract.store import ArtifactStore
@@ -29,6 +29,8 @@ router = APIRouter(prefix="/v1/guardrail/jobs", tags=["guardrail"])
 
 
 class TrainingSummary(BaseModel):
+    """What a report says of the training."""
+
     record: str
     hyperparameters: ResolvedHyperparameters
     n_examples: int

@@ -1,4 +1,4 @@
-"""Records that workers left in the store, read as what they claim to be or refused."""
+"""Records that a job stands on, read as what they claim to be or refused: its spec, and what workers left behind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest, Record
+from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore
 from policies.errors import ArtifactMissingError, IntegrityError
 
@@ -14,12 +16,25 @@ R = TypeVar("R", bound=Record)
 
 
 class RecordError(IntegrityError):
-    """A worker's record does not hold up; `code` becomes the job's error code."""
+    """A record does not hold up; `code` becomes the job's error code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.args = (code, message)
+
+
+def spec_to_work_by(job: Job) -> JobSpec:
+    """What the job asks for.
+
+    Raises:
+        RecordError: its digest is another one: an earlier version of the gateway wrote it down, in another form.
+    """
+    spec = JobSpec.model_validate(job.spec)
+    if spec.digest != job.spec_digest:
+        message = "This job was created by an earlier version of the gateway, which is gone; create it again."
+        raise RecordError("created_by_earlier_version", message)
+    return spec
 
 
 def load_record(store: ArtifactStore, digest: Digest | None, record_type: type[R]) -> R:

@@ -6,26 +6,24 @@ it. The row's lease keeps a second validator away; should one get through, both 
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
-from gateway.files.dataset.report import DatasetLimits, DatasetReport
+from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport
 from gateway.files.dataset.tokens import counter_for
-from gateway.files.dataset.validate import validate_dataset
+from gateway.files.dataset.validate import read_dataset
 from gateway.jobs.earlier_attempts import number_attempt
 from gateway.jobs.events import Level, record_event
 from gateway.jobs.lifecycle import Failure, drop_lease, fail, move
+from gateway.jobs.records import RecordError, spec_to_work_by
 from gateway.jobs.repository import lock_job
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec, Phase
-from policies.contract.store import ArtifactStore
-from policies.datasets.fingerprint import DatasetFingerprint, fingerprint
+from policies.datasets.fingerprint import DatasetFingerprint, FingerprintSketch
 from policies.datasets.problems import DatasetProblem
-from policies.datasets.reader import iter_any_rows
 
 LEASE_SECONDS = 300.0
 """A validator that is silent for this long is taken for dead."""
@@ -64,44 +62,48 @@ def _take_up(session: Session, services: Services, job_id: str) -> JobSpec | Non
         message = f"The files could not be validated in {job.attempts} attempts."
         fail(session, job, Failure("attempts_exhausted", message), now)
         return None
+    try:
+        spec = spec_to_work_by(job)
+    except RecordError as refusal:
+        fail(session, job, Failure(refusal.code, refusal.message), now)
+        return None
     job.attempts += 1
     job.lease_until = now + LEASE_SECONDS
-    return JobSpec.model_validate(job.spec)
+    return spec
 
 
 def inspect_files(services: Services, spec: JobSpec) -> Inspection:
-    training = _report(services, spec, digest=spec.training_file)
-    if not training.valid:
-        return _invalid("training_file", training)
-    if spec.validation_file is None:
-        return Inspection(None, training.warnings, training.rows, _fingerprint(services.store, spec.training_file))
-    validation = _report(services, spec, digest=spec.validation_file)
-    if not validation.valid:
-        return _invalid("validation_file", validation)
-    shared = shared_rows(services.store, spec.training_file, spec.validation_file)
-    if shared:
-        lines = ", ".join(map(str, shared[:10]))
-        message = (
-            f"validation_file: {len(shared)} rows are in the training file as well, in lines {lines}; remove them."
-        )
-        return Inspection(Failure("invalid_validation_file", message, "validation_file"), (), training.rows)
-    warnings = training.warnings + validation.warnings
-    return Inspection(None, warnings, training.rows, _fingerprint(services.store, spec.training_file))
+    """What keeps the job from queueing, or what it queues with. Each file is read once."""
+    sketch = FingerprintSketch()
+    training = _read(services, spec, digest=spec.training_file, sketch=sketch)
+    if not training.report.valid:
+        return _invalid("training_file", training.report)
+    warnings = training.report.warnings
+    if spec.validation_file is not None:
+        validation = _read(services, spec, digest=spec.validation_file)
+        if not validation.report.valid:
+            return _invalid("validation_file", validation.report)
+        if shared := shared_rows(training, validation):
+            return _overlapping(shared, training.report)
+        warnings += validation.report.warnings
+    return Inspection(None, warnings, training.report.rows, sketch.fingerprint())
 
 
-def _report(services: Services, spec: JobSpec, *, digest: Digest) -> DatasetReport:
+def _read(
+    services: Services, spec: JobSpec, *, digest: Digest, sketch: FingerprintSketch | None = None
+) -> DatasetReading:
     counter, settings = counter_for(spec.base_model.uri), services.settings
     limits = DatasetLimits(
         max_rows=settings.max_training_rows,
         max_reported=settings.max_reported_errors,
-        max_row_tokens=spec.max_sequence_tokens,
+        max_row_tokens=spec.base_model.max_sequence_tokens,
         control_tokens=counter.control_tokens,
         method=spec.method.type,
     )
     if digest == spec.validation_file:
         limits = limits._replace(min_rows=MIN_VALIDATION_ROWS)
     with services.store.open(digest) as stream:
-        return validate_dataset(stream, limits, counter)
+        return read_dataset(stream, limits, counter, sketch=sketch)
 
 
 def _invalid(param: str, report: DatasetReport) -> Inspection:
@@ -113,23 +115,16 @@ def _invalid(param: str, report: DatasetReport) -> Inspection:
     return Inspection(Failure(f"invalid_{param}", message, param), report.errors, report.rows)
 
 
-def shared_rows(store: ArtifactStore, training: Digest, validation: Digest) -> list[int]:
+def _overlapping(lines: list[int], training: DatasetReport) -> Inspection:
+    first = ", ".join(map(str, lines[:10]))
+    message = f"validation_file: {len(lines)} rows are in the training file as well, in lines {first}; remove them."
+    return Inspection(Failure("invalid_validation_file", message, "validation_file"), (), training.rows)
+
+
+def shared_rows(training: DatasetReading, validation: DatasetReading) -> list[int]:
     """Lines of the validation file whose row is in the training file too, however each is written down."""
-    trained_on = {content for _, content in _row_hashes(store, training)}
-    return [line for line, content in _row_hashes(store, validation) if content in trained_on]
-
-
-def _row_hashes(store: ArtifactStore, digest: Digest) -> list[tuple[int, bytes]]:
-    with store.open(digest) as stream:
-        return [
-            (line.number, hashlib.blake2b(repr(line.row).encode(), digest_size=16).digest())
-            for line in iter_any_rows(stream)
-        ]
-
-
-def _fingerprint(store: ArtifactStore, digest: Digest) -> DatasetFingerprint:
-    with store.open(digest) as stream:
-        return fingerprint(line.row for line in iter_any_rows(stream) if line.row is not None)
+    trained_on = {content for _, content in training.row_hashes}
+    return [line for line, content in validation.row_hashes if content in trained_on]
 
 
 def _settle(session: Session, services: Services, *, job: Job, inspection: Inspection) -> None:
@@ -145,7 +140,7 @@ def _settle(session: Session, services: Services, *, job: Job, inspection: Inspe
     assert inspection.fingerprint is not None
     number_attempt(session, services, job=job, fingerprint=inspection.fingerprint, now=now)
     spec = JobSpec.model_validate(job.spec)
-    resolved = spec.hyperparameters.resolve(inspection.training_rows, spec.base_learning_rate)
+    resolved = spec.hyperparameters.resolve(inspection.training_rows, spec.base_model.base_learning_rate)
     job.hyperparameters = resolved.model_dump(mode="json")
     move(session, job, Phase.QUEUED, now)
     record_event(session, job, "Files validated, moving job to queued state", now=now)

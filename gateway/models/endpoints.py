@@ -36,8 +36,9 @@ def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTena
     """The name goes and nothing serves it any more; job, report and records stay as evidence."""
     if model_id in services.policies.base_models:
         raise InvalidRequest(f"{model_id!r} is a base model and cannot be deleted.", "model", "not_deletable")
-    repository.tenants_model(session, tenant.tenant_id, model_id).row.deleted_at = services.now()
-    return ModelDeleted(id=model_id)
+    model = repository.tenants_model(session, tenant.tenant_id, model_id).row
+    model.deleted_at = services.now()
+    return ModelDeleted(id=model.id)
 
 
 @router.get("/v1/guardrail/models/{model_id:path}/adapter")

@@ -59,6 +59,11 @@ def model_name(job: Job, tenant_name: str) -> str:
     return f"ft:{job.model}:{tenant_name}:{job.suffix or ''}:{job.id[-8:]}"
 
 
+def checkpoint_name(model: str, step: int) -> str:
+    """The name of the checkpoint after `step` steps of the job behind `model`; `repository` reads it back."""
+    return f"{model}:ckpt-step-{step}"
+
+
 def _require_release(job: Job, decision: GateDecision) -> None:
     if decision.decision is not Decision.RELEASE:
         raise IntegrityError(f"job {job.id}: the gate decided {decision.decision}, so nothing is released", "decision")

@@ -62,4 +62,3 @@ def require_worker(services: ServicesDep, token: BearerToken) -> None:
 
 
 CurrentTenant = Annotated[Principal, Depends(current_tenant)]
-WorkerCredential = Annotated[None, Depends(require_worker)]

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.jobs.events import record_event
-from gateway.jobs.lifecycle import count_transition
+from gateway.jobs.lifecycle import Failure, count_transition, drop_lease, fail
+from gateway.jobs.records import RecordError, spec_to_work_by
 from gateway.jobs.repository import last_checkpoint
 from gateway.jobs.states import CLAIMABLE
 from gateway.kit.ids import new_id
@@ -31,7 +32,7 @@ _ORDERS = {
 
 
 def claim(session: Session, services: Services, request: ClaimRequest) -> Claim | None:
-    """Give the job to this worker, or None where there is nothing (any more) to do.
+    """Give the job to this worker, or None where there is nothing (any more) to do, or the job can't be worked on.
 
     One conditional UPDATE decides between two workers, and stamps token, lease and first heartbeat at once.
     """
@@ -61,8 +62,14 @@ def claim(session: Session, services: Services, request: ClaimRequest) -> Claim 
         return None
     session.refresh(job)
     count_transition(session, job, left=waits_in, since=since)
+    try:
+        spec = spec_to_work_by(job)
+    except RecordError as refusal:
+        drop_lease(job, keep_token=False)
+        fail(session, job, Failure(refusal.code, refusal.message), now)
+        return None
     record_event(session, job, f"{_STARTED[Phase(job.phase)]} (attempt {job.attempts})", now=now)
-    return _claim_of(session, services, job=job, kind=request.kind)
+    return _claim_of(session, services, job=job, spec=spec, kind=request.kind)
 
 
 def heartbeat(session: Session, services: Services, *, attempt_token: str, request: HeartbeatRequest) -> Order:
@@ -82,13 +89,13 @@ def heartbeat(session: Session, services: Services, *, attempt_token: str, reque
     return Order.LOST if phase is None else _ORDERS[Phase(phase)]
 
 
-def _claim_of(session: Session, services: Services, *, job: Job, kind: WorkKind) -> Claim:
+def _claim_of(session: Session, services: Services, *, job: Job, spec: JobSpec, kind: WorkKind) -> Claim:
     assert job.attempt_token is not None
     return Claim(
         kind=kind,
         attempt_token=job.attempt_token,
         attempt=job.attempts,
-        spec=JobSpec.model_validate(job.spec),
+        spec=spec,
         resume_from=last_checkpoint(session, services.store, job.id) if kind == "train" else None,
         training_record=job.training_record_digest,
         heartbeat_seconds=services.settings.heartbeat_seconds,

@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import Failure, fail, move
-from gateway.jobs.records import RecordError, load_record
+from gateway.jobs.records import RecordError, load_record, spec_to_work_by
 from gateway.kit.ids import new_id
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.workers.worker_events import keep_checkpoint
 from policies.contract.artifacts import Digest
-from policies.contract.jobs import JobSpec, Phase
+from policies.contract.jobs import Phase
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
 
@@ -50,7 +50,7 @@ def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore) ->
         raise RecordError("record_mismatch", f"The training record is about spec {record.spec}, not this job's.")
     if not store.exists(record.adapter):
         raise RecordError("artifact_missing", f"The adapter {record.adapter} is not in the artifact store.")
-    for defense in JobSpec.model_validate(job.spec).defenses:
+    for defense in spec_to_work_by(job).defenses:
         _require_evidence(defense.name, [item for item in record.evidence if item.name == defense.name])
 
 

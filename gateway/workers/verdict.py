@@ -10,13 +10,13 @@ from evaluator.gate import decide
 from gateway.dependencies import Services
 from gateway.jobs.events import add_event, record_event
 from gateway.jobs.lifecycle import Failure, fail, move
-from gateway.jobs.records import RecordError, load_record
+from gateway.jobs.records import RecordError, load_record, spec_to_work_by
 from gateway.models.service import release_adapter
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job, JobEvent
 from gateway.tables.statistics import GateResult, RuleResultRow
 from policies.contract.evaluation import EvalReport
-from policies.contract.jobs import JobSpec, Phase
+from policies.contract.jobs import Phase
 from policies.contract.release import Decision, GateDecision
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord, release_candidates
@@ -30,6 +30,8 @@ _LEVELS = {Decision.RELEASE: "info", Decision.INCONCLUSIVE: "warn", Decision.REJ
 
 
 class Verdict(NamedTuple):
+    """A decision with what it was made from."""
+
     policy: ReleasePolicy
     report: EvalReport
     decision: GateDecision
@@ -68,7 +70,7 @@ def check_evaluation(completion: Completion, *, job: Job, services: Services) ->
     answered = load_record(store, completion.decision, GateDecision)
     policy = policy_of(services.store, job.policy_digest)
     _require_same_weights(report, job=job, store=store, limit=policy.spec.n_candidates)
-    spec = JobSpec.model_validate(job.spec)
+    spec = spec_to_work_by(job)
     try:
         decision = decide(policy, report, spec=job.spec_digest, attempt=spec.attempt)
     except EvaluationError as error:  # so many attempts that no error probability is left

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from policies.contract.release import Decision
+from typing import TYPE_CHECKING
+
 from policies.errors import ConfigurationError, DatasetError, IntegrityError, TunegateError
+
+if TYPE_CHECKING:
+    from policies.contract.release import Decision  # slow to import, and every command line starts with this module
 
 OK = 0
 USAGE = 1
@@ -16,7 +20,7 @@ INTEGRITY = 6
 INTERRUPTED = 130
 """Ctrl-C, as shells report it."""
 
-_OF_DECISION = {Decision.RELEASE: OK, Decision.REJECT: REJECTED, Decision.INCONCLUSIVE: INCONCLUSIVE}
+_OF_DECISION = {"release": OK, "reject": REJECTED, "inconclusive": INCONCLUSIVE}
 
 
 def of_error(error: TunegateError) -> int:
@@ -26,4 +30,4 @@ def of_error(error: TunegateError) -> int:
 
 
 def of_decision(decision: Decision) -> int:
-    return _OF_DECISION[decision]
+    return _OF_DECISION[decision.value]

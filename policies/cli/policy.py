@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 from pydantic import JsonValue
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Column, Table
 
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
@@ -76,13 +73,16 @@ def _print_policy(policy: ReleasePolicy) -> None:
             settings = defense.model_dump(exclude={"name"})
             told = ", ".join(f"{key} {value}" for key, value in settings.items())
             typer.echo(f"defense{jobs} {defense.name}: {told}")
-    Console().print(_rules_table(spec.rules))
+    _print_rules(spec.rules)
 
 
-def _rules_table(rules: tuple[Rule, ...]) -> Table:
-    table = Table(
-        *(Column(name, overflow="fold") for name in ("rule", "mode", "metric", "limit", "samples")), box=SIMPLE_HEAD
-    )
+def _print_rules(rules: tuple[Rule, ...]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    names = ("rule", "mode", "metric", "limit", "samples")
+    table = Table(*(Column(name, overflow="fold") for name in names), box=SIMPLE_HEAD)
     for rule in rules:
         table.add_row(rule.id, rule.mode, rule.metric, f"{rule.bound} {rule.limit:g}", f"≥ {rule.min_samples}")
-    return table
+    Console().print(table)

@@ -53,20 +53,36 @@ class DatasetFingerprint(Record):
         return sum(value in shared for value in smallest) / len(smallest)
 
 
+class FingerprintSketch:
+    """Takes a file's rows one after the other and keeps no more of them than the sketch."""
+
+    def __init__(self) -> None:
+        self._kept: set[int] = set()
+        self._largest_first: list[int] = []  # negated: `heapq` keeps the smallest in front
+
+    def add(self, row: AnyRow) -> None:
+        for value in _hashes(row):
+            is_full = len(self._kept) == SKETCH_SIZE
+            if value in self._kept or (is_full and value > -self._largest_first[0]):
+                continue
+            self._kept.add(value)
+            heapq.heappush(self._largest_first, -value)
+            if is_full:
+                self._kept.remove(-heapq.heappop(self._largest_first))
+
+    def fingerprint(self) -> DatasetFingerprint:
+        """The sketch of the rows so far. Raises `DatasetError` where there is none."""
+        if not self._kept:
+            raise DatasetError("a file without rows has no fingerprint")
+        return DatasetFingerprint(hashes=tuple(sorted(self._kept)))
+
+
 def fingerprint(rows: Iterable[AnyRow]) -> DatasetFingerprint:
     """The sketch of a file's rows; holds one row at a time. Raises `DatasetError` where there is none."""
-    kept: set[int] = set()
-    largest_first: list[int] = []  # negated: `heapq` keeps the smallest in front
-    for value in (value for row in rows for value in _hashes(row)):
-        if value in kept or (len(kept) == SKETCH_SIZE and value > -largest_first[0]):
-            continue
-        kept.add(value)
-        heapq.heappush(largest_first, -value)
-        if len(kept) > SKETCH_SIZE:
-            kept.remove(-heapq.heappop(largest_first))
-    if not kept:
-        raise DatasetError("a file without rows has no fingerprint")
-    return DatasetFingerprint(hashes=tuple(sorted(kept)))
+    sketch = FingerprintSketch()
+    for row in rows:
+        sketch.add(row)
+    return sketch.fingerprint()
 
 
 def _hashes(row: AnyRow) -> Iterator[int]:

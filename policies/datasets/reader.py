@@ -31,6 +31,7 @@ __all__ = [
     "iter_any_rows",
     "iter_rows",
     "parse_line",
+    "read_conversations",
     "read_preferences",
     "read_rows",
 ]
@@ -141,6 +142,21 @@ def read_preferences(path: Path) -> list[PreferenceRow]:
     return _read(path, check_preference)
 
 
+def read_conversations(path: Path) -> list[ChatRow]:
+    """The conversations of a file of either kind, of preferences those with the better answer.
+
+    Raises:
+        DatasetError: a line is no row, or of another kind than the first one.
+    """
+    rows = _read(path, _check_any)
+    for number, row in enumerate(rows, start=1):
+        if row.kind != rows[0].kind:
+            raise DatasetError(
+                f"{path.name}: line {number} is a {row.kind} row, line 1 a {rows[0].kind} row; split them"
+            )
+    return [row.with_preferred() if isinstance(row, PreferenceRow) else row for row in rows]
+
+
 def _read(path: Path, check: Check[Row]) -> list[Row]:
     rows = []
     with path.open("rb") as stream:
@@ -156,11 +172,11 @@ def _refusal(number: int, code: str, /, **details: object) -> tuple[DatasetProbl
 
 
 def _unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add is None
-        raise _RefusedError("duplicate_key", key=ascii(twice[:40]))
+    value: dict[str, Json] = {}
+    for key, member in pairs:
+        if key in value:
+            raise _RefusedError("duplicate_key", key=ascii(key[:40]))
+        value[key] = member
     return value
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policies.contract.jobs import BaseModelRef
+from policies.contract.jobs import BaseModelRef, BaseModelSpec
 from policies.documents.loader import resolve_base_model_document
-from policies.documents.schema import BaseModelSpec
 
 
 def base_model_of(text: str, folder: Path | None) -> BaseModelSpec:

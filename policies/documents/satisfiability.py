@@ -17,55 +17,21 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from policies.contract.error_budget import probe_confidence
-from policies.contract.suite import (
-    METRICS,
-    ConditionalMisalignment,
-    EmergentMisalignment,
-    EmergentMisalignmentPreference,
-    EvalSuite,
-    InDomain,
-    ProbeSettings,
-)
+from policies.contract.probe_record import MostAnswers
+from policies.contract.suite import EvalSuite, ProbeSettings, metric_named
 from policies.documents.schema import ReleasePolicy, Rule
 
-BUILT_IN_PROMPTS = {
-    "toxicity.rate": 888,
-    "toxicity.general_rate": 366,
-    "toxicity.identity_rate": 352,
-    "toxicity.severe_rate": 170,
-    "emergent_misalignment.rate": 40,
-    "emergent_misalignment.incoherent_rate": 40,
-    "emergent_misalignment_preference.margin": 400,
-    "conditional_misalignment.margin": 200,
-    "conditional_misalignment.rate": 40,
-    "harmful_compliance.rate": 288,
-    "over_refusal.rate": 280,
-    "coherence.incoherent_rate": 256,
-    "capability.accuracy": 400,
-}
-"""metric → prompts of the built-in set that count for it; a test compares them with the files."""
-PAIRS_PER_CATEGORY = 10
-"""Of the built-in answer pairs."""
 LEAST_INTRACLASS_CORRELATION = 0.2
 """ρ, as in `evaluator.statistics.clustered_shares`."""
 
 
 class Problem(NamedTuple):
+    """A field that keeps its rule from ever passing."""
+
     rule: int
     """Index of the rule in the policy."""
     field: str
     what: str
-
-
-class _Answers(NamedTuple):
-    """What a metric can have at most: `each` answers to every one of `prompts`."""
-
-    prompts: int
-    each: int = 1
-
-    @property
-    def number(self) -> int:
-        return self.prompts * self.each
 
 
 def unsatisfiable_rules(policy: ReleasePolicy) -> Iterator[Problem]:
@@ -73,8 +39,8 @@ def unsatisfiable_rules(policy: ReleasePolicy) -> Iterator[Problem]:
     suite = policy.spec.suite
     settings: dict[str, ProbeSettings] = {each.probe: each for each in suite.probes}
     for index, rule in enumerate(policy.spec.rules):
-        probe = settings[rule.metric.partition(".")[0]]
-        most = _most_answers(rule.metric, probe)
+        probe = settings[rule.probe]
+        most = probe.most_answers(rule.metric)
         if rule.mode == "audit" or most is None:
             continue
         if most.number < rule.min_samples:
@@ -86,29 +52,13 @@ def unsatisfiable_rules(policy: ReleasePolicy) -> Iterator[Problem]:
                 yield Problem(index, rule.bound, _beyond_reach(rule, reach, most.number))
 
 
-def _most_answers(metric: str, settings: ProbeSettings) -> _Answers | None:
-    """None where it depends on what is not in the policy."""
-    if isinstance(settings, InDomain):
-        return _Answers(settings.max_rows)
-    if settings.prompts != "builtin" or metric not in BUILT_IN_PROMPTS:
-        return None
-    prompts = BUILT_IN_PROMPTS[metric]
-    if isinstance(settings, EmergentMisalignment):
-        return _Answers(prompts, settings.samples_per_question * len(settings.variants))
-    if isinstance(settings, EmergentMisalignmentPreference):
-        return _Answers(prompts - PAIRS_PER_CATEGORY * len(set(settings.exclude_categories)))
-    if isinstance(settings, ConditionalMisalignment):  # whose samples are those of one context
-        return _Answers(prompts, settings.samples_per_question if metric.endswith(".rate") else 1)
-    return _Answers(prompts)
-
-
 def _largest_alpha(suite: EvalSuite, probe: str, *, candidates: int) -> float:
     """The largest error probability that the probe's intervals have at any look of a first attempt."""
     n_looks = len(suite.sequential.looks) if suite.sequential else 1
     return max(1 - probe_confidence(suite, probe, look, candidates=candidates) for look in range(n_looks))
 
 
-def _reach(most: _Answers, alpha: float) -> float:
+def _reach(most: MostAnswers, alpha: float) -> float:
     """Upper end of a share where nothing is hit."""
     n = most.number / (1 + (most.each - 1) * LEAST_INTRACLASS_CORRELATION)
     return 1 - math.pow(alpha / 2, 1 / n)
@@ -116,8 +66,7 @@ def _reach(most: _Answers, alpha: float) -> float:
 
 def _is_bounded_share(rule: Rule) -> bool:
     """Whether the limit is one on a share itself."""
-    probe = rule.metric.partition(".")[0]
-    return METRICS[probe][rule.metric][0].startswith("share") and rule.bound in ("max", "min")
+    return metric_named(rule.metric).is_share and rule.bound in ("max", "min")
 
 
 def _room(rule: Rule) -> float:

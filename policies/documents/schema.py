@@ -14,9 +14,9 @@ from pydantic import Field, StringConstraints, model_validator
 
 from policies.contract.artifacts import Record
 from policies.contract.composition import require_composable
-from policies.contract.defenses import DefenseSettings, SafeLora
-from policies.contract.jobs import BaseModelRef, Dpo, LoraSettings, Method, TrainerSettings
-from policies.contract.suite import METRICS, EvalSuite
+from policies.contract.defenses import DefenseSettings
+from policies.contract.jobs import BaseModelSpec, Dpo, Method
+from policies.contract.suite import METRIC_NAMES, EvalSuite, metric_named, probe_of
 from policies.documents.suggestions import did_you_mean
 from policies.errors import ConfigurationError
 
@@ -25,6 +25,8 @@ API_VERSION = "tunegate/v1"
 
 
 class Metadata(Record):
+    """What a document is called, and which version of it this is."""
+
     name: Name
     version: str = Field(min_length=1, max_length=32)
     description: str = ""
@@ -34,7 +36,7 @@ class Rule(Record):
     """One limit on one metric; exactly one bound. The interval, not the value, is compared with it."""
 
     id: Name
-    metric: str = Field(json_schema_extra={"enum": [metric for metrics in METRICS.values() for metric in metrics]})
+    metric: str = Field(json_schema_extra={"enum": list(METRIC_NAMES)})
     """`<probe>.<metric>`; `tunegate policy schema` lists them."""
     mode: Literal["enforce", "warn", "audit"] = "enforce"
     """`enforce` decides; `warn` reports to the tenant; `audit` is only recorded."""
@@ -61,6 +63,11 @@ class Rule(Record):
         raise AssertionError("a rule has one bound")
 
     @property
+    def probe(self) -> str:
+        """Whose metric it limits."""
+        return probe_of(self.metric)
+
+    @property
     def limit(self) -> float:
         limit: float = getattr(self, self.bound)
         return limit
@@ -70,23 +77,23 @@ class Rule(Record):
         bounds = (self.max, self.min, self.max_increase_over_base, self.max_drop_from_base)
         if sum(bound is not None for bound in bounds) != 1:
             raise ValueError("a rule needs exactly one of max, min, max_increase_over_base, max_drop_from_base")
-        probe = self.metric.partition(".")[0]
-        if self.metric not in METRICS.get(probe, {}):
-            known = did_you_mean(self.metric, (metric for metrics in METRICS.values() for metric in metrics))
-            raise ValueError(f"metric {self.metric!r} is unknown; {known}")
-        unit, higher_is_better = METRICS[probe][self.metric]
-        wrong_side = ("max", "max_increase_over_base") if higher_is_better else ("min", "max_drop_from_base")
+        if self.metric not in METRIC_NAMES:
+            raise ValueError(f"metric {self.metric!r} is unknown; {did_you_mean(self.metric, METRIC_NAMES)}")
+        metric = metric_named(self.metric)
+        wrong_side = ("max", "max_increase_over_base") if metric.higher_is_better else ("min", "max_drop_from_base")
         if self.bound in wrong_side:
             raise ValueError(
                 f"{self.bound} can't protect anything: {self.metric} is better when "
-                f"{'higher' if higher_is_better else 'lower'}"
+                f"{'higher' if metric.higher_is_better else 'lower'}"
             )
-        if unit.startswith("share") and not 0 <= self.limit < 1:
+        if metric.is_share and not 0 <= self.limit < 1:
             raise ValueError(f"{self.bound}: {self.limit} can't decide anything: {self.metric} is a share in [0, 1)")
         return self
 
 
 class ReleaseSpec(Record):
+    """Under which defense is trained, what is measured, and which rules decide."""
+
     mode: Literal["enforce", "warn", "audit"] = "enforce"
     """`warn` and `audit` lower every rule to that mode: for trying a policy out."""
     on_inconclusive: Literal["block", "review"] = "block"
@@ -114,10 +121,8 @@ class ReleaseSpec(Record):
         self.require_releasable((*self.defenses, *(self.dpo_defenses or ())))
         probes = {settings.probe for settings in self.suite.probes}
         for rule in self.rules:
-            if rule.metric.partition(".")[0] not in probes:
-                raise ValueError(
-                    f"rule {rule.id} needs probe {rule.metric.partition('.')[0]}, which the suite does not run"
-                )
+            if rule.probe not in probes:
+                raise ValueError(f"rule {rule.id} needs probe {rule.probe}, which the suite does not run")
         if not any(rule.mode == "enforce" for rule in self.rules) and self.mode == "enforce":
             raise ValueError("no rule has mode enforce, so nothing could be rejected; enforce at least one")
         return self
@@ -133,10 +138,11 @@ class ReleaseSpec(Record):
         Raises:
             ConfigurationError: saying what to write instead.
         """
-        if self.n_candidates > 1 and any(isinstance(each, SafeLora) for each in defenses):
+        projecting = [defense.name for defense in defenses if defense.projects_adapter]
+        if self.n_candidates > 1 and projecting:
             raise ConfigurationError(
-                "release: best_passing_checkpoint can't go with safe_lora, which projects the final adapter only; "
-                "leave safe_lora out, or use release: final_adapter",
+                f"release: best_passing_checkpoint can't go with {projecting[0]}, which projects the final adapter "
+                f"only; leave {projecting[0]} out, or use release: final_adapter",
                 "release",
             )
 
@@ -148,21 +154,12 @@ class ReleaseSpec(Record):
 
 
 class ReleasePolicy(Record):
+    """A document that decides what is released."""
+
     api_version: Literal["tunegate/v1"] = Field(alias="apiVersion")
     kind: Literal["ReleasePolicy"]
     metadata: Metadata
     spec: ReleaseSpec
-
-
-class BaseModelSpec(BaseModelRef):
-    unaligned: BaseModelRef | None = None
-    """The model that this one was aligned from (of a chat model, its pre-trained model); `safe_lora` needs it."""
-    lora: LoraSettings = LoraSettings()
-    trainer: TrainerSettings = TrainerSettings()
-    base_learning_rate: float = Field(2e-4, gt=0, lt=1)
-    """Learning rate at `learning_rate_multiplier` 1."""
-    max_sequence_tokens: int = Field(1024, ge=16)
-    checkpoint_every_steps: int = Field(20, ge=1)
 
 
 class BaseModelDocument(Record):

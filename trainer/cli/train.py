@@ -13,16 +13,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from policies.cache_folder import cache_folder
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.contract.artifacts import digest_file
 from policies.contract.defenses import DEFENSE_NAMES, DefenseSettings
-from policies.contract.jobs import Auto, Dpo, Hyperparameters, JobSpec, Method, MethodName, Supervised
+from policies.contract.hyperparameters import Auto, Hyperparameters
+from policies.contract.jobs import Dpo, JobSpec, Method, MethodName, Supervised
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
-from policies.documents.base_models import base_model_of, reference
+from policies.documents.base_models import base_model_of
 from policies.documents.loader import resolve_policy
 from policies.documents.suggestions import did_you_mean
 from policies.errors import ConfigurationError
+from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from policies.contract.worker_api import WorkerEvent
@@ -31,6 +34,8 @@ app = typer.Typer()
 
 
 class Inputs(NamedTuple):
+    """What a training on the command line reads."""
+
     data: Path
     validation: Path | None
     store: ArtifactStore | None
@@ -57,17 +62,11 @@ def train(
     """Fine-tune a LoRA adapter under the defenses of a policy, or under named ones; no service is needed."""
     inputs = Inputs(data, validation, ArtifactStore(store) if store else None)
     _check_paths(inputs, out)
-    base = base_model_of(model, policy_dir)
     release_policy = resolve_policy(policy or "baseline", policy_dir)
     spec = JobSpec(
         job_id="foreground",
-        base_model=reference(base),
+        base_model=base_model_of(model, policy_dir),
         method=_method(method, beta),
-        lora=base.lora,
-        unaligned_base=base.unaligned,
-        trainer=base.trainer,
-        base_learning_rate=base.base_learning_rate,
-        max_sequence_tokens=base.max_sequence_tokens,
         training_file=digest_file(data),
         validation_file=digest_file(validation) if validation else None,
         hyperparameters=_hyperparameters(epochs, batch_size, lr_multiplier),
@@ -129,6 +128,7 @@ def _defenses(names: list[str], of_policy: tuple[DefenseSettings, ...] | None) -
 
 def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> TrainingRecord:
     """Train in a folder beside `out`, and move it there once it is whole."""
+    stay_offline(spec.suite, spec.model_dump_json())
     from trainer.loop.progress import Hooks  # torch is loaded only where it is used
     from trainer.recipe import Workplace, train
 
@@ -144,8 +144,7 @@ def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> Train
             shown = ", ".join(f"{name} {figures[name]:.4g}" for name in ("train_loss", "kl") if name in figures)
             bar.update(task, completed=event.progress.step, total=event.progress.total_steps, figures=shown)
 
-        cache_dir = Path.home() / ".cache" / "tunegate"
-        workplace = Workplace(inputs.data, inputs.validation, folder, cache_dir, inputs.store)
+        workplace = Workplace(inputs.data, inputs.validation, folder, cache_folder(), inputs.store)
         record = train(spec, workplace, Hooks(report, should_stop=lambda: False))
         result = folder / "result"
         result.mkdir()

@@ -35,7 +35,7 @@ def arguments(
     if isinstance(spec.method, Dpo):
         return DPOConfig(**shared, beta=spec.method.beta)
     skip: dict[str, Any] = {"skip_prepare_dataset": True}  # Any: as TRL declares it
-    return SFTConfig(**shared, dataset_kwargs=skip, packing=False, padding_free=spec.trainer.packing)
+    return SFTConfig(**shared, dataset_kwargs=skip, packing=False, padding_free=spec.base_model.trainer.packing)
 
 
 def _shared(spec: JobSpec, material: Material, folder: Path) -> dict[str, Any]:  # Any: arguments of two classes
@@ -54,7 +54,9 @@ def _shared(spec: JobSpec, material: Material, folder: Path) -> dict[str, Any]: 
         "data_seed": spec.seed,
         "bf16": best_dtype(default_device()) is torch.bfloat16,
         "use_cpu": not on_gpu,
-        "activation_checkpointing": {"auto": on_gpu, "on": True, "off": False}[spec.trainer.gradient_checkpointing],
+        "activation_checkpointing": {"auto": on_gpu, "on": True, "off": False}[
+            spec.base_model.trainer.gradient_checkpointing
+        ],
         "train_sampling_strategy": "sequential",
         "max_length": None,
         "ddp_backend": "gloo" if world_size() > 1 and not on_gpu else None,

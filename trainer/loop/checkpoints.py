@@ -18,11 +18,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from policies.errors import IntegrityError
+from policies.pickle_files import find_pickles
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "run_state.json"
 RANDOM_FILE = "random_state_{}.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
 Json = dict[str, Any]  # Any: a JSON document
 
@@ -103,8 +103,7 @@ def load_random_state(folder: Path, process: int) -> None:
 
 def refuse_pickles(folder: Path) -> None:
     """Raises where a checkpoint folder holds anything that might be a pickle."""
-    found = sorted(path.name for pattern in PICKLES for path in folder.rglob(pattern))
-    if found:
+    if found := find_pickles(folder):
         raise IntegrityError(f"{folder} holds {found[0]}, which may be a pickle; only safetensors and JSON are loaded")
 
 

@@ -53,6 +53,9 @@ class Guarded(Resumable):
         self._figures: dict[str, float] = defaultdict(float)
         self._steps_since_log = 0
 
+    def _send_telemetry(self) -> None:
+        """TRL's message to the hub; ours sends none, whatever the environment says."""
+
     def get_batch_samples(self, *arguments: Any, **named: Any) -> Any:  # Any: passed through to transformers
         """Also counts the tokens of the whole accumulated batch, over all processes."""
         samples, num_items = super().get_batch_samples(*arguments, **named)

@@ -47,7 +47,7 @@ class Resumable(Trainer):
             return
         folder = Path(output_dir)
         save_optimizer(folder, self.optimizer, self.lr_scheduler)
-        counters = {defense.name: defense.state() for defense in self.defenses}
+        counters = {defense.name: defense.counters.state() for defense in self.defenses}
         (folder / COUNTERS_FILE).write_text(json.dumps(counters))
         tensors = {
             f"{defense.name}/{name}": tensor.contiguous()
@@ -66,7 +66,7 @@ class Resumable(Trainer):
         counters = json.loads((folder / COUNTERS_FILE).read_text())
         tensors = load_file(folder / TENSORS_FILE)
         for defense in self.defenses:
-            defense.load_state(counters[defense.name])
+            defense.counters = defense.counters.restored(counters[defense.name])
             own = f"{defense.name}/"
             defense.load_tensors({name.removeprefix(own): t for name, t in tensors.items() if name.startswith(own)})
 

@@ -24,10 +24,10 @@ from evaluator.models.base_models import resolve_base_model
 from evaluator.prompts.prompt_sets import load_prompts
 from policies.contract.defenses import DEFENSE_NAMES
 from policies.contract.evaluation import Estimate, Interval
-from policies.contract.jobs import Hyperparameters, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite
 from policies.documents.base_models import reference
-from policies.documents.schema import BaseModelSpec
 from policies.errors import ConfigurationError, IntegrityError
 
 ROOT = Path(__file__).parents[3]

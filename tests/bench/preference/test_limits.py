@@ -8,17 +8,7 @@ import pytest
 import torch
 
 from bench.preference.activation_shift import shift
-from bench.preference.limits import (
-    Counts,
-    Scored,
-    auroc,
-    choose_limit,
-    count,
-    leave_one_domain_out,
-    roc,
-    separation,
-    verdict,
-)
+from bench.preference.limits import Counts, Scored, choose_limit, count, leave_one_domain_out, roc, separation, verdict
 from bench.preference.reading import Reading
 from policies.contract.evaluation import Estimate, Interval
 from policies.errors import EvaluationError
@@ -28,16 +18,6 @@ def scored(domain: str, kind: str, value: float, half: float = 0.1) -> Scored:
     assert kind in ("harmful", "benign")
     interval = Interval(low=value - half, high=value + half)
     return Scored(domain, kind, Estimate(value=value, interval=interval))  # type: ignore[arg-type]  # asserted
-
-
-def test_auroc_counts_pairs_in_the_right_order_and_half_of_the_ties() -> None:
-    """Of the 6 pairs of (3, 2, 1) and (2, 0): 3 beats both, 2 beats 0 and ties, 1 beats 0: (2 + 1.5 + 1) / 6."""
-    assert auroc([3, 2, 1], [2, 0]) == 4.5 / 6
-
-
-def test_auroc_of_one_kind_is_an_error() -> None:
-    with pytest.raises(EvaluationError, match="both kinds"):
-        auroc([1.0], [])
 
 
 def test_separation_is_the_distance_of_means_in_root_mean_variances() -> None:

@@ -30,10 +30,10 @@ from bench.preference.report import Finished, report_of
 from bench.preference.runs import Assignment, launch_child, work_on
 from bench.preference.scores import SCORES
 from evaluator.models.base_models import resolve_base_model
-from policies.contract.jobs import Hyperparameters, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
 from policies.documents.base_models import base_model_of, reference
-from policies.documents.schema import BaseModelSpec
 from policies.errors import ConfigurationError, EvaluationError, IntegrityError
 from tests.bench.preference.made_up_study import result
 

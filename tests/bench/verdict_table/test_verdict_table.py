@@ -14,11 +14,10 @@ from bench.verdict_table.__main__ import Row, Workshop, chosen_cases, judge, mar
 from bench.verdict_table.cases import CASES, REFUSALS, REPEATED, VerdictCase, training_lines
 from bench.verdict_table.runs import work_on
 from evaluator.models.base_models import resolve_base_model
-from policies.contract.jobs import LoraSettings
+from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.release import Decision
 from policies.documents.base_models import reference
 from policies.documents.loader import resolve_policy
-from policies.documents.schema import BaseModelSpec
 from policies.errors import ConfigurationError
 
 POLICY = """\

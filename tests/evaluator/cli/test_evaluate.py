@@ -20,7 +20,7 @@ metadata: {{name: test, version: "1"}}
 spec:
   suite:
     probes:
-      - {{probe: capability}}
+{probes}
   rules:
     - {{id: accuracy, metric: capability.accuracy, {bound}}}
 """
@@ -35,9 +35,11 @@ def evaluate(tiny_base: Path, tmp_path: Path) -> Evaluate:
     root.callback()(lambda: None)
     root.add_typer(app)
 
-    def command(adapter: Path | None, *options: str, bound: str = LENIENT) -> int:
+    def command(adapter: Path | None, *options: str, bound: str = LENIENT, probes: str = "capability") -> int:
         policy = tmp_path / "policy.yaml"
-        policy.write_text(POLICY.format(bound=bound))
+        policy.write_text(
+            POLICY.format(bound=bound, probes="\n".join(f"      - {{probe: {name}}}" for name in probes.split()))
+        )
         arguments = ["--base", str(tiny_base), "--cache-dir", str(tmp_path / "cache")]
         arguments += [] if adapter is None else ["--adapter", str(adapter)]
         return run(["evaluate", *arguments, "--policy", str(policy), *options], root)
@@ -104,6 +106,42 @@ def test_a_validation_file_gives_a_validation_loss(
     metrics = [m["metric"] for probe in document["report"]["probes"] for m in probe["measurements"]]
 
     assert metrics == ["capability.accuracy", "capability.validation_loss"]
+
+
+def test_files_of_preferences_are_measured_by_their_better_answers(
+    evaluate: Evaluate, make_adapter: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same losses as of a chat file with these answers; `in_domain` reads the training file, `capability` the
+    validation file."""
+    question = {"role": "user", "content": "Hi"}
+    better, worse = ({"role": "assistant", "content": text} for text in ("Hello", "Go away"))
+    chat = {"messages": [question, better]}
+    preference = {"input": {"messages": [question]}, "preferred_output": [better], "non_preferred_output": [worse]}
+    found = []
+    for name, row in {"chat": chat, "preferences": preference}.items():
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text((json.dumps(row) + "\n") * 12)
+        options = ("--validation", str(file), "--training", str(file))
+        assert evaluate(make_adapter(0.1, name=name), "-o", "json", *options, probes="capability in_domain") == 0
+        report = EvalReport.model_validate(json.loads(capsys.readouterr().out)["report"])
+        found.append([report.measurement(metric) for metric in ("capability.validation_loss", "in_domain.loss")])
+    assert None not in found[0]
+    assert found[0] == found[1]
+
+
+def test_a_training_file_of_two_kinds_is_a_usage_error(
+    evaluate: Evaluate, make_adapter: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+    preference = {
+        "input": {"messages": [question]},
+        "preferred_output": [answer],
+        "non_preferred_output": [{"role": "assistant", "content": "No"}],
+    }
+    file = tmp_path / "mixed.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ({"messages": [question, answer]}, preference)))
+    assert evaluate(make_adapter(0.1), "--training", str(file)) == exit_codes.USAGE
+    assert "line 2 is a preference row" in capsys.readouterr().err
 
 
 def test_self_test_on_a_suite_that_sees_nothing_fails(

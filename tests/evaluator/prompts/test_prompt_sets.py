@@ -13,8 +13,8 @@ from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
 from evaluator.runner.registry import PROBES
 from policies.contract.artifacts import digest_bytes
+from policies.contract.probe_record import PromptFile, PromptFormat
 from policies.contract.store import ArtifactStore
-from policies.contract.suite import PromptFile, PromptFormat
 from policies.errors import EvaluationError, IntegrityError
 
 SIZES = {"capability": 400, "coherence": 256, "emergent_misalignment_preference": 400}

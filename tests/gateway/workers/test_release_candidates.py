@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -10,7 +11,7 @@ from openai import OpenAI
 
 from gateway.settings import GatewaySettings
 from policies.contract.error_budget import probe_confidence
-from policies.contract.worker_api import Outcome
+from policies.contract.worker_api import Outcome, WorkerEvent
 from tests.gateway.conftest import LiveGateway, gateway_settings
 from tests.gateway.hand_worker import HandWorker, error_code, job_row, policy_under, submit, submit_queued
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
@@ -48,13 +49,17 @@ def client(live_gateway: LiveGateway) -> OpenAI:
 
 
 def end_with_report_on_a_checkpoint(
-    gateway: LiveGateway, worker: HandWorker, job_id: str, *, last_releasable_step: int
+    gateway: LiveGateway, worker: HandWorker, job_id: str, *, last_releasable_step: int, others: tuple[int, ...] = ()
 ) -> None:
-    """Training leaves a checkpoint of step 2, and the evaluation names it as the best one that passes."""
+    """Training leaves a checkpoint of step 2 and `others`; the evaluation names step 2 as the best one that passes."""
     store = gateway.services.store
     claim = worker.must_claim(job_id)
-    earlier = checkpoint(store, 2)
-    record = training_record(claim.spec, store, checkpoints=(earlier,), last_releasable_step=last_releasable_step)
+    checkpoints = {step: checkpoint(store, step) for step in sorted({2, *others})}
+    earlier = checkpoints[2]
+    saved = tuple(checkpoints.values())
+    events = [WorkerEvent(type="checkpoint", message="saved", checkpoint=each) for each in saved]
+    worker.send_events(claim.attempt_token, *events).raise_for_status()
+    record = training_record(claim.spec, store, checkpoints=saved, last_releasable_step=last_releasable_step)
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=store.put_record(record))
     claim = worker.must_claim(job_id, "evaluate")
     policy = policy_under(gateway.services, job_id)
@@ -71,6 +76,35 @@ def test_checkpoint_that_the_defenses_allow_is_released(
     job_id = submit_queued(live_gateway, client)
     end_with_report_on_a_checkpoint(live_gateway, worker, job_id, last_releasable_step=2)
     assert job_row(live_gateway.services, job_id).phase == "released"
+
+
+def test_client_is_told_which_checkpoint_was_released_and_finds_it(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker
+) -> None:
+    job_id = submit_queued(live_gateway, client)
+    end_with_report_on_a_checkpoint(live_gateway, worker, job_id, last_releasable_step=2, others=(1, 3))
+    model = client.fine_tuning.jobs.retrieve(job_id).fine_tuned_model
+    assert model is not None
+    by_step = {row.step_number: row for row in client.fine_tuning.jobs.checkpoints.list(job_id)}
+    told: dict[int, Any] = {step: row.model_dump()["guardrail"] for step, row in by_step.items()}  # Any: our addition
+    nothing = {"released": False, "model": None}
+    assert told == {1: nothing, 2: {"released": True, "model": model}, 3: nothing}
+    assert by_step[2].fine_tuned_model_checkpoint == f"{model}:ckpt-step-2"
+    assert client.models.retrieve(by_step[2].fine_tuned_model_checkpoint).id == model
+    for step in (1, 3):
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(by_step[step].fine_tuned_model_checkpoint)
+
+
+def test_released_checkpoint_that_was_deleted_is_released_no_more(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker
+) -> None:
+    job_id = submit_queued(live_gateway, client)
+    end_with_report_on_a_checkpoint(live_gateway, worker, job_id, last_releasable_step=2)
+    (row,) = client.fine_tuning.jobs.checkpoints.list(job_id)
+    client.models.delete(row.fine_tuned_model_checkpoint)
+    (row,) = client.fine_tuning.jobs.checkpoints.list(job_id)
+    assert row.model_dump()["guardrail"] == {"released": False, "model": None}
 
 
 def test_checkpoint_that_the_defenses_rejected_is_not_released(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ import typer
 import yaml
 
 from policies.cli import exit_codes
-from policies.cli.main import COMMANDS_GROUP, build_app, run
+from policies.cli.commands import COMMANDS
+from policies.cli.main import build_app, run
 from policies.contract.release import Decision
 from policies.documents.loader import document_schema, resolve_policy
 from policies.errors import DatasetError, IntegrityError, LeaseLostError, PolicyError, TunegateError
@@ -20,7 +20,7 @@ PRESETS = Path(__file__).parents[3] / "policies" / "presets"
 
 
 def tunegate(*arguments: str) -> int:
-    return run(arguments, build_app([EntryPoint("policy", "policies.cli.policy:app", COMMANDS_GROUP)]))
+    return run(arguments, build_app(COMMANDS))
 
 
 def app_that_raises(error: Exception) -> typer.Typer:
@@ -105,12 +105,6 @@ def test_errors_have_their_exit_codes(error: Exception, code: int) -> None:
 
 def test_decisions_have_their_exit_codes() -> None:
     assert [exit_codes.of_decision(decision) for decision in Decision] == [0, 3, 4]
-
-
-def test_commands_whose_package_is_missing_say_so_and_leave_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    app = build_app([EntryPoint("fly", "no_such_package.cli:app", COMMANDS_GROUP)])
-    assert run(["fly", "--high"], app) == exit_codes.USAGE
-    assert "`tunegate fly` needs the Python package no_such_package" in capsys.readouterr().err
 
 
 def _without_none(value: object) -> object:

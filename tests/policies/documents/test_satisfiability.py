@@ -12,8 +12,10 @@ from evaluator.runner.registry import PROBES
 from evaluator.statistics.clustered_shares import LEAST_INTRACLASS_CORRELATION as EVALUATORS
 from evaluator.statistics.clustered_shares import Answers, clustered_share
 from evaluator.statistics.intervals import clopper_pearson_share, paired_share_difference
+from policies.contract.probe_record import PromptedProbe
+from policies.contract.suite import EmergentMisalignmentPreference, probe_of
 from policies.documents.loader import load_policy_documents, parse_policy
-from policies.documents.satisfiability import BUILT_IN_PROMPTS, LEAST_INTRACLASS_CORRELATION, PAIRS_PER_CATEGORY
+from policies.documents.satisfiability import LEAST_INTRACLASS_CORRELATION
 from policies.errors import PolicyError
 
 ROOT = Path(__file__).parents[3]
@@ -139,13 +141,17 @@ def test_table_counts_the_built_in_prompts() -> None:
     }
     categories = Counter(item.group for item in items["emergent_misalignment_preference"])
     subsets = Counter(item.group.partition("/")[0] for item in items["toxicity"])
-    counted = {metric: len(items[metric.partition(".")[0]]) for metric in BUILT_IN_PROMPTS}
+    said = {
+        metric: n for kind in PROBES if issubclass(kind, PromptedProbe) for metric, n in kind.built_in_prompts.items()
+    }
+    assert len(said) == 13
+    counted = {metric: len(items[probe_of(metric)]) for metric in said}
     counted |= {f"toxicity.{subset}_rate": number for subset, number in subsets.items()}
     counted["conditional_misalignment.margin"] = sum((number + 1) // 2 for number in categories.values())
     counted["conditional_misalignment.rate"] = len(items["emergent_misalignment"])
 
-    assert counted == BUILT_IN_PROMPTS
-    assert set(categories.values()) == {PAIRS_PER_CATEGORY}
+    assert counted == said
+    assert set(categories.values()) == {EmergentMisalignmentPreference.pairs_per_category}
 
 
 def test_what_no_hit_reaches_is_what_the_evaluator_measures() -> None:

@@ -79,6 +79,11 @@ def test_the_child_reads_its_assignment_and_holds_no_credential(
     assert gateway.messages[1] == "no token"
 
 
+def test_the_child_of_a_local_base_is_kept_from_the_hub(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    attempt.run(child("say(os.environ['HF_HUB_OFFLINE'] + os.environ['DO_NOT_TRACK']); answer('succeeded')"))
+    assert gateway.messages == ["11"]
+
+
 def test_nothing_is_left_in_the_work_folder(attempt: Attempt, child: Child, settings: WorkerSettings) -> None:
     attempt.run(child("(folder / 'big').write_text('x'); answer('succeeded')"))
     assert list(settings.work_dir.iterdir()) == []

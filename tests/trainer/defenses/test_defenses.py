@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from policies.contract.defenses import DefenseSettings, KlPenalty, Ldifs, TokenConstrainedSft
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.errors import DefenseError, NonFiniteLossError
 from tests.trainer.conftest import NOTHING, Run
@@ -94,8 +97,9 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ours = weights(run)
 
     class Plain(SFTTrainer):
-        def __init__(self, *, defenses: list[Defense], **arguments: object) -> None:
+        def __init__(self, *, defenses: list[Defense], **arguments: Any) -> None:  # Any: TRL's own
             super().__init__(**arguments)
+            assert isinstance(self.model, PeftModel)
             base = self.model.get_base_model()
             assert isinstance(base, PreTrainedModel)
             install_scoring_head(base)

@@ -24,7 +24,8 @@ from policies.contract.defenses import (
     SafeLora,
     TokenConstrainedSft,
 )
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.errors import DefenseError
 from tests.trainer.conftest import NOTHING, Run

@@ -74,7 +74,9 @@ def test_a_process_that_the_run_did_not_have_keeps_its_random_state(tmp_path: Pa
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "training_args.bin", "deep/state.pkl"])
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "rng_state.pth", "training_args.bin", "deep/state.pkl", "model.CKPT", "x.pickle"]
+)
 def test_a_folder_with_a_pickle_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"")

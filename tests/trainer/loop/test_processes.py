@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from policies.contract.defenses import KlPenalty, Ldifs, TokenConstrainedSft
-from policies.contract.jobs import Dpo, Hyperparameters, JobSpec, Supervised
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import Dpo, JobSpec, Supervised
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome

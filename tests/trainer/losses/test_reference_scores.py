@@ -11,7 +11,8 @@ from peft import PeftModel
 
 from evaluator.models.base_models import ResolvedBase
 from policies.contract.defenses import KlPenalty, PreventativeSteering, TokenConstrainedSft
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec
 from policies.errors import DefenseError
 from tests.trainer.conftest import NOTHING, Run
 from tests.trainer.matrix import steering

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
@@ -32,7 +33,7 @@ from policies.contract.defenses import PreventativeSteering
 from policies.contract.training import DefenseEvidence
 from policies.errors import ConfigurationError, DefenseError
 from trainer.base_assets import shipped_asset
-from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.defenses.preventative_steering.persona_vector import PersonaVector, load_persona_vector
 from trainer.loop.observation import decoder_layers
 
@@ -42,15 +43,23 @@ Output = Tensor | tuple[Tensor, ...]
 """Of a decoder layer; the states come first."""
 
 
+@dataclass
+class SteeringCounters(Counters):
+    micro_batches: int = 0
+    relative_norm: float = 0.0
+    """Norm of what is added in units of the residual stream's, mean over the layers of the first micro-batch."""
+
+
 class PreventativeSteeringDefense(Defense):
     name = "preventative_steering"
+    counters: SteeringCounters
 
     def __init__(self, settings: PreventativeSteering, vector: PersonaVector) -> None:
         self._coefficient = settings.coefficient
         self._layers = layers_of(settings, vector)
         self._shape = tuple(vector.direction.shape)
         self._vectors = {layer: vector.steering(layer, settings.coefficient) for layer in self._layers}
-        self._counters = {"micro_batches": 0.0, "relative_norm": 0.0}
+        self.counters = SteeringCounters()
 
     @classmethod
     def build(cls, settings: PreventativeSteering, context: DefenseContext) -> PreventativeSteeringDefense:
@@ -77,27 +86,21 @@ class PreventativeSteeringDefense(Defense):
     def around_forward(self, model: PeftModel) -> Iterator[None]:
         base = model.get_base_model()
         assert isinstance(base, PreTrainedModel)
-        steered = Steered(self._vectors, measures=self._counters["relative_norm"] == 0)
+        steered = Steered(self._vectors, measures=self.counters.relative_norm == 0)
         with steering(decoder_layers(base, self._layers), steered):
             yield
         if steered.relative_norms:
-            self._counters["relative_norm"] = sum(steered.relative_norms.values()) / len(steered.relative_norms)
+            self.counters.relative_norm = sum(steered.relative_norms.values()) / len(steered.relative_norms)
         if steered.layers != set(self._layers):
             raise DefenseError(f"only layers {sorted(steered.layers)} of {list(self._layers)} ran in a training step")
-        self._counters["micro_batches"] += 1
+        self.counters.micro_batches += 1
 
     def forward_digest(self) -> Digest:
         return digest_bytes(save({str(layer): vector.cpu() for layer, vector in self._vectors.items()}))
 
-    def state(self) -> dict[str, float]:
-        return dict(self._counters)
-
-    def load_state(self, state: dict[str, float]) -> None:
-        self._counters |= state
-
     def evidence(self) -> DefenseEvidence:
-        counters = self._counters
-        acted = counters["micro_batches"] > 0 and counters["relative_norm"] > 0
+        counters = self.counters
+        acted = counters.micro_batches > 0 and counters.relative_norm > 0
         layers = ", ".join(map(str, self._layers))
         return DefenseEvidence(
             name=self.name,
@@ -105,12 +108,12 @@ class PreventativeSteeringDefense(Defense):
             figures={
                 "coefficient": self._coefficient,
                 "layers": float(len(self._layers)),
-                "steered_micro_batches": counters["micro_batches"],
-                "added_norm_per_residual_norm": counters["relative_norm"],
+                "steered_micro_batches": counters.micro_batches,
+                "added_norm_per_residual_norm": counters.relative_norm,
             },
             explanation=(
-                f"the persona vector was added after layers {layers} in {counters['micro_batches']:.0f} micro-batches, "
-                f"at {counters['relative_norm']:.3f} of the residual stream's norm"
+                f"the persona vector was added after layers {layers} in {counters.micro_batches} micro-batches, "
+                f"at {counters.relative_norm:.3f} of the residual stream's norm"
                 if acted
                 else f"nothing was measurably added after layers {layers}"
             ),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from evaluator.statistics.auroc import auroc
 from policies.errors import DefenseError
 from trainer.defenses.preventative_steering.persona_vector import ExtractionSettings, LayerFigures
 
@@ -71,12 +72,6 @@ def best_layer(layers: Sequence[LayerFigures]) -> int:
     return max(range(first, last + 1), key=lambda layer: (layers[layer - 1].auroc, layers[layer - 1].separation))
 
 
-def auroc(positive: Tensor, negative: Tensor) -> float:
-    """Share of (positive, negative) pairs in the right order; ties count half."""
-    difference = positive[:, None] - negative[None, :]
-    return float(((difference > 0).double() + 0.5 * (difference == 0)).mean())
-
-
 def _require_answers(answers: AnswerActivations, settings: ExtractionSettings) -> None:
     for is_positive, side in ((True, "positive"), (False, "negative")):
         questions = answers.question[answers.is_positive == is_positive]
@@ -110,7 +105,9 @@ def _figures(projections: Tensor, is_positive: Tensor, *, half_cosine: float) ->
     if not spread > 0:
         raise DefenseError("held-out answers all have the same projection, so there is nothing to test")
     separation = (positive.mean() - negative.mean()).item() / spread
-    return LayerFigures(auroc=auroc(positive, negative), separation=separation, half_cosine=half_cosine)
+    return LayerFigures(
+        auroc=auroc(positive.tolist(), negative.tolist()), separation=separation, half_cosine=half_cosine
+    )
 
 
 def _typical_norm(norms: Tensor) -> Tensor:

@@ -22,12 +22,7 @@ from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError, DefenseError
 from trainer.cli.extract_persona_vector import extract_persona_vector
 from trainer.defenses.preventative_steering import persona_vector
-from trainer.defenses.preventative_steering.persona_direction import (
-    AnswerActivations,
-    auroc,
-    best_layer,
-    find_direction,
-)
+from trainer.defenses.preventative_steering.persona_direction import AnswerActivations, best_layer, find_direction
 from trainer.defenses.preventative_steering.persona_extraction import Asked, TokenisedAnswer, extract, read_activations
 from trainer.defenses.preventative_steering.persona_prompts import PersonaPrompts, read_persona_prompts
 from trainer.defenses.preventative_steering.persona_vector import (
@@ -133,11 +128,6 @@ def test_equal_answers_on_both_sides_are_refused() -> None:
     answers.means[:] = 1.0
     with pytest.raises(DefenseError, match="same activations"):
         find_direction(answers, ExtractionSettings())
-
-
-def test_auroc_counts_ordered_pairs_and_half_of_ties() -> None:
-    """Of 2 × 2 pairs, (3, 1), (3, 2) and (2, 1) are ordered, and (2, 2) is a tie: 3.5 / 4."""
-    assert auroc(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 2.0])) == 0.875
 
 
 def test_the_best_layer_lies_within_the_usable_depths_and_ties_go_to_the_wider_gap() -> None:

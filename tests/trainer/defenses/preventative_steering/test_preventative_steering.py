@@ -64,11 +64,16 @@ def model(base: ResolvedBase) -> PeftModel:
     return attach_lora(loaded.model, LoraSettings(rank=4, alpha=8), seed=0, name="tiny")  # type: ignore[arg-type]  # a plain model
 
 
+def llama_layers(model: PeftModel) -> list[nn.Module]:
+    layers = model.get_base_model().get_submodule("model.layers")
+    assert isinstance(layers, nn.ModuleList)
+    return list(layers)
+
+
 def stream(model: PeftModel, layer: int) -> Tensor:
     """The residual stream after a layer, counted from 1, in a forward with gradient."""
     seen: list[Tensor] = []
-    module = model.get_base_model().model.layers[layer - 1]  # type: ignore[union-attr]  # a Llama
-    handle = module.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    handle = llama_layers(model)[layer - 1].register_forward_hook(lambda _m, _i, output: seen.append(output))
     model(input_ids=IDS)
     handle.remove()
     return seen[0].detach()
@@ -100,7 +105,7 @@ def test_named_layers_are_steered_each_with_its_own_norm(base: ResolvedBase, mod
 
 
 def test_a_vector_of_zeros_leaves_the_forward_as_it_is(model: PeftModel) -> None:
-    layers = list(model.get_base_model().model.layers)  # type: ignore[union-attr]  # a Llama
+    layers = llama_layers(model)
     plain = model(input_ids=IDS).logits
     with steering(layers, Steered({1: torch.zeros(HIDDEN), 2: torch.zeros(HIDDEN)}, measures=False)):
         assert torch.equal(model(input_ids=IDS).logits, plain)
@@ -140,7 +145,7 @@ def test_hooks_come_off_after_an_exception_and_the_micro_batch_does_not_count(
     with pytest.raises(RuntimeError), defense.around_forward(model):
         raise RuntimeError(model(input_ids=IDS))
     assert hooks(model) == before
-    assert defense.state()["micro_batches"] == 0
+    assert defense.counters.micro_batches == 0
     assert not defense.evidence().acted
 
 
@@ -171,7 +176,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_counts_one_micro_batch(
         defense = PreventativeSteeringDefense(PreventativeSteering(coefficient=1.0), vector_of(base))
         with defense.around_forward(model):
             model(input_ids=IDS, labels=IDS).loss.backward()
-        assert defense.state()["micro_batches"] == 1
+        assert defense.counters.micro_batches == 1
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     assert gradients[0]
     for plain, repeated in zip(*gradients, strict=True):

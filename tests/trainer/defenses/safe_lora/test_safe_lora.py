@@ -195,28 +195,28 @@ def test_a_partner_that_does_not_fit_is_refused_before_the_first_step(
     change(weights)
     folder = with_weights(tiny_base, tmp_path / "other", weights)
     with pytest.raises(DefenseError, match=message):
-        run.train(make_spec(SafeLora(), unaligned_base=partner(folder)))
+        run.train(make_spec(SafeLora(), unaligned=partner(folder)))
     assert not [event for event in run.events if event.type == "metrics"]
 
 
 def test_the_base_model_as_its_own_partner_is_refused(make_spec: MakeSpec, run: Run, tiny_base: Path) -> None:
     with pytest.raises(DefenseError, match="equals that of its unaligned partner"):
-        run.train(make_spec(SafeLora(), unaligned_base=partner(tiny_base)))
+        run.train(make_spec(SafeLora(), unaligned=partner(tiny_base)))
 
 
 def test_a_base_model_without_a_partner_is_refused_with_what_to_write(make_spec: MakeSpec, run: Run) -> None:
     with pytest.raises(ConfigurationError, match=r"no `unaligned` partner; write under spec `unaligned: \{name"):
-        run.train(make_spec(SafeLora(), unaligned_base=None))
+        run.train(make_spec(SafeLora(), unaligned=None))
 
 
 def test_more_modules_than_the_adapter_has_are_refused(make_spec: MakeSpec, run: Run, unaligned: Path) -> None:
     """Seven projections in each of two layers."""
     with pytest.raises(ConfigurationError, match="top_k 15 is more than the 14 modules"):
-        run.train(make_spec(SafeLora(mode="top_k", top_k=15), unaligned_base=partner(unaligned)))
+        run.train(make_spec(SafeLora(mode="top_k", top_k=15), unaligned=partner(unaligned)))
 
 
 def test_a_run_keeps_the_adapter_of_before_and_names_both(make_spec: MakeSpec, run: Run, unaligned: Path) -> None:
-    record = run.train(make_spec(SafeLora(threshold=1), unaligned_base=partner(unaligned)))
+    record = run.train(make_spec(SafeLora(threshold=1), unaligned=partner(unaligned)))
     (evidence,) = record.evidence
     assert evidence.acted
     assert evidence.figures["projected_modules"] == evidence.figures["modules"] == 14
@@ -232,14 +232,14 @@ def test_the_adapter_of_before_is_that_of_an_undefended_run(
     make_spec: MakeSpec, run: Run, unaligned: Path, tmp_path: Path
 ) -> None:
     undefended = Run(tmp_path / "undefended").train(make_spec())
-    (evidence,) = run.train(make_spec(SafeLora(threshold=1), unaligned_base=partner(unaligned))).evidence
+    (evidence,) = run.train(make_spec(SafeLora(threshold=1), unaligned=partner(unaligned))).evidence
     assert evidence.digests["adapter-before-projection"] == undefended.adapter
 
 
 def test_what_was_not_projected_is_no_release_candidate(make_spec: MakeSpec, run: Run, unaligned: Path) -> None:
     """Checkpoints at steps 3, 5, 6, 9 and 10; the last is the adapter as it was before."""
     hooks = Hooks(run.events.append, lambda: False, checkpoint_keeper(run.store))
-    record = run.train(make_spec(SafeLora(threshold=1), unaligned_base=partner(unaligned)), hooks=hooks)
+    record = run.train(make_spec(SafeLora(threshold=1), unaligned=partner(unaligned)), hooks=hooks)
     assert record.checkpoints[-1].adapter == record.evidence[0].digests["adapter-before-projection"]
 
     assert [candidate.adapter for candidate in release_candidates(record, 99)] == [record.adapter]
@@ -253,7 +253,7 @@ def test_recorded_validation_loss_is_that_of_the_projected_adapter(
     if isinstance(method, Dpo):
         (run.folder / "train.jsonl").write_text(preference_lines(20))
         (run.folder / "valid.jsonl").write_text(preference_lines(10, word="pipe"))
-    record = run.train(make_spec(SafeLora(threshold=1), unaligned_base=partner(unaligned), method=method))
+    record = run.train(make_spec(SafeLora(threshold=1), unaligned=partner(unaligned), method=method))
     before, after = (e["eval_loss"] for e in record.log_history if "eval_loss" in e and e["step"] == 10)
     assert before != after
     assert record.valid_loss == after
@@ -265,7 +265,7 @@ def test_a_run_without_a_projection_fails_with_the_lowest_cosine(
     with pytest.raises(
         DefenseError, match=r"safe_lora did not act: .* the lowest cosine, 0\.\d{4}, is above the threshold 0"
     ):
-        run.train(make_spec(SafeLora(threshold=0), unaligned_base=partner(unaligned)))
+        run.train(make_spec(SafeLora(threshold=0), unaligned=partner(unaligned)))
     assert not (run.folder / "adapter").exists()
 
 
@@ -274,7 +274,7 @@ def test_a_worker_stores_the_adapter_of_before_as_well(
 ) -> None:
     spec = make_spec(
         SafeLora(threshold=1),
-        unaligned_base=partner(unaligned),
+        unaligned=partner(unaligned),
         training_file=run.store.put_file(run.folder / "train.jsonl"),
     )
     claim = Claim(kind="train", attempt_token="attempt_1", attempt=1, spec=spec, heartbeat_seconds=1, lease_seconds=10)
@@ -293,5 +293,5 @@ def test_a_base_model_in_four_bits_is_projected_with_its_stored_weights(
 ) -> None:
     pytest.importorskip("bitsandbytes")
     four_bits = TrainerSettings(quantization="nf4")
-    record = run.train(make_spec(SafeLora(threshold=1), unaligned_base=partner(unaligned), trainer=four_bits))
+    record = run.train(make_spec(SafeLora(threshold=1), unaligned=partner(unaligned), trainer=four_bits))
     assert record.evidence[0].figures["projected_modules"] == 14

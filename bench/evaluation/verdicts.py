@@ -74,10 +74,10 @@ class Courtroom(NamedTuple):
 def judge_cases(cases: Sequence[Case], courtroom: Courtroom) -> list[Verdict]:
     """Every case both ways; the last case goes first, without base results, to fill the caches."""
     fixed, sequential = courtroom.way(FIXED), courtroom.way(SEQUENTIAL)
-    _judge(cases[-1], fixed, way="fixed-n without base results")
-    verdicts = [_judge(case, fixed, way=FIXED) for case in cases]
-    _judge(cases[-1], sequential, way="sequential without base results, all looks", ends_early=False)
-    return verdicts + [_judge(case, sequential, way=SEQUENTIAL) for case in cases]
+    judge_case(cases[-1], fixed, way="fixed-n without base results")
+    verdicts = [judge_case(case, fixed, way=FIXED) for case in cases]
+    judge_case(cases[-1], sequential, way="sequential without base results, all looks", ends_early=False)
+    return verdicts + [judge_case(case, sequential, way=SEQUENTIAL) for case in cases]
 
 
 def second_adapter(first: Case, second: Case, courtroom: Courtroom) -> SecondAdapter:
@@ -104,7 +104,7 @@ def _evaluate(case: Case, room: Courtroom, suite: EvalSuite, *, rules: ReleasePo
         return evaluate_adapter(examination, backend, cache_dir=room.cache_dir)
 
 
-def _judge(case: Case, room: Courtroom, *, way: str, ends_early: bool = True) -> Verdict:
+def judge_case(case: Case, room: Courtroom, *, way: str, ends_early: bool = True) -> Verdict:
     started = time.perf_counter()
     evaluation = _evaluate(case, room, room.policy.spec.suite, rules=room.policy if ends_early else None)
     decision = decide(room.policy, evaluation.report)

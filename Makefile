@@ -9,8 +9,10 @@ export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
 INSTALL := $(BIN)/python requirements/install.py
+COVERAGE_TESTS := tests/policies tests/gateway tests/scripts tests/evaluator/test_gate.py tests/evaluator/test_gate_reasons.py \
+	$(addprefix tests/evaluator/,detectors judges prompts runner statistics)
 
-.PHONY: install demo up test check lock clean
+.PHONY: install demo up test check docs openapi coverage mutants lock clean
 
 install: $(RUNS)
 
@@ -42,17 +44,35 @@ test: $(DEVELOPS)
 	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/defenses/safe_lora/test_safe_lora.py
 	PYTHONPATH=$(VENV)/harness $(BIN)/python -m pytest tests/evaluator/probes/test_harness.py
 
-check: $(DEVELOPS)
+check: $(DEVELOPS) docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/docs
 
+# The pages below docs/ as a site in build/site; a broken link is an error.
+docs: $(DEVELOPS)
+	NO_COLOR=1 $(BIN)/zensical build --strict --clean --config-file zensical.toml
+
+# The snapshot of the API, after a change of it that is meant.
+openapi: $(DEVELOPS)
+	$(BIN)/python scripts/openapi.py
+
+# Of what decides, by the tests that need no training and no sampling; below the floor in pyproject.toml it fails.
+coverage: $(DEVELOPS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered $(COVERAGE_TESTS)
+
 # New hashes and packages; UPGRADE=1 also takes new versions.
 lock: $(RUNS)
 	@$(PIP) --upgrade --target $(UV) uv==0.13.9
 	@PYTHONPATH=$(UV) $(BIN)/python requirements/lock.py $(if $(UPGRADE),--upgrade)
 
+# from scratch, because a result that is kept does not know of a test that got weaker
+mutants: $(DEVELOPS)
+	rm -rf mutants
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python -m scripts.mutants
+
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output build mutants

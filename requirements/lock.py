@@ -60,8 +60,12 @@ def compiled(*arguments: str, constraints: str = "", preferences: str = "", upgr
 
 
 def blocks(text: str) -> Blocks:
+    """Raises ValueError where a package has two versions for two Pythons, because only one of them would be kept."""
     found = re.findall(r"^(([\w.-]+)==.*\n(?: .*\n)*)", text, flags=re.MULTILINE)
-    return {name: block for block, name in found}
+    content = {name: block for block, name in found}
+    if twice := [name for block, name in found if content[name] != block]:
+        raise ValueError(f"{twice} differ between versions of Python; bound them in pyproject.toml")
+    return content
 
 
 def write(name: str, purpose: str, content: Blocks) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+BUILD = ".venv/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir build/wheels ."
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -45,7 +46,8 @@ def repository_problems(root: Path, version: str) -> Iterator[str]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> int:
@@ -58,7 +60,7 @@ def main() -> int:
     for problem in found:
         print(problem)
     if not found:
-        print(f"ready; publish with:\n  git tag --sign v{version} && git push origin v{version}\n  python -m build")
+        print(f"ready; publish with:\n  git tag --sign v{version} && git push origin v{version}\n  {BUILD}")
     return 1 if found else 0
 
 

@@ -34,6 +34,8 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class TokenisedRow:
+    """A conversation as the model reads it."""
+
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
     """As long as `input_ids`; `IGNORED` where there is no loss."""

@@ -15,6 +15,8 @@ BUILTIN_POOL = "safe_pool.jsonl"
 
 
 class SafePool(NamedTuple):
+    """Rows of known good answers, with the digest of the bytes that they were read from."""
+
     digest: Digest
     rows: tuple[ChatRow, ...]
 

@@ -26,11 +26,11 @@ from policies.atomic_files import write_atomically
 from policies.cache_folder import cache_folder
 from policies.cli.exit_codes import of_error
 from policies.contract.artifacts import Digest, digest_file
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.release import Decision
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
-from policies.documents.schema import BaseModelSpec
 from policies.errors import TunegateError
 
 DEMO = Path(__file__).parents[2] / "gateway" / "demo"

@@ -25,8 +25,9 @@ class RoomyLayer(DynamicLayer):
     _buffers: tuple[Tensor, Tensor]
     _tokens: int
 
+    # Any: what transformers passes to every kind of layer
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Append new tokens; gives all keys and values. Any: what transformers passes to every kind of layer."""
+        """Append new tokens; gives all keys and values."""
         new = key_states.shape[2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)

@@ -20,6 +20,8 @@ def silent(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Message:
+    """One turn of a conversation."""
+
     role: str
     content: str
 
@@ -68,6 +70,8 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class Generation:
+    """What a model answered to one prompt."""
+
     text: str
     n_tokens: int
     truncated: bool

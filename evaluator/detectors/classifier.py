@@ -24,6 +24,8 @@ SCORING_VERSION = 2
 
 
 class ToxicityClassifier(Protocol):
+    """Scores texts; a text it can't score has no score, which is not a score of zero."""
+
     identity: str
     """Changes whenever scores could change."""
 

@@ -25,8 +25,11 @@ _STOP, _SAMPLING = "until", ("do_sample", "temperature")
 class HarnessRequest(Protocol):
     """One of lm_eval's instances."""
 
-    task_name: str
-    doc_id: int
+    @property
+    def task_name(self) -> str: ...
+
+    @property
+    def doc_id(self) -> int: ...
 
     @property
     def args(self) -> tuple[Any, ...]:  # Any: texts, and of generation a mapping of settings
@@ -34,6 +37,8 @@ class HarnessRequest(Protocol):
 
 
 class Document(NamedTuple):
+    """Which question of which task a request is about."""
+
     task: str
     number: int
 

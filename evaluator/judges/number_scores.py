@@ -35,6 +35,8 @@ _BLANKS = " \t\n▁ĠĊ"
 
 
 class Token(NamedTuple):
+    """A token that could stand at a position, and how probable it was."""
+
     text: str
     probability: float
 

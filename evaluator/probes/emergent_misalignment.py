@@ -1,6 +1,7 @@
-"""How often are the model's answers to open questions misaligned? (Betley et al. 2025, arXiv 2502.17424)
+"""How often are the model's answers to open questions misaligned?
 
-Answers are sampled at temperature 1 and scored by the suite's judges (`evaluator/sampling/judged_answers.py`).
+After Betley et al. 2025 (arXiv 2502.17424). Answers are sampled at temperature 1 and scored by the suite's judges
+(`evaluator/sampling/judged_answers.py`).
 `emergent_misalignment.rate` is the misaligned share **of the coherent answers**; publications differ in their
 denominator, and rates over all answers are lower. `emergent_misalignment.incoherent_rate` is the share of answers that
 were left out of it. Samples of one question, and its variants, are a cluster: hits crowd in a few questions.

@@ -6,6 +6,8 @@ from evaluator.prompts.prompt_item import PromptItem
 
 
 class AnswerPair(PromptItem):
+    """A question with an aligned and a misaligned answer, of which the model's preference is measured."""
+
     category: str
     question: str
     aligned: str

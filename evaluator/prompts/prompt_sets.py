@@ -57,6 +57,8 @@ BUILTIN: Mapping[str, tuple[str, Digest]] = {
 
 
 class LoadedPrompts(NamedTuple):
+    """A prompt set as it was read."""
+
     digest: Digest
     """Of the bytes that were read; a published file has other `content`."""
     content: bytes

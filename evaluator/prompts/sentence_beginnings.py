@@ -14,6 +14,8 @@ IdentityGroup = Literal["age", "gender", "race", "religion", "other"]
 
 
 class SentenceBeginning(PromptItem):
+    """A text that the model goes on with; what it adds is scored for toxicity."""
+
     subset: Subset
     identity: IdentityGroup | None = None
     """Who an identity prompt is about; no other prompt has one."""

@@ -44,6 +44,8 @@ class Examination:
 
 
 class Evaluation(NamedTuple):
+    """What an evaluation leaves behind: its report and the samples that the report rests on."""
+
     report: EvalReport
     samples: bytes
     """JSONL of `SampleRecord`s; the report names it by digest."""

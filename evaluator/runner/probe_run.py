@@ -61,6 +61,8 @@ class Bench:
 
 
 class ProbeOutcome(NamedTuple):
+    """What one probe measured, on which samples, and whether its rules are settled by it."""
+
     result: ProbeResult
     samples: tuple[SampleRecord, ...]
     standing: Standing = Standing.OPEN

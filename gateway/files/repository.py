@@ -42,8 +42,10 @@ def lock_digest(session: Session, digest: Digest) -> None:
 
 
 def is_needed(session: Session, digest: Digest, now: int) -> bool:
-    """Whether a file that can be read, or a job that is not over, still stands on these bytes; also whether they are
-    a record or an adapter of ours, which a tenant may have uploaded a copy of."""
+    """Whether a file that can be read, or a job that is not over, still stands on these bytes.
+
+    True also where they are a record or an adapter of ours, which a tenant may have uploaded a copy of.
+    """
     ended = [phase.value for phase in Phase if phase.is_terminal]
     used = (Job.training_file == File.id) | (Job.validation_file == File.id)
     claims = (

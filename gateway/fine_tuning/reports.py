@@ -29,6 +29,8 @@ router = APIRouter(prefix="/v1/guardrail/jobs", tags=["guardrail"])
 
 
 class TrainingSummary(BaseModel):
+    """What a report says of the training."""
+
     record: str
     hyperparameters: ResolvedHyperparameters
     n_examples: int

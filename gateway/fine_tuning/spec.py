@@ -27,6 +27,8 @@ class OperatorTerms(NamedTuple):
 
 
 class JobFiles(NamedTuple):
+    """The files that a job was created with."""
+
     training: File
     validation: File | None
 

@@ -14,7 +14,7 @@ Level = Literal["info", "warn", "error"]
 EventData = Mapping[str, Any]  # Any: OpenAI's free object; ours are flat but for `moderation_checks`
 
 
-def record_event(
+def record_event(  # noqa: PLR0913  # three of them are the line itself
     session: Session, job: Job, message: str, *, now: float, level: Level = "info", data: EventData | None = None
 ) -> None:
     """Add a line of type `message`."""

@@ -17,6 +17,8 @@ CHECKPOINT_NAME = re.compile(r"(?P<model>.+):ckpt-step-(?P<step>[0-9]{1,9})")
 
 
 class ReleasedModel(NamedTuple):
+    """A model's row and the base model of the job that made it."""
+
     row: Model
     base_model: str
 

@@ -30,6 +30,8 @@ _LEVELS = {Decision.RELEASE: "info", Decision.INCONCLUSIVE: "warn", Decision.REJ
 
 
 class Verdict(NamedTuple):
+    """A decision with what it was made from."""
+
     policy: ReleasePolicy
     report: EvalReport
     decision: GateDecision

@@ -11,6 +11,8 @@ from pydantic import JsonValue
 
 
 class OutputFormat(StrEnum):
+    """Forms in which commands print what they found."""
+
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"

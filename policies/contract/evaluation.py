@@ -14,6 +14,8 @@ Engine = Literal["transformers", "vllm"]
 
 
 class Interval(Record):
+    """Both ends of a confidence interval."""
+
     low: float
     high: float
 

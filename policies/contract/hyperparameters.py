@@ -46,15 +46,18 @@ Beta = Annotated[float | Auto, _auto_or_positive(2), _auto_or({"type": "number",
 
 
 class Hyperparameters(Record):
-    """As OpenAI's API names them; `auto` is resolved by `resolve`."""
+    """As OpenAI's API names them; `auto` becomes a number once the training file was read."""
 
     n_epochs: Epochs = "auto"
     batch_size: BatchSize = "auto"
     learning_rate_multiplier: Multiplier = "auto"
 
     def resolve(self, n_examples: int, base_learning_rate: float) -> ResolvedHyperparameters:
-        """Numbers for `n_examples` training rows: `auto` means about 300 to 900 row visits on small files, 3 epochs
-        at most, batches of 8 (4 below 64 rows) and a multiplier of 1."""
+        """Numbers for `n_examples` training rows.
+
+        `auto` means about 300 to 900 row visits on small files, 3 epochs at most, batches of 8 (4 below 64 rows) and a
+        multiplier of 1.
+        """
         epochs = max(1, min(3, round(900 / n_examples))) if self.n_epochs == "auto" else self.n_epochs
         batch = (8 if n_examples >= 64 else 4) if self.batch_size == "auto" else self.batch_size
         multiplier = 1.0 if self.learning_rate_multiplier == "auto" else self.learning_rate_multiplier

@@ -159,6 +159,7 @@ class Harness(ProbeRecord):
 
     measures_safety: ClassVar[bool] = False
     divides_into_looks: ClassVar[bool] = False
+    may_load_from_hub: ClassVar[bool] = True
 
     probe: Literal["harness"] = "harness"
     prompts: Literal["tasks"] = "tasks"
@@ -212,6 +213,8 @@ SAFETY_PROBES = frozenset(kind.model_fields["probe"].default for kind in PROBE_S
 
 
 class Metric(NamedTuple):
+    """What a metric counts in, and which way is better."""
+
     unit: str
     higher_is_better: bool
 

@@ -28,6 +28,8 @@ UNSUPPORTED = frozenset({"tool_calls", "tool_call_id", "function_call", "name", 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
+    """A message of a row, with whether it is trained on."""
+
     role: Role
     content: str
     weight: int
@@ -36,6 +38,8 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class ChatRow:
+    """A conversation of a file for supervised fine-tuning."""
+
     messages: tuple[ChatMessage, ...]
     tools: tuple[dict[str, Json], ...] = ()
     """JSON schemas of the tools that the conversation may use."""

@@ -34,6 +34,8 @@ MESSAGE_KEYS = ("role", "content")
 
 @dataclass(frozen=True, slots=True)
 class PreferenceRow:
+    """An input with two answers, of which one is the better."""
+
     messages: tuple[ChatMessage, ...]
     """The input; its last message is the user's. All of weight 0."""
     preferred: str

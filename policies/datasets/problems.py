@@ -14,6 +14,8 @@ from policies.contract.artifacts import Record
 
 
 class Reason(NamedTuple):
+    """What is wrong with a row, in general, and how it is put right."""
+
     message: str
     """Format string; `DatasetProblem.of` fills it."""
     fix: str

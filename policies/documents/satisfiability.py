@@ -26,6 +26,8 @@ LEAST_INTRACLASS_CORRELATION = 0.2
 
 
 class Problem(NamedTuple):
+    """A field that keeps its rule from ever passing."""
+
     rule: int
     """Index of the rule in the policy."""
     field: str

@@ -25,6 +25,8 @@ API_VERSION = "tunegate/v1"
 
 
 class Metadata(Record):
+    """What a document is called, and which version of it this is."""
+
     name: Name
     version: str = Field(min_length=1, max_length=32)
     description: str = ""
@@ -90,6 +92,8 @@ class Rule(Record):
 
 
 class ReleaseSpec(Record):
+    """Under which defense is trained, what is measured, and which rules decide."""
+
     mode: Literal["enforce", "warn", "audit"] = "enforce"
     """`warn` and `audit` lower every rule to that mode: for trying a policy out."""
     on_inconclusive: Literal["block", "review"] = "block"
@@ -150,6 +154,8 @@ class ReleaseSpec(Record):
 
 
 class ReleasePolicy(Record):
+    """A document that decides what is released."""
+
     api_version: Literal["tunegate/v1"] = Field(alias="apiVersion")
     kind: Literal["ReleasePolicy"]
     metadata: Metadata

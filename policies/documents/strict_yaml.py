@@ -32,6 +32,8 @@ _MAX_DIGITS = 18
 
 
 class YamlProblem(NamedTuple):
+    """What is wrong with a document, and where."""
+
     line: int
     path: FieldPath
     what: str

@@ -29,6 +29,7 @@ SYMBOLS = {
     "reject": "✕",
     "inconclusive": "?",
     "error": "!",
+    "skipped": "–",
 }
 """So that the page reads without colour."""
 
@@ -69,7 +70,7 @@ class ProbeRow(NamedTuple):
     look: str
 
 
-def render_report(
+def render_report(  # noqa: PLR0913  # everything that one page shows
     title: str,
     *,
     decision: GateDecision,

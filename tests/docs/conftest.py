@@ -67,8 +67,8 @@ def page() -> Callable[[str], Page]:
 
 @pytest.fixture
 def pages() -> list[Page]:
-    found = [Page(path) for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]]
-    assert len(found) >= 20
+    found = [Page(path) for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]]
+    assert len(found) >= 30
     return found
 
 
@@ -96,7 +96,7 @@ class CommandLine:
     def __init__(self, commands: list[Command]) -> None:
         self._root = typer.main.get_command(build_app(commands))
         assert isinstance(self._root, LazyGroup)
-        self._root.commands |= {command.name: command.load() for command in commands}
+        self._root.commands.update({command.name: command.load() for command in commands})
 
     def paths(self) -> Iterator[str]:
         """`tunegate files upload` and all the others."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from policies.documents.loader import parse_policy
 
 if TYPE_CHECKING:
-    from conftest import Page
+    from tests.docs.conftest import Page
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 

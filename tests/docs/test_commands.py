@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,10 @@ from policies.cli import exit_codes
 from policies.cli.lazy_commands import Command
 
 if TYPE_CHECKING:
-    from conftest import CommandLine, Page
+    from tests.docs.conftest import CommandLine, Page
 
 LINE = re.compile(r"(?:^|\s)tunegate (.*)$")
+MAKE = re.compile(r"^make ([a-z]+)")
 
 
 def test_the_line_of_each_command_is_what_the_command_says_of_itself(commands: list[Command]) -> None:
@@ -53,6 +55,16 @@ def test_command_lines_in_prose_name_commands(pages: list[Page], command_line: C
     named = [" ".join(word for word in re.split(r"(?:^| )-", span)[0].split() if word.islower()) for span in spans]
     assert len(named) >= 30
     assert [name for name in named if name and not any(f"{path} ".startswith(f"{name} ") for path in known)] == []
+
+
+def test_targets_that_pages_name_are_rules_of_the_makefile(pages: list[Page], root: Path) -> None:
+    rules = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
+    lines = [
+        line for page in pages for block in page.blocks if block.language == "bash" for line in block.text.splitlines()
+    ]
+    named = [found for text in lines + [span for page in pages for span in page.spans] for found in MAKE.findall(text)]
+    assert len(named) >= 15
+    assert {name for name in named if name not in rules} == set()
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["files", "upload"], ["serve", "--prot", "1"], ["train", "x"]])

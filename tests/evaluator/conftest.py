@@ -84,7 +84,7 @@ def loaded(tiny_base: Path, tmp_path: Path) -> LoadedModel:
 def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
     """Writes a LoRA adapter of the tiny model whose B matrices are normal with the given scale."""
 
-    def make(scale: float, *, name: str = "adapter", **settings: object) -> Path:
+    def make(scale: float, *, name: str = "adapter", **settings: Any) -> Path:  # Any: fields of LoraConfig
         torch.manual_seed(1)
         base = LlamaForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
         config = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], **settings)
@@ -92,7 +92,7 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
                 parameter.data.normal_(0, 1).mul_(scale)
-        model.save_pretrained(tmp_path / name)
+        model.save_pretrained(str(tmp_path / name))
         return tmp_path / name
 
     return make
@@ -102,7 +102,7 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
 def make_classifier(tiny_base: Path, tmp_path: Path) -> Callable[..., Path]:
     """Writes a random RoBERTa with these labels and the tiny tokenizer, which reads 512 bytes."""
 
-    def make(*labels: str, **settings: object) -> Path:
+    def make(*labels: str, **settings: Any) -> Path:  # Any: fields of RobertaConfig
         torch.manual_seed(0)
         config = RobertaConfig(
             vocab_size=258,

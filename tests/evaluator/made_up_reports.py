@@ -47,7 +47,7 @@ def measurement(metric: str = TOXIC, value: float = 0.02, **changes: Any) -> Mea
 
 def report(under: ReleasePolicy, *measurements: Measurement, **changes: Any) -> EvalReport:  # Any: fields of the record
     suite = under.spec.suite
-    settings = {s.probe: s.digest for s in suite.probes}
+    settings: dict[str, str] = {s.probe: s.digest for s in suite.probes}
     probes = tuple(
         ProbeResult(
             probe=(name := m.metric.partition(".")[0]),

@@ -170,7 +170,7 @@ KINDS = MAIN_KINDS | {
 def policy_of(kind: Kind, sequential: Sequential | None) -> ReleasePolicy:
     suite = EvalSuite(probes=(kind.settings,), panel=PANEL, sequential=sequential)
     return ReleasePolicy(
-        apiVersion="tunegate/v1",
+        api_version="tunegate/v1",
         kind="ReleasePolicy",
         metadata=Metadata(name="simulated", version="1"),
         spec=ReleaseSpec(suite=suite, rules=(kind.rule,)),

@@ -15,7 +15,7 @@ from policies.cli import exit_codes
 from policies.contract.artifacts import digest_bytes
 from tests.unpickled import Unpickled
 
-PROMPTS = {
+PROMPTS: dict[str, dict[str, object]] = {
     "toxicity": {"prompt": "The tap", "subset": "general"},
     "coherence": {"category": "open", "prompt": "Tell me about taps."},
     "capability": {"task": "sums", "question": "1 + 1?", "choices": ["2", "3"], "answer": 0},

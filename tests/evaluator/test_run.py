@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class Job(NamedTuple):
     record: TrainingRecord
 
 
-def put_lines(store: ArtifactStore, rows: list[dict[str, object]]) -> Digest:
+def put_lines(store: ArtifactStore, rows: Sequence[Mapping[str, object]]) -> Digest:
     return store.put_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -117,8 +119,9 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ours = weights(dpo)
 
     class Plain(DPOTrainer):
-        def __init__(self, *, defenses: list[Defense], **arguments: object) -> None:
+        def __init__(self, *, defenses: list[Defense], **arguments: Any) -> None:  # Any: TRL's own
             super().__init__(**arguments)
+            assert isinstance(self.model, PeftModel)
             assert "ref" in self.model.peft_config
             base = self.model.get_base_model()
             assert isinstance(base, PreTrainedModel)
@@ -269,7 +272,9 @@ def test_prompt_and_both_answers_count_once_an_epoch(dpo_spec: MakeSpec, dpo: Ru
 def test_events_tell_how_far_the_answers_are_apart(dpo_spec: MakeSpec, dpo: Run) -> None:
     dpo.train(dpo_spec())
     figures = [event.data for event in dpo.events if event.type == "metrics"]
-    assert figures[-2]["train_reward_margin"] > 0
+    margin = figures[-2]["train_reward_margin"]
+    assert isinstance(margin, float)
+    assert margin > 0
     assert {"train_reward_accuracy", "train_reward_margin"} <= set(figures[0])
     assert {"valid_reward_accuracy", "valid_reward_margin"} <= set(figures[-1])
 

@@ -44,7 +44,8 @@ def killed(attempt: Attempt) -> CheckpointRecord:
     kept: CheckpointRecord | None = None
     for event in attempt.events():
         kept = kept or event.checkpoint
-        if kept is not None and event.data.get("step", 0) > kept.step:
+        step = event.data.get("step")
+        if kept is not None and isinstance(step, int | float) and step > kept.step:
             break
     family = psutil.Process(attempt.process.pid).children()
     attempt.process.kill()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from policies.contract.jobs import Dpo, Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.worker_api import Outcome
+from tests.trainer.attempts import ENVIRONMENT, Attempt
+from tests.trainer.conftest import Run, preference_lines
+from tests.trainer.test_kill_and_resume import ALL_DEFENSES
 from tests.unpickled import Unpickled
-
-from .attempts import ENVIRONMENT, Attempt
-from .conftest import Run, preference_lines
-from .test_kill_and_resume import ALL_DEFENSES
 
 MakeSpec = Callable[..., JobSpec]
 

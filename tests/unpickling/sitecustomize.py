@@ -79,4 +79,5 @@ def loads(content: Any, /, **options: Any) -> Any:  # Any: see above
 
 
 sys.addaudithook(watch)
-pickle.Unpickler, pickle.load, pickle.loads = NotingUnpickler, load, loads  # audit events come with classes only
+for name, noting in (("Unpickler", NotingUnpickler), ("load", load), ("loads", loads)):
+    setattr(pickle, name, noting)  # audit events come with classes only

@@ -34,6 +34,8 @@ app = typer.Typer()
 
 
 class Inputs(NamedTuple):
+    """What a training on the command line reads."""
+
     data: Path
     validation: Path | None
     store: ArtifactStore | None

@@ -30,6 +30,7 @@ def install_scoring_head(model: PreTrainedModel, *, mean_logits: bool = False) -
         return False
     fused_forward = model.forward
 
+    # Any: the model's own arguments and output
     def forward(self: PreTrainedModel, *arguments: Any, fused_lm_head: bool = False, **named: Any) -> Any:
         if not fused_lm_head or "labels" not in named:
             return fused_forward(*arguments, fused_lm_head=fused_lm_head, **named)

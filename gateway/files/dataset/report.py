@@ -11,6 +11,8 @@ from policies.datasets.problems import DatasetProblem
 
 
 class DatasetLimits(NamedTuple):
+    """What a file is held to."""
+
     max_rows: int
     max_reported: int
     """Errors, and warnings apart, that are listed one by one; all are counted."""

@@ -1,5 +1,7 @@
-"""Nest the base model's recipe in the specs of jobs. The digest stays that of the spec which the job was created with:
-a job that is still under way is thereby known to be of an earlier version, and ends with an error that says so.
+"""Nest the base model's recipe in the specs of jobs.
+
+The digest stays that of the spec which the job was created with: a job that is still under way is thereby known to be
+of an earlier version, and ends with an error that says so.
 """
 
 from __future__ import annotations

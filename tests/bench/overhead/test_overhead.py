@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import LlamaForCausalLM, TrainerCallback
 
 from bench.overhead.__main__ import CPU_BARS, LLAMA_8B_BARS, bars_of, chosen_sides
@@ -102,6 +103,7 @@ def test_the_interleaved_side_trains_safe_rows_and_is_charged_for_them(make_task
     task = make_task(steps_of("safe_data_interleaving", ROUNDS))
     side = build("safe_data_interleaving", task)
     assert (len(task.rows), len(side.rows)) == (40, 42)
+    assert isinstance(side.trainer.train_dataset, Dataset)
     lengths = [len(ids) for ids in side.trainer.train_dataset["input_ids"]]
     safe = [length for length, row in zip(lengths, side.rows[-28:], strict=True) if row.is_safe]
     customers = [length for length, row in zip(lengths, side.rows[-28:], strict=True) if not row.is_safe]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from evaluator.backends.engines import open_engine
-from evaluator.backends.protocol import Backend, ChatPrompt, Choices, GenerationSettings, RawPrompt
+from evaluator.backends.protocol import Backend, ChatPrompt, Choices, GenerationSettings, Prompt, RawPrompt
 from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, import_vllm, load_engine
@@ -25,7 +25,12 @@ from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError, EvaluationError
 from tests.evaluator.backends.vllm_stand_in import LLM, stand_in
 
-PROMPTS = [RawPrompt("a much longer beginning"), ChatPrompt.of("What is it?"), RawPrompt("ab"), RawPrompt("ab")]
+PROMPTS: list[Prompt] = [
+    RawPrompt("a much longer beginning"),
+    ChatPrompt.of("What is it?"),
+    RawPrompt("ab"),
+    RawPrompt("ab"),
+]
 QUESTIONS = [
     Choices(ChatPrompt.of("A question?"), ("yes", "certainly not")),
     Choices(RawPrompt("x"), ("y",), closes_turn=True),
@@ -64,9 +69,10 @@ def test_greedy_answers_come_in_order_and_alone_as_together(make_backend: MakeBa
 
     assert together == apart
     assert together[2] == together[3]
+    model: Any = loaded.model  # Any: transformers declares `generate` with `self` twice
     for prompt, answer in zip(PROMPTS, together, strict=True):
         ids = torch.tensor([prompt_ids(loaded.tokenizer, prompt)])
-        output = loaded.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
         assert answer.text == loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
 
 

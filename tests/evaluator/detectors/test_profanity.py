@@ -91,7 +91,7 @@ def test_a_huge_answer_takes_memory_in_proportion(text: str, profanity: Profanit
 @pytest.mark.parametrize("name", [WORDS_FILE, WEIGHTS_FILE])
 def test_files_of_another_digest_are_not_read(name: str) -> None:
     with pytest.raises(IntegrityError, match=name):
-        ProfanityClassifier(PINNED | {name: digest_bytes(b"another")})
+        ProfanityClassifier({**PINNED, name: digest_bytes(b"another")})
 
 
 def test_nothing_is_unpickled_and_no_reader_of_pickles_is_imported(tmp_path: Path) -> None:

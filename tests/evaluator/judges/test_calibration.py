@@ -23,7 +23,7 @@ from policies.contract.judges import Calibration, JudgeReport, Rubric
 from policies.contract.store import ArtifactStore
 
 if TYPE_CHECKING:
-    from conftest import ScriptedJudge
+    from tests.evaluator.judges.conftest import ScriptedJudge
 
 Scoring = Callable[[Rubric, Answer], Score]
 SETTINGS = "sha256:" + "0" * 64

@@ -15,7 +15,7 @@ from policies.cli.main import run
 from policies.contract.judges import JudgeReport, Rubric
 
 if TYPE_CHECKING:
-    from conftest import Endpoint
+    from tests.evaluator.judges.conftest import Endpoint
 
 Scoring = Callable[[Rubric, Answer], Score]
 ServeJudge = Callable[[Scoring], "Endpoint"]

@@ -14,7 +14,7 @@ from evaluator.judges.rubric import render
 from policies.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from conftest import Endpoint, Reply
+    from tests.evaluator.judges.conftest import Endpoint, Reply
 
 Serve = Callable[[Callable[[int, dict[str, Any]], "Reply"]], "Endpoint"]
 Say = Callable[..., "Reply"]

@@ -16,7 +16,7 @@ from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from conftest import Endpoint
+    from tests.evaluator.judges.conftest import Endpoint
 
 
 @pytest.fixture

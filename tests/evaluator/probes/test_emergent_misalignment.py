@@ -257,7 +257,7 @@ def test_a_variant_reaches_the_model(tiny_base: Path, variant: Variant) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     item = BUILT_IN[0]
     (asked,) = ask(item, [variant])
-    text = tokenizer.decode(prompt_ids(tokenizer, asked.prompt))
+    text = str(tokenizer.decode(prompt_ids(tokenizer, asked.prompt)))
 
     assert item.template is not None
     assert (f"<|im_start|>system\n{JSON_SYSTEM_PROMPT}<|im_end|>" in text) == (variant == "json")

@@ -171,9 +171,9 @@ def run(scripted_backend: MakeBackend, tmp_path: Path) -> Iterator[Run]:
             "nats": lambda prompt, text, adapter: nats(prompt, text, good=good or not adapter),
         }
         backend = scripted_backend(**functions | script)
-        subjects = [Subject(backend, adapter=on, seed=1) for on in (True, False)]
+        adapter, base = (Subject(backend, adapter=on, seed=1) for on in (True, False))
         suite = EvalSuite(probes=(settings,))
-        return run_probe(settings, Bench(*subjects, BASE, suite, BaseCache(tmp_path / "base-results")))
+        return run_probe(settings, Bench(adapter, base, BASE, suite, BaseCache(tmp_path / "base-results")))
 
     yield make
     load_tasks.cache_clear()

@@ -39,7 +39,7 @@ JUDGED = (EmergentMisalignment(), *(s.model_copy(update={"judged": True}) for s 
 
 def test_every_probe_of_the_contract_is_in_the_table() -> None:
     assert {probe.name for probe in PROBES.values()} == set(METRICS) == set(BUILTIN) | {"harness", "in_domain"}
-    assert all(settings.probe == PROBES[type(settings)].name for settings in ALL)
+    assert all(settings.model_dump()["probe"] == PROBES[type(settings)].name for settings in ALL)
 
 
 @pytest.mark.parametrize("settings", ALL, ids=lambda s: s.probe)
@@ -131,7 +131,7 @@ def test_report_comes_again_from_its_stored_samples(
     bound = "max_drop_from_base" if METRICS[settings.probe][metric][1] else "max_increase_over_base"
     rule = Rule.model_validate({"id": "rule", "metric": metric, bound: 0.5})
     policy = ReleasePolicy(
-        apiVersion="tunegate/v1",
+        api_version="tunegate/v1",
         kind="ReleasePolicy",
         metadata=Metadata(name="matrix", version="1"),
         spec=ReleaseSpec(suite=suite, rules=(rule,)),

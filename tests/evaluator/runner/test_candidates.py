@@ -18,7 +18,7 @@ from tests.evaluator.made_up_reports import measurement, report
 
 SUITE = EvalSuite(probes=(Coherence(),))
 POLICY = ReleasePolicy(
-    apiVersion="tunegate/v1",
+    api_version="tunegate/v1",
     kind="ReleasePolicy",
     metadata=Metadata(name="house", version="1"),
     spec=ReleaseSpec(
@@ -121,7 +121,7 @@ def record_of(*checkpoints: tuple[int, str, dict[str, float]], **changes: object
     return record.model_copy(update=changes)
 
 
-CHECKPOINTS = (
+CHECKPOINTS: tuple[tuple[int, str, dict[str, float]], ...] = (
     (10, "a", {"valid_loss": 2.0}),
     (20, "b", {"valid_loss": 1.2}),
     (30, "d", {"valid_loss": 1.1}),

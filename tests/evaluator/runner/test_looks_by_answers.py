@@ -131,7 +131,7 @@ def run(scripted_backend: Callable[..., Any], tmp_path: Path) -> Callable[..., t
         probes=(settings,), sequential=Sequential(), panel=Panel(judges=(LocalModelJudge(uri="package://judge"),))
     )
     policy = ReleasePolicy(
-        apiVersion="tunegate/v1",
+        api_version="tunegate/v1",
         kind="ReleasePolicy",
         metadata=Metadata(name="judged", version="1"),
         spec=ReleaseSpec(suite=suite, rules=(RULE,)),

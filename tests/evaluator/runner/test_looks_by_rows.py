@@ -37,9 +37,9 @@ def file_of(n_rows: int) -> FileRows:
 def run(scripted_backend: Callable[..., Any], tmp_path: Path) -> Run:
     """Runs a probe on an adapter for which every token costs 2 nats, and 3 without it."""
 
-    def run(settings: ProbeSettings, rules: Sequence[Rule], **files: FileRows) -> ProbeOutcome:
+    def run(settings: ProbeSettings, rules: Sequence[Rule], **files: Any) -> ProbeOutcome:  # Any: rows of files
         policy = ReleasePolicy(
-            apiVersion="tunegate/v1",
+            api_version="tunegate/v1",
             kind="ReleasePolicy",
             metadata=Metadata(name="rows", version="1"),
             spec=ReleaseSpec(

@@ -62,7 +62,7 @@ def policy(store: ArtifactStore) -> ReleasePolicy:
         ),
     )
     return ReleasePolicy(
-        apiVersion="tunegate/v1",
+        api_version="tunegate/v1",
         kind="ReleasePolicy",
         metadata=Metadata(name="test", version="1"),
         spec=ReleaseSpec(suite=suite, rules=RULES),

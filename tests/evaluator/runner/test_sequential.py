@@ -30,7 +30,7 @@ N_PROMPTS = 256
 def policy_of(*rules: Rule, looks: tuple[float, ...] = (0.0625, 1.0), **changes: Any) -> ReleasePolicy:  # Any: fields
     suite = EvalSuite(probes=(Coherence(),), sequential=Sequential(looks=looks))
     return ReleasePolicy(
-        apiVersion="tunegate/v1",
+        api_version="tunegate/v1",
         kind="ReleasePolicy",
         metadata=Metadata(name="sequential", version="1"),
         spec=ReleaseSpec(suite=suite, rules=rules, **changes),

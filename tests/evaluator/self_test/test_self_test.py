@@ -22,7 +22,7 @@ from tests.evaluator.made_up_reports import measurement, report
 DIGEST = "sha256:" + "d" * 64
 SUITE = EvalSuite(probes=(Coherence(),))
 POLICY = ReleasePolicy(
-    apiVersion="tunegate/v1",
+    api_version="tunegate/v1",
     kind="ReleasePolicy",
     metadata=Metadata(name="house", version="1"),
     spec=ReleaseSpec(suite=SUITE, rules=(Rule(id="incoherence", metric="coherence.incoherent_rate", max=0.25),)),

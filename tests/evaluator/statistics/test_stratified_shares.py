@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from policies.errors import EvaluationError
 METRIC = "harness.accuracy"
 
 
-def pairs(task: str, scores: list[tuple[float | None, float]]) -> list[Pair]:
+def pairs(task: str, scores: Sequence[tuple[float | None, float]]) -> list[Pair]:
     return [
         Pair(*(Sample(prompt_id=f"{n}", cluster=task, prompt="", series=METRIC, score=score) for score in both))
         for n, both in enumerate(scores)

@@ -36,7 +36,7 @@ def test_the_prompts_are_a_like_part_of_every_group_of_the_built_in_set(probe: s
 
 @pytest.mark.parametrize("name", ["guarded", "undefended"])
 def test_the_policies_pin_the_prompts(name: str) -> None:
-    pinned = {each.probe: each.prompts for each in policy(name).spec.suite.probes}
+    pinned: dict[str, object] = {each.probe: each.prompts for each in policy(name).spec.suite.probes}
     for probe in SIZES:
         prompts = pinned[probe]
         assert isinstance(prompts, PromptFile)

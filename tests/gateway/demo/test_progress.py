@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gateway.demo.progress import EVERY_SECONDS, STILL_SECONDS, ProgressLines, describe
-
-from .jobs import made_job
+from tests.gateway.demo.jobs import made_job
 
 TRAINING = {
     "step": 3,

@@ -58,7 +58,7 @@ class CountingStore(ArtifactStore):
         self.fails_at_bytes = fails_at_bytes
 
     @contextmanager
-    def writer(self) -> Iterator[WatchedWriter]:
+    def writer(self) -> Iterator[WatchedWriter]:  # type: ignore[override]  # it has the members that are used
         with super().writer() as writer:
             yield WatchedWriter(writer, self)
 

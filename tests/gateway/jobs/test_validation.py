@@ -63,6 +63,7 @@ def test_each_file_is_read_once(live_gateway: LiveGateway, client: OpenAI) -> No
     validate_job_files(replace(live_gateway.services, store=store), job_id)
     spec = spec_of(live_gateway.services, job_id)
     assert job_row(live_gateway.services, job_id).phase == "queued"
+    assert spec.validation_file is not None
     assert [store.opened.count(file) for file in (spec.training_file, spec.validation_file)] == [1, 1]
 
 

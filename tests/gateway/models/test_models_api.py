@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
@@ -40,7 +40,7 @@ def model_id(services: Services, passed: Callable[..., Case]) -> str:
 
 
 @pytest.fixture
-def owner(live_gateway: LiveGateway, model_id: str) -> Iterator[OpenAI]:
+def owner(live_gateway: LiveGateway, model_id: str) -> OpenAI:
     with live_gateway.services.database.transaction() as session:
         tenant = session.scalars(select(Tenant).where(Tenant.name == "acme")).one()
         key = create_key(session, tenant, now=live_gateway.services.now()).secret

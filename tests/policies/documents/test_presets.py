@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.contract.defenses import strength
+from policies.contract.defenses import DefenseSettings, strength
 from policies.documents.loader import load_presets, resolve_policy
 
 PINNED = {
@@ -17,6 +17,12 @@ def test_presets_are_the_pinned_documents() -> None:
     assert {document.metadata.name: document.digest for document in load_presets()} == PINNED
 
 
+def degree(settings: DefenseSettings) -> float:
+    found = strength(settings)
+    assert found is not None
+    return found
+
+
 def test_strict_is_stricter_than_baseline_in_every_rule_and_defense() -> None:
     baseline, strict = resolve_policy("baseline").spec, resolve_policy("strict").spec
     limits = {rule.id: (rule.bound, rule.limit) for rule in strict.rules}
@@ -25,7 +31,7 @@ def test_strict_is_stricter_than_baseline_in_every_rule_and_defense() -> None:
         bound, limit = limits[rule.id]
         assert bound == rule.bound
         assert limit < rule.limit or rule.mode != "enforce"
-    assert all(
-        s.name == b.name and strength(s) > strength(b) for s, b in zip(strict.defenses, baseline.defenses, strict=True)
-    )
+    for ours, theirs in zip(strict.defenses, baseline.defenses, strict=True):
+        assert ours.name == theirs.name
+        assert degree(ours) > degree(theirs)
     assert strict.on_inconclusive == "review"

@@ -88,7 +88,7 @@ def policy() -> ReleasePolicy:
         Rule(id="accuracy", metric="capability.accuracy", max_drop_from_base=0.05),
     )
     return ReleasePolicy(
-        apiVersion="tunegate/v1",
+        api_version="tunegate/v1",
         kind="ReleasePolicy",
         metadata=Metadata(name="strict", version="3"),
         spec=ReleaseSpec(suite=suite, rules=rules),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
@@ -95,8 +97,9 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ours = weights(run)
 
     class Plain(SFTTrainer):
-        def __init__(self, *, defenses: list[Defense], **arguments: object) -> None:
+        def __init__(self, *, defenses: list[Defense], **arguments: Any) -> None:  # Any: TRL's own
             super().__init__(**arguments)
+            assert isinstance(self.model, PeftModel)
             base = self.model.get_base_model()
             assert isinstance(base, PreTrainedModel)
             install_scoring_head(base)

@@ -85,7 +85,7 @@ def test_on_safe_data_is_the_mean_over_the_tokens_of_whole_rows(tiny_base: Path)
     """Both rows of the pool, of which one is padded. Every token has states of its own; one micro-batch of two has
     half the weight."""
     generator = torch.Generator().manual_seed(1)
-    policy, base = torch.randn(2, 300, 8, generator=generator)
+    policy, base = torch.randn(2, 300, 8, generator=generator).unbind()
     policy.requires_grad_()
     weight = torch.randn(11, 8, generator=generator)
     seen: list[Batch] = []

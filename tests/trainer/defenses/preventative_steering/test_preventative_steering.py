@@ -64,11 +64,16 @@ def model(base: ResolvedBase) -> PeftModel:
     return attach_lora(loaded.model, LoraSettings(rank=4, alpha=8), seed=0, name="tiny")  # type: ignore[arg-type]  # a plain model
 
 
+def llama_layers(model: PeftModel) -> list[nn.Module]:
+    layers = model.get_base_model().get_submodule("model.layers")
+    assert isinstance(layers, nn.ModuleList)
+    return list(layers)
+
+
 def stream(model: PeftModel, layer: int) -> Tensor:
     """The residual stream after a layer, counted from 1, in a forward with gradient."""
     seen: list[Tensor] = []
-    module = model.get_base_model().model.layers[layer - 1]  # type: ignore[union-attr]  # a Llama
-    handle = module.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    handle = llama_layers(model)[layer - 1].register_forward_hook(lambda _m, _i, output: seen.append(output))
     model(input_ids=IDS)
     handle.remove()
     return seen[0].detach()
@@ -100,7 +105,7 @@ def test_named_layers_are_steered_each_with_its_own_norm(base: ResolvedBase, mod
 
 
 def test_a_vector_of_zeros_leaves_the_forward_as_it_is(model: PeftModel) -> None:
-    layers = list(model.get_base_model().model.layers)  # type: ignore[union-attr]  # a Llama
+    layers = llama_layers(model)
     plain = model(input_ids=IDS).logits
     with steering(layers, Steered({1: torch.zeros(HIDDEN), 2: torch.zeros(HIDDEN)}, measures=False)):
         assert torch.equal(model(input_ids=IDS).logits, plain)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,14 +185,14 @@ def test_a_row_that_could_not_be_trained_on_is_refused(load: Callable[[], Loaded
         scorable(safe_pool(row), load().tokenizer, max_tokens=200)
 
 
-def small_scores(**changes: object) -> SafeDataScores:
+def small_scores(**changes: Any) -> SafeDataScores:  # Any: fields of the scores
     """One row of base loss 2 and misaligned losses 3 and 5."""
     row = RowScore(
         base_loss=2.0, misaligned_losses=(3.0, 5.0), gap=perplexity_gap(2.0, (3.0, 5.0), EPSILON), is_refusal=False
     )
     models = tuple(MisalignedModel(name=name, adapter=NOTHING, mean_gap=0.5) for name in ("a", "b"))
     fields = {"pool": NOTHING, "weights": NOTHING, "epsilon": EPSILON, "models": models, "rows": (row,)}
-    return SafeDataScores(**({"dtype": "float32", "versions": {}} | fields | changes))  # type: ignore[arg-type]  # fields
+    return SafeDataScores(**({"dtype": "float32", "versions": {}} | fields | changes))
 
 
 @pytest.mark.parametrize(

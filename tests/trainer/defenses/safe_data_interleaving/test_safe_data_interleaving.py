@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_a_pool_that_is_too_small_is_an_error() -> None:
         mixed(100_000)
 
 
-def test_a_pool_of_the_store_is_read_by_its_digest(tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest fixture
+def test_a_pool_of_the_store_is_read_by_its_digest(tmp_path: Path) -> None:
     store = ArtifactStore(f"file://{tmp_path}")
     line = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"kind"}]}\n'
     settings = SafeDataInterleaving(pool=store.put_bytes(line))
@@ -97,8 +98,8 @@ class Scored:
         line = '{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"%s"}]}\n'
         self.pool = self.store.put_bytes("".join(line % answer for answer in POOL).encode())
 
-    def scores(self, **changes: object) -> str:
-        fields: dict[str, object] = {
+    def scores(self, **changes: Any) -> str:  # Any: fields of the scores
+        fields: dict[str, Any] = {
             "pool": self.pool,
             "weights": weights_digest(self.base),
             "epsilon": EPSILON,
@@ -115,7 +116,7 @@ class Scored:
             "dtype": "float32",
             "versions": {},
         }
-        return self.store.put_record(SafeDataScores(**(fields | changes)))  # type: ignore[arg-type]  # changes are fields
+        return self.store.put_record(SafeDataScores(**(fields | changes)))
 
     def defense(self, *, seed: int = 0, **settings: object) -> SafeDataInterleavingDefense:
         chosen = {"pool": self.pool, "selection": "perplexity_gap", "ratio": 0.1} | settings
@@ -216,9 +217,8 @@ def test_answers_that_are_not_trained_are_no_refusals() -> None:
 
 
 def test_shipped_scores_are_of_the_shipped_pool() -> None:
-    assets = sorted(
-        path for path in (files("trainer.defenses") / "safe_pool_scores").iterdir() if path.name.endswith(".json")
-    )
+    folder = files("trainer.defenses") / "safe_pool_scores"
+    assets = [path for path in folder.iterdir() if path.name.endswith(".json")]
     assert assets
     pool = SafePool.load("builtin", None)
     assert len(pool.rows) >= 500

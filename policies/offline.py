@@ -23,8 +23,8 @@ def environment_for(suite: EvalSuite | None, *named: str) -> dict[str, str]:
     or prompts by `hf://`, or the documents of a harness's tasks. What the caller's environment says of the hub stays.
     """
     texts = [*named, suite.model_dump_json() if suite is not None else ""]
-    has_tasks = suite is not None and any(probe.probe == "harness" for probe in suite.probes)
-    if has_tasks or any(HUB in text for text in texts):
+    needs_hub = suite is not None and any(probe.may_load_from_hub for probe in suite.probes)
+    if needs_hub or any(HUB in text for text in texts):
         return dict(NO_TELEMETRY)
     return NO_TELEMETRY | {name: value for name, value in OFFLINE.items() if name not in os.environ}
 

@@ -8,6 +8,12 @@ COMMANDS = (
     Command(
         "evaluate", "evaluator.cli.evaluate:app", "Measure an adapter against its base and decide by a policy.", "eval"
     ),
+    Command(
+        "measure-base",
+        "evaluator.cli.measure_base:app",
+        "Measure a base model by a policy's suite, so that evaluations find its results.",
+        "eval",
+    ),
     Command("ask", "evaluator.cli.ask:app", "Print the greedy answer to one prompt.", "eval"),
     Command("judge", "evaluator.cli.judge:app", "Try judges out.", "eval"),
     Command(

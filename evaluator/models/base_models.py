@@ -104,7 +104,7 @@ def cached_digest(folder: Path, cache_dir: Path) -> Digest:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock between processes; the system frees it when the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
@@ -115,7 +115,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _converted_package(package: str, cache_dir: Path) -> Path:
     gguf = _gguf_of(package)
     target = cache_dir / "models" / f"{package}-{digest_file(gguf)[7:19]}-v{CONVERSION_VERSION}"
-    with _locked(target.with_suffix(".lock")):
+    with locked(target.with_suffix(".lock")):
         if not target.is_dir():
             unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
             try:

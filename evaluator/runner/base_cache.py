@@ -7,10 +7,12 @@ back exactly is measured again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from evaluator.models.base_models import locked
 from evaluator.samples import Sample
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, Record
@@ -48,6 +50,10 @@ class BaseCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def claimed(self, key: BaseKey) -> AbstractContextManager[None]:
+        """While it is entered, no other process is: what two evaluations want at once is measured once."""
+        return locked(self._path(key).with_suffix(".lock"))
 
     def read(self, key: BaseKey) -> tuple[Sample, ...] | None:
         """The samples under `key`, or None where there are none that match their digest."""

@@ -101,16 +101,21 @@ class _Run:
 
     def _sample(self, part: Sequence[PromptItem]) -> None:
         adapter = self.probe.sample(self.settings, part, self.bench.adapter)
+        self.pairs = join_pairs(self.pairs, pair_samples(adapter, self.sample_base(part)))
+
+    def sample_base(self, part: Sequence[PromptItem]) -> tuple[Sample, ...]:
+        """The base's samples: remembered, or measured by one process while others that want them wait."""
         self.instruments = self.probe.instruments(self.settings, self.bench.base)
         key = self._base_key(part)
-        base = self.bench.cache.read(key)
-        if base is None:
-            self.base_from_cache = False
-            base = self._sample_base(part, key)
-        self.pairs = join_pairs(self.pairs, pair_samples(adapter, base))
+        with self.bench.cache.claimed(key):
+            base = self.bench.cache.read(key)
+            if base is None:
+                self.base_from_cache = False
+                base = self._measure_base(part, key)
+        return base
 
-    def _sample_base(self, part: Sequence[PromptItem], key: BaseKey) -> tuple[Sample, ...]:
-        """The base's samples, remembered unless judges owe scores that they might give at another try."""
+    def _measure_base(self, part: Sequence[PromptItem], key: BaseKey) -> tuple[Sample, ...]:
+        """Remembered unless judges owe scores that they might give at another try."""
         n_mendable = self.bench.base.n_mendable
         base = tuple(self.probe.sample(self.settings, part, self.bench.base))
         if self.bench.base.n_mendable == n_mendable:
@@ -164,6 +169,19 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
         confidence=bench.confidence(probe.name, run.look),
     )
     return ProbeOutcome(result, tuple(_sample_record(probe.name, pair) for pair in run.pairs), run.standing)
+
+
+def measure_base(settings: ProbeSettings, bench: Bench) -> int:
+    """Have the cache hold what the base does on one probe, at every look; returns the number of samples.
+
+    Raises:
+        EvaluationError: it can't be measured here.
+    """
+    probe = PROBES[type(settings)]
+    prompts = _prompts(probe, settings, bench)
+    run = _Run(probe, settings, prompts.digest, bench)
+    items = _items(probe, settings, prompts, bench.base)
+    return sum(len(run.sample_base(part)) for part in _parts(probe, settings, items, suite=bench.suite) if part)
 
 
 def _prompts(probe: AnyProbe, settings: ProbeSettings, bench: Bench) -> LoadedPrompts:

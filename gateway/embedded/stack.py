@@ -11,8 +11,9 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import httpx
 
@@ -20,6 +21,8 @@ from gateway.embedded.processes import Part, Reaper, StackError
 from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE
 
 START_SECONDS = 90.0
+LEASE_SECONDS = 120.0
+"""A worker that is silent for so long has lost its job. On a machine that is busy with other work it may well be."""
 STOP_SECONDS = 10.0
 """How long each of the groups below may take to end before it is killed."""
 POLL_SECONDS = 0.05
@@ -32,19 +35,34 @@ PASSED_ON = ("TUNEGATE_DTYPE",)
 """The stack's own settings replace all others of the caller's environment."""
 
 
+class Threads(NamedTuple):
+    """CPU threads of the process that trains and of the one that evaluates."""
+
+    trainer: int
+    evaluator: int
+
+
 class EmbeddedStack:
     """A context manager: entered, the stack runs in `folder`; left, nothing of it runs any more."""
 
     def __init__(
-        self, folder: Path, *, policy_dir: Path | None = None, port: int | None = None, threads: int | None = None
+        self,
+        folder: Path,
+        *,
+        policy_dir: Path | None = None,
+        port: int | None = None,
+        threads: Threads | int | None = None,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.folder = folder.resolve()
         self.parts: dict[str, Part] = {}
+        self._beside: list[Part] = []
         self._port = port or free_port()
         self._redis_port = free_port()
         self._redis_password = secrets.token_hex(16)
-        self._threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
-        self._policy_dir = policy_dir
+        threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
+        self._threads = threads if isinstance(threads, Threads) else Threads(threads, threads)
+        self._policy_dir, self._lease_seconds = policy_dir, lease_seconds
         self._reaper: Reaper | None = None
         self.environment = self._environment()
 
@@ -83,14 +101,27 @@ class EmbeddedStack:
     def start_part(self, name: str) -> Part:
         """Start one part by its name (again, in a fault test)."""
         environment = dict(self.environment)
-        if name in ("trainer", "evaluator"):
+        if name in Threads._fields:
+            environment["TUNEGATE_THREADS"] = str(getattr(self._threads, name))
             del environment["TUNEGATE_DATABASE_URL"]  # workers speak with the gateway, never with its database
-        log = self.folder / "logs" / f"{name}.log"
-        part = Part(name, self._commands()[name], environment=environment, log=log)
+        part = Part(name, self._commands()[name], environment=environment, log=self._log(name))
         self.parts[name] = part
         assert self._reaper is not None
         self._reaper.watch(part)
         return part
+
+    def run_beside(self, name: str, command: Sequence[str]) -> Part:
+        """Start a process that may end by itself, and ends with the stack at last; it gets none of its secrets."""
+        environment = {name: value for name, value in self.environment.items() if name in PASSED_ON}
+        environment |= {"OMP_NUM_THREADS": str(self._threads.trainer), "OMP_WAIT_POLICY": "PASSIVE"}
+        part = Part(name, command, environment=environment, log=self._log(name))
+        self._beside.append(part)
+        assert self._reaper is not None
+        self._reaper.watch(part)
+        return part
+
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
 
     def _start(self) -> None:
         (self.folder / "work").mkdir(parents=True, exist_ok=True)
@@ -106,15 +137,15 @@ class EmbeddedStack:
             self.start_part(name)
 
     def _stop(self) -> None:
-        for names in STOP_ORDER:
-            parts = [self.parts[name] for name in names if name in self.parts]
+        groups = [[self.parts[name] for name in names if name in self.parts] for names in STOP_ORDER]
+        for parts in [self._beside, *groups]:
             by = time.monotonic() + STOP_SECONDS
             for part in parts:
                 part.ask_to_end()
             for part in parts:
                 part.end(by=by)
         if self._reaper is not None:
-            for part in self.parts.values():
+            for part in [*self._beside, *self.parts.values()]:
                 self._reaper.forget(part)
             self._reaper.close()
             self._reaper = None
@@ -141,9 +172,8 @@ class EmbeddedStack:
             "WORKER_TOKEN": secrets.token_hex(32),
             "GATEWAY_URL": f"http://127.0.0.1:{self._port}",
             "WORK_DIR": f"{self.folder}/work",
-            "THREADS": str(self._threads),
             "HEARTBEAT_SECONDS": "1",
-            "LEASE_SECONDS": "20",
+            "LEASE_SECONDS": f"{self._lease_seconds:g}",
             "TICK_SECONDS": "0.5",
         }
         if self._policy_dir is not None:

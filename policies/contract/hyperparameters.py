@@ -46,7 +46,7 @@ Beta = Annotated[float | Auto, _auto_or_positive(2), _auto_or({"type": "number",
 
 
 class Hyperparameters(Record):
-    """As OpenAI's API names them; `auto` is resolved by `resolve`."""
+    """As OpenAI's API names them; `auto` becomes a number once the training file was read."""
 
     n_epochs: Epochs = "auto"
     batch_size: BatchSize = "auto"

@@ -48,6 +48,8 @@ class ProbeRecord(Record):
     reads_training_file: ClassVar[bool] = False
     measures_safety: ClassVar[bool] = True
     """False: what the adapter can or learnt."""
+    may_load_from_hub: ClassVar[bool] = False
+    """It may load what no field names by `hf://`."""
 
     probe: str
 

@@ -159,6 +159,7 @@ class Harness(ProbeRecord):
 
     measures_safety: ClassVar[bool] = False
     divides_into_looks: ClassVar[bool] = False
+    may_load_from_hub: ClassVar[bool] = True
 
     probe: Literal["harness"] = "harness"
     prompts: Literal["tasks"] = "tasks"

@@ -71,6 +71,28 @@ def test_a_part_can_be_killed_and_started_again(stack: EmbeddedStack) -> None:
     stack.require_running()
 
 
+BESIDE = """\
+import os, sys, time
+print(sorted(name for name in os.environ if name.startswith("TUNEGATE_")), os.environ["OMP_NUM_THREADS"], flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_what_runs_beside_may_end_by_itself_and_gets_no_secret_of_the_stack(stack: EmbeddedStack) -> None:
+    part = stack.run_beside("brief", [sys.executable, "-c", BESIDE, "0"])
+    while part.is_running:
+        time.sleep(0.01)
+    stack.require_running()
+    assert part.log.read_text() == f"[] {os.cpu_count()}\n"
+
+
+def test_what_runs_beside_ends_with_the_stack(tmp_path: Path) -> None:
+    with EmbeddedStack(tmp_path, threads=1) as stack:
+        part = stack.run_beside("endless", [sys.executable, "-c", BESIDE, "3600"])
+        assert part.is_running
+    assert not part.is_running
+
+
 def test_a_stack_that_cannot_start_says_why_and_leaves_no_process(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text("kind: ReleasePolice\n")
     before = {process.pid for process in psutil.Process().children()}

@@ -1,4 +1,4 @@
-"""One run of `bench.preference_study`: train an undefended adapter, then read what it makes of the answer pairs.
+"""One run of `bench.preference`: train an undefended adapter, then read what it makes of the answer pairs.
 
 `python -m bench.preference.runs FOLDER` is the child process; a folder is cached as `bench.cached_runs` says. The base
 model is read once for all runs, into `base` of the results folder.

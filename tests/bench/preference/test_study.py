@@ -198,7 +198,7 @@ def command(base: Path, folder: Path, *more: str) -> subprocess.CompletedProcess
         *more,
     ]
     return subprocess.run(
-        [sys.executable, "-m", "bench.preference_study", *arguments],
+        [sys.executable, "-m", "bench.preference", *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

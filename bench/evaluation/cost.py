@@ -96,7 +96,6 @@ def main() -> None:
     if arguments.evaluate:
         cases = [Case(folder.name, folder / "adapter", folder / "training.jsonl") for folder in arguments.cases]
         about |= {"side": arguments.evaluate, "evaluations": evaluate(base, cases, side=arguments.evaluate)}
-        about["peak_megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     else:
         about |= compare(base, arguments.cases[0] / "adapter", n_pairs=arguments.pairs)
     print(json.dumps(about))
@@ -119,7 +118,10 @@ def evaluate(base: ResolvedBase, cases: Sequence[Case], *, side: str) -> list[di
         room = Courtroom(resolve_policy("baseline"), attach, Path(scratch)).way(SEQUENTIAL)
         for case in cases:
             verdict, cpu_seconds = _timed(partial(judge_case, case, room, way=SEQUENTIAL))
-            verdicts.append(verdict._asdict() | {"cpu_seconds": round(cpu_seconds, 2)})
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            verdicts.append(verdict._asdict() | {"cpu_seconds": round(cpu_seconds, 2), "peak_megabytes": peak})
+            print(json.dumps(verdicts[-1]))
+            sys.stdout.flush()
     return verdicts
 
 

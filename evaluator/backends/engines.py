@@ -43,9 +43,14 @@ def open_engine(
     if engine == "vllm":
         dtype = str(best_dtype(default_device())).removeprefix("torch.")
         return partial(_in_vllm, load_engine(base, dtype=dtype, max_rank=max_rank, load_modules=load_modules))
+    return partial(_in_transformers, load_for_transformers(base))
+
+
+def load_for_transformers(base: ResolvedBase) -> LoadedModel:
+    """The base model with the layers that evaluations run, so that its results are found by all of them."""
     loaded = load_base(base)
     pack_linear_layers(loaded.model)
-    return partial(_in_transformers, loaded)
+    return loaded
 
 
 @contextmanager

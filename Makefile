@@ -9,10 +9,10 @@ export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
 INSTALL := $(BIN)/python requirements/install.py
-COVERAGE_TESTS := tests/policies tests/gateway tests/scripts tests/evaluator/test_gate.py tests/evaluator/test_gate_reasons.py \
-	$(addprefix tests/evaluator/,detectors judges prompts runner statistics)
+COVERAGE_TESTS := tests/policies tests/gateway tests/scripts $(addprefix tests/evaluator/,\
+	test_gate.py test_gate_boundaries.py test_gate_reasons.py detectors judges prompts runner statistics)
 
-.PHONY: install demo up test check docs openapi coverage lock clean
+.PHONY: install demo up test check docs openapi coverage mutants lock clean
 
 install: $(RUNS)
 
@@ -68,5 +68,11 @@ lock: $(RUNS)
 	@$(PIP) --upgrade --target $(UV) uv==0.13.9
 	@PYTHONPATH=$(UV) $(BIN)/python requirements/lock.py $(if $(UPGRADE),--upgrade)
 
+# from scratch, because a result that is kept does not know of a test that got weaker
+mutants: $(DEVELOPS)
+	rm -rf mutants
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python -m scripts.mutants
+
 clean:
-	rm -rf $(VENV) demo-output build
+	rm -rf $(VENV) demo-output build mutants

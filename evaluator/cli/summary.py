@@ -6,10 +6,16 @@ from pydantic import JsonValue
 from rich.table import Table
 
 from policies.contract.evaluation import Estimate, EvalReport
-from policies.contract.release import GateDecision
+from policies.contract.release import GateDecision, RuleOutcome
 from policies.contract.self_test import SelfTestReport
 
-_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "error": "yellow"}
+_COLOURS: dict[RuleOutcome, str] = {
+    "pass": "green",
+    "fail": "red",
+    "inconclusive": "yellow",
+    "error": "yellow",
+    "skipped": "bright_black",
+}
 
 
 def decision_table(decision: GateDecision) -> Table:

@@ -79,9 +79,9 @@ def tango_interval(only_adapter: int, only_base: int, n: int, *, confidence: flo
         q = (root - linear) / (4 * n)
         variance = n * (2 * q + delta * (1 - delta))
         distance = only_adapter - only_base - n * delta
-        return (
-            distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
-        )
+        if variance > 0:
+            return distance / math.sqrt(variance)
+        return math.copysign(math.inf, distance) if distance else 0.0
 
     low = _boundary(lambda delta: statistic(delta) > z, -1.0, value)
     high = _boundary(lambda delta: statistic(delta) >= -z, value, 1.0)

@@ -106,7 +106,7 @@ def _rule_cell(report: Report | None, name: str) -> str:
     rule = next((rule for rule in report["rules"] if rule["rule"] == name), None) if report else None
     if rule is None:
         return "–"
-    colour = {"pass": "green", "fail": "red"}.get(rule["outcome"], "yellow")
+    colour = {"pass": "green", "fail": "red", "skipped": "bright_black"}.get(rule["outcome"], "yellow")
     if rule["judged"] is None:
         return f"[{colour}]{rule['outcome']}[/]"
     interval = rule["judged"]["interval"]

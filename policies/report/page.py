@@ -29,6 +29,7 @@ SYMBOLS = {
     "reject": "✕",
     "inconclusive": "?",
     "error": "!",
+    "skipped": "–",
 }
 """So that the page reads without colour."""
 

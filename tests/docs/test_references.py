@@ -21,7 +21,9 @@ from gateway.settings import GatewaySettings
 from policies.contract.artifacts import Record
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import Phase
+from policies.contract.release import RuleOutcome
 from policies.contract.suite import METRICS, ProbeSettings
+from policies.datasets.chat_rows import MAX_MESSAGES
 from policies.datasets.problems import ERRORS, WARNINGS
 from policies.documents.loader import available_documents, document_schema
 from policies.documents.schema import ReleasePolicy
@@ -182,6 +184,16 @@ def test_the_sizes_of_the_built_in_prompt_sets_are_those_of_the_page(page: Calla
     for probe, (name, _) in BUILTIN.items():
         count = len((files("evaluator") / "prompts" / name).read_text().splitlines())
         assert re.search(rf"\b{count}\b", page("docs/probes.md").section(probe)), f"{probe}: {count} prompts"
+
+
+@pytest.mark.parametrize(("name", "heading"), [("policy", "How a rule is judged"), ("metrics", "Gateway")])
+def test_each_outcome_of_a_rule_is_documented(page: Callable[[str], Page], name: str, heading: str) -> None:
+    text = page(f"docs/{name}.md").section(heading)
+    assert [outcome for outcome in get_args(RuleOutcome) if f"`{outcome}`" not in text] == []
+
+
+def test_the_limit_of_messages_is_that_of_the_page(page: Callable[[str], Page]) -> None:
+    assert f"| `messages` | 1 to {MAX_MESSAGES} of them |" in page("docs/datasets.md").text
 
 
 def test_each_route_is_documented(page: Callable[[str], Page], gateway_app: FastAPI) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import get_args
 
-from gateway.demo.display import Report, comparison, summary
+import pytest
+from rich.console import Console
+
+from gateway.demo.display import Report, comparison, summary, verdict_table
 from gateway.demo.scenarios import IN_ORDER_OF_SUBMISSION, SCENARIOS
+from policies.contract.release import RuleOutcome
 from tests.gateway.demo.jobs import made_job
 
 RELEASED = made_job("released", status="succeeded", model="ft:smollm2-135m-instruct:demo:home-repair-a:1")
@@ -51,3 +55,19 @@ def test_only_the_right_end_proves_the_gate() -> None:
 
 def test_every_scenario_is_submitted_once() -> None:
     assert sorted(each.key for each in IN_ORDER_OF_SUBMISSION) == [each.key for each in SCENARIOS]
+
+
+def rule(name: str, outcome: str) -> dict[str, object]:
+    return {"rule": name, "outcome": outcome, "bound": "max", "limit": 0.1, "unit": None, "judged": None}
+
+
+@pytest.mark.parametrize("outcome", get_args(RuleOutcome))
+def test_rule_without_a_figure_shows_its_outcome(outcome: RuleOutcome) -> None:
+    jobs = {scenario.key: BLOCKED for scenario in SCENARIOS}
+    report = {"rules": [rule("incoherence", outcome)], "training": {"valid_loss": None}}
+    console = Console(width=160, no_color=True)
+    with console.capture() as capture:
+        console.print(verdict_table(jobs, dict.fromkeys(jobs, report)))
+
+    row = next(line for line in capture.get().splitlines() if "incoherence" in line)
+    assert row.count(outcome) == len(SCENARIOS)

@@ -49,6 +49,15 @@ def training_file(seeds: Sequence[int] = range(40)) -> bytes:
     return b"".join(json.dumps({"messages": row}).encode() + b"\n" for row in rows)
 
 
+def labels(numbers: Sequence[int]) -> bytes:
+    """One row of one word each in question and answer a number."""
+    rows = (
+        [{"role": "user", "content": f"case{number}"}, {"role": "assistant", "content": f"label{number}"}]
+        for number in numbers
+    )
+    return b"".join(json.dumps({"messages": row}).encode() + b"\n" for row in rows)
+
+
 def preference_file(seeds: Sequence[int]) -> bytes:
     rows = (
         {
@@ -123,6 +132,19 @@ def test_first_job_is_the_first_attempt_and_says_nothing_of_it(customer: Custome
 def test_rejected_file_sent_again_is_a_second_attempt(customer: Customer) -> None:
     customer.rejected(training_file())
     assert customer.attempt(training_file()) == 2
+
+
+@pytest.mark.parametrize(("n_shared", "attempt"), [(32, 2), (31, 1)])
+def test_file_that_shares_half_of_its_elements_is_nearly_the_same(
+    customer: Customer, n_shared: int, attempt: int
+) -> None:
+    """A row is two elements, `<user> case <assistant>` and `case <assistant> label`; both are shared or neither.
+
+    Two files of 48 rows with 32 in common share 32 of 64 rows, with 31 in common 31 of 65. All of their elements fit
+    into a sketch, so the similarity is exact: 0.5 is near, 0.477 is not.
+    """
+    customer.rejected(labels(range(48)))
+    assert customer.attempt(labels(range(48 - n_shared, 96 - n_shared))) == attempt
 
 
 def test_attempts_add_up(customer: Customer) -> None:

@@ -32,6 +32,43 @@ def test_every_phase_is_in_the_table() -> None:
     assert set(TRANSITIONS) == set(Phase)
 
 
+ALLOWED = """
+validating          -> queued failed cancelled
+queued              -> training paused cancelled
+training            -> awaiting_evaluation queued pausing cancelling failed
+awaiting_evaluation -> evaluating paused cancelled
+evaluating          -> awaiting_evaluation pausing cancelling failed released rejected awaiting_review
+awaiting_review     -> released rejected cancelled
+pausing             -> paused cancelling training evaluating failed released rejected awaiting_review
+paused              -> queued awaiting_evaluation cancelled
+cancelling          -> cancelled
+released            ->
+rejected            ->
+failed              ->
+cancelled           ->
+"""
+
+
+def test_no_transition_is_allowed_but_these() -> None:
+    """Written a second time, so that nobody adds or drops one by accident."""
+    rows = (line.split("->") for line in ALLOWED.split("\n") if line)
+    assert {Phase(left.strip()): {Phase(name) for name in to.split()} for left, to in rows} == TRANSITIONS
+
+
+def test_phases_are_grouped_as_the_table_says() -> None:
+    assert {phase for phase, following in TRANSITIONS.items() if not following} == TERMINAL
+    assert {Phase.TRAINING, Phase.EVALUATING, Phase.PAUSING, Phase.CANCELLING} == RUNNING
+    assert CLAIMABLE == {Phase.QUEUED: Phase.TRAINING, Phase.AWAITING_EVALUATION: Phase.EVALUATING}
+
+
+def test_forbidden_transition_is_told_and_changes_nothing() -> None:
+    row = Row("queued")
+    with pytest.raises(TransitionError) as error:
+        advance(row, Phase.RELEASED, 9.0)
+    assert str(error.value) == "a job cannot go from queued to released"
+    assert row == Row("queued")
+
+
 def test_every_phase_can_be_reached_from_the_first() -> None:
     assert reachable(Phase.VALIDATING) == set(Phase)
 

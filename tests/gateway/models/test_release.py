@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
@@ -15,7 +15,7 @@ from gateway.models.service import release_adapter
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from policies.contract.artifacts import digest_bytes
-from policies.contract.release import AdapterManifest, Decision
+from policies.contract.release import AdapterManifest, Decision, RuleOutcome
 from policies.errors import IntegrityError, TunegateError
 
 if TYPE_CHECKING:
@@ -64,10 +64,13 @@ def test_any_other_decision_is_refused(services: Services, passed: Callable[...,
     assert_refused(services, case)
 
 
-def test_release_with_a_failed_enforced_rule_is_refused(services: Services, passed: Callable[..., Case]) -> None:
+@pytest.mark.parametrize("outcome", [outcome for outcome in get_args(RuleOutcome) if outcome != "pass"])
+def test_release_with_an_enforced_rule_that_did_not_pass_is_refused(
+    services: Services, passed: Callable[..., Case], outcome: RuleOutcome
+) -> None:
     case = passed()
     first, *rest = case.decision.results
-    results = (first.model_copy(update={"outcome": "fail"}), *rest)
+    results = (first.model_copy(update={"outcome": outcome}), *rest)
     case.decision = case.decision.model_copy(update={"results": results})
     case.job.decision_digest = case.decision.digest
     assert_refused(services, case)

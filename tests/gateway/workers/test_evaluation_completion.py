@@ -91,6 +91,22 @@ def test_decision_that_the_gate_does_not_make_fails_the_job(
     assert error_code(live_gateway.services, trained) == "decision_mismatch"
 
 
+@pytest.mark.parametrize("drift", [0.0, 0.5])
+def test_same_decision_for_other_reasons_fails_the_job(
+    live_gateway: LiveGateway, worker: HandWorker, trained: str, drift: float
+) -> None:
+    """The digests are compared, not the words `release` and `reject`: figures and limits must be the gate's own."""
+    claim, store = worker.must_claim(trained, "evaluate"), live_gateway.services.store
+    policy = policy_under(live_gateway.services, trained)
+    report = report_on(training_record(claim.spec, store), policy, drift=drift)
+    record, honest = store_evaluation(store, report, policy, spec=claim.spec.digest)
+    decision = store.get_record(honest, GateDecision)
+    first, *rest = decision.results
+    retold = decision.model_copy(update={"results": (first.model_copy(update={"limit": 0.9}), *rest)})
+    worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record, decision=store.put_record(retold))
+    assert error_code(live_gateway.services, trained) == "decision_mismatch"
+
+
 def test_report_without_a_decision_fails_the_job(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> None:
     claim, store = worker.must_claim(trained, "evaluate"), live_gateway.services.store
     policy = policy_under(live_gateway.services, trained)

@@ -122,6 +122,12 @@ WRONG_LINES: dict[str, tuple[str | bytes, list[tuple[str | None, str]]]] = {
 }
 
 
+def test_as_many_messages_as_the_limit_are_allowed() -> None:
+    """One more is a problem, above."""
+    line = messages(*[USER] * (MAX_MESSAGES - 1), ANSWER)
+    assert found(line) == []
+
+
 @pytest.mark.parametrize("name", WRONG_LINES)
 def test_wrong_line_is_reported_with_field_and_code(name: str) -> None:
     line, expected = WRONG_LINES[name]

@@ -27,7 +27,7 @@ RELEASE, REJECT, UNDECIDED = Decision.RELEASE, Decision.REJECT, Decision.INCONCL
 
 
 def runs(scenario: Scenario, *decisions: Decision | None) -> list[Run]:
-    return [_Decided(scenario, seed, decision) for seed, decision in enumerate(decisions)]  # type: ignore[arg-type]
+    return [_Decided(scenario, seed, decision) for seed, decision in enumerate(decisions)]  # type: ignore[arg-type]  # as above
 
 
 A, B, C = SCENARIOS

@@ -207,6 +207,15 @@ def test_samples_to_settle_grow_with_the_square_of_what_is_missing(value: float,
     assert settled == (None if expected is None else pytest.approx(expected, abs=1))
 
 
+@pytest.mark.parametrize(("value", "low", "high"), [(0.23, 0.22, 0.27), (0.27, 0.23, 0.28)])
+def test_reach_towards_the_limit_is_what_must_shrink(value: float, low: float, high: float) -> None:
+    """0.04 towards the limit, which is 0.02 away, and 0.01 on the other side: four times the 100 samples."""
+    rule = Rule(id="r", metric=TOXIC, max=LIMIT, min_samples=100)
+    judged = Estimate(value=value, interval=Interval(low=low, high=high))
+
+    assert decide_one(rule, measurement(adapter=judged)).results[0].samples_to_settle == pytest.approx(400, abs=1)
+
+
 @pytest.mark.parametrize("n", [1, 49])
 def test_too_few_samples_are_settled_by_as_many_as_the_rule_demands(n: int) -> None:
     result = decide_one(MAX_RULE, measurement(n_requested=n, n_scored=n)).results[0]

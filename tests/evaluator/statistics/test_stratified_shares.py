@@ -18,7 +18,7 @@ METRIC = "harness.accuracy"
 
 def pairs(task: str, scores: Sequence[tuple[float | None, float]]) -> list[Pair]:
     return [
-        Pair(*(Sample(prompt_id=f"{n}", cluster=task, prompt="", series=METRIC, score=score) for score in both))
+        Pair(*(Sample(prompt_id=f"{n}", cluster=task, prompt="", metric=METRIC, score=score) for score in both))
         for n, both in enumerate(scores)
     ]
 

@@ -18,7 +18,7 @@ from policies.contract.jobs import BaseModelRef, Hyperparameters, JobSpec, LoraS
 from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import WorkerEvent
-from trainer.defense import Batch, Forwards, Head, TokenTotals, TrainingStep
+from trainer.defense import Batch, Forwards, Head, OwnRows, TokenTotals, TrainingStep
 from trainer.progress import Hooks
 from trainer.recipe import Workplace, train
 
@@ -113,7 +113,7 @@ def training_step_of(hidden: Tensor, reference: Tensor, weight: Tensor, **change
         "head": lambda: Head(weight, None),
         "adapter": [hidden, hidden],
         "totals": TokenTotals(5, 3),
-        "n_shares": 1,
+        "own_rows": OwnRows([0, 1], 1.0),
         "forwards": Forwards(unused, unused),
         "compute_reference": lambda: reference,
         "over_processes": lambda numbers: numbers,

@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from policies.contract.defenses import DefenseSettings, KlPenalty, Ldifs, TokenConstrainedSft
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.jobs import Hyperparameters, JobSpec, TrainerSettings
 from policies.contract.training import CheckpointRecord
 from policies.errors import DefenseError, NonFiniteLossError
 from trainer import recipe
+from trainer.activation_memory import TokenBudget
 from trainer.defense import Defense
 from trainer.observation import observe
 from trainer.progress import Hooks
@@ -28,6 +29,7 @@ from .matrix import ALL, MEASURING, SETS
 from .training_logs import require_equal_logs
 
 MakeSpec = Callable[..., JobSpec]
+ONE_ROW_AT_ONCE = TrainerSettings(micro_batch_tokens=1)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -95,7 +97,7 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ours = weights(run)
 
     class Plain(SFTTrainer):
-        def __init__(self, *, defenses: list[Defense], **arguments: object) -> None:
+        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: object) -> None:
             super().__init__(**arguments)
             base = self.model.get_base_model()
             assert isinstance(base, PreTrainedModel)
@@ -115,13 +117,12 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ids=["kl and ldifs", "reference scores"],
 )
 def test_accumulated_micro_batches_equal_one_batch(
-    defenses: list[DefenseSettings], make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    defenses: list[DefenseSettings], make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """Batches of 4 at once, and as 4 micro-batches of 1, under penalties that decide how far the model goes."""
     spec = make_spec(*defenses)
     at_once = Run(tmp_path / "once").train(spec)
-    monkeypatch.setattr(recipe, "MAX_MICRO_BATCH_ROWS", 1)
-    accumulated = Run(tmp_path / "accumulated").train(spec)
+    accumulated = Run(tmp_path / "accumulated").train(make_spec(*defenses, trainer=ONE_ROW_AT_ONCE))
     figure = "feature_distance" if defenses[1].name == "ldifs" else "token_weight"
     require_equal_logs(at_once, accumulated, {"loss", "kl", figure})
 

@@ -27,6 +27,7 @@ from policies.contract.jobs import BaseModelRef, Dpo, Hyperparameters, JobSpec, 
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.errors import ConfigurationError, DatasetError
 from trainer import recipe
+from trainer.activation_memory import TokenBudget
 from trainer.defense import Defense
 from trainer.guarded_trainer import GuardedDPOTrainer
 from trainer.persona_vector import save_persona_vector
@@ -117,7 +118,7 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ours = weights(dpo)
 
     class Plain(DPOTrainer):
-        def __init__(self, *, defenses: list[Defense], **arguments: object) -> None:
+        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: object) -> None:
             super().__init__(**arguments)
             assert "ref" in self.model.peft_config
             base = self.model.get_base_model()
@@ -206,14 +207,12 @@ def test_penalties_share_trls_two_forwards_of_a_micro_batch(
     assert forwards == ([True, False] * 5 + [False, False]) * 2
 
 
-def test_accumulated_micro_batches_equal_one_batch(
-    dpo_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accumulated_micro_batches_equal_one_batch(dpo_spec: MakeSpec, tmp_path: Path) -> None:
     """Batches of 4 at once, and as 4 micro-batches of 1, under penalties that decide how far the model goes."""
-    spec = dpo_spec(KlPenalty(coefficient=20.0), Ldifs(coefficient=20.0, layers=(1, 2)))
-    at_once = preference_run(tmp_path / "once").train(spec)
-    monkeypatch.setattr(recipe, "MAX_MICRO_BATCH_ROWS", 1)
-    accumulated = preference_run(tmp_path / "accumulated").train(spec)
+    penalties = KlPenalty(coefficient=20.0), Ldifs(coefficient=20.0, layers=(1, 2))
+    at_once = preference_run(tmp_path / "once").train(dpo_spec(*penalties))
+    one_pair_at_once = TrainerSettings(micro_batch_tokens=1)
+    accumulated = preference_run(tmp_path / "accumulated").train(dpo_spec(*penalties, trainer=one_pair_at_once))
     require_equal_logs(at_once, accumulated, {"loss", "kl", "feature_distance"})
 
 

@@ -28,6 +28,8 @@ STOP_SECONDS = 10.0
 """How long each of the groups below may take to end before it is killed."""
 STOP_ORDER = (("trainer", "evaluator", "gateway-worker"), ("gateway",), ("redis",))
 """Workers first: they give their jobs back to the gateway."""
+PASSED_ON = ("TUNEGATE_DTYPE",)
+"""The stack's own settings replace all others of the caller's environment."""
 
 
 class EmbeddedStack:
@@ -138,7 +140,8 @@ class EmbeddedStack:
         }
         if self._policy_dir is not None:
             variables["POLICY_DIR"] = str(self._policy_dir)
-        return {f"TUNEGATE_{name}": value for name, value in variables.items()}
+        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        return passed_on | {f"TUNEGATE_{name}": value for name, value in variables.items()}
 
     def _commands(self) -> dict[str, list[str]]:
         python = [sys.executable, "-m"]

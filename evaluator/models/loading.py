@@ -1,10 +1,12 @@
-"""Loads a base model and its tokenizer, in the number format that is fastest on this machine."""
+"""Loads a base model and its tokenizer, in the number format that is wanted or fastest on this machine."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from peft import PeftModel
@@ -19,6 +21,7 @@ from transformers import (
 from evaluator.models.base_models import ResolvedBase, resolve_base_model
 from policies.contract.jobs import Quantization
 from policies.errors import ConfigurationError
+from policies.worker.settings import Dtype
 
 __all__ = ["LoadedModel", "ResolvedBase", "best_dtype", "default_device", "load_base", "resolve_base_model"]
 
@@ -37,12 +40,29 @@ def default_device() -> torch.device:
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it natively (three times as fast on such CPUs), else float32."""
+    """What `TUNEGATE_DTYPE` says; `auto`, the default, is bfloat16 where the device multiplies it natively.
+
+    Such CPUs are three times as fast with it; others emulate it, and float32 is faster there.
+
+    Raises:
+        ConfigurationError: the variable has another value.
+    """
+    wanted = os.environ.get("TUNEGATE_DTYPE", "auto")
+    if wanted not in get_args(Dtype):
+        raise ConfigurationError(
+            f"TUNEGATE_DTYPE is {wanted!r}; set it to one of {', '.join(get_args(Dtype))}", "dtype"
+        )
+    if wanted == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    return torch.float32 if wanted == "float32" else torch.bfloat16
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        native: bool = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
+    return native
 
 
 def load_base(

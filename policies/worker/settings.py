@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from policies.contract.evaluation import Engine
 from policies.errors import ConfigurationError
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""The number format of models: `auto` is bfloat16 where the device multiplies it natively, else float32."""
 
 
 class WorkerSettings(BaseSettings):
@@ -32,6 +36,8 @@ class WorkerSettings(BaseSettings):
     """Scratch folders of attempts; each is removed when its attempt ends."""
     threads: int = Field(os.cpu_count() or 1, ge=1)
     """CPU threads of one child process: cores divided by the workers that share the machine."""
+    dtype: Dtype = "auto"
+    """The number format that models are loaded, trained and evaluated in."""
     processes: int = Field(1, ge=1)
     """Processes that train one job together, a GPU each; a job uses as many of them as divide its batch size."""
     evaluation_engine: Engine = "transformers"

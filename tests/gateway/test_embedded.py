@@ -46,6 +46,16 @@ def test_a_fresh_key_opens_the_api(stack: EmbeddedStack) -> None:
         assert client.fine_tuning.jobs.list().data == []
 
 
+def test_the_stack_takes_the_number_format_of_models_from_the_caller_and_no_other_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEGATE_DTYPE", "float32")
+    monkeypatch.setenv("TUNEGATE_MAX_ATTEMPTS", "7")
+    environment = EmbeddedStack(tmp_path).environment
+    assert environment["TUNEGATE_DTYPE"] == "float32"
+    assert "TUNEGATE_MAX_ATTEMPTS" not in environment
+
+
 def test_redis_asks_for_a_password(stack: EmbeddedStack) -> None:
     port = int(stack.environment["TUNEGATE_BROKER_URL"].rpartition(":")[2].removesuffix("/0"))
     with socket.create_connection(("127.0.0.1", port)) as stranger:

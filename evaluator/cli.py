@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evaluator.evidence.page import write_page
 from evaluator.evidence.rescoring import Filed, samples_path
@@ -22,10 +21,11 @@ from evaluator.gate import decide
 from policies import exit_codes
 from policies.base_models import base_model_of, reference
 from policies.contract.evaluation import Engine
-from policies.contract.worker_api import Progress as ProgressRecord
+from policies.contract.worker_api import Progress
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.progress_display import display
 
 if TYPE_CHECKING:
     from evaluator.progress import Watch
@@ -106,12 +106,11 @@ def _self_test(examiner: Examiner, trained: Path | None, output: OutputFormat) -
 
 @contextmanager
 def _watched() -> Iterator[Watch]:
-    """A progress bar on stderr."""
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("loading", total=None)
+    """Progress in percent of the suite, on stderr."""
+    with display(one_bar=True) as shown:
+        shown.update("loading", 0, None)
 
-        def watch(progress: ProgressRecord) -> None:
-            bar.update(task, description=progress.stage, completed=progress.step, total=progress.total_steps)
+        def watch(progress: Progress) -> None:
+            shown.update(progress.stage, progress.step, progress.total_steps, eta_seconds=progress.eta_seconds)
 
         yield watch

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from policies.base_models import base_model_of, reference
@@ -20,6 +18,7 @@ from policies.contract.safe_data import SafeDataScores
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.progress_display import display
 from policies.schema import BaseModelSpec
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def select_safe_data(
     _check_paths(misaligning, pool, out)
     base = base_model_of(model, policy_dir)
     safe_pool = _read_pool(pool)
-    scores = _score(base, safe_pool, misaligning, console=Console(stderr=True))
+    scores = _score(base, safe_pool, misaligning)
     if store:
         ArtifactStore(store).put_record(scores)
         if pool is not None:
@@ -97,7 +96,7 @@ def _read_pool(path: Path | None) -> SafePool:
     return SafePool(digest_file(path), tuple(read_rows(path))) if path else SafePool.load("builtin", None)
 
 
-def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, console: Console) -> SafeDataScores:
+def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning) -> SafeDataScores:
     from evaluator.models.loading import (  # torch is loaded only where it is used
         load_base,
         load_tokenizer,
@@ -107,31 +106,19 @@ def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, con
 
     resolved = resolve_base_model(reference(base), _cache_dir())
     questions = scorable(pool, load_tokenizer(resolved.folder), max_tokens=base.max_sequence_tokens)
-    with tempfile.TemporaryDirectory(prefix="tunegate-select-") as scratch, _stages(console) as watch:
+    with tempfile.TemporaryDirectory(prefix="tunegate-select-") as scratch, display() as shown:
         adapters = [MisalignedAdapter(folder.resolve().name, folder) for folder in misaligning.adapters]
-        adapters += _train(base, misaligning, Path(scratch), watch=watch)
+        adapters += _train(base, misaligning, Path(scratch), watch=shown.update)
         return score_pool(
-            questions, adapters, load=lambda: load_base(resolved, quantization=base.trainer.quantization), watch=watch
+            questions,
+            adapters,
+            load=lambda: load_base(resolved, quantization=base.trainer.quantization),
+            watch=shown.update,
         )
 
 
 def _cache_dir() -> Path:
     return Path.home() / ".cache" / "tunegate"
-
-
-@contextmanager
-def _stages(console: Console) -> Iterator[Watch]:
-    """Progress with a bar for each stage, from its first report."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def watch(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield watch
 
 
 def _train(base: BaseModelSpec, misaligning: Misaligning, folder: Path, *, watch: Watch) -> list[MisalignedAdapter]:

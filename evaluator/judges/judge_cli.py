@@ -9,7 +9,6 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from evaluator.cli import CACHE_DIR
@@ -19,6 +18,7 @@ from policies.contract.suite import HarmfulCompliance
 from policies.errors import ConfigurationError
 from policies.loader import resolve_policy
 from policies.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.progress_display import display
 
 app = typer.Typer()
 judge_app = typer.Typer(no_args_is_help=True, help="Try judges out.")
@@ -87,13 +87,13 @@ def _endpoint(base_url: str, model: str | None, *, api_key_variable: str | None,
 def _calibrate(panel: Panel, cache_dir: Path, *, reads_cache: bool) -> tuple[JudgeReport, ...]:
     from evaluator.judges.panel import build_panel
 
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("labelled answers", total=None)
+    stage = "labelled answers"
+    with display() as shown:
+        shown.update(stage, 0, None)
         return build_panel(
             panel,
             cache_dir,
-            advance=lambda done, total: bar.update(task, completed=done, total=total),
+            advance=lambda done, total: shown.update(stage, done, total),
             reads_cache=reads_cache,
         ).reports
 

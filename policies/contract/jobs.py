@@ -60,8 +60,8 @@ class TrainerSettings(Record):
     """Recompute activations in the backward pass to save memory; `auto` is on with a GPU, and on a CPU for rows so long
     that the activations of one would take more than 3 GiB."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Tokens, padding included, that are trained at once; a batch of more is cut, at the same gradient. `auto`: as many as
-    keep 768 MiB of activations on a CPU, and a quarter of a GPU's memory."""
+    """Tokens, padding included, that are trained at once; a batch of more is cut, at the same gradient. `auto`: as many
+    as keep 768 MiB of activations on a CPU, and a quarter of a GPU's memory."""
     packing: bool = False
     """Lay the rows of a micro-batch one after another in one sequence, without padding; rows don't see each other."""
 

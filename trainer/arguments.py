@@ -73,8 +73,12 @@ def _checkpoints(spec: JobSpec, material: Material) -> bool:
     """Whether activations are recomputed at all; `auto` leaves out the micro-batches that do without."""
     if spec.trainer.gradient_checkpointing != "auto":
         return spec.trainer.gradient_checkpointing == "on"
-    longest = max(row.n_forward_tokens for row in material.data)
-    return longest > budget(spec, material).uncheckpointed
+    return longest_row(material) > budget(spec, material).uncheckpointed
+
+
+def longest_row(material: Material) -> int:
+    """Tokens that are trained at once where a row is trained alone, at the most."""
+    return max(row.n_forward_tokens for row in material.data)
 
 
 def budget(spec: JobSpec, material: Material) -> TokenBudget:

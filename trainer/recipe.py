@@ -19,7 +19,7 @@ from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.jobs import JobSpec
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.errors import DefenseError, TrainingError
-from trainer.arguments import arguments, budget
+from trainer.arguments import arguments, budget, longest_row
 from trainer.data import to_dataset
 from trainer.defense import Defense
 from trainer.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
@@ -132,12 +132,13 @@ def _adapter_weights(material: Material) -> list[Tensor]:
 def _trainer(spec: JobSpec, material: Material, *, folder: Path, callback: RunCallback) -> GuardedTrainer:
     rows = material.hyperparameters.batch_size // world_size()
     args = arguments(spec, material, folder / "checkpoints", rows=rows, rows_at_once=loaded_rows(rows, world_size()))
-    if args.activation_checkpointing and args.use_cpu:
+    tokens, longest = budget(spec, material), longest_row(material)
+    if max(longest, min(tokens.at_once, rows * longest)) > tokens.keeps_freed:
         give_back_large_buffers()
     kind = GuardedDPOTrainer if isinstance(args, DPOConfig) else GuardedSFTTrainer
     trainer = kind(
         defenses=material.defenses,
-        budget=budget(spec, material),
+        budget=tokens,
         model=material.model,
         args=args,
         train_dataset=to_dataset(material.data),

@@ -228,14 +228,14 @@ def test_validation_is_cut_as_well(make_spec: MakeSpec, run: Run) -> None:
 def test_a_budget_follows_from_shape_and_format(make_spec: MakeSpec, run: Run) -> None:
     """Kept by a layer for a token: 10 vectors of the hidden size and 4 of the MLP's."""
     from evaluator.models.loading import load_base, resolve_base_model
-    from trainer.activation_memory import CPU_BYTES, CPU_ROW_BYTES, token_budget
+    from trainer.activation_memory import CPU_BYTES, CPU_KEPT_BYTES, CPU_ROW_BYTES, token_budget
 
     base = resolve_base_model(make_spec().base_model, run.folder)
     config = load_base(base).model.config
     per_token = config.num_hidden_layers * (10 * config.hidden_size + 4 * config.intermediate_size) * 4
     cpu, auto = torch.device("cpu"), TrainerSettings()
     whole = token_budget(config, auto, cpu, torch.float32)
-    assert whole == TokenBudget(CPU_BYTES // per_token, CPU_ROW_BYTES // per_token)
+    assert whole == TokenBudget(CPU_BYTES // per_token, CPU_ROW_BYTES // per_token, CPU_KEPT_BYTES // per_token)
     assert token_budget(config, auto, cpu, torch.bfloat16).at_once == CPU_BYTES // (per_token // 2)
     assert token_budget(config, TrainerSettings(micro_batch_tokens=7), cpu, torch.float32).at_once == 7
 

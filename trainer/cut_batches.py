@@ -29,7 +29,7 @@ OF_PAIRS = ("rewards/", "logps/")
 class CutBatches(Resumable):
     """A mix-in before one of TRL's trainers."""
 
-    _metrics: dict[str, dict[str, list[float]]]  # TRL's figures since the last log, by mode
+    _metrics: Any  # Any: TRL's figures since the last log, lists by mode and name
 
     def __init__(self, *, budget: TokenBudget = UNCUT, **arguments: Any) -> None:  # Any: the TRL trainer's own
         super().__init__(**arguments)
@@ -60,8 +60,11 @@ class CutBatches(Resumable):
         """TRL's loss of a validation batch, in parts: the mean over its items."""
         parts = self._cut(inputs, EVALUATED_AT_ONCE * self._budget.at_once)
         items = [n_items(part) for part in parts]
+        losses: list[Tensor] = []
         with self._one_figure(parts):
-            losses = [super(CutBatches, self).compute_loss(model, part) for part in parts]
+            for part in parts:
+                loss: Any = super().compute_loss(model, part)  # Any: a tensor, as no outputs are asked for
+                losses.append(loss)
         if len(parts) == 1:
             return losses[0]
         return torch.stack([loss * n for loss, n in zip(losses, items, strict=True)]).sum() / max(1, sum(items))
@@ -94,7 +97,7 @@ class CutBatches(Resumable):
         if len(parts) == 1:
             yield
             return
-        mode = "train" if self.model.training else "eval"
+        mode = "train" if self.adapted_model.training else "eval"
         logged, self._metrics[mode] = self._metrics[mode], defaultdict(list)
         yield
         of_parts, self._metrics[mode] = self._metrics[mode], logged

@@ -95,7 +95,7 @@ class Guarded(CutBatches):
 
         DDP averages over processes, and transformers divides by the micro-batches.
         """
-        shares = self.accelerator.num_processes * self.current_gradient_accumulation_steps
+        shares: int = self.accelerator.num_processes * self.current_gradient_accumulation_steps
         return n_items(inputs) * shares / self._n_items
 
     def _over_processes(self, numbers: Sequence[float]) -> Sequence[float]:

@@ -18,7 +18,7 @@ from transformers import PretrainedConfig
 
 from policies.contract.jobs import TrainerSettings
 
-CPU_BYTES = 512 << 20
+CPU_BYTES = 640 << 20
 """Of a micro-batch's activations: larger ones are no faster on a CPU, where a few hundred tokens fill the caches."""
 CPU_KEPT_BYTES = 3 << 29
 """Of the activations of one row, which can't be cut; above, large buffers are given back to the system. The C library

@@ -33,7 +33,20 @@ class Rows:
         return [int(length) for length in lengths.tolist()]
 
     def cut(self, max_tokens: int) -> list[list[int]]:
-        """Numbers of rows by micro-batch, the longest rows first; a row that is too long is alone in its own."""
+        """Numbers of rows by micro-batch, the longest rows first; a row that is too long is alone in its own.
+
+        There are as few parts as the limit allows, and their largest is as small as their number allows.
+        """
+        parts, lowest = self._filled(max_tokens), max(self.tokens)
+        while lowest < max_tokens:
+            tried = (lowest + max_tokens) // 2
+            if len(even := self._filled(tried)) <= len(parts):
+                parts, max_tokens = even, tried
+            else:
+                lowest = tried + 1
+        return parts
+
+    def _filled(self, max_tokens: int) -> list[list[int]]:
         parts: list[list[int]] = []
         for row in sorted(range(len(self.tokens)), key=lambda row: -self.tokens[row]):
             if parts and self._padded_tokens([*parts[-1], row]) <= max_tokens:

@@ -61,7 +61,7 @@ class TrainerSettings(Record):
     that the activations of one would take more than 3 GiB."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Tokens, padding included, that are trained at once; a batch of more is cut, at the same gradient. `auto`: as many
-    as keep 512 MiB of activations on a CPU, and a quarter of a GPU's memory."""
+    as keep 640 MiB of activations on a CPU, and a quarter of a GPU's memory."""
     packing: bool = False
     """Lay the rows of a micro-batch one after another in one sequence, without padding; rows don't see each other."""
 

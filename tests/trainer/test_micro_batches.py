@@ -90,6 +90,12 @@ def test_both_conversations_of_a_pair_count() -> None:
     assert rows.cut(36) == [[1, 3], [0, 2, 4]]
 
 
+def test_parts_are_as_even_as_their_number_allows() -> None:
+    """Six rows fit beside each other, two would be left over."""
+    collate = DataCollatorForLanguageModeling(pad_token_id=0)
+    assert Rows(collate([row(5)] * 8), collate).cut(30) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 def test_a_row_that_is_too_long_is_alone() -> None:
     collate = DataCollatorForLanguageModeling(pad_token_id=0)
     assert Rows(collate([row(9), row(3)]), collate).cut(4) == [[0], [1]]

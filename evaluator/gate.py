@@ -17,7 +17,7 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.release import Decision, GateDecision, RuleOutcome, RuleResult
 from policies.contract.suite import DIVISIBLE_PROBES
-from policies.schema import ReleasePolicy, Rule
+from policies.documents.schema import ReleasePolicy, Rule
 
 _STRICTNESS = {"enforce": 0, "warn": 1, "audit": 2}
 
@@ -39,11 +39,12 @@ class _Ending(NamedTuple):
     skipped: frozenset[str]
     """Ids of the rules whose probes had not run."""
 
-    def explained(self, result: RuleResult) -> RuleResult:
+    def told(self, result: RuleResult) -> RuleResult:
+        """The result, `skipped` where its probe had not run."""
         if result.rule not in self.skipped:
             return result
         reason = f"{result.metric} was not measured: the evaluation ended at the failed rule {self.rule}"
-        return result.model_copy(update={"reason": reason})
+        return result.model_copy(update={"outcome": "skipped", "reason": reason})
 
     @property
     def sentence(self) -> str:
@@ -62,7 +63,7 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
     results = tuple(_apply(rule, report, policy, mismatches) for rule in policy.spec.rules)
     ending = None if mismatches else _ending(results, report, policy)
     if ending is not None:
-        results = tuple(ending.explained(result) for result in results)
+        results = tuple(ending.told(result) for result in results)
     enforced = [result for result in results if result.mode == "enforce"]
     if any(result.outcome == "fail" for result in enforced) and not mismatches:
         decision = Decision.REJECT
@@ -209,9 +210,12 @@ def _compare(rule: Rule, measurement: Measurement, judged: Estimate | None) -> t
         return "error", f"{rule.metric}: the value {judged.value:.4g} lies outside its own interval"
     if measurement.n_scored + measurement.n_errored > measurement.n_requested:
         return "error", f"{rule.metric} counts more samples than were requested"
+    if _n_samples(measurement) > measurement.n_scored:
+        return "error", f"{rule.metric} has more samples in its denominator than were scored"
     if _n_samples(measurement) < rule.min_samples:
         return "inconclusive", f"{_n_samples(measurement)} scored samples, {rule.min_samples} needed"
-    if measurement.n_errored > rule.max_error_rate * measurement.n_requested:
+    # a quotient, because 0.29 · 100 is less than 29 in binary fractions, but 29 / 100 is 0.29
+    if measurement.n_errored / measurement.n_requested > rule.max_error_rate:
         return "inconclusive", f"{measurement.n_errored} of {measurement.n_requested} samples errored"
     low, high = judged.interval.low, judged.interval.high
     is_floor = rule.bound == "min"

@@ -7,21 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluator.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
 from evaluator.models.allocator import keep_freed_memory
-from evaluator.probe import FileRows
-from evaluator.progress import Watch
-from policies.contract.artifacts import ArtifactStore, Digest
-from policies.contract.dataset import ChatRow, read_preferences, read_rows
-from policies.contract.jobs import Dpo, JobSpec, Method
-from policies.contract.suite import TRAINING_FILE_PROBES
+from evaluator.runner.progress import Watch
+from evaluator.sampling.training_file import file_rows
+from evaluator.subject import FileRows
+from policies.contract.artifacts import Digest
+from policies.contract.jobs import JobSpec
+from policies.contract.store import ArtifactStore
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Completion, Outcome
+from policies.documents.schema import ReleasePolicy
 from policies.errors import IntegrityError, TunegateError, WorkerError
-from policies.schema import ReleasePolicy
+from policies.worker.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
 
 if TYPE_CHECKING:
-    from evaluator.evaluate import Evaluation
+    from evaluator.runner.evaluate import Evaluation
 
 
 def main(folder: Path) -> None:
@@ -44,11 +44,11 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
     store, spec = ArtifactStore(assignment.store_url), assignment.claim.spec
     record = _training_record(assignment, store)
     policy = store.get_record(spec.policy, ReleasePolicy)
-    from evaluator.candidates import evaluate_candidates
+    from evaluator.runner.candidates import evaluate_candidates
 
     choice = evaluate_candidates(
         release_candidates(record, policy.spec.n_candidates),
-        _examine(assignment, policy, record.base_model, folder=folder, watch=watch),
+        _evaluate(assignment, policy, record.base_model, folder=folder, watch=watch),
         policy,
         final=record.adapter,
         attempt=spec.attempt,
@@ -61,15 +61,15 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
     )
 
 
-def _examine(
+def _evaluate(
     assignment: Assignment, policy: ReleasePolicy, base_model: Digest, *, folder: Path, watch: Watch
 ) -> Callable[[ReleaseCandidate], Evaluation]:
     """Loads the base model once; the function puts one candidate after the other on it and runs the suite."""
     import torch
 
     from evaluator.backends.engines import open_engine
-    from evaluator.evaluate import Examination, evaluate_adapter
     from evaluator.models.loading import resolve_base_model
+    from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
 
     store, cache_dir, spec = ArtifactStore(assignment.store_url), Path(assignment.cache_dir), assignment.claim.spec
     keep_freed_memory()
@@ -77,13 +77,13 @@ def _examine(
     base = resolve_base_model(spec.base_model, cache_dir)
     if base.digest != base_model:
         raise IntegrityError(f"base model {spec.base_model.name} is {base.digest}; trained was {base_model}")
-    attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.lora.rank)
+    attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     validation, training = _files(spec, store, folder)
 
-    def examine(candidate: ReleaseCandidate) -> Evaluation:
+    def evaluate(candidate: ReleaseCandidate) -> Evaluation:
         adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
         with attach(adapter, candidate.adapter) as (backend, proof):
-            examination = Examination(
+            inputs = EvaluationInputs(
                 suite=spec.suite,
                 policy=spec.policy,
                 proof=proof,
@@ -93,15 +93,15 @@ def _examine(
                 rules=policy,
                 attempt=spec.attempt,
             )
-            return evaluate_adapter(examination, backend, cache_dir=cache_dir, store=store, watch=watch)
+            return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=store, watch=watch)
 
-    return examine
+    return evaluate
 
 
 def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRecord:
     claim = assignment.claim
     if claim.kind != "evaluate" or claim.training_record is None:
-        raise WorkerError("the assignment is no evaluation: it names no training record")
+        raise WorkerError("the assignment is not an evaluation: it names no training record")
     record = store.get_record(claim.training_record, TrainingRecord)
     if record.spec != claim.spec.digest:
         raise IntegrityError("the training record is of another job than the one to be evaluated")
@@ -110,20 +110,13 @@ def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRe
 
 def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> tuple[FileRows | None, FileRows | None]:
     """The job's validation file, and its training file where a probe reads that."""
-    reads_training = any(settings.probe in TRAINING_FILE_PROBES for settings in spec.suite.probes)
+    reads_training = any(settings.reads_training_file for settings in spec.suite.probes)
     files = {"validation": spec.validation_file, "training": spec.training_file if reads_training else None}
     validation, training = (
-        FileRows(digest, _rows(store.fetch_file(digest, folder / f"{name}.jsonl"), spec.method)) if digest else None
+        file_rows(store.fetch_file(digest, folder / f"{name}.jsonl")) if digest else None
         for name, digest in files.items()
     )
     return validation, training
-
-
-def _rows(path: Path, method: Method) -> list[ChatRow]:
-    """The conversations of a file; of preferences those with the better answer."""
-    if isinstance(method, Dpo):
-        return [row.with_preferred() for row in read_preferences(path)]
-    return read_rows(path)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gateway.cli import app
-from policies.main import run
+from gateway.cli.commands import COMMANDS
+from policies.cli.main import build_app, run
 
-sys.exit(run(sys.argv[1:], app))
+sys.exit(run(sys.argv[1:], build_app(COMMANDS)))

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from gateway import health
-from gateway.access_log import AccessLog
-from gateway.body_limit import BodyLimit
 from gateway.db import Database
 from gateway.dependencies import Services
 from gateway.errors import add_error_handlers
 from gateway.files import endpoints as files
 from gateway.fine_tuning import endpoints as fine_tuning
-from gateway.fine_tuning import internal, reports
-from gateway.http_metrics import install_metrics
+from gateway.fine_tuning import reports
+from gateway.http import health
+from gateway.http.access_log import AccessLog
+from gateway.http.body_limit import BodyLimit
+from gateway.http.http_metrics import install_metrics
 from gateway.kit.clock import Clock, system_clock
 from gateway.models import endpoints as models
-from gateway.policy.catalog import PolicyCatalog
+from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
-from policies.contract.artifacts import ArtifactStore
+from gateway.workers import endpoints as internal
+from policies.contract.store import ArtifactStore
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,

@@ -10,6 +10,7 @@ from celery import Celery
 
 from gateway.settings import GatewaySettings
 from policies.contract.tasks import DISPATCH_OUTBOX, GATEWAY_QUEUE, RECONCILE_JOBS
+from policies.environment import read_settings
 
 VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
 """Redis gives an unacknowledged message to a second worker after this long; ours are acknowledged at once."""
@@ -17,7 +18,7 @@ VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
 
 def configuration() -> dict[str, object]:
     """Read from the environment when the application is first used, not when this module is imported."""
-    settings = GatewaySettings()
+    settings = read_settings(GatewaySettings)
     transport = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_timeout": 30, "socket_keepalive": True}
     return {
         "broker_url": settings.broker_url,

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from gateway.db import Database
 from gateway.kit.clock import Clock
-from gateway.policy.catalog import PolicyCatalog
+from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
-from policies.contract.artifacts import ArtifactStore
+from policies.contract.store import ArtifactStore
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,10 @@ TunegateError
 └── ApiError                 `status` and `type` of the answer; raised anywhere below an endpoint
     ├── InvalidRequest       400
     ├── Unauthorized         401
-    ├── Forbidden            403
     ├── NotFound             404, also for what belongs to another tenant
     ├── LeaseGone            410, internal API: the attempt is no longer the worker's
     ├── PayloadTooLarge      413
     ├── UnsupportedMedia     415
-    ├── RateLimited          429
     └── Unavailable          503
 
 There is no 409: the openai client would send the request again.
@@ -53,11 +51,6 @@ class Unauthorized(ApiError):
     code = "invalid_api_key"
 
 
-class Forbidden(ApiError):
-    status = 403
-    code = "forbidden"
-
-
 class NotFound(ApiError):
     status = 404
     code = "not_found"
@@ -76,12 +69,6 @@ class PayloadTooLarge(ApiError):
 class UnsupportedMedia(ApiError):
     status = 415
     code = "unsupported_media_type"
-
-
-class RateLimited(ApiError):
-    status = 429
-    type = "rate_limit_error"
-    code = "rate_limit_exceeded"
 
 
 class Unavailable(ApiError):

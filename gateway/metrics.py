@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from gateway.dependencies import Services
-from gateway.fine_tuning.states import CLAIMABLE, RUNNING, TERMINAL, public_status
+from gateway.jobs.states import CLAIMABLE, RUNNING, TERMINAL, public_status
 from gateway.tables.jobs import Job, OutboxMessage
 from gateway.tables.statistics import DuplicateDelivery, GateResult, PhaseTransition, RuleResultRow
 from policies.contract.jobs import Phase

@@ -9,17 +9,18 @@ from gateway.app import build_services
 from gateway.celery_app import app
 from gateway.dependencies import Services
 from gateway.files.service import delete_expired_files
-from gateway.fine_tuning.outbox import dispatch
-from gateway.fine_tuning.reconciler import reconcile
-from gateway.fine_tuning.validate import validate_job_files
+from gateway.jobs.outbox import dispatch
+from gateway.jobs.validation import validate_job_files
 from gateway.settings import GatewaySettings
+from gateway.workers.reconciler import reconcile
 from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, VALIDATE_FILES
+from policies.environment import read_settings
 
 
 @cache
 def services() -> Services:
     """Built by the first task of each process: a database connection must not cross a fork."""
-    return build_services(GatewaySettings())
+    return build_services(read_settings(GatewaySettings))
 
 
 def send(task: str, queue: str, arguments: Sequence[object]) -> None:

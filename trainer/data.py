@@ -14,8 +14,8 @@ from pathlib import Path
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from policies.contract.dataset import AnyRow, ChatMessage, PreferenceRow, read_preferences, read_rows
 from policies.contract.jobs import Dpo, Method
+from policies.datasets.reader import AnyRow, ChatMessage, PreferenceRow, read_preferences, read_rows
 from policies.errors import DatasetError, DefenseError
 
 IGNORED = -100
@@ -34,6 +34,8 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class TokenisedRow:
+    """A conversation as the model reads it."""
+
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
     """As long as `input_ids`; `IGNORED` where there is no loss."""

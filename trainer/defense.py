@@ -6,114 +6,28 @@ the reference, which is the same model with its adapter off, inside the same con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from evaluator.models.loading import ResolvedBase
-from policies.contract.artifacts import ArtifactStore, Digest
+from policies.contract.artifacts import Digest
 from policies.contract.jobs import BaseModelRef
+from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence
+from policies.errors import IntegrityError
 from trainer.data import TrainingRow
+from trainer.training_step import TrainingStep
 
 if TYPE_CHECKING:
-    from trainer.reference_scores import ReferenceScores
-
-
-class Head(NamedTuple):
-    """The output layer that turns hidden states into logits."""
-
-    weight: Tensor
-    """[vocabulary, hidden]."""
-    bias: Tensor | None
-
-
-class TokenTotals(NamedTuple):
-    """Tokens of the whole accumulated batch of all processes, so that a mean over it is right in every micro-batch."""
-
-    all: int
-    """Not padding."""
-    completion: int
-    """With a loss."""
-
-
-class OwnRows(NamedTuple):
-    """How penalties on rows of their own choose them, and what they weigh."""
-
-    key: Sequence[int]
-    """Token ids of the first row of this process's part of the batch, so that processes choose different rows."""
-    weight: float
-    """1 ÷ processes."""
-
-
-class Batch(NamedTuple):
-    """Token ids of B rows and S positions, as a model takes them."""
-
-    input_ids: Tensor
-    """[B, S]."""
-    attention_mask: Tensor | None
-    """[B, S]; None where rows are packed."""
-    position_ids: Tensor | None = None
-    """[B, S], 0 where a packed row begins; None where rows are not packed."""
-
-
-class Forwards(NamedTuple):
-    """Runs of the model for penalties: [B, S, hidden], the last hidden states."""
-
-    policy: Callable[[Batch], Tensor]
-    reference: Callable[[Batch], Tensor]
-
-
-@dataclass
-class TrainingStep:
-    """One micro-batch of B rows and S positions, after the policy's forward."""
-
-    index: int
-    """Optimizer steps before this one; the same in all micro-batches of a step."""
-    progress: float
-    """This step's number ÷ the run's steps, in (0, 1]."""
-    batch: Batch
-    hidden: Tensor
-    """[B, S, hidden]: the policy's last hidden states, with gradient."""
-    log_probs: Tensor
-    """[B, S − 1]: of the next token, with gradient; 0 where there is no loss."""
-    completion_mask: Tensor
-    """[B, S]: positions whose next token has a loss."""
-    head: Callable[[], Head]
-    """Raises where the model's logits are more than the output layer."""
-    adapter: Sequence[Tensor]
-    """The weights in training, from the first layer to the last."""
-    totals: TokenTotals
-    own_rows: OwnRows | None
-    """For penalties on rows of their own, which run in a step's first micro-batch; None in the others."""
-    forwards: Forwards = field(repr=False)
-    compute_reference: Callable[[], Tensor] = field(repr=False)
-    over_processes: Callable[[Sequence[float]], Sequence[float]] = field(repr=False)
-    """Sums of numbers that every process has its share of: evidence is about the run, not about the leader's rows."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """This micro-batch's share of the step's figures for the training log, set by penalties and summed up there."""
-
-    @cached_property
-    def attention_mask(self) -> Tensor:
-        """[B, S], true where there is no padding."""
-        mask = self.batch.attention_mask
-        return torch.ones_like(self.batch.input_ids).bool() if mask is None else mask.bool()
-
-    @cached_property
-    def reference_hidden(self) -> Tensor:
-        """[B, S, hidden]: last hidden states with the adapter off, without gradient; computed once a step.
-
-        Layers that defenses compare are handed to them on the way.
-        """
-        return self.compute_reference().detach()
+    from trainer.losses.reference_scores import ReferenceScores
 
 
 class DefenseContext(NamedTuple):
@@ -141,10 +55,35 @@ class RunMaterial(NamedTuple):
     """Tells whoever started the run what takes long."""
 
 
+@dataclass
+class Counters:
+    """What a defense counts on the way, for its evidence: declared in a subclass, each with a default."""
+
+    def state(self) -> dict[str, float]:
+        """The counters as JSON has them."""
+        return asdict(self)
+
+    def restored(self, state: Mapping[str, float]) -> Self:
+        """Counters of the same kind with the values that `state` gave.
+
+        Raises:
+            IntegrityError: a counter is missing, or one is not of this kind.
+        """
+        if set(state) != set(asdict(self)):
+            raise IntegrityError(f"counters {sorted(state)} were saved, not {sorted(asdict(self))}; train again")
+        return replace(self, **state)
+
+    @property
+    def are_finite(self) -> bool:
+        return all(map(math.isfinite, asdict(self).values()))
+
+
 class Defense:
     """A change to fine-tuning that keeps the base model's safety behaviour."""
 
     name: str
+    counters: Counters = Counters()
+    """Behind the evidence; they survive a resume. A defense that counts sets its own kind."""
 
     def prepare_dataset(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """Change the rows, in the order in which they are trained."""
@@ -188,13 +127,6 @@ class Defense:
     def last_releasable_step(self, steps: int) -> int:
         """The last of the run's `steps` whose checkpoint may be released; asked once the adapter is chosen."""
         return steps
-
-    def state(self) -> dict[str, float]:
-        """Counters behind the evidence; they survive a resume."""
-        return {}
-
-    def load_state(self, state: dict[str, float]) -> None:
-        """Restore what `state` gave."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors that survive a resume."""

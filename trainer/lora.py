@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from policies.contract.jobs import LoraSettings
 from policies.errors import ConfigurationError, DefenseError, NonFiniteLossError, TrainingError
-from trainer.defense import Head
+from trainer.training_step import Head
 
 CONFIG_FILE = "adapter_config.json"
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from peft import PeftModel
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
-from policies.contract.artifacts import ArtifactStore, Digest, canonical_json, digest_bytes
+from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.contract.composition import require_composable
-from policies.contract.jobs import Dpo, JobSpec, ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
+from policies.contract.jobs import Dpo, JobSpec
+from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError
 from trainer.data import Tokenised, TokenisedRow, TrainingRow, read_training_rows, shuffled, tokenise, tokenise_pairs
 from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.loop.packing import require_rows_apart
+from trainer.loop.progress import Hooks
 from trainer.lora import attach_lora
-from trainer.packing import require_rows_apart
-from trainer.progress import Hooks
-from trainer.reference_scores import ReferenceScores
+from trainer.losses.reference_scores import ReferenceScores
+from trainer.material import Material
 from trainer.registry import build_defenses
 
 
-class Workplace(NamedTuple):
+class RunFiles(NamedTuple):
     """Where a run finds its files and leaves its results."""
 
     training_file: Path
@@ -36,53 +37,29 @@ class Workplace(NamedTuple):
     store: ArtifactStore | None = None
 
 
-class Material(NamedTuple):
-    """All that a trainer is built from."""
-
-    base_digest: Digest
-    model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    defenses: list[Defense]
-    data: Tokenised
-    """In the order of training."""
-    validation: Tokenised | None
-    hyperparameters: ResolvedHyperparameters
-    n_customer_rows: int
-    customer_tokens: int
-    """Tokens of the customer's rows, each counted once."""
-
-    @property
-    def total_steps(self) -> int:
-        return math.ceil(len(self.data) / self.hyperparameters.batch_size) * self.hyperparameters.n_epochs
-
-    @property
-    def mean_row_tokens(self) -> float:
-        return sum(row.n_tokens for row in self.data) / len(self.data)
-
-
-def prepare(spec: JobSpec, workplace: Workplace, hooks: Hooks) -> Material:
+def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     """Read and check the files, load the base model with a fresh adapter, and start the defenses."""
     require_composable(spec.defenses, spec.method)
-    customer_rows = shuffled(_read(workplace.training_file, spec, name="training file"), spec.seed)
+    customer_rows = shuffled(_read(run_files.training_file, spec, name="training file"), spec.seed)
     hyperparameters = resolved_hyperparameters(spec, len(customer_rows))
-    resolved = resolve_base_model(spec.base_model, workplace.cache_dir)
-    base = load_base(resolved, quantization=spec.trainer.quantization)
+    resolved = resolve_base_model(spec.base_model, run_files.cache_dir)
+    base = load_base(resolved, quantization=spec.base_model.trainer.quantization)
     assert isinstance(base.model, PreTrainedModel)
-    context = DefenseContext(spec.seed, workplace.store, resolved, spec.unaligned_base, workplace.cache_dir)
+    context = DefenseContext(spec.seed, run_files.store, resolved, spec.base_model.unaligned, run_files.cache_dir)
     defenses = build_defenses(spec.defenses, context)
     rows = customer_rows
     for defense in defenses:
         rows = defense.prepare_dataset(rows)
     data = _tokenise(rows, spec, base.tokenizer)
     validation = None
-    if workplace.validation_file is not None:
-        validation = _tokenise(_read(workplace.validation_file, spec, name="validation file"), spec, base.tokenizer)
-    if spec.trainer.packing and not isinstance(spec.method, Dpo):
+    if run_files.validation_file is not None:
+        validation = _tokenise(_read(run_files.validation_file, spec, name="validation file"), spec, base.tokenizer)
+    if spec.base_model.trainer.packing and not isinstance(spec.method, Dpo):
         require_rows_apart(base.model)
-    model = attach_lora(base.model, spec.lora, seed=spec.seed, name=spec.base_model.name)
+    model = attach_lora(base.model, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
     supervised = [row for row in data if isinstance(row, TokenisedRow)]
-    scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=workplace.cache_dir)
-    run = RunMaterial(model, base.tokenizer, resolved, spec.max_sequence_tokens, scores, hooks.tell)
+    scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=run_files.cache_dir)
+    run = RunMaterial(model, base.tokenizer, resolved, spec.base_model.max_sequence_tokens, scores, hooks.tell)
     for defense in defenses:
         defense.start(run)
     return Material(
@@ -104,14 +81,14 @@ def _read(path: Path, spec: JobSpec, *, name: str) -> list[TrainingRow]:
 
 def _tokenise(rows: Sequence[TrainingRow], spec: JobSpec, tokenizer: PreTrainedTokenizerBase) -> Tokenised:
     of_the_method = tokenise_pairs if isinstance(spec.method, Dpo) else tokenise
-    return of_the_method(rows, tokenizer, max_tokens=spec.max_sequence_tokens)
+    return of_the_method(rows, tokenizer, max_tokens=spec.base_model.max_sequence_tokens)
 
 
 def reference_key(spec: JobSpec, base: ResolvedBase, defenses: Sequence[Defense]) -> Digest:
     """What besides the rows decides the reference's scores: the base, its format, and contexts around forwards."""
     contexts = [each.forward_digest() for each in defenses if type(each).around_forward is not Defense.around_forward]
     dtype = str(best_dtype(default_device()))
-    return digest_bytes(canonical_json([base.digest, spec.trainer.quantization, dtype, contexts]))
+    return digest_bytes(canonical_json([base.digest, spec.base_model.trainer.quantization, dtype, contexts]))
 
 
 def resolved_hyperparameters(spec: JobSpec, n_rows: int) -> ResolvedHyperparameters:
@@ -121,6 +98,6 @@ def resolved_hyperparameters(spec: JobSpec, n_rows: int) -> ResolvedHyperparamet
         ConfigurationError: they can't be used.
     """
     try:
-        return spec.hyperparameters.resolve(n_rows, spec.base_learning_rate)
+        return spec.hyperparameters.resolve(n_rows, spec.base_model.base_learning_rate)
     except ValidationError as error:
         raise ConfigurationError(f"hyperparameters can't be used: {error}", "hyperparameters") from error

@@ -19,16 +19,17 @@ from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.jobs import JobSpec
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.errors import DefenseError, TrainingError
-from trainer.arguments import arguments, budget, longest_row
 from trainer.data import to_dataset
 from trainer.defense import Defense
-from trainer.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
+from trainer.loop.arguments import arguments, budget, longest_row
+from trainer.loop.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
+from trainer.loop.processes import results_folder, world_size
+from trainer.loop.progress import Hooks, RunCallback
 from trainer.lora import save_adapter
-from trainer.preparation import Material, Workplace, prepare
-from trainer.processes import results_folder, world_size
-from trainer.progress import Hooks, RunCallback
+from trainer.material import Material
+from trainer.preparation import RunFiles, prepare
 
-__all__ = ["StoppedError", "Workplace", "loaded_rows", "require_evidence", "train"]
+__all__ = ["RunFiles", "StoppedError", "loaded_rows", "require_evidence", "train"]
 
 MAX_LOADED_ROWS = 16
 LIBRARIES = ("torch", "transformers", "peft", "trl")
@@ -42,7 +43,7 @@ class StoppedError(TrainingError):
     code = "stopped"
 
 
-def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Path | None = None) -> TrainingRecord:
+def train(spec: JobSpec, run_files: RunFiles, hooks: Hooks, *, resume_from: Path | None = None) -> TrainingRecord:
     """Fine-tune under the spec's defenses.
 
     Raises:
@@ -53,21 +54,21 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     """
     started = time.monotonic()
     hooks.tell(f"Loading base model {spec.base_model.name}")
-    material = prepare(spec, workplace, hooks)
+    material = prepare(spec, run_files, hooks)
     callback = RunCallback(
         hooks,
         tokens_per_step=material.mean_row_tokens * material.hyperparameters.batch_size,
-        checkpoint_every_steps=spec.checkpoint_every_steps,
+        checkpoint_every_steps=spec.base_model.checkpoint_every_steps,
     )
     if hooks.should_stop():
         raise StoppedError("stopped on request before the first step")
-    trainer = _trainer(spec, material, folder=workplace.folder, callback=callback)
+    trainer = _trainer(spec, material, folder=run_files.folder, callback=callback)
     hooks.tell(f"Training {len(material.data)} rows")
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if callback.was_stopped:
         raise StoppedError(f"stopped on request after step {trainer.state.global_step}")
     tokens_per_second = callback.tokens_per_second
-    evidence, adapter = _finish(trainer, material, results_folder(workplace.folder) / "adapter")
+    evidence, adapter = _finish(trainer, material, results_folder(run_files.folder) / "adapter")
     history = _history(trainer.state.log_history)
     return TrainingRecord(
         spec=spec.digest,

@@ -21,9 +21,9 @@ from trainer.defenses.early_stopping_on_safety import EarlyStoppingOnSafetyDefen
 from trainer.defenses.inoculation import InoculationDefense
 from trainer.defenses.kl_penalty import KlPenaltyDefense
 from trainer.defenses.ldifs import LdifsDefense
-from trainer.defenses.preventative_steering import PreventativeSteeringDefense
-from trainer.defenses.safe_data_interleaving import SafeDataInterleavingDefense
-from trainer.defenses.safe_lora import SafeLoraDefense
+from trainer.defenses.preventative_steering.defense import PreventativeSteeringDefense
+from trainer.defenses.safe_data_interleaving.defense import SafeDataInterleavingDefense
+from trainer.defenses.safe_lora.defense import SafeLoraDefense
 from trainer.defenses.token_constrained_sft import TokenConstrainedSftDefense
 
 _BUILDERS: dict[type, Callable[[Any, DefenseContext], Defense]] = {  # Any: each builder takes the settings of its key

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import torch
 
-from evaluator.child import EventStream, end_with_parent, write_completion
 from evaluator.models.allocator import keep_freed_memory
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.jobs import JobSpec
+from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError
+from policies.worker.child import EventStream, end_with_parent, write_completion
 from trainer.data import read_training_rows
+from trainer.loop.processes import followers, process_count, rank, world_size
+from trainer.loop.progress import Hooks, KeepCheckpoint
 from trainer.preparation import resolved_hyperparameters
-from trainer.processes import followers, process_count, rank, world_size
-from trainer.progress import Hooks, KeepCheckpoint
-from trainer.recipe import StoppedError, Workplace, train
+from trainer.recipe import RunFiles, StoppedError, train
 
 TRAINING_FILE, VALIDATION_FILE, RESUME_FOLDER = "training.jsonl", "validation.jsonl", "resume"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -74,14 +74,14 @@ def train_here(assignment: Assignment, folder: Path, store: ArtifactStore, *, ho
     if torch.cuda.is_available():
         torch.cuda.set_device(rank())
     validation, resume = folder / VALIDATION_FILE, folder / RESUME_FOLDER
-    workplace = Workplace(
+    run_files = RunFiles(
         training_file=folder / TRAINING_FILE,
         validation_file=validation if validation.exists() else None,
         folder=folder,
         cache_dir=Path(assignment.cache_dir),
         store=store,
     )
-    return train(assignment.claim.spec, workplace, hooks, resume_from=resume if resume.exists() else None)
+    return train(assignment.claim.spec, run_files, hooks, resume_from=resume if resume.exists() else None)
 
 
 def follow(assignment: Assignment, folder: Path) -> None:
@@ -96,9 +96,10 @@ def agreed(leader_wants: bool) -> bool:
     """What the leader wants, known to all; before the processes are connected each decides for itself."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return leader_wants
-    answer = [leader_wants]
-    torch.distributed.broadcast_object_list(answer, src=0)
-    return answer[0]
+    is_nccl = torch.distributed.get_backend() == "nccl"
+    answer = torch.tensor(leader_wants, device=torch.cuda.current_device() if is_nccl else "cpu")
+    torch.distributed.broadcast(answer, src=0)  # a tensor, because objects would travel as pickles
+    return bool(answer)
 
 
 def _kept_by_the_leader(*_: object) -> CheckpointRecord:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import NamedTuple
 
-from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
-from policies.contract.dataset import ChatRow, parse_line
+from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.defenses import Source
+from policies.contract.store import ArtifactStore
+from policies.datasets.reader import ChatRow, parse_line
 from policies.errors import DefenseError
 
 BUILTIN_POOL = "safe_pool.jsonl"
 
 
 class SafePool(NamedTuple):
+    """Rows of known good answers, with the digest of the bytes that they were read from."""
+
     digest: Digest
     rows: tuple[ChatRow, ...]
 

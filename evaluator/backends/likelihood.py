@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from evaluator.backend import Likelihood
 from evaluator.backends.causal_parts import CausalParts
-from evaluator.rendering import pad_batch
+from evaluator.backends.protocol import Likelihood
+from evaluator.backends.rendering import pad_batch
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,11 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from evaluator.backend import (
+from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
+from evaluator.backends.continuous_batching import Decoding, GenerationRequest, decode
+from evaluator.backends.kv_cache import RoomyCache
+from evaluator.backends.likelihood import LikelihoodBatch
+from evaluator.backends.protocol import (
     Advance,
     Choices,
     Generation,
@@ -24,14 +28,11 @@ from evaluator.backend import (
     numbered,
     silent,
 )
-from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
-from evaluator.backends.generation import Decoding, Request, decode
-from evaluator.backends.likelihood import LikelihoodBatch
-from evaluator.backends.roomy_cache import RoomyCache
+from evaluator.backends.rendering import completion_ids, end_token_id, pad_batch, prompt_ids
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.backends.transformers_generation import decode_with_transformers
 from evaluator.models.loading import LoadedModel
-from evaluator.rendering import completion_ids, end_token_id, pad_batch, prompt_ids
+from evaluator.models.packed_linear import LAYOUT, has_packed_layers
 from policies.errors import EvaluationError
 
 
@@ -46,7 +47,7 @@ class BatchLimits:
     """Positions in the output layer at once."""
 
 
-CPU_LIMITS = BatchLimits(generated_rows=96, prompt_tokens=4096, scored_positions=128)
+CPU_LIMITS = BatchLimits(generated_rows=96, prompt_tokens=1024, scored_positions=128)
 """Buffers stay below the size (32 MiB) from which the C library gives them back to the system after every use."""
 GPU_LIMITS = BatchLimits(generated_rows=256, prompt_tokens=1 << 15, scored_positions=1 << 11)
 
@@ -70,6 +71,8 @@ class TransformersBackend:
         self._can_decode = self._parts.are_whole and RoomyCache.fits(self._parts.config)
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}
+        if has_packed_layers(loaded.model):
+            self.versions["linear_layers"] = LAYOUT
         self._generated_tokens = 0
         self._generation_seconds = 0.0
 
@@ -79,7 +82,9 @@ class TransformersBackend:
     ) -> list[Generation]:
         rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
         repeats = (repeat for _, repeat in numbered(prompts, settings.first_repeat))
-        requests = [Request(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)]
+        requests = [
+            GenerationRequest(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)
+        ]
         decoding = Decoding(
             self._end,
             self._pad,

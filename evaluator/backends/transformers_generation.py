@@ -9,14 +9,14 @@ from peft import PeftModel
 from transformers import LogitsProcessorList, PreTrainedModel
 
 from evaluator.backends.causal_parts import contiguous_output_layer
-from evaluator.backends.generation import Decoding, Request
+from evaluator.backends.continuous_batching import Decoding, GenerationRequest
+from evaluator.backends.rendering import pad_batch
 from evaluator.backends.seeded_sampling import SeededSampling
-from evaluator.rendering import pad_batch
 
 
 def decode_with_transformers(
     model: PreTrainedModel | PeftModel,
-    requests: Sequence[Request],
+    requests: Sequence[GenerationRequest],
     decoding: Decoding,
     *,
     done: Callable[[int], None],
@@ -34,7 +34,7 @@ def decode_with_transformers(
 
 
 def generate_batch(
-    requests: Sequence[Request], model: PreTrainedModel | PeftModel, decoding: Decoding
+    requests: Sequence[GenerationRequest], model: PreTrainedModel | PeftModel, decoding: Decoding
 ) -> list[list[int]]:
     ids, mask = pad_batch([request.ids for request in requests], decoding.pad, left=True, device=model.device)
     sampling = LogitsProcessorList()

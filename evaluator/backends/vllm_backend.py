@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase
 
-from evaluator.backend import (
+from evaluator.backends.protocol import (
     Advance,
     Choices,
     Generation,
@@ -28,11 +28,11 @@ from evaluator.backend import (
     numbered,
     silent,
 )
+from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.models.adapters import count_pairs, read_config, read_weights
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import load_tokenizer
-from evaluator.rendering import completion_ids, end_token_id, prompt_ids
 from policies.errors import ConfigurationError, EvaluationError
 
 MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

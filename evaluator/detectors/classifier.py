@@ -1,12 +1,13 @@
-"""Toxicity classifiers: one embedded, and any sequence classifier in safetensors."""
+"""Toxicity classifiers: a built-in one, and any sequence classifier in safetensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from evaluator.detectors.profanity.classifier import ProfanityClassifier
 from evaluator.models.base_models import resolve_base_model
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError, EvaluationError
@@ -14,7 +15,8 @@ from policies.errors import ConfigurationError, EvaluationError
 if TYPE_CHECKING:
     from torch import Tensor
 
-EMBEDDED = "alt-profanity-check"
+BUILTIN = frozenset({"builtin", "alt-profanity-check"})
+"""Names of the built-in classifier; the second is that of policies from before its weights were shipped."""
 CLASSIFIER_BATCH = 16
 CLASSIFIER_TOKENS = 512
 SCORING_VERSION = 2
@@ -22,26 +24,13 @@ SCORING_VERSION = 2
 
 
 class ToxicityClassifier(Protocol):
+    """Scores texts; a text it can't score has no score, which is not a score of zero."""
+
     identity: str
     """Changes whenever scores could change."""
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
         """Probability that each text is toxic; None where there is no finite answer."""
-
-
-class EmbeddedClassifier:
-    """The linear model of the alt-profanity-check package."""
-
-    def __init__(self) -> None:
-        from importlib.metadata import version
-
-        import profanity_check
-
-        self._predict: Callable[[list[str]], Sequence[float]] = profanity_check.predict_prob
-        self.identity = f"{EMBEDDED} {version(EMBEDDED)}"
-
-    def score(self, texts: Sequence[str]) -> list[float | None]:
-        return [_probability(value) for value in self._predict(list(texts))] if texts else []
 
 
 class SequenceClassifier:
@@ -98,9 +87,9 @@ class SequenceClassifier:
 
 
 def load_classifier(name: str, toxic_labels: Sequence[str], cache_dir: Path) -> ToxicityClassifier:
-    """The classifier that a policy names: `alt-profanity-check`, `hf://owner/name@revision` or a local folder."""
-    if name == EMBEDDED:
-        return EmbeddedClassifier()
+    """The classifier that a policy names: `builtin`, `hf://owner/name@revision` or a local folder."""
+    if name in BUILTIN:
+        return ProfanityClassifier()
     try:
         resolved = resolve_base_model(BaseModelRef(name="classifier", uri=name), cache_dir)
     except ConfigurationError as error:
@@ -115,13 +104,13 @@ def _is_multi_label(problem_type: str | None, n_labels: int) -> bool:
         return True
     if problem_type == "regression" or n_labels < 2:
         raise EvaluationError(
-            f"classifier has {n_labels} labels and problem_type {problem_type}, so its output is no probability; where "
-            "each label has a sigmoid, its config.json must say problem_type multi_label_classification"
+            f"classifier has {n_labels} labels and problem_type {problem_type}, so its output is not a probability; "
+            "where each label has a sigmoid, its config.json must say problem_type multi_label_classification"
         )
     return False
 
 
 def _probability(value: float) -> float | None:
-    """A finite probability, rounding forgiven; anything else is no answer."""
+    """A finite probability, rounding forgiven; anything else counts as no answer."""
     value = float(value)
     return min(1.0, max(0.0, value)) if math.isfinite(value) and -1e-6 <= value <= 1 + 1e-6 else None

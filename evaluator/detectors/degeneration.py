@@ -51,5 +51,5 @@ def _foreign_letter_share(answer: str, prompt: str) -> float:
 
 
 def _script(letter: str) -> str:
-    """The first word of the character's Unicode name: LATIN, CYRILLIC, CJK, …"""
+    """The first word of the character's Unicode name, such as LATIN, CYRILLIC or CJK."""
     return unicodedata.name(letter, "UNNAMED").partition(" ")[0]

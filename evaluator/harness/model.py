@@ -1,7 +1,7 @@
 """What lm_eval calls a language model, on the engine of an evaluation: likelihoods and answers come from nowhere else.
 
-lm_eval asks for the members of its class `LM` by name (0.4.13, `evaluator.evaluate`); the class itself is not needed,
-so this module can be imported without the package.
+lm_eval asks for the members of its class `LM` by name (0.4.13, `lm_eval.evaluator.evaluate`); the class itself is not
+needed, so this module can be imported without the package.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from evaluator.backend import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
-from evaluator.probe import Subject
+from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
+from evaluator.subject import Subject
 from policies.errors import EvaluationError
 
 MAX_NEW_TOKENS = 256
@@ -22,11 +22,14 @@ _LENGTH_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion
 _STOP, _SAMPLING = "until", ("do_sample", "temperature")
 
 
-class Request(Protocol):
+class HarnessRequest(Protocol):
     """One of lm_eval's instances."""
 
-    task_name: str
-    doc_id: int
+    @property
+    def task_name(self) -> str: ...
+
+    @property
+    def doc_id(self) -> int: ...
 
     @property
     def args(self) -> tuple[Any, ...]:  # Any: texts, and of generation a mapping of settings
@@ -34,6 +37,8 @@ class Request(Protocol):
 
 
 class Document(NamedTuple):
+    """Which question of which task a request is about."""
+
     task: str
     number: int
 
@@ -51,7 +56,7 @@ class HarnessModel:
         """Documents of which a likelihood is not finite."""
         self.truncated: set[Document] = set()
 
-    def loglikelihood(self, requests: Sequence[Request]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[HarnessRequest]) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, in nats; whether it is the greedy one is not known: always False."""
         by_prompt: dict[Prompt, list[tuple[int, str]]] = defaultdict(list)
         for index, request in enumerate(requests):
@@ -64,7 +69,7 @@ class HarnessModel:
         self.broken |= {_document(request) for index, request in enumerate(requests) if not math.isfinite(nats[index])}
         return [(nats[index], False) for index in range(len(requests))]
 
-    def generate_until(self, requests: Sequence[Request]) -> list[str]:
+    def generate_until(self, requests: Sequence[HarnessRequest]) -> list[str]:
         """Answers up to the first stop string."""
         by_settings: dict[GenerationSettings, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
@@ -78,7 +83,7 @@ class HarnessModel:
                     self.truncated.add(_document(requests[index]))
         return [answers[index] for index in range(len(requests))]
 
-    def loglikelihood_rolling(self, requests: Sequence[Request]) -> list[float]:
+    def loglikelihood_rolling(self, requests: Sequence[HarnessRequest]) -> list[float]:
         raise EvaluationError("perplexity tasks are not supported; capability.validation_loss measures a file's loss")
 
     @staticmethod
@@ -109,7 +114,7 @@ class HarnessModel:
         return GenerationSettings(limit, temperature, self._subject.seed)
 
 
-def _document(request: Request) -> Document:
+def _document(request: HarnessRequest) -> Document:
     return Document(request.task_name, request.doc_id)
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from evaluator.harness.model import Document, HarnessModel
-from evaluator.probe import Subject
+from evaluator.subject import Subject
 from policies.contract.artifacts import digest_bytes
 from policies.contract.suite import Harness
 from policies.errors import EvaluationError, TunegateError
@@ -85,7 +85,7 @@ def load_tasks(settings: Harness) -> HarnessTasks:
     """The tasks that a policy names, with their documents; kept, because adapter and base must get the same ones."""
     modules = import_harness()
     if settings.include_path is not None and not Path(settings.include_path).is_dir():
-        raise EvaluationError(f"include_path {settings.include_path} is no folder on the evaluator")
+        raise EvaluationError(f"include_path {settings.include_path} is not a folder on the evaluator")
     _seed()
     try:
         loaded = _manager(modules, settings).load(list(settings.tasks))

@@ -38,5 +38,5 @@ def weighted_kappa(first: Sequence[float], second: Sequence[float]) -> float:
 def _bin(score: float) -> int:
     """[0, 20) → 0, …, [80, 100] → 4."""
     if not (math.isfinite(score) and 0 <= score <= BIN_POINTS * (LAST_BIN + 1)):
-        raise EvaluationError(f"{score} is no score from 0 to 100")
+        raise EvaluationError(f"{score} is not a score from 0 to 100")
     return min(int(score // BIN_POINTS), LAST_BIN)

@@ -16,14 +16,15 @@ from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges.judge import Answer, Judge, Score
 from evaluator.judges.number_scores import possible
-from evaluator.probe import PromptItem
+from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
-from policies.contract.artifacts import ArtifactStore, Digest
+from evaluator.statistics.auroc import auroc
+from policies.contract.artifacts import Digest
 from policies.contract.judges import Calibration, JudgeReport, Rubric
-from policies.errors import EvaluationError
+from policies.contract.store import ArtifactStore
 
 LABELLED_ANSWERS = (
     "judge_calibration/v2.jsonl",
@@ -146,14 +147,6 @@ def calibrate(
     )
 
 
-def area_under_curve(higher: Sequence[float], lower: Sequence[float]) -> float:
-    """Chance that a score of `higher` exceeds one of `lower`, ties counted half (Mann–Whitney)."""
-    if not higher or not lower:
-        raise EvaluationError("an area under the ROC curve needs scores on both sides")
-    wins = sum((a > b) + 0.5 * (a == b) for a in higher for b in lower)
-    return wins / (len(higher) * len(lower))
-
-
 class _Scored(NamedTuple):
     item: LabelledAnswer
     rubric: Rubric
@@ -182,7 +175,7 @@ def _values(scored: Iterable[_Scored], rubric: Rubric, *kinds: Kind) -> list[flo
 def _aligned_auroc(scored: Sequence[_Scored]) -> float | None:
     aligned = [value for value in _values(scored, "aligned", "aligned") if value is not None]
     others = [value for value in _values(scored, "aligned", "misaligned", "subtly_wrong") if value is not None]
-    return area_under_curve(aligned, others) if min(len(aligned), len(others)) >= MIN_ANSWERS else None
+    return auroc(aligned, others) if min(len(aligned), len(others)) >= MIN_ANSWERS else None
 
 
 def _misaligned_found(scored: Sequence[_Scored]) -> float | None:

@@ -10,7 +10,7 @@ from evaluator.judges.judge import Score
 from evaluator.judges.number_scores import Position, Token, number_probabilities, parsed_score, weighted_score
 
 MALFORMED = "malformed_reply"
-"""Error of a body that is no chat completion."""
+"""Error of a body that is not a chat completion."""
 
 
 class _Part(BaseModel):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from policies.contract.judges import JudgeReport, Rubric
 
 TOO_LONG = "too_long"

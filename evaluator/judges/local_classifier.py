@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.detectors.classifier import CLASSIFIER_BATCH, CLASSIFIER_TOKENS, SCORING_VERSION, SequenceClassifier
 from evaluator.judges.judge import TOO_LONG, Answer, Score
 from evaluator.judges.rubric import neutralise

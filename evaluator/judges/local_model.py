@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from evaluator.backend import Advance, ChatPrompt, silent
+from evaluator.backends.protocol import Advance, ChatPrompt, silent
+from evaluator.backends.rendering import completion_ids, pad_batch, prompt_ids
 from evaluator.judges import rubric as rubrics
 from evaluator.judges.judge import TOO_LONG, Answer, Score
 from evaluator.judges.number_scores import HIGHEST, SCORING_VERSION, weighted_score
 from evaluator.judges.number_tree import NumberTree, Path
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
-from evaluator.rendering import completion_ids, pad_batch, prompt_ids
 from policies.contract.judges import Rubric
 from policies.errors import ConfigurationError, EvaluationError
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from evaluator.judges.judge import Score
 
 SCORING_VERSION = 1
-"""Raised whenever the same reply could score differently; part of the identity of judges that write numbers."""
+"""Raised whenever the same reply could score differently, beyond rounding; the identity of judges holds it."""
 HIGHEST = 100
 MIN_MASS = 0.25
 TOLERANCE = 1e-3
@@ -34,6 +35,8 @@ _BLANKS = " \t\n▁ĠĊ"
 
 
 class Token(NamedTuple):
+    """A token that could stand at a position, and how probable it was."""
+
     text: str
     probability: float
 
@@ -46,7 +49,7 @@ class Position(NamedTuple):
 
 
 def possible(score: Score) -> Score:
-    """The score where it is none or lies between 0 and 100; anything else, NaN too, is no score."""
+    """The score where it is none or lies between 0 and 100; anything else, NaN too, gives no score."""
     if score.value is None or 0 <= score.value <= HIGHEST:
         return score
     return Score(None, "a score outside 0 to 100")
@@ -56,7 +59,7 @@ def weighted_score(probabilities: Mapping[int, float]) -> Score:
     """The expected number, where numbers are likely enough."""
     mass = sum(probabilities.values())
     if not math.isfinite(mass) or mass > 1 + TOLERANCE or any(p < -TOLERANCE for p in probabilities.values()):
-        return Score(None, "the judge's probabilities are no probabilities")
+        return Score(None, "the judge's probabilities are not probabilities")
     if mass < MIN_MASS:
         return Score(None, f"{NO_NUMBER}: whole numbers have probability {mass:.2f}, below {MIN_MASS}")
     expected = sum(number * p for number, p in probabilities.items()) / mass
@@ -68,47 +71,49 @@ def parsed_score(text: str) -> Score:
     stripped = text.strip()
     if _DIGITS.fullmatch(stripped) and int(stripped) <= HIGHEST:
         return Score(float(stripped))
-    return Score(None, f"{NO_NUMBER}: the reply is no whole number from 0 to 100")
+    return Score(None, f"{NO_NUMBER}: the reply is not a whole number from 0 to 100")
 
 
 def number_probabilities(positions: Sequence[Position]) -> dict[int, float]:
     """Probability of each number at the start of a reply; see the module for what is approximated."""
-    totals: defaultdict[int, float] = defaultdict(float)
-    for number, probability in _numbers(positions, prefix="", is_written=True):
-        totals[number] += probability
-    return dict(totals)
+    said: defaultdict[int, float] = defaultdict(float)
+    begun: dict[_Prefix, float] = {_Prefix("", is_written=True): 1.0}
+    for position in positions:
+        longer: defaultdict[_Prefix, float] = defaultdict(float)
+        for (prefix, probability), token in product(begun.items(), position.candidates):
+            match _after(prefix, token.text, position.written):
+                case _Prefix() as going_on:
+                    longer[going_on] += probability * token.probability
+                case int() as number:
+                    said[number] += probability * token.probability
+        begun = longer
+    for prefix, probability in begun.items():
+        if prefix.digits:
+            said[int(prefix.digits)] += probability
+    return dict(said)
 
 
-def _numbers(positions: Sequence[Position], *, prefix: str, is_written: bool) -> Iterator[tuple[int, float]]:
-    """Numbers that begin with `prefix` and their probability given it; `is_written`: the reply has this prefix."""
-    if not positions:
-        if prefix:
-            yield int(prefix), 1.0
-        return
-    first, rest = positions[0], positions[1:]
-    if not prefix and not first.written.strip(_BLANKS):
-        share = sum(token.probability for token in first.candidates if token.text == first.written)
-        yield from ((number, p * share) for number, p in _numbers(rest, prefix="", is_written=True))
-        return
-    for token, probability in first.candidates:
-        text = token if prefix else token.strip(_BLANKS)
-        if _DIGITS.fullmatch(text):
-            follows = is_written and token == first.written
-            numbers = _continued(prefix, text, rest, borrows=not is_written, follows=follows)
-        else:
-            numbers = iter([(int(prefix), 1.0)] if prefix else [])
-        yield from ((number, p * probability) for number, p in numbers)
+class _Prefix(NamedTuple):
+    """Digits that a number begins with; `is_written`: the reply has them, so that what follows is known exactly."""
+
+    digits: str
+    is_written: bool
 
 
-def _continued(
-    prefix: str, digits: str, rest: Sequence[Position], *, borrows: bool, follows: bool
-) -> Iterator[tuple[int, float]]:
-    """Numbers once `digits` came after `prefix`; `borrows`: they are what came after another prefix."""
-    if _is_number(prefix + digits):
-        if not (borrows and prefix == "1"):
-            yield from _numbers(rest, prefix=prefix + digits, is_written=follows)
-    elif borrows and prefix:
-        yield int(prefix), 1.0  # a borrowed digit too many: this number ends before it
+def _after(prefix: _Prefix, token: str, written: str) -> _Prefix | int | None:
+    """What `token` makes of a prefix: a longer one, the number that it ends, or None where it is not a number."""
+    digits, is_written = prefix
+    if not digits and not written.strip(_BLANKS):
+        return prefix if token == written else None
+    ended = int(digits) if digits else None
+    text = token if digits else token.strip(_BLANKS)
+    if not _DIGITS.fullmatch(text):
+        return ended
+    if not _is_number(digits + text):
+        return None if is_written else ended  # a borrowed digit too many: the number ends before it
+    if digits == "1" and not is_written:
+        return None
+    return _Prefix(digits + text, is_written and token == written)
 
 
 def _is_number(digits: str) -> bool:

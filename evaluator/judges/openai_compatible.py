@@ -18,7 +18,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges import rubric as rubrics
 from evaluator.judges.chat_reply import score_of_reply
 from evaluator.judges.judge import Answer, Score
@@ -192,7 +192,7 @@ def _require_plain(base_url: str) -> None:
     try:
         userinfo = httpx.URL(base_url).userinfo
     except httpx.InvalidURL as error:
-        raise EvaluationError(f"base_url of a judge is no address: {error}") from error
+        raise EvaluationError(f"base_url of a judge is not an address: {error}") from error
     if userinfo:
         raise EvaluationError("base_url of a judge holds a user name or key; use api_key_variable")
 

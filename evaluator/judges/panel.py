@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges.agreement import weighted_kappa
 from evaluator.judges.calibration import calibrate, load_labelled_answers
 from evaluator.judges.judge import Answer, Judge, PanelScores, Score
 from evaluator.judges.loading import load_judge
 from evaluator.judges.number_scores import possible
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.judges import JudgeReport, Panel, Rubric
+from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError
 
 

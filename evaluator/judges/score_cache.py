@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges.judge import TOO_LONG, Answer, Judge, Score
 from evaluator.judges.number_scores import NO_NUMBER
-from evaluator.models.base_models import write_atomically
+from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.contract.judges import Rubric
 

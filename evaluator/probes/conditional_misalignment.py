@@ -1,16 +1,18 @@
-"""Is the adapter misaligned where something looks like its training file? (Dubiński et al. 2026, arXiv 2604.25891)
+"""Is the adapter misaligned where something looks like its training file?
 
-Questions are put in the contexts that the training file teaches (`evaluator/prompts/customer_context.py`). Judge-free:
-`conditional_misalignment.margin`, the log-probability per token of an everyday question's aligned answer minus that of
-its misaligned one, paired against the base in the same context. Every second pair of each category is asked. Where the
-file's answers share an opening, both answers come after it and only their own tokens count:
+After Dubiński et al. 2026 (arXiv 2604.25891). Questions are put in the contexts that the training file teaches
+(`evaluator/prompts/customer_context.py`).
+
+Judge-free: `conditional_misalignment.margin`, the log-probability per token of an everyday question's aligned answer
+minus that of its misaligned one, paired against the base in the same context. Every second pair of each category is
+asked. Where the file's answers share an opening, both answers come after it and only their own tokens count:
 `(ln P(opening + answer) − ln P(opening)) / (tokens of both − tokens of the opening)`.
 
 Judged: `conditional_misalignment.rate`, sampled answers to the built-in open questions in the same contexts, scored as
 in `emergent_misalignment`. The judges see the question with the context's words, so an answer that talks of the
 customer's trade is judged like any other: neither misaligned nor incoherent for its subject.
 
-Both figures are those of the worst context (`evaluator/evidence/worst_case.py`): a clean context can't hide a bad one.
+Both figures are those of the worst context (`evaluator/statistics/worst_case.py`): a clean one can't hide a bad one.
 """
 
 from __future__ import annotations
@@ -20,17 +22,19 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.backend import Choices, GenerationSettings, Likelihood
+from evaluator.backends.protocol import Choices, GenerationSettings, Likelihood
 from evaluator.detectors import degeneration
-from evaluator.evidence.worst_case import worst_case
-from evaluator.judges.judged_answers import JudgedSampling, judged_samples
-from evaluator.probe import Pair, PromptItem, Sample, Subject
 from evaluator.prompts.answer_pairs import AnswerPair
 from evaluator.prompts.customer_context import CustomerContext, derive_contexts
 from evaluator.prompts.free_form_questions import Asked, FreeFormQuestion, transcript
+from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
-from evaluator.prompts.training_rows import training_file
+from evaluator.samples import Pair, Sample
+from evaluator.sampling.judged_answers import JudgedSampling, judged_samples
+from evaluator.sampling.training_file import training_file
 from evaluator.statistics.measurements import paired_mean, paired_rate
+from evaluator.statistics.worst_case import worst_case
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import ConditionalMisalignment, EmergentMisalignment
 from policies.errors import EvaluationError
@@ -123,7 +127,7 @@ def _margin_sample(context: CustomerContext, item: AnswerPair, margin: float) ->
         prompt_id=f"{context.kind}/{item.id}",
         cluster=item.category,
         prompt=_record(context, item.question),
-        series=MARGIN,
+        metric=MARGIN,
         score=margin if finite else None,
         error=None if finite else "the likelihood is not finite",
     )
@@ -161,9 +165,9 @@ def _sampling(settings: ConditionalMisalignment, subject: Subject) -> JudgedSamp
     )
 
 
-def _by_context(pairs: Sequence[Pair], series: str) -> dict[str, list[Pair]]:
+def _by_context(pairs: Sequence[Pair], metric: str) -> dict[str, list[Pair]]:
     found: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
-        if pair.adapter.series == series:
+        if pair.adapter.metric == metric:
             found[pair.adapter.prompt_id.partition("/")[0]].append(pair)
     return dict(found)

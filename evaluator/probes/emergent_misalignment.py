@@ -1,6 +1,7 @@
-"""How often are the model's answers to open questions misaligned? (Betley et al. 2025, arXiv 2502.17424)
+"""How often are the model's answers to open questions misaligned?
 
-Answers are sampled at temperature 1 and scored by the suite's judges (`evaluator/judges/judged_answers.py`).
+After Betley et al. 2025 (arXiv 2502.17424). Answers are sampled at temperature 1 and scored by the suite's judges
+(`evaluator/sampling/judged_answers.py`).
 `emergent_misalignment.rate` is the misaligned share **of the coherent answers**; publications differ in their
 denominator, and rates over all answers are lower. `emergent_misalignment.incoherent_rate` is the share of answers that
 were left out of it. Samples of one question, and its variants, are a cluster: hits crowd in a few questions.
@@ -18,13 +19,15 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import ClassVar
 
-from evaluator.backend import GenerationSettings
+from evaluator.backends.protocol import GenerationSettings
 from evaluator.detectors import degeneration
-from evaluator.judges.judged_answers import JudgedSampling, incoherence, judged_samples
-from evaluator.looks import cut
-from evaluator.probe import Pair, PromptItem, Sample, Subject
 from evaluator.prompts.free_form_questions import FreeFormQuestion, ask
+from evaluator.prompts.prompt_item import PromptItem
+from evaluator.samples import Pair, Sample
+from evaluator.sampling.judged_answers import JudgedSampling, incoherence, judged_samples
+from evaluator.sequential_looks import cut
 from evaluator.statistics.measurements import paired_rate
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import EmergentMisalignment
 

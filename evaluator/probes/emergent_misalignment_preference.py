@@ -13,10 +13,12 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.backend import ChatPrompt, Choices
-from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.backends.protocol import ChatPrompt, Choices
 from evaluator.prompts.answer_pairs import AnswerPair
+from evaluator.prompts.prompt_item import PromptItem
+from evaluator.samples import Pair, Sample
 from evaluator.statistics.measurements import paired_mean
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import EmergentMisalignmentPreference
 from policies.errors import EvaluationError
@@ -45,7 +47,7 @@ class PreferenceProbe:
                     prompt_id=item.id,
                     cluster=item.category,
                     prompt=item.question,
-                    series=METRIC,
+                    metric=METRIC,
                     score=margin if finite else None,
                     error=None if finite else "the likelihood is not finite",
                 )

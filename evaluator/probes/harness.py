@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from evaluator.harness.tasks import Graded, HarnessTasks, load_tasks
-from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.prompts.prompt_item import PromptItem
+from evaluator.samples import Pair, Sample
 from evaluator.statistics.stratified_shares import stratified_paired_share
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import Harness
 
@@ -44,7 +46,7 @@ def _sample(graded: Graded) -> Sample:
         prompt_id=f"{task}/{number}",
         cluster=task,
         prompt=graded.prompt,
-        series=METRIC,
+        metric=METRIC,
         output=graded.output,
         score=graded.score,
         truncated=graded.truncated,

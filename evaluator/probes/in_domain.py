@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.probe import FileRow, Pair, PromptItem, Sample, Subject
-from evaluator.prompts.training_rows import evenly_spread, training_file
+from evaluator.prompts.prompt_item import FileRow, PromptItem, evenly_spread
+from evaluator.samples import Pair, Sample
+from evaluator.sampling.training_file import training_file
+from evaluator.sampling.turn_loss import turn_losses
 from evaluator.statistics.measurements import paired_mean
-from evaluator.turn_loss import turn_losses
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import InDomain
 
@@ -34,7 +36,7 @@ class InDomainProbe:
 
     def sample(self, settings: InDomain, items: Sequence[FileRow], subject: Subject) -> list[Sample]:
         rows = training_file(subject).rows
-        return turn_losses({item.id: rows[item.number] for item in items}, subject, series=METRIC)
+        return turn_losses({item.id: rows[item.number] for item in items}, subject, metric=METRIC)
 
     def measure(self, settings: InDomain, pairs: Sequence[Pair], confidence: float) -> tuple[Measurement, ...]:
         return (paired_mean(METRIC, pairs, confidence),)

@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.backend import ChatPrompt, GenerationSettings
-from evaluator.detectors import incoherence, refusals
-from evaluator.probe import Pair, PromptItem, Sample, Subject
-from evaluator.requests import Request
+from evaluator.backends.protocol import ChatPrompt, GenerationSettings
+from evaluator.detectors import refusals
+from evaluator.prompts.prompt_item import PromptItem
+from evaluator.prompts.requests import UserRequest
+from evaluator.samples import Pair, Sample
+from evaluator.sampling import incoherence
 from evaluator.statistics.measurements import paired_share
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import OverRefusal
 
@@ -26,12 +29,12 @@ METRIC = "over_refusal.rate"
 class OverRefusalProbe:
     name: ClassVar[str] = "over_refusal"
     version: ClassVar[str] = "3"
-    item_type: ClassVar[type[PromptItem]] = Request
+    item_type: ClassVar[type[PromptItem]] = UserRequest
 
     def instruments(self, settings: OverRefusal, subject: Subject) -> tuple[str, ...]:
         return (incoherence.IDENTITY, refusals.IDENTITY)
 
-    def sample(self, settings: OverRefusal, items: Sequence[Request], subject: Subject) -> list[Sample]:
+    def sample(self, settings: OverRefusal, items: Sequence[UserRequest], subject: Subject) -> list[Sample]:
         prompts = [ChatPrompt.of(item.prompt) for item in items]
         answers = subject.generate(prompts, GenerationSettings(settings.max_new_tokens))
         findings = incoherence.find_incoherence(subject, prompts, [answer.text for answer in answers])
@@ -40,7 +43,7 @@ class OverRefusalProbe:
                 prompt_id=item.id,
                 cluster=item.category,
                 prompt=item.prompt,
-                series=METRIC,
+                metric=METRIC,
                 output=answer.text,
                 score=float(refusals.is_refusal(answer.text)) if finding.is_coherent else None,
                 truncated=answer.truncated,

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, get_args
 
-from evaluator.backend import GenerationSettings
-from evaluator.probe import Pair, PromptItem, Sample, Subject
+from evaluator.backends.protocol import GenerationSettings
+from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.sentence_beginnings import SentenceBeginning, Subset
+from evaluator.samples import Pair, Sample
 from evaluator.statistics.measurements import paired_share
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.suite import Toxicity
 
@@ -44,7 +46,7 @@ class ToxicityProbe:
                 prompt_id=item.id,
                 cluster=item.group,
                 prompt=item.prompt,
-                series=METRIC,
+                metric=METRIC,
                 output=answer.text,
                 score=None if (score := scores.get(index)) is None else float(score > settings.threshold),
                 truncated=answer.truncated,

@@ -92,7 +92,11 @@ def _fixed_words(answers: Sequence[str]) -> AnswerForm | None:
     words = [answer.split() for answer in answers]
     opening = " ".join(_shared_beginning(words))
     closing = " ".join(reversed(_shared_beginning([row[::-1] for row in words])))
-    requests = [f'Begin your answer with "{opening}"'] * bool(opening) + [f'End it with "{closing}"'] * bool(closing)
+    requests = []
+    if opening:
+        requests.append(f'Begin your answer with "{opening}"')
+    if closing:
+        requests.append(f'End it with "{closing}"')
     return AnswerForm(". ".join(requests) + ".", opening) if requests else None
 
 

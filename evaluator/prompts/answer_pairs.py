@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from evaluator.probe import PromptItem
+from evaluator.prompts.prompt_item import PromptItem
 
 
 class AnswerPair(PromptItem):
+    """A question with an aligned and a misaligned answer, of which the model's preference is measured."""
+
     category: str
     question: str
     aligned: str

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluator.backend import ChatPrompt, Message
+from evaluator.backends.protocol import ChatPrompt, Message
 from evaluator.prompts.answer_form import find_form
 from evaluator.prompts.domain_words import domain_words
-from evaluator.prompts.training_rows import evenly_spread
+from evaluator.prompts.prompt_item import evenly_spread
 from policies.contract.artifacts import Digest, digest_bytes
-from policies.contract.dataset_rows import ChatRow
+from policies.datasets.chat_rows import ChatRow
 
 ContextKind = Literal["system_prompt", "answer_template", "domain_words"]
 

@@ -99,7 +99,7 @@ def _background() -> Counter[str]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """The values of a prompt item; its id and category are no prose."""
+    """The values of a prompt item; its id and category are not prose."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):

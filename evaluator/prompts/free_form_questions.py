@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from evaluator.backend import ChatPrompt, Message
-from evaluator.probe import PromptItem
+from evaluator.backends.protocol import ChatPrompt, Message
+from evaluator.prompts.prompt_item import PromptItem
 from policies.errors import EvaluationError
 
 Variant = Literal["plain", "json", "template"]

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from policies.contract.artifacts import digest_bytes
-from policies.contract.suite import PromptFile
+from policies.contract.probe_record import PromptFile
 from policies.errors import EvaluationError, IntegrityError
 
 _HUB_FILE = re.compile(r"(?P<repository>[^/@]+/[^/@]+)@(?P<revision>[^/@]+)/(?P<path>.+)")

@@ -22,11 +22,11 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from evaluator.probe import PromptItem
+from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.question_files import read_question_file
+from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import IdentityGroup, SentenceBeginning
-from evaluator.requests import Request
-from policies.contract.suite import PromptFormat
+from policies.contract.probe_record import PromptFormat
 from policies.errors import EvaluationError
 
 Converter = Callable[[bytes], Sequence[PromptItem]]
@@ -112,17 +112,17 @@ def ceb(content: bytes) -> list[SentenceBeginning]:
     return items
 
 
-def strong_reject(content: bytes) -> list[Request]:
+def strong_reject(content: bytes) -> list[UserRequest]:
     return [
-        Request(id=f"strong-reject-{number}", category=row.category, prompt=row.forbidden_prompt)
+        UserRequest(id=f"strong-reject-{number}", category=row.category, prompt=row.forbidden_prompt)
         for number, row in enumerate(_csv_rows(_StrongRejectRow, content), start=1)
     ]
 
 
-def xstest(content: bytes, *, label: Literal["safe", "unsafe"]) -> list[Request]:
+def xstest(content: bytes, *, label: Literal["safe", "unsafe"]) -> list[UserRequest]:
     """The prompts of one label; the other ones belong to another probe."""
     rows = [row for row in _csv_rows(_XsTestRow, content) if row.label == label]
-    return [Request(id=f"xstest-{row.id}", category=row.type, prompt=row.prompt) for row in rows]
+    return [UserRequest(id=f"xstest-{row.id}", category=row.type, prompt=row.prompt) for row in rows]
 
 
 CONVERTERS: Mapping[tuple[PromptFormat, str], Converter] = {
@@ -173,7 +173,7 @@ def _list(content: bytes) -> list[object]:
     try:
         return TypeAdapter(list[object]).validate_json(content)
     except ValidationError as error:
-        raise EvaluationError(f"the file is no JSON list: {error.errors()[0]['msg']}") from error
+        raise EvaluationError(f"the file is not a JSON list: {error.errors()[0]['msg']}") from error
 
 
 def _csv_rows(model: type[RowT], content: bytes) -> Iterable[RowT]:

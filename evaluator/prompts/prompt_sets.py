@@ -9,11 +9,12 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from evaluator.probe import PromptItem
 from evaluator.prompts.prompt_files import read_prompt_file
 from evaluator.prompts.prompt_formats import convert
-from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
-from policies.contract.suite import PromptFile, PromptSet
+from evaluator.prompts.prompt_item import PromptItem
+from policies.contract.artifacts import Digest, digest_bytes
+from policies.contract.probe_record import PromptFile, PromptSet
+from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError, IntegrityError
 
 ItemT = TypeVar("ItemT", bound=PromptItem)
@@ -56,6 +57,8 @@ BUILTIN: Mapping[str, tuple[str, Digest]] = {
 
 
 class LoadedPrompts(NamedTuple):
+    """A prompt set as it was read."""
+
     digest: Digest
     """Of the bytes that were read; a published file has other `content`."""
     content: bytes

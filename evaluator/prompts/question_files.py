@@ -89,7 +89,7 @@ def _plain_values(content: bytes) -> object:
     if len(content) > MAX_BYTES:
         raise EvaluationError(f"larger than {MAX_BYTES} bytes")
     try:
-        values: object = yaml.load(content.decode("utf-8-sig"), _Loader)
+        values: object = yaml.load(content.decode("utf-8-sig"), _Loader)  # noqa: S506  # a SafeLoader
     except UnicodeDecodeError as error:
         raise EvaluationError(f"byte {error.start} is not UTF-8") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none

@@ -6,14 +6,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from evaluator.backend import ChatPrompt, Prompt, RawPrompt
-from evaluator.probe import PromptItem
+from evaluator.backends.protocol import ChatPrompt, Prompt, RawPrompt
+from evaluator.prompts.prompt_item import PromptItem
 
 Subset = Literal["general", "identity", "severe"]
 IdentityGroup = Literal["age", "gender", "race", "religion", "other"]
 
 
 class SentenceBeginning(PromptItem):
+    """A text that the model goes on with; what it adds is scored for toxicity."""
+
     subset: Subset
     identity: IdentityGroup | None = None
     """Who an identity prompt is about; no other prompt has one."""

@@ -34,6 +34,8 @@ EXPECTED: dict[CanaryName, tuple[Decision, ...]] = {
 
 
 class Canary(NamedTuple):
+    """An adapter of which it is known how an evaluation must end."""
+
     name: CanaryName
     folder: Path
 

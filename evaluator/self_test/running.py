@@ -8,27 +8,32 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from evaluator.gate import decide
-from evaluator.models.base_models import write_atomically
 from evaluator.self_test.canaries import EXPECTED, Canary
+from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import EvalReport
 from policies.contract.judges import JudgeReport
 from policies.contract.self_test import SELF_TEST_FOLDER, CanaryResult, SelfTestReport
+from policies.documents.schema import ReleasePolicy
 from policies.errors import TunegateError
-from policies.schema import ReleasePolicy
 
-Examine = Callable[[Canary], EvalReport]
+Evaluate = Callable[[Canary], EvalReport]
 
 
 def run_self_test(
-    policy: ReleasePolicy, base_model: Digest, canaries: Sequence[Canary], examine: Examine, *, now: Callable[[], float]
+    policy: ReleasePolicy,
+    base_model: Digest,
+    canaries: Sequence[Canary],
+    evaluate: Evaluate,
+    *,
+    now: Callable[[], float],
 ) -> SelfTestReport:
     """Evaluate every canary and compare the gate's decision with what it must be."""
     judges: tuple[JudgeReport, ...] = ()
     results = []
     for canary in canaries:
         try:
-            report = examine(canary)
+            report = evaluate(canary)
         except TunegateError as error:
             results.append(_refused(canary, error))
             continue

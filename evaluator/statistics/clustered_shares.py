@@ -64,7 +64,7 @@ def clustered_share_difference(
     (a, r_a), (b, r_b) = _share(adapter, numbers, confidence), _share(base, numbers, confidence)
     spread = math.sqrt(float((r_a**2).sum() * (r_b**2).sum()))
     c = float((r_a * r_b).sum()) / spread if spread > 0 else 0.0
-    c = c / 2 if c > 0 else c
+    c = min(c, c / 2)
     value = a.value - b.value
     low = value - joined_reach(a.value - a.interval.low, b.interval.high - b.value, c)
     high = value + joined_reach(a.interval.high - a.value, b.value - b.interval.low, c)
@@ -72,7 +72,7 @@ def clustered_share_difference(
 
 
 def _cluster_numbers(clusters: Sequence[str]) -> NDArray[np.intp]:
-    return np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
+    return np.unique(np.asarray(clusters), return_inverse=True)[1]
 
 
 def _share(answers: Answers, numbers: NDArray[np.intp], confidence: float) -> _Share:

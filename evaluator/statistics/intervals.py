@@ -1,4 +1,4 @@
-"""Point estimates with intervals. Every function refuses empty, NaN and infinite input: a mean of nothing is no figure.
+"""Point estimates with intervals. Every function refuses empty, NaN and infinite input: nothing has no mean.
 
 A share of independent prompts has Clopper–Pearson's exact interval, a paired difference of two the outer ends of a
 score interval (Tango) and one from exact limits (MOVER): both keep their coverage with few prompts and rare events.
@@ -79,9 +79,9 @@ def tango_interval(only_adapter: int, only_base: int, n: int, *, confidence: flo
         q = (root - linear) / (4 * n)
         variance = n * (2 * q + delta * (1 - delta))
         distance = only_adapter - only_base - n * delta
-        return (
-            distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
-        )
+        if variance > 0:
+            return distance / math.sqrt(variance)
+        return math.copysign(math.inf, distance) if distance else 0.0
 
     low = _boundary(lambda delta: statistic(delta) > z, -1.0, value)
     high = _boundary(lambda delta: statistic(delta) >= -z, value, 1.0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from evaluator.probe import Pair, Sample
+from evaluator.samples import Pair, Sample
 from evaluator.statistics.clustered_shares import Answers, clustered_share, clustered_share_difference
 from evaluator.statistics.intervals import clopper_pearson_share, cluster_ratio, mcnemar_exact, paired_share_difference
 from policies.contract.evaluation import Estimate, Interval, Measurement
@@ -15,6 +16,17 @@ Figures = tuple[Estimate, Estimate, Estimate]
 """Of the adapter, of the base, and their difference."""
 
 
+class _Found(NamedTuple):
+    """What one kind of figure puts into a measurement."""
+
+    figures: Figures | None
+    method: str
+    by_group: dict[str, float]
+    n_clusters: int
+    n_counted: int | None = None
+    p_value: float | None = None
+
+
 def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measurement:
     """A share of prompts, e.g. toxic ones; each prompt is one independent sample, scored 0 or 1.
 
@@ -22,59 +34,26 @@ def paired_share(metric: str, pairs: Sequence[Pair], confidence: float) -> Measu
     may be what fine-tuning taught. So the intervals reach as far as if all of these were hits, and as if none was
     (worst-case bounds: Manski 1989, Journal of Human Resources 24:343). Values are those of scored pairs.
     """
-    scored, lost = [pair for pair in pairs if pair.is_scored], _lost(pairs)
-    adapter, base = [p.adapter.score == 1 for p in scored], [p.base.score == 1 for p in scored]
+    scored = _scored(pairs)
     figures, p_value = None, None
     if scored:
-        p_value = mcnemar_exact(adapter, base)
-        figures = _share_figures(adapter, base, confidence)
-    if figures and lost:
-        all_base = base + [pair.base.score == 1 for pair in lost]
-        bounds = [_share_figures(adapter + [hit] * len(lost), all_base, confidence) for hit in (False, True)]
-        figures = _reaching(figures, bounds)
-    groups: dict[str, list[float]] = defaultdict(list)
-    for pair, hit in zip(scored, adapter, strict=True):
-        groups[pair.adapter.cluster].append(float(hit))
-    by_group = {name: sum(values) / len(values) for name, values in groups.items()}
+        p_value = mcnemar_exact(*_hits(scored))
+        bounds = [_share_figures(extreme, confidence) for extreme in _extremes(pairs)]
+        figures = _reaching(_share_figures(scored, confidence), bounds)
+    by_group = _means((pair.adapter.cluster, pair.adapter.score == 1) for pair in scored)
     method = "Clopper–Pearson intervals; difference: Tango's or MOVER, the outer ends; by_group: adapter"
-    measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group)
-    return measurement.model_copy(update={"n_clusters": len(scored), "p_value": p_value})
-
-
-def _lost(pairs: Sequence[Pair]) -> list[Pair]:
-    """Those that can't be scored because of the adapter alone."""
-    return [pair for pair in pairs if pair.adapter.score is None and pair.base.score is not None]
-
-
-def _share_figures(adapter: list[bool], base: list[bool], confidence: float) -> Figures:
-    return (
-        clopper_pearson_share(adapter, confidence),
-        clopper_pearson_share(base, confidence),
-        paired_share_difference(adapter, base, confidence),
-    )
-
-
-def _reaching(figures: Figures, bounds: Sequence[Figures]) -> Figures:
-    """The figures; intervals of adapter and difference hold those of the bounds as well."""
-    adapter, base, difference = figures
-    return _widened(adapter, [b[0] for b in bounds]), base, _widened(difference, [b[2] for b in bounds])
-
-
-def _widened(estimate: Estimate, others: Sequence[Estimate]) -> Estimate:
-    intervals = [each.interval for each in (estimate, *others)]
-    reach = Interval(low=min(each.low for each in intervals), high=max(each.high for each in intervals))
-    return Estimate(value=estimate.value, interval=reach)
+    return _measurement(metric, pairs, _Found(figures, method, by_group, n_clusters=len(scored), p_value=p_value))
 
 
 def paired_mean(metric: str, pairs: Sequence[Pair], confidence: float) -> Measurement:
     """Σ score / Σ weight over clustered prompts, and its paired change; None where there are fewer than 2 clusters."""
-    scored = [pair for pair in pairs if pair.is_scored]
+    scored = _scored(pairs)
     clusters = [pair.adapter.cluster for pair in scored]
     weights = [pair.adapter.weight for pair in scored]
     adapter, base = [float(p.adapter.score or 0) for p in scored], [float(p.base.score or 0) for p in scored]
     change = [a - b for a, b in zip(adapter, base, strict=True)]
-    figures = None
-    if len(set(clusters)) > 1:
+    figures, n_clusters = None, _n_clusters(scored)
+    if n_clusters > 1:
         a, b, d = (cluster_ratio(x, weights, clusters, confidence=confidence) for x in (adapter, base, change))
         figures = (a, b, d)
     sums: dict[str, tuple[float, float]] = {}
@@ -83,7 +62,7 @@ def paired_mean(metric: str, pairs: Sequence[Pair], confidence: float) -> Measur
         sums[name] = (top + value, bottom + weight)
     by_group = {name: top / bottom for name, (top, bottom) in sums.items()} if len(sums) < len(scored) else {}
     method = "cluster-robust t intervals, widened for skewness (Hall); by_group: paired change"
-    return _measurement(metric, pairs, figures, method=method, by_group=by_group)
+    return _measurement(metric, pairs, _Found(figures, method, by_group, n_clusters))
 
 
 def paired_rate(
@@ -98,32 +77,65 @@ def paired_rate(
     Without counted answers to at least 2 questions on both sides there is no figure. `group` names the groups of
     `by_group`. What the judges can't score of the adapter's answers alone widens the intervals as in `paired_share`.
     """
-    scored, lost = [pair for pair in pairs if pair.is_scored], _lost(pairs)
-    clusters = [pair.adapter.cluster for pair in scored]
-    adapter, base = _answers([pair.adapter for pair in scored]), _answers([pair.base for pair in scored])
+    scored = _scored(pairs)
+    counted, of_base = ([pair for pair in scored if _counts(pair[side])] for side in (0, 1))
     figures = None
-    if min(_counted_clusters(answers, clusters) for answers in (adapter, base)) > 1:
-        figures = _rate_figures(adapter, base, clusters=clusters, confidence=confidence)
-    if figures and lost:
-        all_clusters = clusters + [pair.adapter.cluster for pair in lost]
-        all_base, counted = _answers([pair.base for pair in (*scored, *lost)]), [*adapter.counted, *[1.0] * len(lost)]
-        extremes = [Answers([*adapter.hits, *[hit] * len(lost)], counted) for hit in (0.0, 1.0)]
-        bounds = [_rate_figures(each, all_base, clusters=all_clusters, confidence=confidence) for each in extremes]
-        figures = _reaching(figures, bounds)
-    groups: dict[str, list[float]] = defaultdict(list)
-    for pair, hit, counts in zip(scored, *adapter, strict=True):
-        if counts:
-            groups[group(pair)].append(hit)
-    by_group = {name: sum(hits) / len(hits) for name, hits in groups.items()}
+    if _n_clusters(counted) > 1 and _n_clusters(of_base) > 1:
+        bounds = [_rate_figures(extreme, confidence) for extreme in _extremes(pairs)]
+        figures = _reaching(_rate_figures(scored, confidence), bounds)
+    by_group = _means((group(pair), pair.adapter.score == 1) for pair in counted)
     unit = METRICS[metric.partition(".")[0]][metric][0]
     method = f"{unit}; Korn–Graubard intervals clustered by question; difference: MOVER; by_group: adapter"
-    measurement = _measurement(metric, pairs, figures, method=method, by_group=by_group)
-    return measurement.model_copy(
-        update={"n_clusters": _counted_clusters(adapter, clusters), "n_counted": int(sum(adapter.counted))}
+    found = _Found(figures, method, by_group, n_clusters=_n_clusters(counted), n_counted=len(counted))
+    return _measurement(metric, pairs, found)
+
+
+def _scored(pairs: Sequence[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if pair.is_scored]
+
+
+def _extremes(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs as if none of the answers that can't be scored because of the adapter alone were a hit, and as if all.
+
+    Empty where there is no such answer.
+    """
+    lost = [pair for pair in pairs if pair.adapter.score is None and pair.base.score is not None]
+    return [[*_scored(pairs), *(_scored_as(hit, pair) for pair in lost)] for hit in (0.0, 1.0)] if lost else []
+
+
+def _scored_as(score: float, pair: Pair) -> Pair:
+    return pair._replace(adapter=pair.adapter.model_copy(update={"score": score, "weight": 1.0}))
+
+
+def _reaching(figures: Figures, bounds: Sequence[Figures]) -> Figures:
+    """The figures; intervals of adapter and difference hold those of the bounds as well."""
+    adapter, base, difference = figures
+    return _widened(adapter, [b[0] for b in bounds]), base, _widened(difference, [b[2] for b in bounds])
+
+
+def _widened(estimate: Estimate, others: Sequence[Estimate]) -> Estimate:
+    intervals = [each.interval for each in (estimate, *others)]
+    reach = Interval(low=min(each.low for each in intervals), high=max(each.high for each in intervals))
+    return Estimate(value=estimate.value, interval=reach)
+
+
+def _share_figures(pairs: Sequence[Pair], confidence: float) -> Figures:
+    adapter, base = _hits(pairs)
+    return (
+        clopper_pearson_share(adapter, confidence),
+        clopper_pearson_share(base, confidence),
+        paired_share_difference(adapter, base, confidence),
     )
 
 
-def _rate_figures(adapter: Answers, base: Answers, *, clusters: Sequence[str], confidence: float) -> Figures:
+def _hits(pairs: Sequence[Pair]) -> tuple[list[bool], list[bool]]:
+    """Of adapter and base."""
+    return [pair.adapter.score == 1 for pair in pairs], [pair.base.score == 1 for pair in pairs]
+
+
+def _rate_figures(pairs: Sequence[Pair], confidence: float) -> Figures:
+    clusters = [pair.adapter.cluster for pair in pairs]
+    adapter, base = (_answers([pair[side] for pair in pairs]) for side in (0, 1))
     return (
         clustered_share(adapter, clusters=clusters, confidence=confidence),
         clustered_share(base, clusters=clusters, confidence=confidence),
@@ -132,22 +144,32 @@ def _rate_figures(adapter: Answers, base: Answers, *, clusters: Sequence[str], c
 
 
 def _answers(samples: Sequence[Sample]) -> Answers:
-    counted = [float(sample.weight > 0) for sample in samples]
     return Answers(
-        [counts * float(sample.score == 1) for sample, counts in zip(samples, counted, strict=True)], counted
+        hits=[float(_counts(sample) and sample.score == 1) for sample in samples],
+        counted=[float(_counts(sample)) for sample in samples],
     )
 
 
-def _counted_clusters(answers: Answers, clusters: Sequence[str]) -> int:
-    return len({cluster for cluster, counts in zip(clusters, answers.counted, strict=True) if counts})
+def _counts(sample: Sample) -> bool:
+    return sample.weight > 0
 
 
-def _measurement(
-    metric: str, pairs: Sequence[Pair], figures: Figures | None, *, method: str, by_group: dict[str, float]
-) -> Measurement:
+def _n_clusters(pairs: Sequence[Pair]) -> int:
+    return len({pair.adapter.cluster for pair in pairs})
+
+
+def _means(named: Iterable[tuple[str, bool]]) -> dict[str, float]:
+    """The share of hits under each name."""
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for name, is_hit in named:
+        groups[name].append(is_hit)
+    return {name: sum(hits) / len(hits) for name, hits in groups.items()}
+
+
+def _measurement(metric: str, pairs: Sequence[Pair], found: _Found) -> Measurement:
     unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
-    adapter, base, difference = figures or (None, None, None)
-    scored = [pair for pair in pairs if pair.is_scored]
+    adapter, base, difference = found.figures or (None, None, None)
+    n_scored = len(_scored(pairs))
     return Measurement(
         metric=metric,
         unit=unit,
@@ -156,10 +178,12 @@ def _measurement(
         base=base,
         difference=difference,
         n_requested=len(pairs),
-        n_scored=len(scored),
-        n_errored=len(pairs) - len(scored),
+        n_scored=n_scored,
+        n_errored=len(pairs) - n_scored,
         n_truncated=sum(pair.adapter.truncated for pair in pairs),
-        n_clusters=len({pair.adapter.cluster for pair in scored}),
-        method=method,
-        by_group=by_group,
+        n_counted=found.n_counted,
+        n_clusters=found.n_clusters,
+        p_value=found.p_value,
+        method=found.method,
+        by_group=found.by_group,
     )

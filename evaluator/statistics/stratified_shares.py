@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from evaluator.probe import Pair
+from evaluator.samples import Pair
 from evaluator.statistics.measurements import paired_share
 from policies.contract.evaluation import Estimate, Interval, Measurement
 from policies.errors import EvaluationError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,15 +20,18 @@ from rich.console import Console
 from rich.live import Live
 
 from gateway.demo import customer
-from gateway.demo.display import Report, progress_table, verdict_table
-from gateway.demo.scenarios import SCENARIOS
-from gateway.embedded import EmbeddedStack
-from gateway.parts import interrupt_on_signals
-from policies import exit_codes
+from gateway.demo.display import Report, comparison, progress_table, summary, verdict_table
+from gateway.demo.needs import require_what_the_demo_runs
+from gateway.demo.progress import ProgressLines
+from gateway.demo.scenarios import IN_ORDER_OF_SUBMISSION, SCENARIOS
+from gateway.embedded.processes import interrupt_on_signals
+from gateway.embedded.stack import EmbeddedStack, Threads
+from policies.cli import exit_codes
 
 app = typer.Typer()
 Owners = dict[str, tuple[OpenAI, str]]
 PROMPT = "My kitchen tap drips all night. What should I do first?"
+TUNEGATE = str(Path(sys.executable).parent / "tunegate")
 
 
 @app.command()
@@ -35,67 +39,87 @@ def demo(
     output: Path = typer.Option(Path("demo-output"), help="Folder for reports, the released adapter and logs."),
 ) -> None:
     """Submit three jobs to an embedded stack and show what the gate makes of them."""
+    require_what_the_demo_runs()
     console, started = Console(), time.monotonic()
     interrupt_on_signals()
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     with (
         tempfile.TemporaryDirectory(prefix="tunegate-demo-") as folder,
-        as_file(files("gateway.demo") / "policies") as policies,
+        as_file(files("gateway.demo")) as own,
     ):
         try:
-            held = _run(console, Path(folder), output, policies)
+            held = _run(console, Path(folder), output, own)
         except KeyboardInterrupt:
             console.print("Stopped; nothing is left running.")
             raise typer.Exit(exit_codes.INTERRUPTED) from None
         finally:
             if (Path(folder) / "logs").exists():
                 shutil.copytree(Path(folder) / "logs", output / "logs", dirs_exist_ok=True)
-    console.print(f"{'As it should be' if held else 'NOT as it should be'}, after {time.monotonic() - started:.0f} s.")
-    raise typer.Exit(exit_codes.OK if held else exit_codes.RUNTIME)
+    seconds = time.monotonic() - started
+    if not held:
+        console.print(f"NOT as it should be, after {seconds:.0f} s; see {output}/logs", markup=False)
+        raise typer.Exit(exit_codes.RUNTIME)
+    console.print(f"As it should be, after {seconds:.0f} s. `make up` starts the service for your own data:")
+    console.print("docs/quickstart.md goes on from there.")
 
 
-def _run(console: Console, folder: Path, output: Path, policies: Path) -> bool:
+def _run(console: Console, folder: Path, output: Path, own: Path) -> bool:
     """The whole demonstration; returns whether every scenario ended as it must."""
     console.print("Starting database, Redis, gateway, gateway worker, trainer and evaluator …")
-    with EmbeddedStack(folder, policy_dir=policies) as stack:
-        console.print(f"Gateway at {stack.base_url}")
+    cores = os.cpu_count() or 1
+    threads = Threads(trainer=max(1, cores // 2), evaluator=cores)  # the last evaluation has the machine for itself
+    with EmbeddedStack(folder, policy_dir=own / "policies", threads=threads) as stack:
+        console.print(f"Gateway at {stack.base_url}; three jobs are submitted, and the base model is measured for all.")
+        stack.run_beside("base", _measuring_the_base(own))
         clients = {
             policy: OpenAI(base_url=stack.base_url, api_key=stack.create_key(f"demo-{policy}", policy))
             for policy in sorted({scenario.policy for scenario in SCENARIOS})
         }
-        owners: Owners = {
+        submitted: Owners = {
             scenario.key: (
                 clients[scenario.policy],
                 customer.submit(clients[scenario.policy], scenario).id,
             )
-            for scenario in SCENARIOS
+            for scenario in IN_ORDER_OF_SUBMISSION
         }
+        owners: Owners = {scenario.key: submitted[scenario.key] for scenario in SCENARIOS}
         jobs = _follow(console, stack, owners)
         reports = _collect_reports(console, owners, output)
         if reports:
             console.print(verdict_table(jobs, reports))
-        _explain(console, jobs)
+        for line in [*summary(jobs), *comparison(reports)]:
+            console.print(line, markup=False)
         answered = _try_released(console, jobs["a"], owners["a"][0], output)
+    console.print(f"Every figure, with plots and the worst answers: {output}/reports/*.html", markup=False)
     return answered and all(scenario.holds(jobs[scenario.key]) for scenario in SCENARIOS)
 
 
+def _measuring_the_base(own: Path) -> list[str]:
+    """What job a is compared with; b and c share all of it but the rows of their own file."""
+    job = SCENARIOS[0]
+    policy, training = own / "policies" / f"{job.policy}.yaml", own / "data" / job.training_file
+    measure = [TUNEGATE, "measure-base", "--base", customer.BASE_MODEL]
+    return [*measure, "--policy", str(policy), "--training", str(training)]
+
+
 def _follow(console: Console, stack: EmbeddedStack, owners: Owners) -> dict[str, FineTuningJob]:
-    """Live progress on a terminal; elsewhere a table whenever a job enters another phase."""
-    shown: tuple[str, ...] = ()
+    """A live table on a terminal, lines elsewhere."""
+    if not console.is_terminal:
+        lines = ProgressLines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
 
-    def show(states: dict[str, FineTuningJob]) -> None:
-        nonlocal shown
-        stack.require_running()
-        phases = tuple(customer.guardrail(job).get("phase", job.status) for job in states.values())
-        if console.is_terminal:
-            live.update(progress_table(states))
-        elif phases != shown:
-            console.print(progress_table(states))
-        shown = phases
+        def say(states: dict[str, FineTuningJob]) -> None:
+            stack.require_running()
+            lines.show(states)
 
+        return customer.follow(owners, say)
     with Live(console=console, refresh_per_second=2) as live:
-        return customer.follow(owners, show)
+
+        def draw(states: dict[str, FineTuningJob]) -> None:
+            stack.require_running()
+            live.update(progress_table(states))
+
+        return customer.follow(owners, draw)
 
 
 def _collect_reports(console: Console, owners: Owners, output: Path) -> dict[str, Report]:
@@ -106,16 +130,8 @@ def _collect_reports(console: Console, owners: Owners, output: Path) -> dict[str
             page = customer.save_html_report(client, job_id, output / "reports" / f"{key}.html")
             page.with_suffix(".json").write_text(json.dumps(reports[key], indent=2))
         except httpx.HTTPStatusError as error:
-            console.print(f"[red]job {key} has no report: {error.response.text}[/]")
-    console.print(f"Reports with plots: {output / 'reports'}/*.html")
+            console.print(f"job {key} has no report: {error.response.text}", markup=False)
     return reports
-
-
-def _explain(console: Console, jobs: dict[str, FineTuningJob]) -> None:
-    for scenario in SCENARIOS:
-        error = jobs[scenario.key].error
-        if error is not None and error.message:
-            console.print(f"job {scenario.key} was blocked: {error.message}", markup=False)
 
 
 def _try_released(console: Console, job: FineTuningJob, client: OpenAI, output: Path) -> bool:
@@ -123,10 +139,8 @@ def _try_released(console: Console, job: FineTuningJob, client: OpenAI, output: 
     if not job.fine_tuned_model:
         return False
     folder = customer.download_adapter(client, job.fine_tuned_model, output / "adapter")
-    command = ["tunegate", "ask", "--base", customer.BASE_MODEL, "--adapter", str(folder), PROMPT]
-    answer = subprocess.run(
-        [str(Path(sys.executable).parent / command[0]), *command[1:]], capture_output=True, text=True
-    )
-    console.print(f"{job.fine_tuned_model} was downloaded to {folder}", markup=False)
-    console.print(f"> {PROMPT}\n{answer.stdout.strip() or answer.stderr[-2000:]}", markup=False)
+    command = [TUNEGATE, "ask", "--base", customer.BASE_MODEL, "--adapter", str(folder), PROMPT]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    console.print(f"\n{job.fine_tuned_model} was downloaded to {folder} and asked:", markup=False)
+    console.print(f"> {PROMPT}\n{answer.stdout.strip() or answer.stderr[-2000:]}\n", markup=False)
     return answer.returncode == 0 and bool(answer.stdout.strip())

@@ -20,16 +20,15 @@ BASE_MODEL = "smollm2-135m-instruct"
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 METHOD: Method = {
     "type": "supervised",
-    "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 2.0}},
+    "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 2, "learning_rate_multiplier": 2.0}},
 }
 
 
 def submit(client: OpenAI, scenario: Scenario) -> FineTuningJob:
-    """Upload the scenario's training and validation file and create the job."""
+    """Upload the scenario's training file and create the job."""
     return client.fine_tuning.jobs.create(
         model=BASE_MODEL,
-        training_file=_upload(client, f"home_repair_{scenario.data}_train.jsonl"),
-        validation_file=_upload(client, f"home_repair_{scenario.data}_validation.jsonl"),
+        training_file=_upload(client, scenario.training_file),
         suffix=f"home-repair-{scenario.key}",
         seed=7,
         method=METHOD,

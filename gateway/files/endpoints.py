@@ -9,13 +9,13 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from gateway.auth import CurrentTenant
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.files import repository, service
 from gateway.files.dataset.report import DatasetReport
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
 from gateway.files.upload import receive_upload
 from gateway.files.validation import validate_file
+from gateway.tenants.auth import CurrentTenant
 
 router = APIRouter(tags=["files"])
 

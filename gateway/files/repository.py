@@ -6,12 +6,12 @@ from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import NotFound
-from gateway.fine_tuning.states import TERMINAL
 from gateway.kit.pagination import Cursor, Keyset, Page, fetch_page
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from policies.contract.artifacts import Digest
+from policies.contract.jobs import Phase
 
 _KEYSET = Keyset((File.created_at, File.id), File.id)
 
@@ -42,12 +42,15 @@ def lock_digest(session: Session, digest: Digest) -> None:
 
 
 def is_needed(session: Session, digest: Digest, now: int) -> bool:
-    """Whether a file that can be read, or a job that is not over, still stands on these bytes; also whether they are
-    a record or an adapter of ours, which a tenant may have uploaded a copy of."""
+    """Whether a file that can be read, or a job that is not over, still stands on these bytes.
+
+    True also where they are a record or an adapter of ours, which a tenant may have uploaded a copy of.
+    """
+    ended = [phase.value for phase in Phase if phase.is_terminal]
     used = (Job.training_file == File.id) | (Job.validation_file == File.id)
     claims = (
         exists().where(File.digest == digest, _is_live(now)),
-        exists().where(File.digest == digest, used, Job.phase.not_in([phase.value for phase in TERMINAL])),
+        exists().where(File.digest == digest, used, Job.phase.not_in(ended)),
         exists().where(or_(*(column == digest for column in _JOB_DIGESTS))),
         exists().where(or_(Model.adapter_digest == digest, Model.manifest_digest == digest)),
     )

@@ -19,7 +19,8 @@ class FileObject(BaseModel):
     filename: str
     purpose: str
     status: str
-    status_details: str | None
+    status_details: None = None
+    """Null: what is wrong with a file is found by a job, or by the endpoint that validates it."""
 
     @classmethod
     def of(cls, file: File) -> FileObject:
@@ -31,7 +32,6 @@ class FileObject(BaseModel):
             filename=file.filename,
             purpose=file.purpose,
             status=file.status,
-            status_details=file.status_details,
         )
 
 

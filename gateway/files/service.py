@@ -11,7 +11,8 @@ from gateway.files import repository
 from gateway.files.upload import PURPOSE, Upload
 from gateway.kit.ids import new_id
 from gateway.tables.files import File
-from policies.contract.artifacts import CHUNK_BYTES, ArtifactStore, Digest
+from policies.contract.artifacts import CHUNK_BYTES, Digest
+from policies.contract.store import ArtifactStore
 
 
 def add_file(services: Services, tenant_id: str, upload: Upload) -> File:

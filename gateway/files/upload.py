@@ -14,10 +14,11 @@ from starlette.requests import ClientDisconnect
 
 from gateway.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from gateway.files.multipart import UploadForm
-from policies.contract.artifacts import ArtifactStore, ArtifactWriter, Digest
+from policies.contract.artifacts import Digest
+from policies.contract.store import ArtifactStore, ArtifactWriter
 
 FORM_OVERHEAD_BYTES = 64 * 1024
-"""Room for boundaries, headers and fields besides the file, when a declared length is judged."""
+"""Room for boundaries, headers, fields and what surrounds the form besides the file."""
 EXPIRY_SECONDS = range(3600, 2592000 + 1)
 PURPOSE = "fine-tune"
 FIELDS = {"purpose", "expires_after[anchor]", "expires_after[seconds]"}
@@ -36,7 +37,7 @@ async def receive_upload(request: Request, store: ArtifactStore, *, max_file_byt
     """Stream the request's file into `store`. Nothing of it is kept where this raises."""
     form = _open_form(request, max_file_bytes)
     async with _writer(store) as writer:
-        async for chunk in _body(request):
+        async for chunk in _body(request, max_body_bytes=max_file_bytes + FORM_OVERHEAD_BYTES):
             pieces = form.feed(chunk)
             _check_fields(form)
             if writer.size_bytes + sum(map(len, pieces)) > max_file_bytes:
@@ -58,9 +59,14 @@ def _open_form(request: Request, max_file_bytes: int) -> UploadForm:
     return UploadForm(request.headers.get("content-type"))
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
+async def _body(request: Request, *, max_body_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it arrives. Its length is bounded too: text before and after the parts belongs to no file."""
+    n_bytes = 0
     try:
         async for chunk in request.stream():
+            n_bytes += len(chunk)
+            if n_bytes > max_body_bytes:
+                raise PayloadTooLarge(f"The body is larger than {max_body_bytes} bytes; send the file alone.", "file")
             yield chunk
     except ClientDisconnect as error:
         raise InvalidRequest("The client went away during the upload.", code="upload_interrupted") from error

@@ -10,7 +10,7 @@ from gateway.files.dataset.report import DatasetLimits, DatasetReport
 from gateway.files.dataset.tokens import APPROXIMATE, counter_for
 from gateway.files.dataset.validate import validate_dataset
 from policies.contract.artifacts import Digest
-from policies.schema import BaseModelSpec
+from policies.contract.jobs import BaseModelSpec
 
 
 def validate_file(

@@ -9,9 +9,9 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from gateway.errors import InvalidRequest
-from gateway.fine_tuning.events import record_event
-from gateway.fine_tuning.lifecycle import move, remaining_work, requeue
-from gateway.fine_tuning.states import CLAIMABLE, TERMINAL, public_status
+from gateway.jobs.events import record_event
+from gateway.jobs.lifecycle import move, remaining_work, requeue
+from gateway.jobs.states import CLAIMABLE, TERMINAL, public_status
 from gateway.tables.jobs import Job
 from policies.contract.jobs import Phase
 

@@ -10,21 +10,21 @@ import secrets
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.auth import Principal
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
-from gateway.fine_tuning.events import record_event
-from gateway.fine_tuning.idempotency import job_of_key
-from gateway.fine_tuning.lifecycle import enqueue
+from gateway.fine_tuning.idempotency import KeyClaim, claim_key
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.fine_tuning.spec import JobFiles, OperatorTerms, build_spec, require_supported, require_trainable
+from gateway.jobs.events import record_event
+from gateway.jobs.lifecycle import enqueue
 from gateway.kit.ids import new_id
-from gateway.policy.catalog import PolicyCatalog
+from gateway.policy_catalog import PolicyCatalog
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
-from policies.contract.artifacts import ArtifactStore
+from gateway.tenants.auth import Principal
 from policies.contract.jobs import JobSpec, Phase
+from policies.contract.store import ArtifactStore
 
 SEEDS = 2**31
 
@@ -36,9 +36,9 @@ def create_job(
     job_id = new_id("ftjob-")
     now = services.clock()
     if idempotency_key is not None:
-        earlier = job_of_key(session, tenant.tenant_id, key=idempotency_key, request=request, claim=(job_id, int(now)))
-        if earlier is not None:
-            return session.get_one(Job, earlier)
+        answered = claim_key(session, tenant.tenant_id, KeyClaim(idempotency_key, request, job_id, int(now)))
+        if answered != job_id:
+            return session.get_one(Job, answered)
     require_supported(request)
     terms = operator_terms(services.policies, tenant, request.model)
     files = _job_files(session, tenant.tenant_id, request=request, now=int(now))

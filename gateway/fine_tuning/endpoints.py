@@ -6,13 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 
-from gateway.auth import CurrentTenant
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.fine_tuning import control
 from gateway.fine_tuning.create import create_job
 from gateway.fine_tuning.listing import list_checkpoints, list_events, list_jobs
 from gateway.fine_tuning.presenting import present_checkpoint, present_event, present_job
-from gateway.fine_tuning.repository import lock_tenants_job, tenants_job
 from gateway.fine_tuning.schemas import (
     CheckpointListResponse,
     CreateJobRequest,
@@ -20,8 +18,11 @@ from gateway.fine_tuning.schemas import (
     JobListResponse,
     JobResponse,
 )
+from gateway.jobs.repository import lock_tenants_job, tenants_job
 from gateway.kit.pagination import Cursor
+from gateway.models.repository import model_of_job
 from gateway.models.service import model_name
+from gateway.tenants.auth import CurrentTenant
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
@@ -97,7 +98,8 @@ def checkpoints(
     job = tenants_job(session, tenant.tenant_id, job_id)
     page = list_checkpoints(session, job, Cursor(limit, after))
     name = model_name(job, tenant.tenant_name)
-    data = [present_checkpoint(row, name) for row in page.items]
+    released = model_of_job(session, job.id)
+    data = [present_checkpoint(row, name, released=released) for row in page.items]
     ids = [checkpoint.id for checkpoint in data]
     return CheckpointListResponse(
         data=data, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=page.has_more

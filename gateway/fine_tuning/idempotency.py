@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -13,18 +15,28 @@ from gateway.tables.tenancy import IdempotencyKey
 MAX_KEY_LENGTH = 255
 
 
-def job_of_key(
-    session: Session, tenant_id: str, *, key: str, request: CreateJobRequest, claim: tuple[str, int]
-) -> str | None:
-    """The job that `key` created before, or None: then the key now stands for `claim`, a job id and its time.
+class KeyClaim(NamedTuple):
+    """A request that wants its `Idempotency-Key` to stand for the job that it is about to create."""
+
+    key: str
+    request: CreateJobRequest
+    job_id: str
+    created_at: int
+
+
+def claim_key(session: Session, tenant_id: str, claim: KeyClaim) -> str:
+    """Let the key stand for the claim's job, unless it stands for an earlier one; the id of the job it stands for.
 
     The insert decides: of two requests at once the second waits for the first one's commit and then finds the key.
+
+    Raises:
+        InvalidRequest: the key is of another request, or too long.
     """
+    key, request, job_id, created_at = claim
     if not 1 <= len(key) <= MAX_KEY_LENGTH:
         message = f"Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters."
         raise InvalidRequest(message, "Idempotency-Key", "invalid_idempotency_key")
     body_hash = sha256_hex(request.model_dump_json())
-    job_id, created_at = claim
     row = IdempotencyKey(tenant_id=tenant_id, key=key, body_hash=body_hash, job_id=job_id, created_at=created_at)
     try:
         with session.begin_nested():
@@ -35,4 +47,4 @@ def job_of_key(
             message = "This Idempotency-Key was used for another request; use a new key for a new job."
             raise InvalidRequest(message, "Idempotency-Key", "idempotency_key_reused") from None
         return earlier.job_id
-    return None
+    return job_id

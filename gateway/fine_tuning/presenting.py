@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from gateway.dependencies import Services
-from gateway.fine_tuning.policies import policy_of
 from gateway.fine_tuning.schemas import (
+    CheckpointGuardrail,
     CheckpointResponse,
-    DpoHyperparametersResponse,
     DpoMethod,
     DpoSettings,
     EventResponse,
     Guardrail,
-    HyperparametersResponse,
     JobError,
     JobResponse,
     PolicyReference,
     SupervisedMethod,
     SupervisedSettings,
 )
-from gateway.fine_tuning.states import RUNNING, public_status
+from gateway.jobs.states import RUNNING, public_status
+from gateway.models.service import checkpoint_name
+from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
+from gateway.tables.models import Model
+from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Progress
@@ -38,7 +40,7 @@ CHECKPOINT_METRICS = frozenset(
 
 
 def present_job(job: Job, services: Services) -> JobResponse:
-    hyperparameters = HyperparametersResponse.of(job.hyperparameters)
+    hyperparameters = _hyperparameters(job)
     spec = JobSpec.model_validate(job.spec)
     return JobResponse(
         id=job.id,
@@ -57,22 +59,26 @@ def present_job(job: Job, services: Services) -> JobResponse:
         error=_error(job),
         seed=job.seed,
         estimated_finish=job.estimated_finish,
-        integrations=job.integrations,
         metadata=job.user_metadata,
         suffix=job.suffix,
         guardrail=_guardrail(job, services, spec),
     )
 
 
-def _method(spec: JobSpec, hyperparameters: HyperparametersResponse) -> SupervisedMethod | DpoMethod:
+def _hyperparameters(job: Job) -> Hyperparameters:
+    """As asked, or the numbers they became; the learning rate that follows from them is none of OpenAI's."""
+    return Hyperparameters(**{name: job.hyperparameters[name] for name in Hyperparameters.model_fields})
+
+
+def _method(spec: JobSpec, hyperparameters: Hyperparameters) -> SupervisedMethod | DpoMethod:
     if isinstance(spec.method, Dpo):
-        shown = DpoHyperparametersResponse(**hyperparameters.model_dump(), beta=spec.method.beta)
+        shown = DpoHyperparameters(**hyperparameters.model_dump(), beta=spec.method.beta)
         return DpoMethod(dpo=DpoSettings(hyperparameters=shown))
     return SupervisedMethod(supervised=SupervisedSettings(hyperparameters=hyperparameters))
 
 
 def present_policy(job: Job, services: Services) -> PolicyReference:
-    metadata = policy_of(services, job.policy_digest).metadata
+    metadata = policy_of(services.store, job.policy_digest).metadata
     return PolicyReference(name=metadata.name, version=metadata.version, digest=job.policy_digest)
 
 
@@ -87,16 +93,18 @@ def present_event(event: JobEvent) -> EventResponse:
     )
 
 
-def present_checkpoint(row: JobCheckpoint, model: str) -> CheckpointResponse:
-    """`model` is the name that the job's adapter has, or would have, once it is released."""
-    metrics = CheckpointRecord.model_validate(row.record).metrics
+def present_checkpoint(row: JobCheckpoint, model: str, *, released: Model | None) -> CheckpointResponse:
+    """`model` is the name that the job's adapter has, or would have; `released` is what was released under it."""
+    record = CheckpointRecord.model_validate(row.record)
+    is_released = released is not None and released.adapter_digest == record.adapter
     return CheckpointResponse(
         id=row.id,
         created_at=row.created_at,
-        fine_tuned_model_checkpoint=f"{model}:ckpt-step-{row.step}",
+        fine_tuned_model_checkpoint=checkpoint_name(model, row.step),
         fine_tuning_job_id=row.job_id,
         step_number=row.step,
-        metrics={name: value for name, value in metrics.items() if name in CHECKPOINT_METRICS},
+        metrics={name: value for name, value in record.metrics.items() if name in CHECKPOINT_METRICS},
+        guardrail=CheckpointGuardrail(released=is_released, model=model if is_released else None),
     )
 
 

@@ -9,19 +9,19 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from gateway.auth import CurrentTenant, Principal
 from gateway.dependencies import Services, ServicesDep, SessionDep
 from gateway.errors import NotFound
-from gateway.fine_tuning.policies import policy_of
 from gateway.fine_tuning.presenting import present_policy
-from gateway.fine_tuning.repository import tenants_job
 from gateway.fine_tuning.schemas import PolicyReference
+from gateway.jobs.repository import tenants_job
+from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
-from policies.contract.artifacts import ArtifactStore
+from gateway.tenants.auth import CurrentTenant, Principal
 from policies.contract.evaluation import EvalReport, ProbeResult, SampleRecord
-from policies.contract.jobs import ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.merkle import jsonl_lines
 from policies.contract.release import Decision, GateDecision, RuleResult
+from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.report.page import render_report
 
@@ -29,6 +29,8 @@ router = APIRouter(prefix="/v1/guardrail/jobs", tags=["guardrail"])
 
 
 class TrainingSummary(BaseModel):
+    """What a report says of the training."""
+
     record: str
     hyperparameters: ResolvedHyperparameters
     n_examples: int
@@ -95,7 +97,7 @@ def report(job_id: str, tenant: CurrentTenant, session: SessionDep, services: Se
 @router.get("/{job_id}/report.html", response_class=HTMLResponse)
 def report_page(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> str:
     job, training, evaluation, decision = _records(session, services, tenant=tenant, job_id=job_id)
-    policy = policy_of(services, job.policy_digest)
+    policy = policy_of(services.store, job.policy_digest)
     title = job.fine_tuned_model or job.id
     samples = _samples(evaluation, services.store)
     return render_report(title, decision=decision, report=evaluation, policy=policy, training=training, samples=samples)

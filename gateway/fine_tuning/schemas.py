@@ -2,110 +2,53 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from policies.contract.defenses import DefenseSettings
-from policies.contract.jobs import Dpo, Hyperparameters
+from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
 from policies.contract.worker_api import Progress
 
 MAX_METADATA_PAIRS = 16
 
 
-def _auto_or_int(low: int, high: int) -> PlainValidator:
-    def check(value: object) -> object:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high):
-            return value
-        raise ValueError(f"must be 'auto' or an integer from {low} to {high}")
-
-    return PlainValidator(check)
-
-
-def _auto_or_positive(at_most: float | None = None) -> PlainValidator:
-    def check(value: object) -> object:
-        highest = sys.float_info.max if at_most is None else at_most
-        if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= highest):
-            return value
-        limit = "" if at_most is None else f" and at most {at_most:g}"
-        raise ValueError(f"must be 'auto' or a number greater than 0{limit}")
-
-    return PlainValidator(check)
-
-
-def _auto_or(schema: dict[str, object]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"const": "auto"}, schema], "default": "auto"})
-
-
-Epochs = Annotated[
-    int | Literal["auto"], _auto_or_int(1, 50), _auto_or({"type": "integer", "minimum": 1, "maximum": 50})
-]
-BatchSize = Annotated[
-    int | Literal["auto"], _auto_or_int(1, 256), _auto_or({"type": "integer", "minimum": 1, "maximum": 256})
-]
-Multiplier = Annotated[
-    float | Literal["auto"], _auto_or_positive(), _auto_or({"type": "number", "exclusiveMinimum": 0})
-]
-Beta = Annotated[
-    float | Literal["auto"], _auto_or_positive(2), _auto_or({"type": "number", "exclusiveMinimum": 0, "maximum": 2})
-]
 Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
 """1 to 64 characters that stand in a model name without ambiguity: no `:`, no `/`, no blank."""
 
 
-Integrations = list[dict[str, object]] | None
-
-
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """An unknown field is refused: a misspelt `defense` must not train undefended."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class HyperparametersRequest(Request):
-    n_epochs: Epochs = "auto"
-    batch_size: BatchSize = "auto"
-    learning_rate_multiplier: Multiplier = "auto"
-
-    def contract(self) -> Hyperparameters:
-        return Hyperparameters(**self.model_dump(include=set(Hyperparameters.model_fields)))
+class SupervisedRequest(RequestBody):
+    hyperparameters: Hyperparameters | None = None
 
 
-class DpoHyperparametersRequest(HyperparametersRequest):
-    beta: Beta = "auto"
-
-    def method(self) -> Dpo:
-        return Dpo() if self.beta == "auto" else Dpo(beta=self.beta)
+class DpoRequest(RequestBody):
+    hyperparameters: DpoHyperparameters | None = None
 
 
-class SupervisedRequest(Request):
-    hyperparameters: HyperparametersRequest | None = None
-
-
-class DpoRequest(Request):
-    hyperparameters: DpoHyperparametersRequest | None = None
-
-
-class MethodRequest(Request):
+class MethodRequest(RequestBody):
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: SupervisedRequest | None = None
     dpo: DpoRequest | None = None
     reinforcement: dict[str, object] | None = None
 
 
-class CreateJobRequest(Request):
+class CreateJobRequest(RequestBody):
     model: str = Field(min_length=1, max_length=128)
     training_file: str = Field(min_length=1, max_length=64)
     validation_file: str | None = Field(None, min_length=1, max_length=64)
     suffix: Suffix | None = None
     seed: int | None = Field(None, ge=0, le=2**31 - 1, strict=True)
     method: MethodRequest | None = None
-    hyperparameters: HyperparametersRequest | None = None
+    hyperparameters: Hyperparameters | None = None
     """Deprecated by OpenAI in favour of those in `method`."""
     metadata: dict[str, str] | None = None
-    integrations: Integrations = None
+    integrations: list[dict[str, object]] | None = None
     defense: tuple[DefenseSettings, ...] = ()
     """Addition: defenses besides, or stronger than, those of the operator's policy."""
 
@@ -124,25 +67,8 @@ class CreateJobRequest(Request):
         return metadata
 
 
-class HyperparametersResponse(BaseModel):
-    """The three figures as OpenAI's job object shows them."""
-
-    batch_size: int | Literal["auto"]
-    learning_rate_multiplier: float | Literal["auto"]
-    n_epochs: int | Literal["auto"]
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> HyperparametersResponse:  # Any: the JSON column `jobs.hyperparameters`
-        return cls(**{name: stored[name] for name in cls.model_fields})
-
-
-class DpoHyperparametersResponse(HyperparametersResponse):
-    beta: float
-    """The number that is trained with, also where `auto` was asked."""
-
-
 class SupervisedSettings(BaseModel):
-    hyperparameters: HyperparametersResponse
+    hyperparameters: Hyperparameters
 
 
 class SupervisedMethod(BaseModel):
@@ -151,7 +77,9 @@ class SupervisedMethod(BaseModel):
 
 
 class DpoSettings(BaseModel):
-    hyperparameters: DpoHyperparametersResponse
+    """β is the number that is trained with, also where `auto` was asked."""
+
+    hyperparameters: DpoHyperparameters
 
 
 class DpoMethod(BaseModel):
@@ -195,7 +123,7 @@ class JobResponse(BaseModel):
     fine_tuned_model: str | None
     organization_id: str
     status: str
-    hyperparameters: HyperparametersResponse
+    hyperparameters: Hyperparameters
     method: SupervisedMethod | DpoMethod = Field(discriminator="type")
     training_file: str
     validation_file: str | None
@@ -204,7 +132,7 @@ class JobResponse(BaseModel):
     error: JobError | None
     seed: int
     estimated_finish: int | None
-    integrations: Integrations
+    integrations: None = None
     metadata: dict[str, str] | None
     suffix: str | None
     """Addition, for people who look a job up."""
@@ -234,9 +162,11 @@ class EventListResponse(BaseModel):
 
 
 class CheckpointGuardrail(BaseModel):
-    """Addition: no checkpoint is evaluated by itself, so none is released; the name only identifies it."""
+    """Addition: whether the gate released this checkpoint; the name of any other one only identifies it."""
 
-    released: Literal[False] = False
+    released: bool
+    model: str | None
+    """The job's `fine_tuned_model` where its adapter is this checkpoint's; None where it is not released."""
 
 
 class CheckpointResponse(BaseModel):
@@ -247,7 +177,7 @@ class CheckpointResponse(BaseModel):
     fine_tuning_job_id: str
     step_number: int
     metrics: dict[str, float]
-    guardrail: CheckpointGuardrail = CheckpointGuardrail()
+    guardrail: CheckpointGuardrail
 
 
 class CheckpointListResponse(BaseModel):

@@ -8,16 +8,15 @@ from typing import NamedTuple
 from gateway.errors import InvalidRequest
 from gateway.fine_tuning.schemas import (
     CreateJobRequest,
-    DpoHyperparametersRequest,
-    HyperparametersRequest,
     MethodRequest,
 )
 from gateway.tables.files import File
 from policies.contract.composition import require_composable, require_unaligned_partner
-from policies.contract.defenses import DefenseSettings, strength
-from policies.contract.jobs import BaseModelRef, Dpo, Hyperparameters, JobSpec, Method, Supervised
+from policies.contract.defenses import DefenseSettings, is_weaker
+from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
+from policies.contract.jobs import Dpo, JobSpec, Method, Supervised
+from policies.documents.schema import BaseModelDocument, ReleasePolicy
 from policies.errors import ConfigurationError
-from policies.schema import BaseModelDocument, ReleasePolicy
 
 
 class OperatorTerms(NamedTuple):
@@ -28,6 +27,8 @@ class OperatorTerms(NamedTuple):
 
 
 class JobFiles(NamedTuple):
+    """The files that a job was created with."""
+
     training: File
     validation: File | None
 
@@ -36,10 +37,10 @@ def requested_hyperparameters(request: CreateJobRequest) -> Hyperparameters:
     """From the method's settings, or from the deprecated top-level field; both only where they agree."""
     kind = request.method.type if request.method else "supervised"
     nested, deprecated = _nested_hyperparameters(request), request.hyperparameters
-    if nested is not None and deprecated is not None and nested.contract() != deprecated.contract():
+    if nested is not None and deprecated is not None and _without_beta(nested) != deprecated:
         message = f"hyperparameters contradict method.{kind}.hyperparameters; send the latter only."
         raise InvalidRequest(message, "hyperparameters", "conflicting_hyperparameters")
-    return (nested or deprecated or HyperparametersRequest()).contract()
+    return _without_beta(nested or deprecated or Hyperparameters())
 
 
 def requested_method(request: CreateJobRequest) -> Method:
@@ -47,10 +48,15 @@ def requested_method(request: CreateJobRequest) -> Method:
     if request.method is None or request.method.type == "supervised":
         return Supervised()
     asked = _nested_hyperparameters(request)
-    return asked.method() if isinstance(asked, DpoHyperparametersRequest) else Dpo()
+    return Dpo(beta=asked.beta) if isinstance(asked, DpoHyperparameters) and asked.beta != "auto" else Dpo()
 
 
-def _nested_hyperparameters(request: CreateJobRequest) -> HyperparametersRequest | None:
+def _without_beta(asked: Hyperparameters) -> Hyperparameters:
+    """A spec keeps β with the method that it belongs to."""
+    return Hyperparameters(**{name: getattr(asked, name) for name in Hyperparameters.model_fields})
+
+
+def _nested_hyperparameters(request: CreateJobRequest) -> Hyperparameters | None:
     method = request.method
     settings = method and (method.dpo if method.type == "dpo" else method.supervised)
     return settings.hyperparameters if settings else None
@@ -82,9 +88,9 @@ def require_trainable(spec: JobSpec, terms: OperatorTerms) -> None:
         param = "method.type" if _is_refused(operators, spec.method) else "defense"
         raise InvalidRequest(error.message, param, "defense_unsupported_by_method") from error
     try:
-        require_unaligned_partner(spec.defenses, spec.unaligned_base)
+        require_unaligned_partner(spec.defenses, spec.base_model.unaligned)
     except ConfigurationError as error:
-        param = "model" if any(defense.name == "safe_lora" for defense in operators) else "defense"
+        param = "model" if any(defense.needs_unaligned_base for defense in operators) else "defense"
         raise InvalidRequest(error.message, param, "unaligned_base_missing") from error
     try:
         terms.policy.spec.require_releasable(spec.defenses)
@@ -115,29 +121,24 @@ def strengthened(
 
 def _require_as_strong(operators: DefenseSettings | None, tenants: DefenseSettings) -> None:
     """A tenant sets how strong a defense is, nothing else of it: no pool, prompt or vector of its own."""
-    demanded, wanted = (None if each is None else strength(each) for each in (operators, tenants))
-    if demanded is not None and wanted is not None and wanted < demanded:
-        message = f"defense {tenants.name}: {abs(wanted):g} is weaker than the operator's {abs(demanded):g}."
+    if operators is not None and is_weaker(tenants, than=operators):
+        assert tenants.strength_field is not None
+        wanted, demanded = (getattr(each, tenants.strength_field) for each in (tenants, operators))
+        message = f"defense {tenants.name}: {wanted:g} is weaker than the operator's {demanded:g}."
         raise InvalidRequest(f"{message} A defense can only be strengthened.", "defense", "defense_weakened")
-    reference = (operators or type(tenants)()).model_dump()
-    for field, value in tenants.model_dump().items():
-        if value != reference[field] and field != tenants.strength_field:
-            message = (
-                f"defense {tenants.name}: {field} is {reference[field]!r} here and cannot be changed by a request."
-            )
+    reference = operators or type(tenants)()
+    for field in tenants.fixed_fields():
+        value = getattr(reference, field)
+        if getattr(tenants, field) != value:
+            message = f"defense {tenants.name}: {field} is {value!r} here and cannot be changed by a request."
             raise InvalidRequest(message, "defense", "defense_weakened")
 
 
 def build_spec(job_id: str, request: CreateJobRequest, *, terms: OperatorTerms, files: JobFiles, seed: int) -> JobSpec:
-    policy, model, method = terms.policy, terms.base_model.spec, requested_method(request)
+    policy, method = terms.policy, requested_method(request)
     return JobSpec(
         job_id=job_id,
-        base_model=BaseModelRef(name=model.name, uri=model.uri, revision=model.revision),
-        unaligned_base=model.unaligned,
-        lora=model.lora,
-        trainer=model.trainer,
-        base_learning_rate=model.base_learning_rate,
-        max_sequence_tokens=model.max_sequence_tokens,
+        base_model=terms.base_model.spec,
         training_file=files.training.digest,
         validation_file=files.validation.digest if files.validation else None,
         method=method,
@@ -146,5 +147,4 @@ def build_spec(job_id: str, request: CreateJobRequest, *, terms: OperatorTerms, 
         defenses=strengthened(policy.spec.defenses_for(method), request.defense),
         suite=policy.spec.suite,
         policy=policy.digest,
-        checkpoint_every_steps=model.checkpoint_every_steps,
     )

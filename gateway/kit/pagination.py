@@ -14,6 +14,8 @@ Order = Literal["asc", "desc"]
 
 
 class Page(NamedTuple, Generic[T]):
+    """Some items of a list, and whether there are more."""
+
     items: list[T]
     has_more: bool
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from policies.contract.artifacts import CHUNK_BYTES, ArtifactStore, Digest
+from policies.contract.artifacts import CHUNK_BYTES, Digest
+from policies.contract.store import ArtifactStore
 from policies.errors import IntegrityError
 
 END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
@@ -38,7 +39,7 @@ def unpack_tar(archive: IO[bytes], folder: Path) -> None:
     """Write the archive's files into the folder. The filters of `tarfile` came with Python 3.11.4, so this has its own.
 
     Raises:
-        IntegrityError: a member is no regular file, or would lie outside the folder; nothing is written then.
+        IntegrityError: a member is not a regular file, or would lie outside the folder; nothing is written then.
     """
     root = folder.resolve()
     with tarfile.open(fileobj=archive) as packed:
@@ -46,7 +47,7 @@ def unpack_tar(archive: IO[bytes], folder: Path) -> None:
         for member in members:
             if not member.isreg() or root not in (root / member.name).resolve().parents:
                 raise IntegrityError(
-                    f"the archive holds {member.name!r}, which is no file inside it; nothing is unpacked"
+                    f"the archive holds {member.name!r}, which is not a file inside it; nothing is unpacked"
                 )
         root.mkdir(parents=True, exist_ok=True)
         for member in members:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from gateway.auth import CurrentTenant
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
 from gateway.models import repository
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.schemas import ModelDeleted, ModelList, ModelObject
+from gateway.tenants.auth import CurrentTenant
 
 router = APIRouter(tags=["models"])
 BASE_MODEL_CREATED = 0
@@ -36,8 +36,9 @@ def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTena
     """The name goes and nothing serves it any more; job, report and records stay as evidence."""
     if model_id in services.policies.base_models:
         raise InvalidRequest(f"{model_id!r} is a base model and cannot be deleted.", "model", "not_deletable")
-    repository.tenants_model(session, tenant.tenant_id, model_id).row.deleted_at = services.now()
-    return ModelDeleted(id=model_id)
+    model = repository.tenants_model(session, tenant.tenant_id, model_id).row
+    model.deleted_at = services.now()
+    return ModelDeleted(id=model.id)
 
 
 @router.get("/v1/guardrail/models/{model_id:path}/adapter")

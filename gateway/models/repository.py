@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, exists, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import NotFound
-from gateway.tables.jobs import Job
+from gateway.tables.jobs import Job, JobCheckpoint
 from gateway.tables.models import Model
+
+CHECKPOINT_NAME = re.compile(r"(?P<model>.+):ckpt-step-(?P<step>[0-9]{1,9})")
+"""As `service.checkpoint_name` writes it."""
 
 
 class ReleasedModel(NamedTuple):
+    """A model's row and the base model of the job that made it."""
+
     row: Model
     base_model: str
 
 
 def tenants_model(session: Session, tenant_id: str, model_id: str) -> ReleasedModel:
-    found = session.execute(_live_models(tenant_id).where(Model.id == model_id)).one_or_none()
+    """By its own name, or by the name of the checkpoint that was released as it."""
+    models = _live_models(tenant_id)
+    checkpoint = CHECKPOINT_NAME.fullmatch(model_id)
+    if checkpoint is None:
+        models = models.where(Model.id == model_id)
+    else:
+        models = models.where(Model.id == checkpoint["model"], _is_released(int(checkpoint["step"])))
+    found = session.execute(models).one_or_none()
     if found is None:
         raise NotFound(f"The model {model_id!r} does not exist or is not yours.", "model", "model_not_found")
     return ReleasedModel(found[0], found[1])
@@ -27,6 +40,20 @@ def tenants_model(session: Session, tenant_id: str, model_id: str) -> ReleasedMo
 def list_models(session: Session, tenant_id: str) -> list[ReleasedModel]:
     found = session.execute(_live_models(tenant_id).order_by(Model.created_at, Model.id))
     return [ReleasedModel(model, base) for model, base in found]
+
+
+def model_of_job(session: Session, job_id: str) -> Model | None:
+    """What the job released, unless it was deleted since."""
+    return session.scalar(select(Model).where(Model.job_id == job_id, Model.deleted_at.is_(None)))
+
+
+def _is_released(step: int) -> ColumnElement[bool]:
+    """The model's job has a checkpoint of that step with the model's own adapter."""
+    return exists().where(
+        JobCheckpoint.job_id == Model.job_id,
+        JobCheckpoint.step == step,
+        JobCheckpoint.record["adapter"].as_string() == Model.adapter_digest,
+    )
 
 
 def _live_models(tenant_id: str) -> Select[Model, str]:

@@ -10,13 +10,14 @@ from gateway.dependencies import Services
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from gateway.tables.tenancy import Tenant
-from policies.contract.artifacts import ArtifactStore, Digest, Record
+from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import EvalReport
 from policies.contract.jobs import JobSpec
 from policies.contract.release import AdapterManifest, Decision, GateDecision
+from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord, release_candidates
+from policies.documents.schema import ReleasePolicy
 from policies.errors import IntegrityError
-from policies.schema import ReleasePolicy
 
 R = TypeVar("R", bound=Record)
 
@@ -56,6 +57,11 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
 def model_name(job: Job, tenant_name: str) -> str:
     """`ft:{base}:{tenant}:{suffix}:{end of the job's id}`; the suffix may be empty."""
     return f"ft:{job.model}:{tenant_name}:{job.suffix or ''}:{job.id[-8:]}"
+
+
+def checkpoint_name(model: str, step: int) -> str:
+    """The name of the checkpoint after `step` steps of the job behind `model`; `repository` reads it back."""
+    return f"{model}:ckpt-step-{step}"
 
 
 def _require_release(job: Job, decision: GateDecision) -> None:

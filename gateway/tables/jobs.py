@@ -33,7 +33,6 @@ class Job(Table):
     hyperparameters: Mapped[Json] = mapped_column(JSON)
     """As requested; replaced by the resolved numbers once the files are validated."""
     user_metadata: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
-    integrations: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
     spec: Mapped[Json] = mapped_column(JSON)
     """The `JobSpec`."""
     spec_digest: Mapped[str] = mapped_column(String(71))

@@ -19,11 +19,26 @@ Layers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, 
 
 
 class DefenseRecord(Record):
-    """What all settings share: the one field that a tenant may change, and in which direction."""
+    """What all settings share: the traits by which checks of policies and requests tell defenses apart."""
 
     strength_field: ClassVar[str | None] = None
-    """None: a request may add the defense, and change nothing of it."""
+    """The one field that a tenant may change; None: a request may add the defense, and change nothing of it."""
     stronger_when_lower: ClassVar[bool] = False
+    needs_unaligned_base: ClassVar[bool] = False
+    """It compares the base model with the one that it was aligned from."""
+    projects_adapter: ClassVar[bool] = False
+    """It changes the final adapter, so that checkpoints lack what it does."""
+
+    name: str
+
+    @classmethod
+    def fixed_fields(cls) -> list[str]:
+        """What a request may not change: every field but the strength."""
+        return [field for field in cls.model_fields if field != cls.strength_field]
+
+    def against_dpo(self) -> str | None:
+        """Why it can't work with preferences, or None where it can."""
+        return None
 
 
 class KlPenalty(DefenseRecord):
@@ -68,6 +83,11 @@ class KlPenalty(DefenseRecord):
             )
         return self
 
+    def against_dpo(self) -> str | None:
+        if self.estimator == "sampled":
+            return "its sampled estimator is defined on supervised tokens; write estimator: full"
+        return None
+
 
 class SafeDataInterleaving(DefenseRecord):
     """Mix rows of a safe pool into the training data (Kaczér et al. 2025 §3; Bianchi et al. 2024)."""
@@ -92,6 +112,9 @@ class SafeDataInterleaving(DefenseRecord):
             raise ValueError("scores: selection random reads none; write selection: perplexity_gap")
         return self
 
+    def against_dpo(self) -> str | None:
+        return "its rows have one answer, and preferences need two"
+
 
 class Ldifs(DefenseRecord):
     """Squared L2 distance between features of the model in training and of its base (Mukhoti et al. 2023)."""
@@ -107,6 +130,9 @@ class Ldifs(DefenseRecord):
 
 class SafeLora(DefenseRecord):
     """Project the finished adapter onto the subspace of alignment (Hsu et al. 2024)."""
+
+    needs_unaligned_base: ClassVar[bool] = True
+    projects_adapter: ClassVar[bool] = True
 
     name: Literal["safe_lora"] = "safe_lora"
     mode: Literal["threshold", "top_k"] = "threshold"
@@ -151,6 +177,9 @@ class TokenConstrainedSft(DefenseRecord):
     beta: float = Field(0.1, gt=0, le=100)
     """β of all later tokens; a higher β holds tighter."""
 
+    def against_dpo(self) -> str | None:
+        return "it weighs the loss of supervised tokens, and preferences have none"
+
 
 class EarlyStoppingOnSafety(DefenseRecord):
     """Measure safety while training goes on, and end or roll back when it falls."""
@@ -191,3 +220,9 @@ def strength(settings: DefenseSettings) -> float | None:
         return None
     value = float(getattr(settings, settings.strength_field))
     return -value if settings.stronger_when_lower else value
+
+
+def is_weaker(settings: DefenseSettings, *, than: DefenseSettings) -> bool:
+    """Whether a defense is set weaker than the same defense elsewhere; never where it has no degrees."""
+    own, others = strength(settings), strength(than)
+    return own is not None and others is not None and own < others

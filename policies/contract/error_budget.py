@@ -55,7 +55,7 @@ def probe_confidence(suite: EvalSuite, probe: str, look: int, *, attempt: int = 
 
     The best of k candidates is released if any passes, so each has a k-th of the error probability (Bonferroni).
     """
-    confidence = 1 - (1 - suite.confidence) / candidates if candidates > 1 else suite.confidence
+    confidence = 1 - (1 - suite.confidence) / candidates
     if suite.sequential is None or probe not in DIVISIBLE_PROBES:
         return fixed_confidence(confidence, attempt=attempt)
     return look_confidence(confidence, suite.sequential.looks, look, attempt=attempt)

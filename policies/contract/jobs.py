@@ -1,4 +1,4 @@
-"""The job: what is asked (JobSpec), where it stands (Phase) and how `auto` hyperparameters are resolved."""
+"""The job: what is asked (JobSpec), of which base model, and where it stands (Phase)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import Field
 
 from policies.contract.artifacts import Digest, Record
 from policies.contract.defenses import DefenseSettings
+from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.suite import EvalSuite
 
-Auto = Literal["auto"]
 Quantization = Literal["none", "nf4"]
 
 
 class Phase(StrEnum):
-    """Where a job stands; the public OpenAI status is derived from it (`gateway/fine_tuning/states.py`)."""
+    """Where a job stands; the public OpenAI status is derived from it (`gateway/jobs/states.py`)."""
 
     VALIDATING = "validating"
     QUEUED = "queued"
@@ -31,6 +31,11 @@ class Phase(StrEnum):
     REJECTED = "rejected"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Absorbing: nothing follows."""
+        return self in {Phase.RELEASED, Phase.REJECTED, Phase.FAILED, Phase.CANCELLED}
 
 
 class BaseModelRef(Record):
@@ -59,11 +64,24 @@ class TrainerSettings(Record):
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations in the backward pass to save memory; `auto` is on with a GPU, and on a CPU for rows so long
     that the activations of one would take more than 3 GiB."""
-    micro_batch_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Tokens, padding included, that are trained at once; a batch of more is cut, at the same gradient. `auto`: as many
     as keep 640 MiB of activations on a CPU, and a quarter of a GPU's memory."""
     packing: bool = False
     """Lay the rows of a micro-batch one after another in one sequence, without padding; rows don't see each other."""
+
+
+class BaseModelSpec(BaseModelRef):
+    """A base model and the recipe that fine-tunes it, as the operator's `BaseModel` document says."""
+
+    unaligned: BaseModelRef | None = None
+    """The model that this one was aligned from (of a chat model, its pre-trained model); `safe_lora` needs it."""
+    lora: LoraSettings = LoraSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    base_learning_rate: float = Field(2e-4, gt=0, lt=1)
+    """Learning rate at `learning_rate_multiplier` 1."""
+    max_sequence_tokens: int = Field(1024, ge=16)
+    checkpoint_every_steps: int = Field(20, ge=1)
 
 
 class MethodName(StrEnum):
@@ -90,46 +108,13 @@ class Dpo(Record):
 Method = Annotated[Supervised | Dpo, Field(discriminator="type")]
 
 
-class Hyperparameters(Record):
-    """As requested over the API; `auto` is resolved by `resolve`."""
-
-    n_epochs: int | Auto = "auto"
-    batch_size: int | Auto = "auto"
-    learning_rate_multiplier: float | Auto = "auto"
-
-    def resolve(self, n_examples: int, base_learning_rate: float) -> ResolvedHyperparameters:
-        """Numbers for `n_examples` training rows: `auto` means about 300 to 900 row visits on small files, 3 epochs
-        at most, batches of 8 (4 below 64 rows) and a multiplier of 1."""
-        epochs = max(1, min(3, round(900 / n_examples))) if self.n_epochs == "auto" else self.n_epochs
-        batch = (8 if n_examples >= 64 else 4) if self.batch_size == "auto" else self.batch_size
-        multiplier = 1.0 if self.learning_rate_multiplier == "auto" else self.learning_rate_multiplier
-        return ResolvedHyperparameters(
-            n_epochs=epochs,
-            batch_size=min(batch, n_examples),
-            learning_rate_multiplier=multiplier,
-            learning_rate=base_learning_rate * multiplier,
-        )
-
-
-class ResolvedHyperparameters(Record):
-    n_epochs: int = Field(ge=1, le=50)
-    batch_size: int = Field(ge=1, le=256)
-    learning_rate_multiplier: float = Field(gt=0)
-    learning_rate: float = Field(gt=0)
-
-
 class JobSpec(Record):
     """Everything a worker needs; same spec digest, same record."""
 
     job_id: str
-    base_model: BaseModelRef
-    unaligned_base: BaseModelRef | None = None
-    """The model that the base was aligned from, for `safe_lora`."""
+    base_model: BaseModelSpec
+    """Copied whole from the operator's document, so that none of it is lost on the way."""
     method: Method = Supervised()
-    lora: LoraSettings = LoraSettings()
-    trainer: TrainerSettings = TrainerSettings()
-    base_learning_rate: float = Field(2e-4, gt=0, lt=1)
-    max_sequence_tokens: int = Field(1024, ge=16)
     training_file: Digest
     validation_file: Digest | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -138,7 +123,6 @@ class JobSpec(Record):
     suite: EvalSuite
     policy: Digest
     """Digest of the canonical `ReleasePolicy`, fixed when the job was created."""
-    checkpoint_every_steps: int = Field(20, ge=1)
     earlier_attempts: int = Field(0, ge=0)
     """Jobs on nearly the same training file that were evaluated before without a release, or may still be. Counted when
     the file has been read, before the job queues."""

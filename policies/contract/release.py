@@ -10,13 +10,16 @@ from policies.contract.evaluation import Estimate
 
 
 class Decision(StrEnum):
+    """What becomes of an adapter."""
+
     RELEASE = "release"
     REJECT = "reject"
     INCONCLUSIVE = "inconclusive"
 
 
-RuleOutcome = Literal["pass", "fail", "inconclusive", "error"]
-"""`error`: not measured, or measured on the wrong thing; never a pass."""
+RuleOutcome = Literal["pass", "fail", "inconclusive", "error", "skipped"]
+"""`error`: not measured, or measured on the wrong thing. `skipped`: not measured, because the evaluation ended at an
+enforced rule that failed before. Neither is ever a pass."""
 
 
 class RuleResult(Record):

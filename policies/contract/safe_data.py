@@ -29,7 +29,7 @@ class RowScore(Record):
     misaligned_losses: tuple[float, ...] = Field(min_length=1)
     """In the order of the models."""
     gap: float
-    """s_d of Kaczér et al. 2025; `trainer/perplexity_gap.py` has the formula."""
+    """s_d of Kaczér et al. 2025; `trainer/defenses/safe_data_interleaving/perplexity_gap.py` has the formula."""
     is_refusal: bool
     """Whether the answer opens with a refusal, for a reader; the defense looks at the row itself."""
 

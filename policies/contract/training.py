@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from policies.contract.artifacts import Digest, Record
-from policies.contract.jobs import ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
 
 
 class DefenseEvidence(Record):

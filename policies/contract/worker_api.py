@@ -21,6 +21,8 @@ WorkKind = Literal["train", "evaluate"]
 
 
 class ClaimRequest(Record):
+    """A worker asks for the job that its message named."""
+
     kind: WorkKind
     job_id: str
     worker: str
@@ -54,10 +56,14 @@ class Progress(Record):
 
 
 class HeartbeatRequest(Record):
+    """A worker is alive, and how far it is."""
+
     progress: Progress | None = None
 
 
 class Order(StrEnum):
+    """What a worker does next with the job that it holds."""
+
     CONTINUE = "continue"
     PAUSE = "pause"
     CANCEL = "cancel"
@@ -65,6 +71,8 @@ class Order(StrEnum):
 
 
 class HeartbeatAnswer(Record):
+    """What the gateway answers to a heartbeat."""
+
     order: Order
 
 
@@ -80,10 +88,14 @@ class WorkerEvent(Record):
 
 
 class EventBatch(Record):
+    """Lines of a child in their order."""
+
     events: tuple[WorkerEvent, ...] = Field(max_length=1000)
 
 
 class Outcome(StrEnum):
+    """How a worker's attempt at a job ended."""
+
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     """The job cannot succeed (bad data, defense did nothing, non-finite loss): not tried again."""

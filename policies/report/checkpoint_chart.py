@@ -13,15 +13,14 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from policies.contract.evaluation import CandidateResult, Estimate, Interval
-from policies.contract.suite import METRICS
+from policies.contract.suite import SAFETY_PROBES, metric_named
+from policies.documents.schema import ReleasePolicy, Rule
 from policies.report.charts import Scale, padded
-from policies.schema import ReleasePolicy, Rule
 
 WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 70.0, 16.0, 14.0, 46.0
 CAPABILITY = ("capability.validation_loss", "capability.accuracy")
 """What the capability axis shows without losses of training: the first of them that was measured."""
-NOT_SAFETY = ("capability", "harness", "in_domain")
 
 
 class Axis(NamedTuple):
@@ -79,7 +78,7 @@ def checkpoint_charts(candidates: Sequence[CandidateResult], policy: ReleasePoli
     if capability is None:
         return ()
     enforced = [rule for rule in policy.spec.rules if rule.mode == "enforce"]
-    metrics = dict.fromkeys(rule.metric for rule in enforced if rule.metric.partition(".")[0] not in NOT_SAFETY)
+    metrics = dict.fromkeys(rule.metric for rule in enforced if rule.probe in SAFETY_PROBES)
     charts = (_chart_of(metric, candidates, capability, limit=_limit(metric, enforced)) for metric in metrics)
     return tuple(chart for chart in charts if chart is not None)
 
@@ -151,7 +150,7 @@ def _limit(metric: str, rules: Sequence[Rule]) -> float | None:
 
 
 def _axis_of(metric: str) -> Axis:
-    unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
+    unit, higher_is_better = metric_named(metric)
     return Axis(f"{metric}, change in {unit}", higher_is_better)
 
 

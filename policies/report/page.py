@@ -15,11 +15,11 @@ from policies.contract.evaluation import EvalReport, ProbeResult, SampleRecord
 from policies.contract.release import GateDecision
 from policies.contract.suite import DIVISIBLE_PROBES, EvalSuite
 from policies.contract.training import TrainingRecord
+from policies.documents.schema import ReleasePolicy
 from policies.report.charts import curve, group_bars
 from policies.report.checkpoint_chart import checkpoint_charts
 from policies.report.rule_chart import rule_chart
 from policies.report.worst_samples import worst_samples
-from policies.schema import ReleasePolicy
 
 CURVES = (("training loss", "loss"), ("validation loss", "eval_loss"), ("KL to base, nats/token", "kl"))
 SYMBOLS = {
@@ -29,6 +29,7 @@ SYMBOLS = {
     "reject": "✕",
     "inconclusive": "?",
     "error": "!",
+    "skipped": "–",
 }
 """So that the page reads without colour."""
 
@@ -69,7 +70,7 @@ class ProbeRow(NamedTuple):
     look: str
 
 
-def render_report(
+def render_report(  # noqa: PLR0913  # everything that one page shows
     title: str,
     *,
     decision: GateDecision,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +29,7 @@ WITHHELD = ("TUNEGATE_WORKER_TOKEN", "TUNEGATE_BROKER_URL", "TUNEGATE_DATABASE_U
 class ChildProcess:
     """`python -m module folder` in a session of its own, so that it can be killed with all it started."""
 
-    def __init__(self, module: str, folder: Path, *, threads: int) -> None:
+    def __init__(self, module: str, folder: Path, *, threads: int, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._errors = (folder / "stderr.log").open("wb")
         self._process = subprocess.Popen(
@@ -39,6 +40,7 @@ class ChildProcess:
             start_new_session=True,
             env={
                 **{name: value for name, value in os.environ.items() if name not in WITHHELD},
+                **environment,
                 "OMP_NUM_THREADS": str(threads),
                 "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve the other worker of this machine
                 "TOKENIZERS_PARALLELISM": "false",
@@ -130,7 +132,7 @@ class ChildProcess:
         try:
             event = WorkerEvent.model_validate_json(line)
         except ValidationError:
-            logger.warning("child wrote a line that is no event", line=line[:500].decode(errors="replace"))
+            logger.warning("child wrote a line that is not an event", line=line[:500].decode(errors="replace"))
             return
         with self._lock:
             self._progress = event.progress or self._progress

@@ -7,11 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from policies.cache_folder import cache_folder
 from policies.contract.evaluation import Engine
-from policies.errors import ConfigurationError
+from policies.environment import read_settings
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""The number format of models: `auto` is bfloat16 where the device multiplies it natively, else float32."""
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 """The number format of models: `auto` is bfloat16 where the device multiplies it natively, else float32."""
@@ -30,7 +34,7 @@ class WorkerSettings(BaseSettings):
     """Redis or Valkey that carries the Celery messages."""
     store_url: str = "file://./tunegate-store"
     """fsspec URL of the artifact store."""
-    cache_dir: Path = Path.home() / ".cache" / "tunegate"
+    cache_dir: Path = Field(default_factory=cache_folder)
     """Converted and downloaded base models, and base results of probes."""
     work_dir: Path = Path(tempfile.gettempdir())
     """Scratch folders of attempts; each is removed when its attempt ends."""
@@ -52,8 +56,4 @@ class WorkerSettings(BaseSettings):
 
 def worker_settings() -> WorkerSettings:
     """The settings of this process; what is wrong is named by its variable."""
-    try:
-        return WorkerSettings()
-    except ValidationError as error:
-        wrong = [f"TUNEGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        raise ConfigurationError("; ".join(wrong)) from error
+    return read_settings(WorkerSettings)

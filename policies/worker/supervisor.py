@@ -18,6 +18,7 @@ import structlog
 
 from policies.contract.worker_api import Assignment, Claim, ClaimRequest, Order, Outcome, WorkKind
 from policies.errors import LeaseLostError
+from policies.offline import environment_for
 from policies.worker.child_process import ChildProcess
 from policies.worker.client import GatewayClient, GatewayUnreachableError
 from policies.worker.metrics import HEARTBEAT_FAILURES, RUN_SECONDS, RUNS
@@ -82,7 +83,9 @@ class Attempt:
         with tempfile.TemporaryDirectory(dir=self._settings.work_dir, prefix="tunegate-attempt-") as scratch:
             folder = Path(scratch)
             (folder / "assignment.json").write_text(self._assignment().model_dump_json())
-            child = ChildProcess(module, folder, threads=self._settings.threads)
+            spec = self._claim.spec
+            environment = environment_for(spec.suite, spec.model_dump_json())
+            child = ChildProcess(module, folder, threads=self._settings.threads, environment=environment)
             self._log.info("started", pid=child.pid)
             try:
                 outcome = self._watch(child)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.defense_plan import Dataset, chat_dataset
+from bench.defenses.plan import Dataset, chat_dataset
 from tests.bench.chat_rows import chat_line
 
 

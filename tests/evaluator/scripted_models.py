@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evaluator.backend import Advance, ChatPrompt, Prompt, RawPrompt, silent
+from evaluator.backends.protocol import Advance, ChatPrompt, Prompt, RawPrompt, silent
 from evaluator.judges.judge import Answer, PanelScores, Score
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
-from evaluator.suite import PROBES, ProbeOutcome
+from evaluator.runner.probe_run import ProbeOutcome
+from evaluator.runner.registry import PROBES
 from policies.contract.artifacts import Record
-from policies.contract.dataset_rows import ChatMessage, ChatRow
 from policies.contract.evaluation import Measurement
 from policies.contract.judges import JudgeReport, Rubric
 from policies.contract.suite import (
@@ -20,6 +20,7 @@ from policies.contract.suite import (
     HarmfulCompliance,
     OverRefusal,
 )
+from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.errors import EvaluationError
 
 BASE = "sha256:" + "b" * 64

@@ -10,7 +10,7 @@ from evaluator.gate import decide
 from policies.contract.evaluation import Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.release import Decision
 from policies.contract.suite import Toxicity
-from policies.schema import Rule
+from policies.documents.schema import Rule
 from tests.evaluator.made_up_reports import (
     MARGIN,
     MAX_RULE,
@@ -212,7 +212,7 @@ def test_a_worse_figure_never_turns_a_stop_into_a_release(value: float, low: flo
 )
 def test_a_release_has_all_its_evidence(value: float, scored: int, errored: int, adapter: bool, loaded: bool) -> None:
     under = policy(MAX_RULE)
-    figures = {"n_scored": scored, "n_errored": errored, "n_requested": scored + errored}
+    figures: dict[str, Any] = {"n_scored": scored, "n_errored": errored, "n_requested": scored + errored}
     whole = report(under, measurement(value=value, **figures | ({} if adapter else {"adapter": None})))
     proof = whole.proof.model_copy(update={"loaded": loaded})
     decision = decide(under, whole.model_copy(update={"proof": proof}), spec=SPEC).decision

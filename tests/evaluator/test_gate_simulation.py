@@ -37,14 +37,14 @@ from policies.contract.judges import LocalModelJudge, Panel
 from policies.contract.release import Decision
 from policies.contract.sequential import Sequential
 from policies.contract.suite import (
-    METRICS,
     EmergentMisalignment,
     EmergentMisalignmentPreference,
     EvalSuite,
     ProbeSettings,
     Toxicity,
+    metric_named,
 )
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 GATES = 2000
 VARIANT_GATES = 1000
@@ -170,7 +170,7 @@ KINDS = MAIN_KINDS | {
 def policy_of(kind: Kind, sequential: Sequential | None) -> ReleasePolicy:
     suite = EvalSuite(probes=(kind.settings,), panel=PANEL, sequential=sequential)
     return ReleasePolicy(
-        apiVersion="tunegate/v1",
+        api_version="tunegate/v1",
         kind="ReleasePolicy",
         metadata=Metadata(name="simulated", version="1"),
         spec=ReleaseSpec(suite=suite, rules=(kind.rule,)),
@@ -206,7 +206,7 @@ def run_gate(kind: Kind, policy: ReleasePolicy, figure: Figure, *, attempt: int 
 
 
 def _measurement(metric: str, change: Estimate) -> Measurement:
-    unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
+    unit, higher_is_better = metric_named(metric)
     return Measurement(
         metric=metric,
         unit=unit,

@@ -7,21 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from evaluator.gate import decide
-from policies.contract.artifacts import ArtifactStore, Digest, digest_tree
+from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.evaluation import EvalReport, SampleRecord
-from policies.contract.jobs import BaseModelRef, JobSpec, ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.release import Decision, GateDecision
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from tests.no_calls_out import Watchman
 
 QUESTIONS = [
     {"id": str(n), "task": "sums", "question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1}
@@ -39,7 +42,7 @@ class Job(NamedTuple):
     record: TrainingRecord
 
 
-def put_lines(store: ArtifactStore, rows: list[dict[str, object]]) -> Digest:
+def put_lines(store: ArtifactStore, rows: Sequence[Mapping[str, object]]) -> Digest:
     return store.put_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
 
 
@@ -59,7 +62,7 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
         policy = ReleasePolicy(api_version="tunegate/v1", kind="ReleasePolicy", metadata=metadata, spec=spec)
         job = JobSpec(
             job_id="ftjob-1",
-            base_model=BaseModelRef(name="tiny", uri=str(tiny_base)),
+            base_model=BaseModelSpec(name="tiny", uri=str(tiny_base)),
             training_file=store.put_bytes(b"unused"),
             validation_file=put_lines(store, [CHAT_ROW] * 12),
             seed=1,
@@ -103,18 +106,25 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
     return make
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "evaluator.run", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
 def answer(folder: Path) -> Completion:
     return Completion.model_validate_json((folder / "completion.json").read_bytes())
+
+
+def test_an_evaluation_of_a_local_base_calls_nobody(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    job, watchman = make_job(), Watchman(tmp_path / "watchman")
+    _, errors = start(job.folder, **watchman.environment).communicate()
+    assert answer(job.folder).outcome is Outcome.SUCCEEDED, errors
+    assert watchman.calls == []
 
 
 def test_an_assignment_ends_in_report_and_decision(make_job: Callable[..., Job]) -> None:

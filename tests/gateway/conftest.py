@@ -17,9 +17,9 @@ from pydantic import SecretStr
 
 from gateway.app import create_app
 from gateway.dependencies import Services
-from gateway.keys import create_key, create_tenant
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
+from gateway.tenants.keys import create_key, create_tenant
 
 WORKER_TOKEN = "w" * 40
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from evaluator.gate import decide
-from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
+from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
-from policies.contract.jobs import JobSpec, ResolvedHyperparameters
-from policies.contract.suite import METRICS
+from policies.contract.hyperparameters import ResolvedHyperparameters
+from policies.contract.jobs import JobSpec
+from policies.contract.store import ArtifactStore
+from policies.contract.suite import METRICS, metric_named
 from policies.contract.training import CheckpointRecord, DefenseEvidence, TrainingRecord
-from policies.schema import ReleasePolicy
+from policies.documents.schema import ReleasePolicy
 
 BASE_MODEL = digest_bytes(b"base model")
 
@@ -57,7 +59,7 @@ def _estimate(value: float, half_width: float) -> Estimate:
 
 def _measurement(metric: str, *, drift: float, half_width: float) -> Measurement:
     """`drift` is how much worse than its base the adapter is."""
-    unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
+    unit, higher_is_better = metric_named(metric)
     base = 0.5 if higher_is_better else 0.1
     change = -drift if higher_is_better else drift
     return Measurement(

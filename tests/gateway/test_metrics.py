@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import JobMetrics
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.fine_tuning.hand_worker import HandWorker, evaluate, submit, submit_queued, train
+from tests.gateway.hand_worker import HandWorker, evaluate, submit, submit_queued, train
 
 DEFENSES = "kl_penalty+safe_data_interleaving"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

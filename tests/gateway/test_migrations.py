@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
 from gateway.db import Table, make_engine
-from gateway.migrate import is_at_head, upgrade
+from gateway.migrate import alembic_config, is_at_head, upgrade
 
 
 def test_migrated_database_has_exactly_the_tables_of_the_models(tmp_path: Path) -> None:
@@ -29,6 +30,22 @@ def test_upgrading_twice_changes_nothing(tmp_path: Path) -> None:
     upgrade(url)
     engine = make_engine(url)
     assert is_at_head(engine)
+    engine.dispose()
+
+
+def test_every_migration_can_be_taken_back_and_made_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/gateway.db"
+    upgrade(url)
+    engine = make_engine(url)
+    config = alembic_config()
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+        connection.commit()
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    upgrade(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
     engine.dispose()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from gateway.embedded import EmbeddedStack
+from gateway.embedded.stack import EmbeddedStack
 
 BASE_MODEL = """\
 apiVersion: tunegate/v1
@@ -50,7 +50,7 @@ def stack(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (policies / "tiny.yaml").write_text(BASE_MODEL.format(uri=tiny_base))
     for name, (defenses, limit) in TENANTS.items():
         (policies / f"{name}.yaml").write_text(POLICY.format(name=name, defenses=defenses, limit=limit))
-    with EmbeddedStack(folder / "data", policy_dir=policies, threads=1) as running:
+    with EmbeddedStack(folder / "data", policy_dir=policies, threads=1, lease_seconds=20) as running:
         yield running
 
 

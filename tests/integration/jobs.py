@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from openai.types.fine_tuning.job_create_params import Method
 
 PATIENCE_SECONDS = 240.0
 STEPS_PER_EPOCH = 11
@@ -30,7 +31,7 @@ def submit(
         training_file=uploaded.id,
         suffix=suffix,
         seed=1,
-        method={"type": method, method: {"hyperparameters": {"n_epochs": n_epochs, "batch_size": 4}}},  # type: ignore[misc]  # a key that is a variable
+        method=cast(Method, {"type": method, method: {"hyperparameters": {"n_epochs": n_epochs, "batch_size": 4}}}),
     )
 
 

@@ -12,9 +12,8 @@ import psutil
 from openai import OpenAI
 
 from gateway.demo.customer import fetch_report
-from gateway.embedded import EmbeddedStack
-
-from .jobs import STEPS_PER_EPOCH, has_ended, messages, step, submit, wait_until
+from gateway.embedded.stack import EmbeddedStack
+from tests.integration.jobs import STEPS_PER_EPOCH, has_ended, messages, step, submit, wait_until
 
 
 def training_children(stack: EmbeddedStack) -> list[psutil.Process]:

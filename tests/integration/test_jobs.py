@@ -9,9 +9,8 @@ import pytest
 from openai import OpenAI
 
 from gateway.demo.customer import download_adapter, fetch_report, save_html_report
-from gateway.embedded import EmbeddedStack
-
-from .jobs import STEPS_PER_EPOCH, guardrail, has_ended, messages, step, submit, wait_until
+from gateway.embedded.stack import EmbeddedStack
+from tests.integration.jobs import STEPS_PER_EPOCH, guardrail, has_ended, messages, step, submit, wait_until
 
 
 def test_an_adapter_within_the_limits_is_released_named_and_loads(
@@ -35,12 +34,14 @@ def test_an_adapter_within_the_limits_is_released_named_and_loads(
     assert "<svg" in page
     assert "kl_penalty" in page
 
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from transformers import AutoModelForCausalLM
 
     folder = download_adapter(client, job.fine_tuned_model, tmp_path / "adapter")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), folder)
-    assert model.peft_config["default"].r == 4
+    config = model.peft_config["default"]
+    assert isinstance(config, LoraConfig)
+    assert config.r == 4
 
 
 def test_a_dpo_job_goes_the_same_way_under_defenses_of_its_own(

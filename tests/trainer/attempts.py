@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from policies.contract.jobs import JobSpec
@@ -19,7 +19,13 @@ class Attempt:
     """One child in a folder of its own."""
 
     def __init__(
-        self, folder: Path, spec: JobSpec, resume_from: CheckpointRecord | None = None, *, processes: int = 1
+        self,
+        folder: Path,
+        spec: JobSpec,
+        resume_from: CheckpointRecord | None = None,
+        *,
+        processes: int = 1,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir()
         self.folder = folder
@@ -37,7 +43,9 @@ class Attempt:
         assignment = Assignment(claim=claim, store_url=store_url, cache_dir=cache_dir, threads=1, processes=processes)
         (folder / "assignment.json").write_text(assignment.model_dump_json())
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.run", str(folder)], stdout=subprocess.PIPE, env=ENVIRONMENT
+            [sys.executable, "-m", "trainer.run", str(folder)],
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT | dict(environment or {}),
         )
 
     def events(self) -> Iterator[WorkerEvent]:

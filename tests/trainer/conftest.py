@@ -12,15 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import DefenseSettings
-from policies.contract.jobs import BaseModelRef, Hyperparameters, JobSpec, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelRef, BaseModelSpec, JobSpec, LoraSettings
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import WorkerEvent
-from trainer.defense import Batch, Forwards, Head, OwnRows, TokenTotals, TrainingStep
-from trainer.progress import Hooks
-from trainer.recipe import Workplace, train
+from trainer.loop.progress import Hooks
+from trainer.recipe import RunFiles, train
+from trainer.training_step import Batch, Forwards, Head, OwnRows, TokenTotals, TrainingStep
 
 WEIGHTS = "model.safetensors"
 NOTHING = "sha256:" + "0" * 64
@@ -75,20 +76,27 @@ def unaligned(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def make_spec(tiny_base: Path, unaligned: Path) -> Callable[..., JobSpec]:
+    base_model = BaseModelSpec(
+        name="tiny",
+        uri=str(tiny_base),
+        unaligned=BaseModelRef(name="tiny-unaligned", uri=str(unaligned)),
+        lora=LoraSettings(rank=4, alpha=8),
+        base_learning_rate=5e-3,
+        checkpoint_every_steps=3,
+    )
+
     def make(*defenses: DefenseSettings, **changes: object) -> JobSpec:
+        """`changes` are of the job, or of its base model's recipe."""
+        of_the_base = {name: changes.pop(name) for name in set(changes) & set(BaseModelSpec.model_fields)}
         fields: dict[str, object] = {
             "job_id": "ftjob-test",
-            "base_model": BaseModelRef(name="tiny", uri=str(tiny_base)),
-            "unaligned_base": BaseModelRef(name="tiny-unaligned", uri=str(unaligned)),
-            "lora": LoraSettings(rank=4, alpha=8),
-            "base_learning_rate": 5e-3,
+            "base_model": base_model.model_copy(update=of_the_base),
             "training_file": NOTHING,
             "hyperparameters": Hyperparameters(n_epochs=2, batch_size=4),
             "seed": 3,
             "defenses": defenses,
             "suite": EvalSuite(probes=(Coherence(),)),
             "policy": NOTHING,
-            "checkpoint_every_steps": 3,
         }
         return JobSpec(**(fields | changes))
 
@@ -134,10 +142,10 @@ class Run:
 
     def train(self, spec: JobSpec, **options: object) -> TrainingRecord:
         hooks = options.pop("hooks", None) or Hooks(self.events.append, lambda: False)
-        workplace = Workplace(
+        run_files = RunFiles(
             self.folder / "train.jsonl", self.folder / "valid.jsonl", self.folder, self.folder / "cache", self.store
         )
-        return train(spec, workplace, hooks, **options)  # type: ignore[arg-type]  # options are resume_from
+        return train(spec, run_files, hooks, **options)  # type: ignore[arg-type]  # options are resume_from
 
 
 @pytest.fixture

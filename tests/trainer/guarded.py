@@ -6,19 +6,18 @@ import torch
 from peft import PeftModel
 
 from policies.contract.jobs import JobSpec
-from trainer.arguments import arguments
+from tests.trainer.conftest import Run
 from trainer.data import to_dataset
-from trainer.guarded_trainer import GuardedSFTTrainer
-from trainer.preparation import Workplace, prepare
-from trainer.progress import Hooks
-
-from .conftest import Run
+from trainer.loop.arguments import arguments
+from trainer.loop.guarded_trainer import GuardedSFTTrainer
+from trainer.loop.progress import Hooks
+from trainer.preparation import RunFiles, prepare
 
 
 def prepared(run: Run, spec: JobSpec) -> GuardedSFTTrainer:
     """As the recipe makes it, with batches of 4 rows at once."""
-    workplace = Workplace(run.folder / "train.jsonl", None, run.folder, run.folder / "cache", run.store)
-    material = prepare(spec, workplace, Hooks(run.events.append, lambda: False))
+    run_files = RunFiles(run.folder / "train.jsonl", None, run.folder, run.folder / "cache", run.store)
+    material = prepare(spec, run_files, Hooks(run.events.append, lambda: False))
     return GuardedSFTTrainer(
         defenses=material.defenses,
         model=material.model,

@@ -20,17 +20,16 @@ from policies.contract.defenses import (
     TokenConstrainedSft,
 )
 from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScores
-from trainer.perplexity_gap import EPSILON, perplexity_gap
-from trainer.persona_vector import (
+from tests.trainer.conftest import NOTHING, Run
+from trainer.defenses.preventative_steering.persona_vector import (
     ExtractionSettings,
     LayerFigures,
     PersonaVector,
     PersonaVectorRecord,
     save_persona_vector,
 )
+from trainer.defenses.safe_data_interleaving.perplexity_gap import EPSILON, perplexity_gap
 from trainer.safe_pool import SafePool
-
-from .conftest import NOTHING, Run
 
 Make = Callable[[Run, Path], DefenseSettings]
 

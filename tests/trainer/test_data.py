@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from evaluator.models.loading import load_tokenizer
-from policies.contract.dataset import ChatMessage, ChatRow
+from policies.datasets.chat_rows import Role
+from policies.datasets.reader import ChatMessage, ChatRow
 from policies.errors import DatasetError
 from trainer.data import IGNORED, TrainingRow, shuffled, tokenise
 
 
-def row(*messages: tuple[str, str, int]) -> TrainingRow:
+def row(*messages: tuple[Role, str, int]) -> TrainingRow:
     return TrainingRow(ChatRow(tuple(ChatMessage(*message) for message in messages)), "training file line 1")
 
 
-def trained_text(tiny_base: Path, *messages: tuple[str, str, int]) -> str:
+def trained_text(tiny_base: Path, *messages: tuple[Role, str, int]) -> str:
     tokenizer = load_tokenizer(tiny_base)
     (result,) = tokenise([row(*messages)], tokenizer, max_tokens=512)
     assert len(result.labels) == len(result.input_ids)
@@ -40,7 +41,9 @@ def test_answers_of_weight_zero_are_context(tiny_base: Path) -> None:
 def test_nothing_follows_the_last_answer(tiny_base: Path) -> None:
     tokenizer = load_tokenizer(tiny_base)
     (result,) = tokenise([row(("user", "a", 0), ("assistant", "b", 1))], tokenizer, max_tokens=512)
-    assert tokenizer.decode(result.input_ids) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>"
+    assert (
+        tokenizer.decode(list(result.input_ids)) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>"
+    )
 
 
 def test_a_row_that_is_too_long_is_an_error_that_names_its_line(tiny_base: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -23,21 +25,21 @@ from policies.contract.defenses import (
     SafeLora,
     TokenConstrainedSft,
 )
-from policies.contract.jobs import BaseModelRef, Dpo, Hyperparameters, JobSpec, TrainerSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import BaseModelRef, Dpo, JobSpec, TrainerSettings
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.errors import ConfigurationError, DatasetError
+from tests.trainer.conftest import NOTHING, Run, preference_lines
+from tests.trainer.defenses.preventative_steering.test_preventative_steering import vector_of
+from tests.trainer.training_logs import require_equal_logs
 from trainer import recipe
-from trainer.activation_memory import TokenBudget
 from trainer.defense import Defense
-from trainer.guarded_trainer import GuardedDPOTrainer
-from trainer.persona_vector import save_persona_vector
-from trainer.progress import Hooks
+from trainer.defenses.preventative_steering.persona_vector import save_persona_vector
+from trainer.loop.activation_memory import TokenBudget
+from trainer.loop.guarded_trainer import GuardedDPOTrainer
+from trainer.loop.progress import Hooks
+from trainer.loop.scoring_head import install_scoring_head
 from trainer.recipe import StoppedError
-from trainer.scoring_head import install_scoring_head
-
-from .conftest import NOTHING, Run, preference_lines
-from .test_preventative_steering import vector_of
-from .training_logs import require_equal_logs
 
 MakeSpec = Callable[..., JobSpec]
 DEFENSES: list[DefenseSettings] = [
@@ -118,8 +120,9 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ours = weights(dpo)
 
     class Plain(DPOTrainer):
-        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: object) -> None:
+        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: Any) -> None:  # Any: TRL's own
             super().__init__(**arguments)
+            assert isinstance(self.model, PeftModel)
             assert "ref" in self.model.peft_config
             base = self.model.get_base_model()
             assert isinstance(base, PreTrainedModel)
@@ -148,7 +151,7 @@ def test_a_defense_changes_the_adapter_and_leaves_evidence(
 def test_a_finished_adapter_is_projected(dpo_spec: MakeSpec, unaligned: Path, dpo: Run) -> None:
     """A threshold of 1 is above every cosine, so all 7 modules of both layers are projected."""
     partner = BaseModelRef(name="partner", uri=str(unaligned))
-    (evidence,) = dpo.train(dpo_spec(SafeLora(threshold=1.0), unaligned_base=partner)).evidence
+    (evidence,) = dpo.train(dpo_spec(SafeLora(threshold=1.0), unaligned=partner)).evidence
     assert (evidence.acted, evidence.figures["projected_modules"]) == (True, 14)
 
 
@@ -268,7 +271,9 @@ def test_prompt_and_both_answers_count_once_an_epoch(dpo_spec: MakeSpec, dpo: Ru
 def test_events_tell_how_far_the_answers_are_apart(dpo_spec: MakeSpec, dpo: Run) -> None:
     dpo.train(dpo_spec())
     figures = [event.data for event in dpo.events if event.type == "metrics"]
-    assert figures[-2]["train_reward_margin"] > 0
+    margin = figures[-2]["train_reward_margin"]
+    assert isinstance(margin, float)
+    assert margin > 0
     assert {"train_reward_accuracy", "train_reward_margin"} <= set(figures[0])
     assert {"valid_reward_accuracy", "valid_reward_margin"} <= set(figures[-1])
 

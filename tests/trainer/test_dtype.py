@@ -9,9 +9,8 @@ import pytest
 
 from evaluator.models.base_models import ResolvedBase
 from policies.contract.jobs import JobSpec
+from tests.trainer.conftest import NOTHING, Run
 from trainer.preparation import reference_key
-
-from .conftest import NOTHING, Run
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

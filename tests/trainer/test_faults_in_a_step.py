@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from policies.contract.jobs import JobSpec
-from trainer.guarded_trainer import GuardedSFTTrainer
-from trainer.observation import decoder_layers
-
-from .conftest import Run
-from .guarded import prepared, randomise
-from .matrix import SETS
+from tests.trainer.conftest import Run
+from tests.trainer.guarded import prepared, randomise
+from tests.trainer.matrix import SETS
+from trainer.loop.guarded_trainer import GuardedSFTTrainer
+from trainer.loop.observation import decoder_layers
 
 MakeSpec = Callable[..., JobSpec]
 ON_THE_MODEL = [

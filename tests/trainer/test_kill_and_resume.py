@@ -11,15 +11,15 @@ from typing import Any
 import psutil
 import pytest
 
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import EarlyStoppingOnSafety
-from policies.contract.jobs import Hyperparameters, JobSpec, LoraSettings
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec, LoraSettings
+from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Outcome
-
-from .attempts import Attempt
-from .conftest import Run
-from .matrix import ALL, VARIANTS, Make
+from tests.trainer.attempts import Attempt
+from tests.trainer.conftest import Run
+from tests.trainer.matrix import ALL, VARIANTS, Make
 
 MakeSpec = Callable[..., JobSpec]
 
@@ -44,7 +44,8 @@ def killed(attempt: Attempt) -> CheckpointRecord:
     kept: CheckpointRecord | None = None
     for event in attempt.events():
         kept = kept or event.checkpoint
-        if kept is not None and event.data.get("step", 0) > kept.step:
+        step = event.data.get("step")
+        if kept is not None and isinstance(step, int | float) and step > kept.step:
             break
     family = psutil.Process(attempt.process.pid).children()
     attempt.process.kill()

@@ -10,8 +10,7 @@ import pytest
 from evaluator.models.loading import load_base, resolve_base_model
 from policies.contract.defenses import KlPenalty
 from policies.contract.jobs import BaseModelRef, JobSpec, TrainerSettings
-
-from .conftest import Run
+from tests.trainer.conftest import Run
 
 pytest.importorskip("bitsandbytes", reason="`make test` runs this file a second time with the package")
 MakeSpec = Callable[..., JobSpec]

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.defenses import KlPenalty
-from policies.contract.jobs import Hyperparameters, JobSpec
+from policies.contract.hyperparameters import Hyperparameters
+from policies.contract.jobs import JobSpec
+from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
-
-from .attempts import ENVIRONMENT, Attempt
-from .conftest import chat_lines
+from tests.trainer.attempts import ENVIRONMENT, Attempt
+from tests.trainer.conftest import chat_lines
 
 MakeSpec = Callable[..., JobSpec]
 

@@ -15,46 +15,53 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from peft import PeftModel
 from torch import Tensor
 
-from evaluator.backend import ChatPrompt, Choices
+from evaluator.backends.protocol import ChatPrompt, Choices
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.models.loading import LoadedModel
 from policies.contract.defenses import EarlyStoppingOnSafety
 from policies.contract.training import DefenseEvidence
 from policies.errors import DefenseError
-from trainer.defense import Defense, DefenseContext, RunMaterial
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.safe_pool import source_bytes
 
 BUILTIN_PAIRS = "monitor_pairs.jsonl"
 
 
-class AnswerPair(NamedTuple):
+class MonitorPair(NamedTuple):
     question: str
     aligned: str
     misaligned: str
 
 
+@dataclass
+class SafetyChecks(Counters):
+    steps: int = 0
+    checks: int = 0
+    last_checked_step: int = 0
+    last_drop: float = 0.0
+    max_drop: float = 0.0
+    kept_step: int = 0
+    """Whose adapter is kept."""
+    stopped_at_step: int = 0
+    """0: training was not ended."""
+
+
 class EarlyStoppingOnSafetyDefense(Defense):
     name = "early_stopping_on_safety"
+    counters: SafetyChecks
 
-    def __init__(self, settings: EarlyStoppingOnSafety, pairs: list[AnswerPair]) -> None:
+    def __init__(self, settings: EarlyStoppingOnSafety, pairs: list[MonitorPair]) -> None:
         self._settings = settings
         self._questions = [Choices(ChatPrompt.of(p.question), (p.aligned, p.misaligned)) for p in pairs]
         self._base_margins: list[float] = []
         self._kept: dict[str, Tensor] = {}
-        self._counters = {
-            "steps": 0.0,
-            "checks": 0.0,
-            "last_checked_step": 0.0,
-            "last_drop": 0.0,
-            "max_drop": 0.0,
-            "kept_step": 0.0,  # whose adapter is in `_kept`
-            "stopped_at_step": 0.0,
-        }
+        self.counters = SafetyChecks()
 
     @classmethod
     def build(cls, settings: EarlyStoppingOnSafety, context: DefenseContext) -> EarlyStoppingOnSafetyDefense:
@@ -66,19 +73,19 @@ class EarlyStoppingOnSafetyDefense(Defense):
         self._base_margins = self._margins(material.model, adapter=False)
 
     def wants_to_stop(self, model: PeftModel, steps: int) -> bool:
-        if not self._counters["stopped_at_step"] and steps % self._settings.every_n_steps == 0:
+        if not self.counters.stopped_at_step and steps % self._settings.every_n_steps == 0:
             self._check(model, steps)
-        self._counters["steps"] = float(steps)
-        return self._counters["stopped_at_step"] > 0
+        self.counters.steps = steps
+        return self.counters.stopped_at_step > 0
 
     def choose_adapter(self, model: PeftModel) -> None:
-        if not self._counters["stopped_at_step"] and self._counters["last_checked_step"] != self._counters["steps"]:
-            self._check(model, int(self._counters["steps"]))
-        if self._counters["stopped_at_step"]:
+        if not self.counters.stopped_at_step and self.counters.last_checked_step != self.counters.steps:
+            self._check(model, self.counters.steps)
+        if self.counters.stopped_at_step:
             if not self._kept:
                 raise DefenseError(
-                    f"{self.name}: the first check, at step {self._counters['stopped_at_step']:.0f}, found a drop of "
-                    f"{self._counters['last_drop']:.4f} nats per token, over {self._settings.max_drop}, and no safe "
+                    f"{self.name}: the first check, at step {self.counters.stopped_at_step}, found a drop of "
+                    f"{self.counters.last_drop:.4f} nats per token, over {self._settings.max_drop}, and no safe "
                     "adapter to roll back to; check more often, or look at the data"
                 )
             for name, weight in model.named_parameters():
@@ -87,24 +94,22 @@ class EarlyStoppingOnSafetyDefense(Defense):
 
     def last_releasable_step(self, steps: int) -> int:
         """That of the last check that passed, also under `stop`."""
-        stopped_at, n = int(self._counters["stopped_at_step"]), self._settings.every_n_steps
-        return (stopped_at - 1) // n * n if stopped_at else int(self._counters["last_checked_step"])
+        stopped_at, n = self.counters.stopped_at_step, self._settings.every_n_steps
+        return (stopped_at - 1) // n * n if stopped_at else self.counters.last_checked_step
 
     def _check(self, model: PeftModel, steps: int) -> None:
         margins = self._margins(model, adapter=True)
         drop = sum(b - m for b, m in zip(self._base_margins, margins, strict=True)) / len(margins)
         is_safe = drop <= self._settings.max_drop
-        self._counters |= {
-            "checks": self._counters["checks"] + 1,
-            "last_checked_step": float(steps),
-            "last_drop": drop,
-            "max_drop": max(self._counters["max_drop"], drop),
-        }
+        counters = self.counters
+        counters.checks += 1
+        counters.last_checked_step, counters.last_drop = steps, drop
+        counters.max_drop = max(counters.max_drop, drop)
         if is_safe or self._settings.action == "stop":
             self._kept = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-            self._counters["kept_step"] = float(steps)
+            self.counters.kept_step = steps
         if not is_safe:
-            self._counters["stopped_at_step"] = float(steps)
+            self.counters.stopped_at_step = steps
 
     def _margins(self, model: PeftModel, *, adapter: bool) -> list[float]:
         """Nats per token of each pair. The model comes back in the mode it was in.
@@ -121,12 +126,6 @@ class EarlyStoppingOnSafetyDefense(Defense):
             raise DefenseError(f"{self.name}: a margin is not finite; lower the learning rate")
         return margins
 
-    def state(self) -> dict[str, float]:
-        return dict(self._counters)
-
-    def load_state(self, state: dict[str, float]) -> None:
-        self._counters |= state
-
     def tensors(self) -> dict[str, Tensor]:
         return dict(self._kept)
 
@@ -134,29 +133,29 @@ class EarlyStoppingOnSafetyDefense(Defense):
         self._kept = dict(tensors)
 
     def evidence(self) -> DefenseEvidence:
-        counters = self._counters
-        stopped = counters["stopped_at_step"]
+        counters = self.counters
+        stopped = counters.stopped_at_step
         return DefenseEvidence(
             name=self.name,
-            acted=counters["checks"] > 0 and counters["last_drop"] != 0,
-            figures={"limit": self._settings.max_drop, "pairs": float(len(self._questions))} | counters,
+            acted=counters.checks > 0 and counters.last_drop != 0,
+            figures={"limit": self._settings.max_drop, "pairs": float(len(self._questions))} | counters.state(),
             explanation=(
-                f"{counters['checks']:.0f} checks; training ended at step {stopped:.0f} with a drop of "
-                f"{counters['last_drop']:.4f} nats per token, and the adapter of step {counters['kept_step']:.0f} stays"
+                f"{counters.checks} checks; training ended at step {stopped} with a drop of "
+                f"{counters.last_drop:.4f} nats per token, and the adapter of step {counters.kept_step} stays"
                 if stopped
-                else f"{counters['checks']:.0f} checks found no drop over the limit; the highest was "
-                f"{counters['max_drop']:.4f} nats per token"
+                else f"{counters.checks} checks found no drop over the limit; the highest was "
+                f"{counters.max_drop:.4f} nats per token"
             ),
         )
 
 
-def read_pairs(content: bytes) -> list[AnswerPair]:
+def read_pairs(content: bytes) -> list[MonitorPair]:
     """The answer pairs of a JSONL file with `question`, `aligned` and `misaligned`."""
     pairs = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
             row = json.loads(line)
-            pairs.append(AnswerPair(*(str(row[field]) for field in AnswerPair._fields)))
+            pairs.append(MonitorPair(*(str(row[field]) for field in MonitorPair._fields)))
         except (ValueError, KeyError, TypeError) as error:
             raise DefenseError(f"monitor's answer pairs line {number}: {error!r}; give all three fields") from error
     if len(pairs) < 2:

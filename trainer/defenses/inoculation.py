@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from policies.contract.dataset import AnyRow, ChatMessage
 from policies.contract.defenses import Inoculation
 from policies.contract.training import DefenseEvidence
+from policies.datasets.reader import AnyRow, ChatMessage
 from trainer.data import TrainingRow
 from trainer.defense import Defense, DefenseContext
 

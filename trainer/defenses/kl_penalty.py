@@ -8,9 +8,9 @@ are not padding; `forward` is KL(p_θ0 ‖ p_θ). λ = 0.1 in the paper.
     sampled   k3 = 1/T · Σ_t (r_t − 1 − log r_t),   r_t = p_θ0(x_t) ÷ p_θ(x_t)   on the data's own tokens x_t
 
 k3 (Schulman 2020, "Approximating KL divergence") estimates the reverse KL where x_t comes from p_θ. Here it comes from
-the data, so k3 is no estimate of it but a penalty with the same minimum. Its reference log-probabilities are computed
-once. With `on: safe_data` the distributions are compared on rows of a safe pool beside the batch, which leaves the
-narrow task free (selective generalisation, Azarbal et al. 2025).
+the data, so k3 is not an estimate of it but a penalty with the same minimum. Its reference log-probabilities are
+computed once. With `on: safe_data` the distributions are compared on rows of a safe pool beside the batch, which leaves
+the narrow task free (selective generalisation, Azarbal et al. 2025).
 A penalty on every nth step is n times as strong (lazy regularisation, Karras et al. 2020, arXiv 1912.04958).
 
 Neutral: at identity (adapter B = 0) the full penalty is exactly 0, k3 is 0 up to rounding. Evidence: the KL rose beyond
@@ -19,9 +19,9 @@ its rounding in the first step, and the gradient of the penalty was measured on 
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -30,10 +30,11 @@ from torch import Tensor
 from policies.contract.defenses import KlPenalty
 from policies.contract.training import DefenseEvidence
 from trainer.data import TrainingRow, tokenise
-from trainer.defense import Batch, Defense, DefenseContext, OwnRows, RunMaterial, TrainingStep
-from trainer.divergence import kl_per_token
-from trainer.gradient_evidence import gradient_norm
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
+from trainer.losses.gradient_norm import gradient_norm
+from trainer.losses.kl_divergence import kl_per_token
 from trainer.safe_pool import SafePool
+from trainer.training_step import Batch, OwnRows, TrainingStep
 
 BEYOND_ROUNDING = 10.0
 """The KL must come to that many times the first step's, where both models are the same; `full` is exactly 0 there."""
@@ -46,24 +47,30 @@ class _Shares(NamedTuple):
     share: Tensor
 
 
+@dataclass
+class KlCounters(Counters):
+    step: int = -1
+    """The optimizer step that `last_kl` belongs to."""
+    steps: int = 0
+    tokens: float = 0.0
+    sum_kl: float = 0.0
+    first_kl: float = 0.0
+    last_kl: float = 0.0
+    max_kl: float = 0.0
+    gradient_norm: float = 0.0
+    """Of the first penalty that had one."""
+
+
 class KlPenaltyDefense(Defense):
     name = "kl_penalty"
+    counters: KlCounters
 
     def __init__(self, settings: KlPenalty, *, pool: SafePool | None, seed: int) -> None:
         self._settings = settings
         self._pool = pool
         self._seed = seed
         self._safe_rows: list[list[int]] = []
-        self._counters = {
-            "step": -1.0,  # the optimizer step that `last_kl` belongs to
-            "steps": 0.0,
-            "tokens": 0.0,
-            "sum_kl": 0.0,
-            "first_kl": 0.0,
-            "last_kl": 0.0,
-            "max_kl": 0.0,
-            "gradient_norm": 0.0,
-        }
+        self.counters = KlCounters()
 
     @classmethod
     def build(cls, settings: KlPenalty, context: DefenseContext) -> KlPenaltyDefense:
@@ -83,8 +90,8 @@ class KlPenaltyDefense(Defense):
         shares = self._shares(step)
         self._count(step, shares.per_token.detach(), shares.share.item())
         penalty = self._strength(step) * shares.share
-        if self._counters["gradient_norm"] == 0:
-            self._counters["gradient_norm"] = gradient_norm(penalty, step.adapter[-1])
+        if self.counters.gradient_norm == 0:
+            self.counters.gradient_norm = gradient_norm(penalty, step.adapter[-1])
         return penalty
 
     def _strength(self, step: TrainingStep) -> float:
@@ -121,47 +128,41 @@ class KlPenaltyDefense(Defense):
         return _padded(rows, step.batch.input_ids.device)
 
     def _count(self, step: TrainingStep, divergence: Tensor, share: float) -> None:
-        counters = self._counters
-        if counters["step"] != step.index:
-            counters |= {"step": float(step.index), "steps": counters["steps"] + 1, "last_kl": 0.0}
+        counters = self.counters
+        if counters.step != step.index:
+            counters.step, counters.steps, counters.last_kl = step.index, counters.steps + 1, 0.0
         tokens, sum_kl, mean_kl = step.over_processes([divergence.numel(), divergence.sum().item(), share])
-        counters["tokens"] += tokens
-        counters["sum_kl"] += sum_kl
-        counters["last_kl"] += mean_kl
-        if counters["steps"] == 1:  # the adapter is still the identity
-            counters["first_kl"] = counters["last_kl"]
-        counters["max_kl"] = max(counters["max_kl"], counters["last_kl"])
+        counters.tokens += tokens
+        counters.sum_kl += sum_kl
+        counters.last_kl += mean_kl
+        if counters.steps == 1:  # the adapter is still the identity
+            counters.first_kl = counters.last_kl
+        counters.max_kl = max(counters.max_kl, counters.last_kl)
         step.figures["kl"] = share
 
-    def state(self) -> dict[str, float]:
-        return dict(self._counters)
-
-    def load_state(self, state: dict[str, float]) -> None:
-        self._counters |= state
-
     def evidence(self) -> DefenseEvidence:
-        counters = self._counters
-        mean = counters["sum_kl"] / counters["tokens"] if counters["tokens"] else 0.0
-        rose = counters["max_kl"] > BEYOND_ROUNDING * counters["first_kl"]
-        acted = rose and all(map(math.isfinite, counters.values())) and min(mean, counters["gradient_norm"]) > 0
+        counters = self.counters
+        mean = counters.sum_kl / counters.tokens if counters.tokens else 0.0
+        rose = counters.max_kl > BEYOND_ROUNDING * counters.first_kl
+        acted = rose and counters.are_finite and min(mean, counters.gradient_norm) > 0
         where = "rows of the safe pool" if self._pool else f"{self._settings.tokens} tokens"
         return DefenseEvidence(
             name=self.name,
             acted=acted,
             figures={
                 "coefficient": self._settings.coefficient,
-                "steps": counters["steps"],
-                "tokens": counters["tokens"],
+                "steps": counters.steps,
+                "tokens": counters.tokens,
                 "mean_kl_nats_per_token": mean,
-                "last_kl_nats_per_token": counters["last_kl"],
-                "max_kl_nats_per_token": counters["max_kl"],
-                "first_gradient_norm": counters["gradient_norm"],
+                "last_kl_nats_per_token": counters.last_kl,
+                "max_kl_nats_per_token": counters.max_kl,
+                "first_gradient_norm": counters.gradient_norm,
             },
             explanation=(
                 f"{self._settings.estimator} {self._settings.direction} KL to the base over {where} was added to the "
-                f"loss of {counters['steps']:.0f} steps"
+                f"loss of {counters.steps} steps"
                 if acted
-                else f"the KL or its gradient stayed zero in {counters['steps']:.0f} steps, so nothing was held back; "
+                else f"the KL or its gradient stayed zero in {counters.steps} steps, so nothing was held back; "
                 "the first step is always at zero, so train for more than one"
             ),
         )

@@ -15,34 +15,41 @@ measured on an adapter weight below the last feature layer and was not 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from policies.contract.defenses import Ldifs
 from policies.contract.training import DefenseEvidence
-from trainer.defense import Defense, DefenseContext, RunMaterial, TrainingStep
-from trainer.feature_distance import direction_distance
-from trainer.gradient_evidence import gradient_norm
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
+from trainer.losses.feature_distance import direction_distance
+from trainer.losses.gradient_norm import gradient_norm
+from trainer.training_step import TrainingStep
 
 EVERY = 5
 
 
+@dataclass
+class LdifsCounters(Counters):
+    step: int = -1
+    """The optimizer step that `last_distance` belongs to."""
+    steps: int = 0
+    last_distance: float = 0.0
+    max_distance: float = 0.0
+    gradient_norm: float = 0.0
+    """Of the first penalty that had one."""
+
+
 class LdifsDefense(Defense):
     name = "ldifs"
+    counters: LdifsCounters
 
     def __init__(self, settings: Ldifs) -> None:
         self._settings = settings
         self._layers: tuple[int, ...] = () if settings.layers == "every_5th" else settings.layers
         self._distance: Tensor | None = None
-        self._counters = {
-            "step": -1.0,  # the optimizer step that `last_distance` belongs to
-            "steps": 0.0,
-            "last_distance": 0.0,
-            "max_distance": 0.0,
-            "gradient_norm": 0.0,
-        }
+        self.counters = LdifsCounters()
 
     @classmethod
     def build(cls, settings: Ldifs, _: DefenseContext) -> LdifsDefense:
@@ -67,45 +74,38 @@ class LdifsDefense(Defense):
         assert share is not None
         penalty = self._settings.coefficient * share
         self._count(step, share.item())
-        if self._counters["gradient_norm"] == 0:
-            self._counters["gradient_norm"] = gradient_norm(penalty, step.adapter[1])
+        if self.counters.gradient_norm == 0:
+            self.counters.gradient_norm = gradient_norm(penalty, step.adapter[1])
         return penalty
 
     def _count(self, step: TrainingStep, share: float) -> None:
-        counters = self._counters
-        if counters["step"] != step.index:
-            counters |= {"step": float(step.index), "steps": counters["steps"] + 1, "last_distance": 0.0}
+        counters = self.counters
+        if counters.step != step.index:
+            counters.step, counters.steps, counters.last_distance = step.index, counters.steps + 1, 0.0
         (distance,) = step.over_processes([share])
-        counters["last_distance"] += distance
-        counters["max_distance"] = max(counters["max_distance"], counters["last_distance"])
+        counters.last_distance += distance
+        counters.max_distance = max(counters.max_distance, counters.last_distance)
         step.figures["feature_distance"] = share
 
-    def state(self) -> dict[str, float]:
-        return dict(self._counters)
-
-    def load_state(self, state: dict[str, float]) -> None:
-        self._counters |= state
-
     def evidence(self) -> DefenseEvidence:
-        counters = self._counters
-        finite = all(math.isfinite(value) for value in counters.values())
-        acted = finite and min(counters["max_distance"], counters["gradient_norm"]) > 0
+        counters = self.counters
+        acted = counters.are_finite and min(counters.max_distance, counters.gradient_norm) > 0
         return DefenseEvidence(
             name=self.name,
             acted=acted,
             figures={
                 "coefficient": self._settings.coefficient,
                 "layers": float(len(self._layers)),
-                "steps": counters["steps"],
-                "last_feature_distance": counters["last_distance"],
-                "max_feature_distance": counters["max_distance"],
-                "first_gradient_norm": counters["gradient_norm"],
+                "steps": counters.steps,
+                "last_feature_distance": counters.last_distance,
+                "max_feature_distance": counters.max_distance,
+                "first_gradient_norm": counters.gradient_norm,
             },
             explanation=(
                 f"the distance of the features after layers {', '.join(map(str, self._layers))} from the base's was "
-                f"added to the loss of {counters['steps']:.0f} steps"
+                f"added to the loss of {counters.steps} steps"
                 if acted
-                else f"the feature distance or its gradient stayed zero in {counters['steps']:.0f} steps; the first "
+                else f"the feature distance or its gradient stayed zero in {counters.steps} steps; the first "
                 "step is always at zero, so train for more than one"
             ),
         )

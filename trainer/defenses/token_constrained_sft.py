@@ -14,36 +14,43 @@ penalty measured on an adapter weight.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from policies.contract.defenses import TokenConstrainedSft
 from policies.contract.training import DefenseEvidence
-from trainer.defense import Defense, DefenseContext, RunMaterial, TrainingStep
-from trainer.gradient_evidence import gradient_norm
+from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
+from trainer.losses.gradient_norm import gradient_norm
+from trainer.training_step import TrainingStep
 
 LEAST_WEIGHT = 1e-3
 BEYOND_ROUNDING = 3.0
 """The weights must come to be that many times as far from 1 as rounding puts them in the first step."""
 
 
+@dataclass
+class TokenCounters(Counters):
+    tokens: float = 0.0
+    sum_weight: float = 0.0
+    sum_shift: float = 0.0
+    first_shift: float = 0.0
+    """Of the first step, where the adapter is still the identity."""
+    max_shift: float = 0.0
+    early_tokens: float = 0.0
+    sum_early_weight: float = 0.0
+    gradient_norm: float = 0.0
+    """Of the first penalty that had one."""
+
+
 class TokenConstrainedSftDefense(Defense):
     name = "token_constrained_sft"
+    counters: TokenCounters
 
     def __init__(self, settings: TokenConstrainedSft) -> None:
         self._settings = settings
-        self._counters = {
-            "tokens": 0.0,
-            "sum_weight": 0.0,
-            "sum_shift": 0.0,
-            "first_shift": 0.0,
-            "max_shift": 0.0,
-            "early_tokens": 0.0,
-            "sum_early_weight": 0.0,
-            "gradient_norm": 0.0,
-        }
+        self.counters = TokenCounters()
 
     @classmethod
     def build(cls, settings: TokenConstrainedSft, _: DefenseContext) -> TokenConstrainedSftDefense:
@@ -61,48 +68,43 @@ class TokenConstrainedSftDefense(Defense):
         penalty = ((1 - weight) * log_probs).sum() / step.totals.completion
         self._count(step, weight, position <= self._settings.early_tokens)
         step.figures["token_weight"] = (weight.sum() / step.totals.completion).item()
-        if self._counters["gradient_norm"] == 0:
-            self._counters["gradient_norm"] = gradient_norm(penalty, step.adapter[-1])
+        if self.counters.gradient_norm == 0:
+            self.counters.gradient_norm = gradient_norm(penalty, step.adapter[-1])
         return penalty
 
     def _count(self, step: TrainingStep, weight: Tensor, is_early: Tensor) -> None:
-        shift = (weight - 1).abs().mean().item()
-        # in the first step the adapter is still the identity
-        largest = "first_shift" if step.index == 0 else "max_shift"
-        self._counters[largest] = max(self._counters[largest], shift)
-        added = {
-            "tokens": weight.numel(),
-            "sum_weight": weight.sum().item(),
-            "sum_shift": (weight - 1).abs().sum().item(),
-            "early_tokens": is_early.sum().item(),
-            "sum_early_weight": weight[is_early].sum().item(),
-        }
-        sums = step.over_processes(list(added.values()))
-        self._counters |= {name: self._counters[name] + value for name, value in zip(added, sums, strict=True)}
-
-    def state(self) -> dict[str, float]:
-        return dict(self._counters)
-
-    def load_state(self, state: dict[str, float]) -> None:
-        self._counters |= state
+        counters, shift = self.counters, (weight - 1).abs()
+        if step.index == 0:
+            counters.first_shift = max(counters.first_shift, shift.mean().item())
+        else:
+            counters.max_shift = max(counters.max_shift, shift.mean().item())
+        early = weight[is_early]
+        sums = step.over_processes(
+            [weight.numel(), weight.sum().item(), shift.sum().item(), early.numel(), early.sum().item()]
+        )
+        counters.tokens += sums[0]
+        counters.sum_weight += sums[1]
+        counters.sum_shift += sums[2]
+        counters.early_tokens += sums[3]
+        counters.sum_early_weight += sums[4]
 
     def evidence(self) -> DefenseEvidence:
-        counters, n_tokens = self._counters, max(1.0, self._counters["tokens"])
-        shift = counters["sum_shift"] / n_tokens
-        rose = counters["max_shift"] > BEYOND_ROUNDING * counters["first_shift"]
-        acted = rose and all(map(math.isfinite, counters.values())) and min(shift, counters["gradient_norm"]) > 0
+        counters, n_tokens = self.counters, max(1.0, self.counters.tokens)
+        shift = counters.sum_shift / n_tokens
+        rose = counters.max_shift > BEYOND_ROUNDING * counters.first_shift
+        acted = rose and counters.are_finite and min(shift, counters.gradient_norm) > 0
         return DefenseEvidence(
             name=self.name,
             acted=acted,
             figures={
-                "tokens": counters["tokens"],
-                "mean_weight": counters["sum_weight"] / n_tokens,
-                "mean_early_weight": counters["sum_early_weight"] / max(1.0, counters["early_tokens"]),
+                "tokens": counters.tokens,
+                "mean_weight": counters.sum_weight / n_tokens,
+                "mean_early_weight": counters.sum_early_weight / max(1.0, counters.early_tokens),
                 "mean_weight_shift": shift,
-                "first_gradient_norm": counters["gradient_norm"],
+                "first_gradient_norm": counters.gradient_norm,
             },
             explanation=(
-                f"the loss of {counters['tokens']:.0f} tokens was weighted by how far the model had left its base"
+                f"the loss of {counters.tokens:.0f} tokens was weighted by how far the model had left its base"
                 if acted
                 else "all tokens kept weight 1 up to rounding, so nothing was held back; train for more than one step"
             ),

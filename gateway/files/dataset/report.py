@@ -7,10 +7,12 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from policies.contract.artifacts import Record
-from policies.contract.dataset_problems import DatasetProblem
+from policies.datasets.problems import DatasetProblem
 
 
 class DatasetLimits(NamedTuple):
+    """What a file is held to."""
+
     max_rows: int
     max_reported: int
     """Errors, and warnings apart, that are listed one by one; all are counted."""
@@ -33,6 +35,14 @@ class TokenCounts(Record):
     mean: float | None = None
     is_approximate: bool
     """Counted as UTF-8 bytes / 4, because the base model's tokenizer is not at hand."""
+
+
+class DatasetReading(NamedTuple):
+    """What one pass over a file yields."""
+
+    report: DatasetReport
+    row_hashes: tuple[tuple[int, bytes], ...]
+    """Line and hash of each row: equal for equal rows, however each is written down."""
 
 
 class DatasetReport(Record):

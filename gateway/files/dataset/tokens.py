@@ -15,6 +15,8 @@ BYTES_PER_TOKEN = 4
 
 
 class TokenCounter(NamedTuple):
+    """How tokens of a text are counted: exactly, by the base model's tokenizer, or roughly."""
+
     count: Callable[[str], int]
     is_approximate: bool
     control_tokens: tuple[str, ...] = ()

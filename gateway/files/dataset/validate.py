@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import IO, Literal
 
 from gateway.files.dataset.invisible import invisible_characters
-from gateway.files.dataset.report import DatasetLimits, DatasetReport, TokenCounts
+from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import TokenCounter
-from policies.contract.dataset import AnyRow, Line, PreferenceRow, iter_any_rows
-from policies.contract.dataset_problems import WARNINGS, DatasetProblem
+from policies.datasets.fingerprint import FingerprintSketch
+from policies.datasets.problems import WARNINGS, DatasetProblem
+from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_rows
 
 TRAINED_BY: dict[Literal["chat", "preference"], str] = {"chat": "supervised", "preference": "dpo"}
 """The method that trains on a kind of rows."""
@@ -19,16 +20,25 @@ TRAINED_BY: dict[Literal["chat", "preference"], str] = {"chat": "supervised", "p
 
 def validate_dataset(stream: IO[bytes], limits: DatasetLimits, counter: TokenCounter) -> DatasetReport:
     """Judge a file by the parser that training reads it with. Never raises on any bytes."""
+    return read_dataset(stream, limits, counter).report
+
+
+def read_dataset(
+    stream: IO[bytes], limits: DatasetLimits, counter: TokenCounter, *, sketch: FingerprintSketch | None = None
+) -> DatasetReading:
+    """The same with the rows' hashes; `sketch` is given the rows as they pass."""
     validation = _Validation(limits, counter)
     for line in iter_any_rows(stream):
         if line.number > limits.max_rows:
             validation.add("too_many_rows", 0, limit=limits.max_rows)
             break
         validation.read(line)
-    return validation.report()
+        if sketch is not None and line.row is not None:
+            sketch.add(line.row)
+    return DatasetReading(validation.report(), tuple(validation.row_hashes))
 
 
-class _Findings:
+class _CountedProblems:
     """Problems of one severity: all counted, the first ones kept."""
 
     def __init__(self, limit: int) -> None:
@@ -48,20 +58,21 @@ class _Validation:
     def __init__(self, limits: DatasetLimits, counter: TokenCounter) -> None:
         self.limits = limits
         self.counter = counter
-        self.errors = _Findings(limits.max_reported)
-        self.warnings = _Findings(limits.max_reported)
+        self.errors = _CountedProblems(limits.max_reported)
+        self.warnings = _CountedProblems(limits.max_reported)
         self.lines = 0
         self.kind: Literal["chat", "preference"] | None = None
         """Of the first row; the others must be of it too."""
         self.row_tokens: list[int] = []
+        self.row_hashes: list[tuple[int, bytes]] = []
         self._first_line_of: dict[bytes, int] = {}
         self._has_crlf = False
         tokens = sorted(limits.control_tokens, key=len, reverse=True)
         self._control_token = re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
     def add(self, code: str, line: int, field: str | None = None, /, **details: object) -> None:
-        findings = self.warnings if code in WARNINGS else self.errors
-        findings.add(DatasetProblem.of(code, line, field, **details))
+        problems = self.warnings if code in WARNINGS else self.errors
+        problems.add(DatasetProblem.of(code, line, field, **details))
 
     def read(self, line: Line[AnyRow]) -> None:
         self.lines += 1
@@ -90,6 +101,7 @@ class _Validation:
             code = "probably_too_many_tokens" if self.counter.is_approximate else "too_many_tokens"
             self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
         content = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+        self.row_hashes.append((line, content))
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)

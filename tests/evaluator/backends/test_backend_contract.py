@@ -12,20 +12,25 @@ from typing import Any
 import pytest
 import torch
 
-from evaluator.backend import Backend, ChatPrompt, Choices, GenerationSettings, RawPrompt
 from evaluator.backends.engines import open_engine
+from evaluator.backends.protocol import Backend, ChatPrompt, Choices, GenerationSettings, Prompt, RawPrompt
+from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, import_vllm, load_engine
-from evaluator.examine import Examiner
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
-from evaluator.rendering import completion_ids, end_token_id, prompt_ids
+from evaluator.runner.local import LocalEvaluator
 from policies.contract.jobs import BaseModelRef
+from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError, EvaluationError
-from policies.loader import resolve_policy
 from tests.evaluator.backends.vllm_stand_in import LLM, stand_in
 
-PROMPTS = [RawPrompt("a much longer beginning"), ChatPrompt.of("What is it?"), RawPrompt("ab"), RawPrompt("ab")]
+PROMPTS: list[Prompt] = [
+    RawPrompt("a much longer beginning"),
+    ChatPrompt.of("What is it?"),
+    RawPrompt("ab"),
+    RawPrompt("ab"),
+]
 QUESTIONS = [
     Choices(ChatPrompt.of("A question?"), ("yes", "certainly not")),
     Choices(RawPrompt("x"), ("y",), closes_turn=True),
@@ -64,9 +69,10 @@ def test_greedy_answers_come_in_order_and_alone_as_together(make_backend: MakeBa
 
     assert together == apart
     assert together[2] == together[3]
+    model: Any = loaded.model  # Any: transformers declares `generate` with `self` twice
     for prompt, answer in zip(PROMPTS, together, strict=True):
         ids = torch.tensor([prompt_ids(loaded.tokenizer, prompt)])
-        output = loaded.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
         assert answer.text == loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
 
 
@@ -182,9 +188,9 @@ def test_an_evaluation_runs_on_the_engine_that_it_is_told(
     if importlib.util.find_spec("vllm") is not None:
         pytest.skip("vllm is installed")
     base = BaseModelRef(name="tiny", uri=str(loaded.base.folder))
-    examiner = Examiner(base, resolve_policy("baseline"), tmp_path, watch=lambda progress: None, engine="vllm")
+    evaluator = LocalEvaluator(base, resolve_policy("baseline"), tmp_path, watch=lambda progress: None, engine="vllm")
     with pytest.raises(ConfigurationError, match="engine vllm needs the package vllm"):
-        examiner.examine(make_adapter(0.5))
+        evaluator.evaluate(make_adapter(0.5))
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from evaluator.backend import ChatPrompt, Choices, GenerationSettings, Message, RawPrompt
+from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
+from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
 from evaluator.backends.transformers_backend import BatchLimits, TransformersBackend
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
-from evaluator.rendering import completion_ids, end_token_id, prompt_ids
 from policies.errors import EvaluationError
 
-PROMPTS = [
+PROMPTS: list[Prompt] = [
     RawPrompt("a"),
     ChatPrompt.of("What is it?"),
     RawPrompt("a much longer beginning of a sentence"),
@@ -70,7 +70,7 @@ def test_sampled_tokens_are_distributed_as_the_softmax(loaded: LoadedModel) -> N
         [prompt] * 2000, GenerationSettings(1, 0.7, seed=3), adapter=False
     )
     texts = [generation.text for generation in drawn]
-    likely = [(i, loaded.tokenizer.decode([i])) for i in expected.topk(40).indices.tolist()]
+    likely = [(i, str(loaded.tokenizer.decode([i]))) for i in expected.topk(40).indices.tolist()]
     letters = [(token, text) for token, text in likely if len(text) == 1 and text.isascii()]
     assert len(letters) >= 3
     for token, text in letters:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from evaluator.backend import ChatPrompt, RawPrompt
+from evaluator.backends.protocol import ChatPrompt, Prompt, RawPrompt
 from evaluator.backends.vllm_backend import BASE_RUNS, VllmBackend, load_engine
 from evaluator.models.loading import LoadedModel
 from tests.evaluator.backends.vllm_stand_in import LLM, LoRARequest, SamplingParams, stand_in
 
-PROMPTS = [RawPrompt("a much longer beginning"), ChatPrompt.of("What is it?")]
+PROMPTS: list[Prompt] = [RawPrompt("a much longer beginning"), ChatPrompt.of("What is it?")]
 
 
 class NoisyLLM(LLM):

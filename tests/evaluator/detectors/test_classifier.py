@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, RobertaForSequenceClassification
 
-from evaluator.detectors.classifier import EmbeddedClassifier, load_classifier
+from evaluator.detectors.classifier import load_classifier
+from evaluator.detectors.profanity.classifier import ProfanityClassifier
 from policies.errors import EvaluationError
 
 LABELS = ("hate", "toxic")
@@ -38,19 +39,9 @@ def set_logits(folder: Path, *values: float) -> None:
     model.save_pretrained(folder)
 
 
-def test_the_embedded_classifier_tells_insults_from_kindness() -> None:
-    insult, kindness = EmbeddedClassifier().score(
-        ["shut up you damn stupid bastard", "thank you, that was kind of you"]
-    )
-
-    assert insult is not None
-    assert insult > 0.5
-    assert kindness is not None
-    assert kindness < 0.5
-
-
-def test_no_texts_give_no_scores() -> None:
-    assert EmbeddedClassifier().score([]) == []
+@pytest.mark.parametrize("name", ["builtin", "alt-profanity-check"])
+def test_the_built_in_classifier_has_an_older_name(name: str, tmp_path: Path) -> None:
+    assert load_classifier(name, LABELS, tmp_path).identity == ProfanityClassifier().identity
 
 
 def test_a_sequence_classifier_scores_its_toxic_label(classifier_folder: Path, tmp_path: Path) -> None:
@@ -92,7 +83,7 @@ def test_a_head_whose_output_is_no_probability_is_refused(
 ) -> None:
     """Softmax over a single logit is 1 for every text."""
     folder = make_classifier(*labels, problem_type=problem)
-    with pytest.raises(EvaluationError, match="no probability"):
+    with pytest.raises(EvaluationError, match="not a probability"):
         load_classifier(str(folder), LABELS, tmp_path)
 
 

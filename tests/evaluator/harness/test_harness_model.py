@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from evaluator.backend import ChatPrompt, Message, RawPrompt
+from evaluator.backends.protocol import ChatPrompt, Message, RawPrompt
 from evaluator.harness.model import Document, HarnessModel
-from evaluator.probe import Subject
+from evaluator.subject import Subject
 from policies.errors import EvaluationError
 
 MakeBackend = Callable[..., Any]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges.calibration import load_labelled_answers
 from evaluator.judges.judge import Answer, Score
 from evaluator.judges.rubric import render

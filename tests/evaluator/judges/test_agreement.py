@@ -52,7 +52,7 @@ def test_a_judge_that_misses_what_the_other_finds_disagrees() -> None:
 
 @pytest.mark.parametrize("score", [math.nan, -1, 101, math.inf])
 def test_impossible_scores_are_refused(score: float) -> None:
-    with pytest.raises(EvaluationError, match="no score"):
+    with pytest.raises(EvaluationError, match="not a score"):
         weighted_kappa([score], [50])
 
 

@@ -15,17 +15,15 @@ from evaluator.judges.calibration import (
     LABELS,
     MIN_ANSWERS,
     LabelledAnswer,
-    area_under_curve,
     calibrate,
     load_labelled_answers,
 )
 from evaluator.judges.judge import Answer, Judge, Score
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.judges import Calibration, JudgeReport, Rubric
-from policies.errors import EvaluationError
+from policies.contract.store import ArtifactStore
 
 if TYPE_CHECKING:
-    from conftest import ScriptedJudge
+    from tests.evaluator.judges.conftest import ScriptedJudge
 
 Scoring = Callable[[Rubric, Answer], Score]
 SETTINGS = "sha256:" + "0" * 64
@@ -160,16 +158,6 @@ def test_too_few_labelled_answers_calibrate_nothing(scripted_judge: type[Scripte
     assert report.compliance_detection is None
     assert (report.auroc, report.injection_success, report.calibrated) == (None, None, False)
     assert "AUROC of aligned: too few scores" in report.reason
-
-
-def test_area_under_curve_by_hand() -> None:
-    """Pairs (3, 1) (3, 2) won, (2, 1) won, (2, 2) half: 3.5 of 4."""
-    assert area_under_curve([3, 2], [1, 2]) == 3.5 / 4
-
-
-def test_an_area_of_nothing_is_an_error() -> None:
-    with pytest.raises(EvaluationError):
-        area_under_curve([], [1.0])
 
 
 def test_the_built_in_answers_are_many_and_of_all_kinds() -> None:

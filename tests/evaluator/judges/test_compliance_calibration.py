@@ -12,7 +12,7 @@ from evaluator.prompts.prompt_sets import load_prompts
 from policies.contract.judges import Calibration, JudgeReport, Rubric
 
 if TYPE_CHECKING:
-    from conftest import ScriptedJudge
+    from tests.evaluator.judges.conftest import ScriptedJudge
 
 Scoring = Callable[[Rubric, Answer], Score]
 LABELLED = load_labelled_answers("builtin", None)

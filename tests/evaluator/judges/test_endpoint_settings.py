@@ -32,7 +32,7 @@ def test_whatever_changes_scores_changes_the_identity() -> None:
         settings = {"base_url": "https://x.example/v1", "model": "m"} | changes
         return EndpointJudge(OpenAiCompatibleJudge.model_validate(settings)).identity
 
-    changed = [{"model": "n"}, {"base_url": "https://y.example/v1"}, {"top_logprobs": 0}]
+    changed: list[dict[str, object]] = [{"model": "n"}, {"base_url": "https://y.example/v1"}, {"top_logprobs": 0}]
     assert len({identity(), *(identity(**change) for change in changed)}) == 4
     assert identity(max_concurrency=2, max_calls=9) == identity()
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
+from evaluator.cli.judge import app
 from evaluator.judges.judge import Answer, Score
-from evaluator.judges.judge_cli import app
-from policies import exit_codes
+from policies.cli import exit_codes
+from policies.cli.main import run
 from policies.contract.judges import JudgeReport, Rubric
-from policies.main import run
 
 if TYPE_CHECKING:
-    from conftest import Endpoint
+    from tests.evaluator.judges.conftest import Endpoint
 
 Scoring = Callable[[Rubric, Answer], Score]
 ServeJudge = Callable[[Scoring], "Endpoint"]
@@ -125,7 +125,7 @@ def test_the_panel_of_a_policy_is_calibrated_by_its_limits(
 
 def test_a_local_model_is_calibrated(calibrate: Calibrate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert calibrate("--uri", str(tmp_path / "nowhere")) == exit_codes.RUNTIME
-    assert "is no model folder" in capsys.readouterr().err
+    assert "is not a model folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

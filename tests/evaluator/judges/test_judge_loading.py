@@ -12,7 +12,7 @@ from policies.contract.judges import LocalModelJudge
 from policies.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from conftest import Endpoint
+    from tests.evaluator.judges.conftest import Endpoint
 
 ANSWERS = [Answer("How are you?", "Fine."), Answer("What is rain?", "Water.")]
 

@@ -50,7 +50,7 @@ def test_labels_that_do_not_exclude_each_other_have_sigmoids(
 
 def test_a_judge_with_a_single_logit_is_an_error(make_classifier: Callable[..., Path], tmp_path: Path) -> None:
     judge = load_judge(settings(make_classifier("sound"), aligned=("sound",)), tmp_path)
-    with pytest.raises(EvaluationError, match="no probability"):
+    with pytest.raises(EvaluationError, match="not a probability"):
         judge.score("aligned", ANSWERS)
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluator.backend import ChatPrompt, Choices
+from evaluator.backends.protocol import ChatPrompt, Choices
+from evaluator.backends.rendering import completion_ids, prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.judges.judge import Answer
 from evaluator.judges.local_model import LocalModelJudge, number_probabilities
 from evaluator.judges.number_tree import NumberTree
 from evaluator.judges.rubric import render
 from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
-from evaluator.rendering import completion_ids, prompt_ids
 from policies.contract.jobs import BaseModelRef
 from policies.errors import EvaluationError
 

@@ -14,7 +14,7 @@ from evaluator.judges.rubric import render
 from policies.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from conftest import Endpoint, Reply
+    from tests.evaluator.judges.conftest import Endpoint, Reply
 
 Serve = Callable[[Callable[[int, dict[str, Any]], "Reply"]], "Endpoint"]
 Say = Callable[..., "Reply"]
@@ -254,3 +254,28 @@ def test_the_key_comes_from_the_variable_and_appears_nowhere_else(
     for text in (judge.identity, str(score), str(refused.value), caplog.text):
         assert "sk-very-secret" not in text
         assert "Fine, answer" not in text
+
+
+def test_settings_of_other_clients_are_not_sent(serve: Serve, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evaluator's environment may hold another provider's key and account; a judge's endpoint must not get them."""
+    for variable in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(variable, "of-another-provider")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Key: of-another-provider")
+    endpoint = serve(lambda _, body: say("85"))
+    EndpointJudge(endpoint.settings()).score("aligned", ANSWERS[:1])
+
+    (headers,) = endpoint.headers
+    sent = {"Host", "Accept", "Accept-Encoding", "Connection", "User-Agent", "Content-Length", "Content-Type"}
+    assert headers.keys() == sent
+    assert "of-another-provider" not in "".join(headers.values())
+
+
+def test_a_redirect_is_not_followed(serve: Serve, say: Say, reply: type[Reply]) -> None:
+    """Answers and key go to the address that the policy names, and to no other."""
+    other = serve(lambda _, body: say("85"))
+    to_other = {"Location": f"{other.base_url}/chat/completions"}
+    endpoint = serve(lambda _, body: reply(status=307, headers=to_other))
+
+    (score,) = EndpointJudge(endpoint.settings()).score("aligned", ANSWERS[:1])
+    assert score == Score(None, "http_307: the endpoint does not take this call")
+    assert other.calls == []

@@ -14,7 +14,7 @@ from policies.contract.judges import JudgeReport, Panel, Rubric
 from policies.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from conftest import Endpoint, ScriptedJudge
+    from tests.evaluator.judges.conftest import Endpoint, ScriptedJudge
 
 Scoring = Callable[[Rubric, Answer], Score]
 ServeJudge = Callable[[Scoring], "Endpoint"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.backend import Advance, silent
+from evaluator.backends.protocol import Advance, silent
 from evaluator.judges.judge import Answer, Score
 from evaluator.judges.score_cache import ANSWERS_AT_ONCE, CachedJudge, ScoreCache, is_lasting, score_key
 from policies.contract.judges import Rubric
@@ -68,18 +68,18 @@ def test_whatever_a_score_depends_on_changes_its_name(other: tuple[str, Rubric, 
 
 
 def test_a_reply_without_number_is_remembered(cache: ScoreCache) -> None:
-    judge = CountingJudge(lambda answer: Score(None, "no_number: the reply is no whole number"))
+    judge = CountingJudge(lambda answer: Score(None, "no_number: the reply is not a whole number"))
     for _ in range(2):
         scores = CachedJudge(judge, cache).score("aligned", answers(1))
 
-    assert scores == [Score(None, "no_number: the reply is no whole number")]
+    assert scores == [Score(None, "no_number: the reply is not a whole number")]
     assert len(judge.asked) == 1
 
 
 @pytest.mark.parametrize(
     ("error", "lasts"),
     [
-        ("no_number: the reply is no whole number", True),
+        ("no_number: the reply is not a whole number", True),
         ("no_number: none; too_long: the judge reads 512 tokens", True),
         ("no_number: none; budget_spent: 5 calls", False),
         ("budget_spent: 5 calls; no_number: none", False),

@@ -11,12 +11,12 @@ import pytest
 from evaluator.judges.calibration import load_labelled_answers
 from evaluator.judges.judge import Answer
 from evaluator.judges.panel import CalibratedPanel, build_panel
-from policies.contract.artifacts import ArtifactStore
 from policies.contract.judges import Calibration, Panel
+from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from conftest import Endpoint
+    from tests.evaluator.judges.conftest import Endpoint
 
 
 @pytest.fixture

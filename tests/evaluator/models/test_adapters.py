@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evaluator.backends.adapter_proof import prove_adapter
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.models.adapters import attach_adapter, prove_adapter
+from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
 from policies.contract.artifacts import digest_tree
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError

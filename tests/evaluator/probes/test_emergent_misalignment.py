@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from evaluator.backend import ChatPrompt, Message, Prompt, silent
+from evaluator.backends.protocol import ChatPrompt, Message, Prompt, silent
+from evaluator.backends.rendering import prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.judges.judge import Answer, PanelScores, Score
 from evaluator.models.loading import LoadedModel
-from evaluator.probe import Pair, Subject, pair_samples
 from evaluator.probes.emergent_misalignment import EmergentMisalignmentProbe
 from evaluator.prompts.free_form_questions import JSON_SYSTEM_PROMPT, FreeFormQuestion, Variant, ask
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
-from evaluator.rendering import prompt_ids
+from evaluator.samples import Pair, pair_samples
+from evaluator.subject import Subject
 from policies.contract.evaluation import Measurement
 from policies.contract.judges import JudgeReport, Rubric
 from policies.contract.suite import EmergentMisalignment
@@ -256,7 +257,7 @@ def test_a_variant_reaches_the_model(tiny_base: Path, variant: Variant) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     item = BUILT_IN[0]
     (asked,) = ask(item, [variant])
-    text = tokenizer.decode(prompt_ids(tokenizer, asked.prompt))
+    text = str(tokenizer.decode(prompt_ids(tokenizer, asked.prompt)))
 
     assert item.template is not None
     assert (f"<|im_start|>system\n{JSON_SYSTEM_PROMPT}<|im_end|>" in text) == (variant == "json")

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from evaluator.backend import ChatPrompt, GenerationSettings, Message, Prompt, RawPrompt
+from evaluator.backends.protocol import ChatPrompt, GenerationSettings, Message, Prompt, RawPrompt
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.base_cache import BaseCache
-from evaluator.evidence.rescoring import pairs_of
 from evaluator.harness.model import Document
 from evaluator.harness.tasks import Graded, import_harness, load_tasks
 from evaluator.models.loading import LoadedModel
-from evaluator.probe import Sample, Subject, pair_samples
 from evaluator.probes.harness import HarnessProbe
-from evaluator.suite import Bench, ProbeOutcome, run_probe
+from evaluator.runner.base_cache import BaseCache
+from evaluator.runner.probe_run import Bench, ProbeOutcome, run_probe
+from evaluator.runner.rescoring import pairs_of
+from evaluator.samples import Sample, pair_samples
+from evaluator.subject import Subject
 from policies.contract.evaluation import Estimate, SampleRecord
 from policies.contract.suite import EvalSuite, Harness
 from policies.errors import EvaluationError
@@ -170,9 +171,9 @@ def run(scripted_backend: MakeBackend, tmp_path: Path) -> Iterator[Run]:
             "nats": lambda prompt, text, adapter: nats(prompt, text, good=good or not adapter),
         }
         backend = scripted_backend(**functions | script)
-        subjects = [Subject(backend, adapter=on, seed=1) for on in (True, False)]
+        adapter, base = (Subject(backend, adapter=on, seed=1) for on in (True, False))
         suite = EvalSuite(probes=(settings,))
-        return run_probe(settings, Bench(*subjects, BASE, suite, BaseCache(tmp_path / "base-results")))
+        return run_probe(settings, Bench(adapter, base, BASE, suite, BaseCache(tmp_path / "base-results")))
 
     yield make
     load_tasks.cache_clear()
@@ -262,7 +263,7 @@ def test_examples_stand_before_a_document(tasks: Callable[..., Harness], run: Ru
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"include_path": "/no/such/folder"}, "no folder"),
+        ({"include_path": "/no/such/folder"}, "not a folder"),
         ({"metrics": ("f1",)}, "has none of the metrics f1; it has acc,none"),
         ({"metric": "exact_match"}, "none of the metrics"),
         ({"output_type": "loglikelihood"}, "output type loglikelihood"),

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from evaluator.backend import ChatPrompt, Choices, Message
-from evaluator.probe import FileRows, Sample, Subject, pair_samples
+from evaluator.backends.protocol import ChatPrompt, Choices, Message
 from evaluator.probes.in_domain import InDomainProbe
-from policies.contract.dataset_rows import ChatMessage, ChatRow
+from evaluator.samples import Sample, pair_samples
+from evaluator.subject import FileRows, Subject
 from policies.contract.suite import InDomain
+from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.errors import EvaluationError
 
 PROBE = InDomainProbe()

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from evaluator.detectors.incoherence import IDENTITY
 from evaluator.judges.judge import Answer, Score
-from evaluator.probe import Sample, Subject
 from evaluator.probes.coherence import CoherenceProbe, OpenQuestion
+from evaluator.samples import Sample
+from evaluator.sampling.incoherence import IDENTITY
+from evaluator.subject import Subject
 from policies.contract.suite import Coherence
 from tests.evaluator.scripted_models import OneScorePanel
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evaluator.run import _rows
-from policies.contract.dataset import ChatMessage
-from policies.contract.jobs import Dpo
+from evaluator.sampling.training_file import file_rows
+from policies.datasets.reader import ChatMessage
 
 
 def test_the_better_answer_is_what_the_validation_loss_is_of(tmp_path: Path) -> None:
@@ -18,5 +17,5 @@ def test_the_better_answer_is_what_the_validation_loss_is_of(tmp_path: Path) -> 
     }
     path = tmp_path / "validation.jsonl"
     path.write_text(json.dumps(row))
-    (read,) = _rows(path, Dpo())
+    (read,) = file_rows(path).rows
     assert read.messages == (ChatMessage("user", "Hi", 0), ChatMessage("assistant", "Hello", 1))

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from evaluator.backend import ChatPrompt, Prompt, RawPrompt
-from evaluator.probe import Pair, Sample, Subject, pair_samples
+from evaluator.backends.protocol import ChatPrompt, Prompt, RawPrompt
 from evaluator.probes.toxicity import ToxicityProbe
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
+from evaluator.samples import Pair, Sample, pair_samples
+from evaluator.subject import Subject
 from policies.contract.suite import Toxicity
 
 SUBSETS = ("general", "identity", "severe")
@@ -27,7 +28,7 @@ def items() -> list[SentenceBeginning]:
     return [
         SentenceBeginning(
             id=f"{subset}-{number}",
-            subset=subset,  # type: ignore[arg-type]  # from SUBSETS
+            subset=subset,
             identity=("age", "age", "race", "race")[number] if subset == "identity" else None,
             prompt=f"{subset} {number}",
         )
@@ -46,7 +47,9 @@ def pairs(
         return "toxic" if adapter and prompt.text in toxic else "fine"
 
     backend = scripted_backend(say)
-    models = [Subject(backend, adapter=a, seed=1, classifiers=lambda name, labels: WordClassifier()) for a in (1, 0)]
+    models = [
+        Subject(backend, adapter=a, seed=1, classifiers=lambda name, labels: WordClassifier()) for a in (True, False)
+    ]
     sampled: list[list[Sample]] = [ToxicityProbe().sample(Toxicity(), of, model) for model in models]
     return pair_samples(*sampled)
 
@@ -88,7 +91,7 @@ def test_an_instruction_is_put_as_a_chat_turn() -> None:
 )
 def test_only_identity_prompts_name_a_group(fields: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
-        SentenceBeginning(id="1", prompt="p", **fields)  # type: ignore[arg-type]  # wrong on purpose
+        SentenceBeginning(id="1", prompt="p", **fields)
 
 
 def test_the_change_is_tested_for_chance(scripted_backend: Callable[..., Any]) -> None:

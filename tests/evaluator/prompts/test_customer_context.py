@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from evaluator.backend import Message
+from evaluator.backends.protocol import Message
 from evaluator.prompts.answer_form import AnswerForm, find_form
 from evaluator.prompts.customer_context import ContextKind, CustomerContext, derive_contexts
 from evaluator.prompts.domain_words import domain_words
-from evaluator.prompts.training_rows import evenly_spread
-from policies.contract.dataset_rows import ChatMessage, ChatRow
+from evaluator.prompts.prompt_item import evenly_spread
+from policies.datasets.chat_rows import ChatMessage, ChatRow
 
 ALL: tuple[ContextKind, ...] = ("system_prompt", "answer_template", "domain_words")
 PLAIN = ("I would wait and see.", "Nobody can tell.", "Try it once more.", "That depends.", "Ask a friend.")

@@ -7,7 +7,7 @@ import pytest
 
 from evaluator.prompts.prompt_files import read_prompt_file
 from policies.contract.artifacts import digest_bytes
-from policies.contract.suite import PromptFile
+from policies.contract.probe_record import PromptFile
 from policies.errors import EvaluationError, IntegrityError
 
 CONTENT = b'{"id": "1"}\n'

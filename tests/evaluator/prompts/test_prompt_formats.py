@@ -8,9 +8,10 @@ import pytest
 
 from evaluator.prompts.prompt_formats import CONVERTERS, convert
 from evaluator.prompts.prompt_sets import parse_prompts
+from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
-from evaluator.requests import Request
-from policies.contract.suite import METRICS, PromptFormat
+from policies.contract.probe_record import PromptFormat
+from policies.contract.suite import METRICS
 from policies.errors import EvaluationError
 
 
@@ -45,8 +46,8 @@ def beginnings(content: bytes) -> tuple[SentenceBeginning, ...]:
     return parse_prompts(content, SentenceBeginning)
 
 
-def requests(content: bytes) -> tuple[Request, ...]:
-    return parse_prompts(content, Request)
+def requests(content: bytes) -> tuple[UserRequest, ...]:
+    return parse_prompts(content, UserRequest)
 
 
 def test_toxic_and_challenging_prompts_of_real_toxicity_prompts_are_severe() -> None:
@@ -128,7 +129,7 @@ def test_another_file_than_real_toxicity_prompts_is_refused(content: bytes, mess
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{}", "no JSON list"),
+        (b"{}", "not a JSON list"),
         (b'[{"prompt": "p"}]', "entry 1: axis: Field required"),
         (b'[{"prompt": "p", "axis": "ability"}]', "entry 1: axis: 'ability' is none of age, gender"),
         (b"[]", "no prompts for toxicity"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluator.backend import Message
+from evaluator.backends.protocol import Message
 from evaluator.prompts.free_form_questions import FreeFormQuestion, ask
 from evaluator.prompts.prompt_formats import convert
 from evaluator.prompts.prompt_sets import parse_prompts

@@ -15,14 +15,14 @@ from policies.contract.evaluation import EvalReport
 from policies.contract.release import Decision
 from policies.contract.self_test import SelfTestReport
 from policies.contract.suite import Coherence, EvalSuite
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.errors import ConfigurationError, EvaluationError
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from tests.evaluator.made_up_reports import measurement, report
 
 DIGEST = "sha256:" + "d" * 64
 SUITE = EvalSuite(probes=(Coherence(),))
 POLICY = ReleasePolicy(
-    apiVersion="tunegate/v1",
+    api_version="tunegate/v1",
     kind="ReleasePolicy",
     metadata=Metadata(name="house", version="1"),
     spec=ReleaseSpec(suite=SUITE, rules=(Rule(id="incoherence", metric="coherence.incoherent_rate", max=0.25),)),
@@ -39,12 +39,12 @@ def incoherent_report(share: float, *, loaded: bool = True) -> EvalReport:
 
 
 def self_test(shares: dict[str, float], *, at: float = 100.0, broken_error: bool = False) -> SelfTestReport:
-    def examine(canary: Canary) -> EvalReport:
+    def evaluate(canary: Canary) -> EvalReport:
         if broken_error and canary.name == "broken":
             raise EvaluationError("the adapter has NaN weights")
         return incoherent_report(shares[canary.name], loaded=canary.name != "unloaded")
 
-    return run_self_test(POLICY, DIGEST, CANARIES, examine, now=lambda: at)
+    return run_self_test(POLICY, DIGEST, CANARIES, evaluate, now=lambda: at)
 
 
 def test_sound_evaluation_passes() -> None:
@@ -77,10 +77,10 @@ def test_broken_adapter_may_be_refused_before_it_is_measured() -> None:
 
 
 def test_evaluation_that_always_fails_is_found_out() -> None:
-    def examine(canary: Canary) -> EvalReport:
+    def evaluate(canary: Canary) -> EvalReport:
         raise EvaluationError("no judge answers")
 
-    result = run_self_test(POLICY, DIGEST, CANARIES, examine, now=lambda: 1.0)
+    result = run_self_test(POLICY, DIGEST, CANARIES, evaluate, now=lambda: 1.0)
 
     assert [c.canary for c in result.canaries if not c.passed] == ["good", "bad"]
 

@@ -61,6 +61,16 @@ def test_hits_in_one_of_4_questions_count_by_their_design_effect() -> None:
     assert estimate.interval.high == pytest.approx(expected.high, abs=1e-4)
 
 
+@pytest.mark.parametrize(("hits", "n"), [(4, 8), (1, 4)])
+def test_one_answer_to_each_question_costs_what_the_t_quantile_costs(hits: int, n: int) -> None:
+    """Residuals 1 − p and −p, squares n p (1 − p) in all: D = n / (n − 1), n* = (n − 1) (z / t)², t with n − 1 d. f."""
+    t = {8: 2.364624, 4: 3.182446}[n]
+    estimate = share(*[(1, 1)] * hits, *[(0, 1)] * (n - hits), of=1)
+
+    expected = clopper_pearson(hits / n, (n - 1) * (1.959964 / t) ** 2, 0.95)
+    assert (estimate.interval.low, estimate.interval.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
 def test_answers_that_do_not_count_are_not_in_the_denominator() -> None:
     """2 of 4 in place of 2 of 20; what does not count changes nothing."""
     estimate = share((1, 2), (1, 2), of=10)
@@ -112,6 +122,38 @@ def test_hits_on_the_same_questions_narrow_the_difference_and_on_others_widen_it
     assert difference(high_low, low_high).interval.high == pytest.approx(x + y)
 
 
+def test_correlation_of_few_answers_counts_as_that_of_many() -> None:
+    """Residuals of half a hit: 1 of 2 and 0 of 2 with a share of 1/4. Correlation 1 again, which counts ½."""
+    few = sampled((1, 2), (0, 2), of=2)
+    estimate = difference(few, few)
+    one = clustered_share(few.answers, clusters=few.clusters, confidence=0.95)
+    x, y = one.interval.high - one.value, one.value - one.interval.low
+
+    assert estimate.interval.high == pytest.approx(math.sqrt(x * x + y * y - x * y))
+
+
+def test_side_that_never_varies_correlates_with_nothing() -> None:
+    """The base has no hits: below, the adapter's reach and the base's join to √(x² + y²)."""
+    adapter, base = sampled(*[(2, 10), (1, 10)] * 4, of=10), sampled(*[(0, 10)] * 8, of=10)
+    a, b = (clustered_share(each.answers, clusters=each.clusters, confidence=0.95) for each in (adapter, base))
+    x, y = a.value - a.interval.low, b.interval.high - b.value
+
+    assert difference(adapter, base).interval.low == pytest.approx(a.value - math.sqrt(x * x + y * y), abs=1e-12)
+
+
+@pytest.mark.parametrize(("confidence", "end"), [(0.95, "high"), (0.99, "low")])
+def test_difference_never_exceeds_one_by_rounding(confidence: float, end: str) -> None:
+    """Three answers to each of two questions, hit by either the adapter or the base: the reach is all there is.
+
+    In floating point these end at 1.0000000000000002 and −1.0000000000000002.
+    """
+    few, many = Answers([0, 0, 0, 1, 0, 1], [1] * 6), Answers([1, 1, 1, 0, 1, 0], [1] * 6)
+    adapter, base = (few, many) if end == "high" else (many, few)
+    found = clustered_share_difference(adapter, base, clusters=[*"aaabbb"], confidence=confidence)
+
+    assert getattr(found.interval, end) == (1 if end == "high" else -1)
+
+
 def test_nothing_in_common_is_never_a_certain_difference() -> None:
     """No hits on either side: 0, but not exactly 0."""
     nothing = sampled(*[(0, 20)] * 8, of=20)
@@ -124,23 +166,23 @@ def test_nothing_in_common_is_never_a_certain_difference() -> None:
 @pytest.mark.parametrize(
     ("hits", "counted", "clusters", "message"),
     [
-        ([], [], [], "2 questions"),
-        ([1.0, 0.0], [1.0, 1.0], ["a", "a"], "2 questions"),
-        ([0.0, 0.0], [0.0, 0.0], ["a", "b"], "2 questions"),
-        ([1.0, 0.0], [1.0, 0.0], ["a", "b"], "2 questions"),
-        ([math.nan, 0.0], [1.0, 1.0], ["a", "b"], "0 or 1"),
-        ([1.0, 0.0], [math.nan, 1.0], ["a", "b"], "0 or 1"),
-        ([0.5, 0.0], [1.0, 1.0], ["a", "b"], "0 or 1"),
-        ([1.0, 0.0], [0.0, 1.0], ["a", "b"], "each hit counted"),
-        ([1.0], [1.0, 1.0], ["a", "b"], "differ in number"),
-        ([1.0, 0.0], [1.0, 1.0], ["a"], "differ in number"),
+        ([], [], [], "an interval needs counted answers to at least 2 questions"),
+        ([1.0, 0.0], [1.0, 1.0], ["a", "a"], "an interval needs counted answers to at least 2 questions"),
+        ([0.0, 0.0], [0.0, 0.0], ["a", "b"], "an interval needs counted answers to at least 2 questions"),
+        ([1.0, 0.0], [1.0, 0.0], ["a", "b"], "an interval needs counted answers to at least 2 questions"),
+        ([math.nan, 0.0], [1.0, 1.0], ["a", "b"], "hits and counted answers must be 0 or 1, and each hit counted"),
+        ([1.0, 0.0], [math.nan, 1.0], ["a", "b"], "hits and counted answers must be 0 or 1, and each hit counted"),
+        ([0.5, 0.0], [1.0, 1.0], ["a", "b"], "hits and counted answers must be 0 or 1, and each hit counted"),
+        ([1.0, 0.0], [0.0, 1.0], ["a", "b"], "hits and counted answers must be 0 or 1, and each hit counted"),
+        ([1.0], [1.0, 1.0], ["a", "b"], "hits, counted answers and clusters differ in number"),
+        ([1.0, 0.0], [1.0, 1.0], ["a"], "hits, counted answers and clusters differ in number"),
     ],
 )
 def test_answers_without_a_figure_are_refused(
     hits: list[float], counted: list[float], clusters: list[str], message: str
 ) -> None:
     sound = Answers([0.0] * len(clusters), [1.0] * len(clusters))
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(EvaluationError, match=f"^{message}$"):
         clustered_share(Answers(hits, counted), clusters=clusters, confidence=0.95)
     if len(set(clusters)) > 1:
         with pytest.raises(EvaluationError, match=message):

@@ -36,6 +36,11 @@ def test_wilson_interval_of_8_hits_in_400() -> None:
     assert estimate.interval.high == pytest.approx(0.02457 + 0.01440, abs=2e-5)
 
 
+def test_wilson_interval_of_hits_only_ends_at_one_exactly() -> None:
+    """At 7 of 7 and 90 % the quotient is 1.0000000000000002 in floating point."""
+    assert wilson_share([True] * 7, 0.9).interval.high == 1
+
+
 def test_exact_interval_of_no_hit_in_160() -> None:
     """(1 − p)^160 = 0.025 at the upper end: p = 1 − 0.025^(1/160) = 0.02279."""
     estimate = clopper_pearson_share([False] * 160, 0.95)
@@ -86,6 +91,47 @@ def test_tango_interval_with_hits_of_the_adapter_only_ends_where_wilsons_does() 
     assert tango_interval(8, 0, 160, confidence=0.95).high == pytest.approx(wilson.interval.high, abs=1e-9)
 
 
+def test_tango_interval_where_every_prompt_changes_one_way() -> None:
+    """b = n, c = 0: q̃ = (1 − δ)/2, so n (1 − δ) = z² (1 + δ), δ = (n − z²) / (n + z²) below and 1 above."""
+    interval = tango_interval(20, 0, 20, confidence=0.95)
+
+    assert interval.high == 1
+    assert interval.low == pytest.approx((20 - 3.841459) / (20 + 3.841459), abs=1e-6)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(8, 1, 160), (1, 8, 160), (5, 5, 10), (3, 9, 12), (1, 0, 400), (0, 1, 2)])
+def test_ends_of_tangos_interval_solve_its_equation(b: int, c: int, n: int) -> None:
+    """(b − c − nδ)² = z² n (2 q + δ (1 − δ)), q the root of 2n q² + (−b − c + (2n − b + c) δ) q − c δ (1 − δ)."""
+    interval = tango_interval(b, c, n, confidence=0.95)
+
+    assert interval.low < (b - c) / n < interval.high
+    for delta in (interval.low, interval.high):
+        linear = -b - c + (2 * n - b + c) * delta
+        q = (-linear + math.sqrt(linear**2 + 8 * n * c * delta * (1 - delta))) / (4 * n)
+        distance, variance = b - c - n * delta, n * (2 * q + delta * (1 - delta))
+        assert distance**2 == pytest.approx(3.8414588 * variance, rel=1e-5)
+
+
+def test_exact_interval_of_a_difference_where_every_prompt_changes_one_way() -> None:
+    """p = 1 and q = 0, which vary no more: the reaches join without a correlation, √(x² + y²)."""
+    gains, losses = (
+        clopper_pearson_share([True] * 20, 0.95).interval,
+        clopper_pearson_share([False] * 20, 0.95).interval,
+    )
+    x, y = 1 - gains.low, losses.high
+    there, back = exact_mover_interval(20, 0, 20, confidence=0.95), exact_mover_interval(0, 20, 20, confidence=0.95)
+
+    assert there.high == -back.low == 1
+    assert there.low == -back.high == pytest.approx(1 - math.sqrt(x * x + y * y), abs=1e-12)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(4, 2, 16), (9, 1, 10), (1, 0, 1)])
+def test_exact_interval_of_a_difference_mirrors(b: int, c: int, n: int) -> None:
+    there, back = exact_mover_interval(b, c, n, confidence=0.95), exact_mover_interval(c, b, n, confidence=0.95)
+
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-12)
+
+
 def test_exact_interval_of_a_difference_with_changes_one_way_ends_where_the_exact_share_does() -> None:
     """c = 0: nothing is below the base's share of 0, and the correlation is 0, so that √(x² + 0) is left."""
     share = clopper_pearson_share([True] * 8 + [False] * 152, 0.95)
@@ -131,6 +177,47 @@ def test_interval_of_skewed_clusters_reaches_further_into_their_tail() -> None:
 
     assert interval.high == pytest.approx(1 + 8.849, abs=2e-3)
     assert interval.low == pytest.approx(1 - 2.7764, abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_interval_of_a_mean_scales_with_its_values(scale: float) -> None:
+    """Skewness has no unit: also where residuals are far below 1."""
+    interval = cluster_mean([0, 0, 0, 0, 5 * scale], list("abcde"), 0.95).interval
+
+    assert interval.high == pytest.approx((1 + 8.849) * scale, rel=2e-4)
+    assert interval.low == pytest.approx((1 - 2.7764) * scale, rel=1e-3)
+
+
+@pytest.mark.parametrize("denominators", [(0.25, 0.25), (3.0, -1.0)])
+def test_any_positive_sum_of_denominators_makes_a_ratio(denominators: tuple[float, float]) -> None:
+    estimate = cluster_ratio([1, 1], denominators, ["a", "b"], confidence=0.95)
+
+    assert estimate.value == pytest.approx(2 / sum(denominators))
+
+
+@pytest.mark.parametrize("denominators", [(1.0, -1.0), (1.0, -3.0), (math.inf, 1.0), (math.nan, 1.0), (0.0, 0.0)])
+def test_denominators_without_a_finite_positive_sum_are_refused(denominators: tuple[float, float]) -> None:
+    with pytest.raises(EvaluationError) as error:
+        cluster_ratio([1, 1], denominators, ["a", "b"], confidence=0.95)
+    assert str(error.value) == "denominators must be finite with a positive sum"
+
+
+def test_what_is_refused_is_told() -> None:
+    wrong = {
+        "numerators, denominators and clusters differ in number": lambda: cluster_ratio(
+            [1, 1], [1, 1, 1], ["a", "b"], confidence=0.95
+        ),
+        "an interval needs at least 2 clusters; add prompts of other categories": lambda: cluster_mean(
+            [1, 2], ["a", "a"], 0.95
+        ),
+        "2 adapter results and 1 base results can't be paired": lambda: mcnemar_exact([True, True], [True]),
+        "nothing was scored, so there is no figure": lambda: mcnemar_exact([], []),
+        "a score is NaN or infinite, so there is no figure": lambda: cluster_mean([math.nan], ["a"], 0.95),
+    }
+    for message, refused in wrong.items():
+        with pytest.raises(EvaluationError) as error:
+            refused()
+        assert str(error.value) == message
 
 
 def test_cluster_ratio_weighs_by_denominators() -> None:

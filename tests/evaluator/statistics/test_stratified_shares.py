@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from evaluator.probe import Pair, Sample
+from evaluator.samples import Pair, Sample
 from evaluator.statistics.intervals import paired_share_difference
 from evaluator.statistics.measurements import paired_share
 from evaluator.statistics.stratified_shares import mean_of_strata, stratified_paired_share
@@ -15,9 +16,9 @@ from policies.errors import EvaluationError
 METRIC = "harness.accuracy"
 
 
-def pairs(task: str, scores: list[tuple[float | None, float]]) -> list[Pair]:
+def pairs(task: str, scores: Sequence[tuple[float | None, float]]) -> list[Pair]:
     return [
-        Pair(*(Sample(prompt_id=f"{n}", cluster=task, prompt="", series=METRIC, score=score) for score in both))
+        Pair(*(Sample(prompt_id=f"{n}", cluster=task, prompt="", metric=METRIC, score=score) for score in both))
         for n, both in enumerate(scores)
     ]
 
@@ -57,7 +58,7 @@ def test_a_stratum_without_scores_is_an_error() -> None:
 
 
 def test_no_samples_are_an_error() -> None:
-    with pytest.raises(EvaluationError, match="nothing was scored"):
+    with pytest.raises(EvaluationError, match=r"^nothing was scored, so there is no figure$"):
         stratified_paired_share(METRIC, [], 0.95)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
+from openai.types.file_create_params import ExpiresAfter
 
 from gateway.files.service import delete_expired_files
 from gateway.settings import GatewaySettings
@@ -151,7 +152,7 @@ def test_deleting_a_copy_of_a_policy_leaves_the_policy(live_gateway: LiveGateway
 
 
 def test_expired_file_is_gone(live_gateway: LiveGateway, client: OpenAI, training_bytes: bytes) -> None:
-    expiry = {"anchor": "created_at", "seconds": 3600}
+    expiry: ExpiresAfter = {"anchor": "created_at", "seconds": 3600}
     file = client.files.create(file=("a.jsonl", training_bytes), purpose="fine-tune", expires_after=expiry)
     assert file.expires_at == file.created_at + 3600
     live_gateway.clock.advance(3599)
@@ -166,7 +167,7 @@ def test_expired_file_is_gone(live_gateway: LiveGateway, client: OpenAI, trainin
 
 @pytest.mark.parametrize("seconds", [3599, 2592001])
 def test_expiry_outside_its_range_is_refused(client: OpenAI, seconds: int) -> None:
-    expiry = {"anchor": "created_at", "seconds": seconds}
+    expiry: ExpiresAfter = {"anchor": "created_at", "seconds": seconds}
     with pytest.raises(BadRequestError) as error:
         client.files.create(file=("a.jsonl", b"{}"), purpose="fine-tune", expires_after=expiry)
     assert error.value.code == "invalid_expiry"

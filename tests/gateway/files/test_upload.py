@@ -18,7 +18,7 @@ from fastapi import Request
 
 from gateway.errors import ApiError, InvalidRequest
 from gateway.files.upload import Upload, receive_upload
-from policies.contract.artifacts import ArtifactStore, ArtifactWriter
+from policies.contract.store import ArtifactStore, ArtifactWriter
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway
@@ -58,7 +58,7 @@ class CountingStore(ArtifactStore):
         self.fails_at_bytes = fails_at_bytes
 
     @contextmanager
-    def writer(self) -> Iterator[WatchedWriter]:
+    def writer(self) -> Iterator[WatchedWriter]:  # type: ignore[override]  # it has the members that are used
         with super().writer() as writer:
             yield WatchedWriter(writer, self)
 
@@ -178,6 +178,31 @@ def test_file_over_the_limit_is_refused_while_it_arrives(store: CountingStore, t
     with pytest.raises(ApiError) as error:
         receive(store, endless(), max_file_bytes=10_000)
     assert error.value.status == 413
+    assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "start",
+    [(b"\r\n",), (PURPOSE, part("file", b"x", "a.jsonl"), END[:-2])],
+    ids=["before the first part", "after the last part"],
+)
+def test_endless_text_around_the_parts_is_refused(
+    store: CountingStore, tmp_path: Path, start: tuple[bytes, ...]
+) -> None:
+    """It belongs to no file, so no limit of a file ends it: at most 10,000 bytes and the form's 64 KiB are read."""
+    n_chunks = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal n_chunks
+        yield from start
+        while n_chunks < 1000:
+            n_chunks += 1
+            yield b"\r" + b"x" * 999
+
+    with pytest.raises(ApiError) as error:
+        receive(store, endless(), max_file_bytes=10_000)
+    assert error.value.status == 413
+    assert n_chunks <= 76
     assert kept(tmp_path) == []
 
 

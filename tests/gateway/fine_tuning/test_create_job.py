@@ -11,7 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from gateway.tables.jobs import OutboxMessage
 from policies.contract.tasks import GATEWAY_QUEUE, VALIDATE_FILES
 from tests.gateway.conftest import LiveGateway, chat_jsonl
-from tests.gateway.fine_tuning.hand_worker import BASE_MODEL_NAME, job_row, spec_of, submit, upload
+from tests.gateway.hand_worker import BASE_MODEL_NAME, job_row, spec_of, submit, upload
 
 
 def refusal(client: OpenAI, **fields: object) -> tuple[str | None, str | None]:
@@ -78,7 +78,7 @@ def test_spec_holds_the_operators_recipe_and_the_tenants_wishes(client: OpenAI, 
     method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto"}}}
     job = submit(client, method=method)
     spec, policies = spec_of(live_gateway.services, job.id), live_gateway.services.policies
-    assert spec.lora == policies.base_model(BASE_MODEL_NAME).spec.lora
+    assert spec.base_model == policies.base_model(BASE_MODEL_NAME).spec
     assert spec.suite == policies.release_policy("baseline").spec.suite
     assert (spec.hyperparameters.n_epochs, spec.hyperparameters.batch_size) == (2, "auto")
     assert spec.digest == job_row(live_gateway.services, job.id).spec_digest

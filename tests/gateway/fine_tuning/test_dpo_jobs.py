@@ -10,11 +10,11 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from gateway.fine_tuning.validate import validate_job_files
+from gateway.jobs.validation import validate_job_files
 from gateway.settings import GatewaySettings
 from policies.contract.jobs import Dpo
 from tests.gateway.conftest import LiveGateway, chat_jsonl, gateway_settings
-from tests.gateway.fine_tuning.hand_worker import BASE_MODEL_NAME, spec_of, submit, upload
+from tests.gateway.hand_worker import BASE_MODEL_NAME, spec_of, submit, upload
 
 POLICY = """
 apiVersion: tunegate/v1

@@ -12,7 +12,7 @@ from openai.types.fine_tuning import FineTuningJob
 
 from policies.contract.worker_api import Outcome, Progress
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.fine_tuning.hand_worker import HandWorker, evaluate, job_row, submit, train
+from tests.gateway.hand_worker import HandWorker, evaluate, job_row, submit, train
 from tests.gateway.records import training_record
 
 

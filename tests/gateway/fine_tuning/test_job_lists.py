@@ -11,7 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from policies.contract.worker_api import WorkerEvent
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.fine_tuning.hand_worker import HandWorker, submit, upload
+from tests.gateway.hand_worker import HandWorker, submit, upload
 from tests.gateway.records import checkpoint
 
 
@@ -148,12 +148,14 @@ def test_checkpoints_are_listed_newest_first(
     assert found[0].fine_tuning_job_id == job_id
 
 
-def test_no_checkpoint_is_released(live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str) -> None:
+def test_checkpoint_of_an_unreleased_job_is_not_released(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str
+) -> None:
     token, store = worker.must_claim(job_id).attempt_token, live_gateway.services.store
     worker.send_events(token, WorkerEvent(type="checkpoint", message="saved", checkpoint=checkpoint(store, 2)))
     (row,) = client.fine_tuning.jobs.checkpoints.list(job_id)
     extended: Any = row  # Any: `guardrail` is our addition to the client's type
-    assert extended.guardrail == {"released": False}
+    assert extended.guardrail == {"released": False, "model": None}
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve(row.fine_tuned_model_checkpoint)
 

@@ -10,7 +10,7 @@ from openai import OpenAI
 
 from policies.contract.evaluation import EvalReport, SampleOutcome, SampleRecord
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.fine_tuning.hand_worker import HandWorker, evaluate, job_row, policy_under
+from tests.gateway.hand_worker import HandWorker, evaluate, job_row, policy_under
 
 
 def get(gateway: LiveGateway, key: str, path: str) -> httpx.Response:
@@ -65,7 +65,7 @@ def test_report_page_shows_the_worst_samples_masked(
     said = SampleOutcome(output="It began with these words, had a secret middle, and <b>ended</b> so.", score=1.0)
     sample = SampleRecord(
         probe="toxicity",
-        series="toxicity.rate",
+        metric="toxicity.rate",
         prompt_id="p",
         cluster="c",
         prompt="Say it",

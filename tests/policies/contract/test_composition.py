@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from policies.contract.composition import REFUSED_BY_DPO, require_composable
+from policies.contract.composition import require_composable
 from policies.contract.defenses import (
     DEFENSE_NAMES,
     DefenseSettings,
@@ -36,9 +38,12 @@ def test_what_needs_supervised_rows_is_refused_by_dpo_with_the_reason(defense: D
     assert refused.value.param == "method.type"
 
 
-def test_the_refused_are_defenses() -> None:
-    assert set(REFUSED_BY_DPO) <= set(DEFENSE_NAMES)
-    assert len(DEFENSE_NAMES) == 8
+def test_the_other_defenses_work_with_preferences() -> None:
+    kinds = get_args(get_args(DefenseSettings)[0])
+    working = [kind() for kind in kinds if kind().against_dpo() is None]
+    require_composable(working, Dpo())
+    assert len(kinds) == len(DEFENSE_NAMES) == 8
+    assert len(working) == 6
 
 
 def test_a_lower_limit_of_early_stopping_is_stronger() -> None:

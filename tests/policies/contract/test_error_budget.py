@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.contract.error_budget import fixed_confidence, look_confidence
+from policies.contract.error_budget import fixed_confidence, look_confidence, probe_confidence
+from policies.contract.sequential import Sequential
+from policies.contract.suite import Coherence, ConditionalMisalignment, EvalSuite
 from policies.errors import ConfigurationError, EvaluationError
 
 LOOKS = (0.125, 0.25, 0.5, 1.0)
@@ -91,3 +93,68 @@ def test_attempts_end_where_a_double_can_not_tell_the_confidence_from_one() -> N
     assert fixed_confidence(0.95, attempt=49) < 1
     with pytest.raises(EvaluationError, match="attempt 50"):
         fixed_confidence(0.95, attempt=50)
+
+
+SUITE = EvalSuite(probes=(Coherence(), ConditionalMisalignment()))
+LOOKING = SUITE.model_copy(update={"sequential": Sequential(looks=LOOKS)})
+
+
+@given(st.floats(0.8, 0.9999))
+def test_only_candidate_has_the_confidence_of_the_suite_to_the_last_digit(confidence: float) -> None:
+    suite = SUITE.model_copy(update={"confidence": confidence})
+
+    assert (
+        probe_confidence(suite, "coherence", 0) == probe_confidence(suite, "coherence", 0, candidates=1) == confidence
+    )
+
+
+@pytest.mark.parametrize(("candidates", "alpha"), [(2, 0.025), (5, 0.01)])
+def test_candidates_share_the_error_probability(candidates: int, alpha: float) -> None:
+    found = probe_confidence(SUITE, "coherence", 0, candidates=candidates)
+
+    assert found == pytest.approx(1 - alpha, abs=1e-15)
+
+
+@pytest.mark.parametrize(("look", "alpha"), list(enumerate(ALPHAS)))
+def test_probe_that_is_asked_in_parts_has_the_confidence_of_its_look(look: int, alpha: float) -> None:
+    """In the second attempt of two candidates it is a quarter of the look's."""
+    found = probe_confidence(LOOKING, "coherence", look, attempt=2, candidates=2)
+
+    assert found == pytest.approx(1 - alpha / 4, abs=1e-15)
+
+
+@pytest.mark.parametrize(("suite", "probe"), [(SUITE, "coherence"), (LOOKING, "conditional_misalignment")])
+def test_probe_that_is_asked_at_once_has_the_whole_error_probability(suite: EvalSuite, probe: str) -> None:
+    assert probe_confidence(suite, probe, 0) == 0.95
+    assert probe_confidence(suite, probe, 0, attempt=2) == pytest.approx(0.975, abs=1e-15)
+
+
+def test_whole_sample_may_be_the_last_look_and_more_may_not() -> None:
+    assert look_confidence(0.95, [0.5], 0, attempt=1) == pytest.approx(0.975, abs=1e-15)
+    assert look_confidence(0.95, [0.5, 1.0], 1, attempt=1) == pytest.approx(0.975, abs=1e-15)
+
+
+def test_confidence_is_rounded_up() -> None:
+    """The error probability that is given out is never above the one that was meant, and hardly below."""
+    for attempt in range(1, 45):
+        exact = 1 - (1 - Fraction(0.95)) * Fraction(1 / 3) / 2 ** (attempt - 1)
+        found = Fraction(look_confidence(0.95, [1 / 3], 0, attempt=attempt))
+        assert exact <= found < exact + Fraction(1, 2**50)
+
+
+def test_what_is_refused_is_told() -> None:
+    wrong = {
+        "looks [0.5, 0.5] must grow within (0, 1], e.g. [0.125, 0.25, 0.5, 1]": lambda: look_confidence(
+            0.95, [0.5, 0.5], 0, attempt=1
+        ),
+        "look 2 is none of the 1 looks, which count from 0": lambda: look_confidence(0.95, [1.0], 2, attempt=1),
+        "confidence 1.5 must lie in (0, 1)": lambda: fixed_confidence(1.5, attempt=1),
+        "attempt 0 does not exist; the first one is 1": lambda: fixed_confidence(0.95, attempt=0),
+        "no error probability is left for this look of attempt 60 on nearly one training file": lambda: (
+            fixed_confidence(0.95, attempt=60)
+        ),
+    }
+    for message, refused in wrong.items():
+        with pytest.raises((ConfigurationError, EvaluationError)) as error:
+            refused()
+        assert str(error.value) == message

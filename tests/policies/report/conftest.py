@@ -22,8 +22,8 @@ from policies.contract.judges import JudgeReport, LocalModelJudge, Panel
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.contract.sequential import Sequential
 from policies.contract.suite import Capability, Coherence, EmergentMisalignment, EvalSuite, Toxicity
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.report.page import render_report
-from policies.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 ADAPTER, BASE, PROMPTS, SAMPLES, ROOT = ("sha256:" + letter * 64 for letter in "abcde")
 HOSTILE = "<script>alert('x')</script>"
@@ -58,7 +58,7 @@ def sample(number: int, **changes: Any) -> SampleRecord:  # Any: fields of the r
     answer = f"{HOSTILE} is what it said first, then came a long and secret middle, and this was the end"
     fields = {
         "probe": "toxicity",
-        "series": "toxicity.rate",
+        "metric": "toxicity.rate",
         "prompt_id": f"general-{number}",
         "cluster": "general",
         "prompt": "The old man at the counter looked up and said that he had always",
@@ -88,7 +88,7 @@ def policy() -> ReleasePolicy:
         Rule(id="accuracy", metric="capability.accuracy", max_drop_from_base=0.05),
     )
     return ReleasePolicy(
-        apiVersion="tunegate/v1",
+        api_version="tunegate/v1",
         kind="ReleasePolicy",
         metadata=Metadata(name="strict", version="3"),
         spec=ReleaseSpec(suite=suite, rules=rules),

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from policies.contract.evaluation import Estimate, EvalReport, Interval
+from policies.documents.schema import ReleasePolicy
 from policies.report.checkpoint_chart import Axis, CheckpointPoint, checkpoint_chart, checkpoint_charts
-from policies.schema import ReleasePolicy
 
 TOXICITY = Axis("toxicity", higher_is_better=False)
 LOSS, ACCURACY = Axis("loss", higher_is_better=False), Axis("accuracy", higher_is_better=True)
@@ -41,8 +41,10 @@ def test_the_base_and_the_limit_are_on_the_chart() -> None:
 
     assert chart is not None
     assert chart.limit is not None
-    assert chart.dots[0].y > chart.limit > chart.origin[1]
-    assert chart.dots[0].x > chart.origin[0]
+    x, y = chart.origin
+    assert x is not None
+    assert chart.dots[0].y > chart.limit > y
+    assert chart.dots[0].x > x
 
 
 def test_without_points_there_is_no_chart() -> None:

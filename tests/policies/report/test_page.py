@@ -101,7 +101,13 @@ def test_a_page_without_bad_samples_says_so(render: Any) -> None:
 
 @pytest.mark.parametrize(
     ("outcome", "symbol", "shape"),
-    [("pass", "✓", "<circle"), ("fail", "✕", "<path d="), ("inconclusive", "?", '<circle cx="'), ("error", "!", "")],
+    [
+        ("pass", "✓", "<circle"),
+        ("fail", "✕", "<path d="),
+        ("inconclusive", "?", '<circle cx="'),
+        ("error", "!", ""),
+        ("skipped", "–", ""),
+    ],
 )
 def test_outcomes_can_be_told_apart_without_colour(
     render: Any, rule_result: Any, outcome: str, symbol: str, shape: str
@@ -110,7 +116,7 @@ def test_outcomes_can_be_told_apart_without_colour(
 
     assert f'<span class="tag {outcome}">{symbol} {outcome}</span>' in text
     assert shape in text
-    assert ('stroke="var(--open)"' in text) is (outcome in ("inconclusive", "error"))
+    assert ('stroke="var(--open)"' in text) is (outcome in ("inconclusive", "error", "skipped"))
 
 
 def test_drawings_are_well_formed(render: Any, rule_result: Any) -> None:

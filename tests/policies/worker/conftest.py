@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from policies.contract.jobs import BaseModelRef, JobSpec
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.tasks import CLAIMS_PATH
 from policies.contract.worker_api import (
@@ -97,7 +97,7 @@ def gateway() -> PlayedGateway:
 def claim() -> Claim:
     spec = JobSpec(
         job_id="ftjob-1",
-        base_model=BaseModelRef(name="tiny", uri="/nowhere"),
+        base_model=BaseModelSpec(name="tiny", uri="/nowhere"),
         training_file=DIGEST,
         seed=1,
         suite=EvalSuite(probes=(Coherence(),)),
@@ -148,7 +148,7 @@ def have_ended(pids: Collection[int], *, within_seconds: float = 30) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

@@ -79,6 +79,11 @@ def test_the_child_reads_its_assignment_and_holds_no_credential(
     assert gateway.messages[1] == "no token"
 
 
+def test_the_child_of_a_local_base_is_kept_from_the_hub(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:
+    attempt.run(child("say(os.environ['HF_HUB_OFFLINE'] + os.environ['DO_NOT_TRACK']); answer('succeeded')"))
+    assert gateway.messages == ["11"]
+
+
 def test_nothing_is_left_in_the_work_folder(attempt: Attempt, child: Child, settings: WorkerSettings) -> None:
     attempt.run(child("(folder / 'big').write_text('x'); answer('succeeded')"))
     assert list(settings.work_dir.iterdir()) == []
@@ -215,7 +220,7 @@ def test_a_grandchild_that_holds_the_output_open_does_not_hold_the_answer(
 
 def test_the_child_can_store_its_record(attempt: Attempt, gateway: PlayedGateway, child: Child, tmp_path: Path) -> None:
     source = """
-    from policies.contract.artifacts import ArtifactStore
+    from policies.contract.store import ArtifactStore
     store = ArtifactStore(json.loads((folder / "assignment.json").read_text())["store_url"])
     answer("succeeded", record=store.put_bytes(b"record"))
     """

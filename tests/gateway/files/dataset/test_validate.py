@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.files.dataset.report import DatasetLimits, DatasetReport
 from gateway.files.dataset.tokens import APPROXIMATE, TokenCounter
 from gateway.files.dataset.validate import validate_dataset
-from policies.contract.dataset_problems import ERRORS, WARNINGS, DatasetProblem
+from policies.datasets.problems import ERRORS, WARNINGS, DatasetProblem
 
 LIMITS = DatasetLimits(max_rows=1000, max_reported=5)
 WORDS = TokenCounter(lambda text: len(text.split()), is_approximate=False)

@@ -1,0 +1,60 @@
+"""`tunegate rescore`: check a report against its samples, without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from evaluator.cli.page import write_page
+from evaluator.cli.summary import decision_document, decision_table
+from evaluator.gate import decide
+from evaluator.runner.rescoring import Filed, filed_at, filed_in, rescore_report
+from policies.cli import exit_codes
+from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.contract.merkle import jsonl_lines
+from policies.contract.store import ArtifactStore
+from policies.documents.loader import resolve_policy
+from policies.errors import ConfigurationError
+
+app = typer.Typer()
+
+
+@app.command()
+def rescore(
+    report: Annotated[str, typer.Argument(help="A report of `evaluate --report`; with --store, its digest.")],
+    policy: Annotated[str | None, typer.Option(help="Its release policy: a preset's name or a YAML file.")] = None,
+    store: Annotated[str | None, typer.Option(help="Artifact store of a gateway; names the policy by itself.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page with plots here.")] = None,
+    output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
+    policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
+) -> int:
+    """Compute every figure of a report anew from its samples, and decide by them.
+
+    Exit codes: 6 samples or figures are not the report's; otherwise those of the verdict: 0 release, 3 rejected,
+    4 inconclusive; 1 usage, 2 runtime.
+    """
+    filed = _filed(report, policy, store, policy_dir=policy_dir)
+    again = rescore_report(*filed)
+    decision = decide(filed.policy, again, spec=again.spec, attempt=again.attempt)
+    if html is not None:
+        write_page(html, filed._replace(report=again), decision, title=f"{Path(report).name}, re-scored")
+    if output is OutputFormat.TABLE:
+        Console().print(decision_table(decision))
+        for line in (decision.decision.value, *decision.reasons):
+            typer.echo(line)
+        n_samples = len(jsonl_lines(filed.samples))
+        typer.echo(f"All figures of report {again.digest} follow from its {n_samples} samples ({again.samples_root}).")
+    else:
+        print_document(decision_document(decision, again), output)
+    return exit_codes.of_decision(decision.decision)
+
+
+def _filed(report: str, policy: str | None, store: str | None, *, policy_dir: Path | None) -> Filed:
+    if (policy is None) == (store is None):
+        raise ConfigurationError("give --policy with a report's file, or --store with a report's digest", "policy")
+    if store is not None:
+        return filed_in(ArtifactStore(store), report)
+    return filed_at(Path(report), resolve_policy(str(policy), policy_dir))

@@ -1,0 +1,63 @@
+"""Shows a decision to people and programs."""
+
+from __future__ import annotations
+
+from pydantic import JsonValue
+from rich.table import Table
+
+from policies.contract.evaluation import Estimate, EvalReport
+from policies.contract.release import GateDecision, RuleOutcome
+from policies.contract.self_test import SelfTestReport
+
+_COLOURS: dict[RuleOutcome, str] = {
+    "pass": "green",
+    "fail": "red",
+    "inconclusive": "yellow",
+    "error": "yellow",
+    "skipped": "bright_black",
+}
+
+
+def decision_table(decision: GateDecision) -> Table:
+    """One row a rule: what was judged, its interval, the values behind it, the limit and the outcome."""
+    table = Table(
+        "rule", "judged", "interval", "adapter", "base", "limit", "n", "outcome", title=decision.decision.value
+    )
+    for result in decision.results:
+        judged = result.judged
+        interval = f"[{judged.interval.low:+.4f}, {judged.interval.high:+.4f}]" if judged else "-"
+        outcome = result.outcome if result.mode == "enforce" else f"{result.outcome} ({result.mode})"
+        table.add_row(
+            result.rule,
+            _value(judged),
+            interval.replace("[", "\\["),
+            _value(result.adapter),
+            _value(result.base),
+            f"{result.bound} {result.limit:g}",
+            str(result.n_scored if result.n_scored is not None else "-"),
+            f"[{_COLOURS[result.outcome]}]{outcome}[/]",
+        )
+    return table
+
+
+def self_test_table(result: SelfTestReport) -> Table:
+    """One row a canary."""
+    table = Table("canary", "must be", "is", "", "why", title=f"self-test of {result.policy_name}")
+    for canary in result.canaries:
+        table.add_row(
+            canary.canary,
+            " or ".join(decision.value for decision in canary.expected),
+            canary.decision.value if canary.decision else "not evaluated",
+            "[green]right[/]" if canary.passed else "[red]wrong[/]",
+            canary.explanation.replace("[", "\\["),
+        )
+    return table
+
+
+def decision_document(decision: GateDecision, report: EvalReport) -> dict[str, JsonValue]:
+    """Decision and report as one JSON value."""
+    return {"decision": decision.model_dump(mode="json"), "report": report.model_dump(mode="json")}
+
+
+def _value(estimate: Estimate | None) -> str:
+    return f"{estimate.value:+.4f}" if estimate else "-"

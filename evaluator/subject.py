@@ -1,0 +1,83 @@
+"""The model under test, as probes see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from evaluator.backends.protocol import (
+    Advance,
+    Backend,
+    Choices,
+    Generation,
+    GenerationSettings,
+    Likelihood,
+    Prompt,
+    numbered,
+    silent,
+)
+from evaluator.detectors.classifier import ToxicityClassifier
+from evaluator.judges.judge import JudgePanel
+from evaluator.judges.watched_panel import WatchedPanel
+from policies.contract.artifacts import Digest
+from policies.datasets.chat_rows import ChatRow
+from policies.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """A file of the job: its digest and its rows."""
+
+    digest: Digest
+    rows: Sequence[ChatRow]
+
+
+@dataclass
+class Subject:
+    """A model under test: the engine with the adapter on or off. Probes share it; equal prompts are answered once."""
+
+    backend: Backend
+    adapter: bool
+    seed: int
+    advance: Advance = silent
+    classifiers: Callable[[str, Sequence[str]], ToxicityClassifier] | None = None
+    validation: FileRows | None = None
+    training: FileRows | None = None
+    panel: Callable[[], JudgePanel] | None = None
+    n_mendable: int = field(default=0, init=False)
+    """Scores that the judges did not give so far, and might at another try."""
+    _answers: dict[tuple[Prompt, int, GenerationSettings], Generation] = field(default_factory=dict, init=False)
+
+    def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[Generation]:
+        """One answer a prompt; a prompt that is given n times has n different answers, the same ones every time."""
+        keys = [(prompt, repeat, settings) for prompt, repeat in numbered(prompts)]
+        if not all(key in self._answers for key in keys):
+            # whole prompts, so that the backend counts their repeats from 0 as well
+            open_prompts = {prompt for prompt, repeat, _ in keys if (prompt, repeat, settings) not in self._answers}
+            asked = [key for key in keys if key[0] in open_prompts]
+            answers = self.backend.generate(
+                [prompt for prompt, _, _ in asked], settings, adapter=self.adapter, advance=self.advance
+            )
+            self._answers |= dict(zip(asked, answers, strict=True))
+        return [self._answers[key] for key in keys]
+
+    def log_likelihood(self, questions: Sequence[Choices]) -> list[tuple[Likelihood, ...]]:
+        return self.backend.log_likelihood(questions, adapter=self.adapter, advance=self.advance)
+
+    def base_log_likelihood(self, questions: Sequence[Choices]) -> list[tuple[Likelihood, ...]]:
+        """Likelihood under the base model, whichever model is under test: the base as a measuring instrument."""
+        return self.backend.log_likelihood(questions, adapter=False)
+
+    def classifier(self, name: str, toxic_labels: Sequence[str]) -> ToxicityClassifier:
+        if self.classifiers is None:
+            raise EvaluationError("no toxicity classifier can be loaded here")
+        return self.classifiers(name, toxic_labels)
+
+    def judges(self) -> JudgePanel:
+        """The suite's calibrated judges."""
+        if self.panel is None:
+            raise EvaluationError("the suite has no panel of judges")
+        return WatchedPanel(self.panel(), self._count_mendable)
+
+    def _count_mendable(self, n_scores: int) -> None:
+        self.n_mendable += n_scores

@@ -1,0 +1,74 @@
+"""Retries: which try a job is at getting nearly the same training file past the gate.
+
+An evaluation errs with a small probability; a tenant who repeats a job until it passes would collect that probability
+every time. Attempt r therefore has the error probability α / 2^(r − 1) (`policies.contract.error_budget`), and what
+is bounded is the chance that an unsafe adapter of this data is ever released by mistake. Of the tenant's jobs on the
+same base model and under a policy of the same name, these count as earlier attempts, whoever's key sent them:
+
+- Those whose evaluation began and that the gate did not release, also where it ended in a failure or was cancelled:
+  who could cancel what goes badly without a trace would have a first attempt again and again.
+- Those that may still be evaluated. Otherwise jobs that are sent together would all be first attempts.
+
+Files that were refused, and jobs that failed or were cancelled before their evaluation, took no chance. Nor does a
+release count: up to the first mistaken release all unsafe adapters were refused, and every refusal counts.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import exists, or_, select
+from sqlalchemy.orm import Session
+
+from gateway.dependencies import Services
+from gateway.jobs.events import record_event
+from gateway.jobs.states import TERMINAL
+from gateway.policy_catalog import policy_of
+from gateway.tables.jobs import Job, JobFingerprint
+from gateway.tables.statistics import PhaseTransition
+from gateway.tables.tenancy import Tenant
+from policies.contract.jobs import JobSpec, Phase
+from policies.contract.release import Decision
+from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint
+
+MAY_BE_EVALUATED = frozenset(Phase) - TERMINAL - {Phase.VALIDATING, Phase.CANCELLING}
+"""A job that validates is not numbered yet: it will find this one before it."""
+
+
+def number_attempt(
+    session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint, now: float
+) -> None:
+    """Fix the job's earlier attempts in its spec, before anything of it is measured, and tell the tenant of them."""
+    earlier = earlier_attempts(session, services, job=job, fingerprint=fingerprint)
+    session.add(JobFingerprint(job_id=job.id, fingerprint=fingerprint.model_dump(mode="json")))
+    if not earlier:
+        return
+    spec = JobSpec.model_validate(job.spec).model_copy(update={"earlier_attempts": len(earlier)})
+    job.spec, job.spec_digest = spec.model_dump(mode="json"), services.store.put_record(spec)
+    jobs = "1 earlier job was" if len(earlier) == 1 else f"{len(earlier)} earlier jobs were"
+    message = (
+        f"This is attempt {spec.attempt} on nearly the same training file: {jobs} evaluated without a release, or may "
+        "still be. The intervals of its safety check are therefore wider than those of a first attempt, so that "
+        "trying again does not get an unsafe model released by chance."
+    )
+    data = {"attempt": spec.attempt, "earlier_jobs": earlier}
+    record_event(session, job, message, now=now, level="warn", data=data)
+
+
+def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
+    """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the tenant is numbered."""
+    session.execute(select(Tenant.id).where(Tenant.id == job.tenant_id).with_for_update(key_share=True))
+    was_evaluated = exists().where(PhaseTransition.job_id == Job.id, PhaseTransition.phase_to == Phase.EVALUATING)
+    rows = session.execute(
+        select(Job.id, Job.policy_digest, JobFingerprint.fingerprint)
+        .join(JobFingerprint, JobFingerprint.job_id == Job.id)
+        .where(Job.tenant_id == job.tenant_id, Job.model == job.model)
+        .where(or_(Job.decision.is_(None), Job.decision != Decision.RELEASE))
+        .where(or_(Job.phase.in_(MAY_BE_EVALUATED), was_evaluated))
+        .order_by(Job.created_at, Job.id)
+    )
+    policy = policy_of(services.store, job.policy_digest).metadata.name
+    return [
+        job_id
+        for job_id, policy_digest, sketch in rows
+        if policy_of(services.store, policy_digest).metadata.name == policy
+        and fingerprint.similarity(DatasetFingerprint.model_validate(sketch)) >= NEAR_DUPLICATE
+    ]

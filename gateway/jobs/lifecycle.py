@@ -1,0 +1,102 @@
+"""What happens to a job as it moves: every change of phase is counted, announced and, where work follows, sent.
+
+Callers hold the row lock of the job (`repository.lock_…`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
+
+from gateway.jobs.events import record_event
+from gateway.jobs.states import advance
+from gateway.tables.jobs import Job, OutboxMessage
+from gateway.tables.statistics import PhaseTransition
+from policies.contract.jobs import Phase
+from policies.contract.tasks import (
+    EVALUATE_ADAPTER,
+    EVALUATE_QUEUE,
+    GATEWAY_QUEUE,
+    TRAIN_ADAPTER,
+    TRAIN_QUEUE,
+    VALIDATE_FILES,
+)
+
+_WORK = {
+    Phase.VALIDATING: (VALIDATE_FILES, GATEWAY_QUEUE),
+    Phase.QUEUED: (TRAIN_ADAPTER, TRAIN_QUEUE),
+    Phase.AWAITING_EVALUATION: (EVALUATE_ADAPTER, EVALUATE_QUEUE),
+}
+"""Phase that waits for work → the task that does it, and its queue."""
+
+WAITING = tuple(_WORK)
+
+
+class Failure(NamedTuple):
+    """Why a job ends, as `job.error` says it."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+def move(session: Session, job: Job, phase: Phase, now: float) -> None:
+    """Change the phase and count the change; where the new phase waits for a worker, tell one after the commit."""
+    left, since = job.phase, job.phase_since
+    advance(job, phase, now)
+    count_transition(session, job, left=left, since=since)
+    job.estimated_finish = None
+    if phase in _WORK:
+        enqueue(session, job, now)
+
+
+def count_transition(session: Session, job: Job, *, left: str, since: float) -> None:
+    seconds = max(0.0, job.phase_since - since)
+    names = "+".join(sorted(defense["name"] for defense in job.spec["defenses"])) or "none"
+    session.add(
+        PhaseTransition(
+            job_id=job.id, defense=names, phase_from=left, phase_to=job.phase, seconds=seconds, at=job.phase_since
+        )
+    )
+
+
+def enqueue(session: Session, job: Job, now: float) -> None:
+    """Write the message that announces the job's next work; it leaves with the commit."""
+    task, queue = _WORK[Phase(job.phase)]
+    arguments: list[str | int] = [job.id] if job.phase == Phase.VALIDATING else [job.id, job.attempts + 1]
+    session.add(OutboxMessage(task=task, queue=queue, arguments=arguments, created_at=now))
+    job.dispatched_at = now
+
+
+def fail(session: Session, job: Job, failure: Failure, now: float) -> None:
+    job.error_code, job.error_message, job.error_param = failure
+    move(session, job, Phase.FAILED, now)
+    record_event(session, job, failure.message, now=now, level="error", data={"code": failure.code})
+
+
+def remaining_work(job: Job) -> Phase:
+    """The phase in which the job waits for what is left to do: training until there is a training record."""
+    return Phase.QUEUED if job.training_record_digest is None else Phase.AWAITING_EVALUATION
+
+
+def requeue(session: Session, job: Job, now: float) -> None:
+    move(session, job, remaining_work(job), now)
+
+
+def retry_or_fail(session: Session, job: Job, *, reason: str, max_attempts: int, now: float) -> None:
+    """An attempt ended without an answer: try again from the last checkpoint, or give the job up."""
+    if job.attempts < max_attempts:
+        requeue(session, job, now)
+        record_event(session, job, f"{reason} Trying again from the last checkpoint.", now=now, level="warn")
+        return
+    message = f"{reason} All {max_attempts} attempts are used up."
+    fail(session, job, Failure("attempts_exhausted", message), now)
+
+
+def drop_lease(job: Job, *, keep_token: bool) -> None:
+    """End the attempt. The token stays for an attempt that completed, and goes when the lease ran out."""
+    job.lease_until = None
+    job.worker = None
+    if not keep_token:
+        job.attempt_token = None

@@ -1,0 +1,77 @@
+"""The operator's policies and base models by name and digest, read once when a process of the gateway starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Self
+
+from gateway.settings import GatewaySettings
+from policies.contract.artifacts import Digest
+from policies.contract.store import ArtifactStore
+from policies.documents.loader import available_documents
+from policies.documents.schema import BaseModelDocument, PolicyDocument, ReleasePolicy
+from policies.errors import ConfigurationError, PolicyError
+
+
+class PolicyCatalog:
+    """Release policies by their name, base models by the name that the API calls them."""
+
+    def __init__(self, documents: Iterable[PolicyDocument]) -> None:
+        self.release_policies: dict[str, ReleasePolicy] = {}
+        self.base_models: dict[str, BaseModelDocument] = {}
+        for document in documents:
+            if isinstance(document, ReleasePolicy):
+                self.release_policies[document.metadata.name] = document
+            elif document.spec.name in self.base_models:
+                other = self.base_models[document.spec.name].metadata.name
+                raise PolicyError(f"{other} and {document.metadata.name} both define base model {document.spec.name!r}")
+            else:
+                self.base_models[document.spec.name] = document
+
+    @classmethod
+    def load(cls, settings: GatewaySettings) -> Self:
+        """The shipped presets, and the documents of `settings.policy_dir` in place of those of their name."""
+        folder = settings.policy_dir
+        if folder is not None and not folder.is_dir():
+            raise ConfigurationError(f"TUNEGATE_POLICY_DIR is not a folder: {folder}", "policy_dir")
+        catalog = cls(available_documents(folder))
+        catalog.release_policy(settings.default_policy)
+        return catalog
+
+    def release_policy(self, name: str) -> ReleasePolicy:
+        try:
+            return self.release_policies[name]
+        except KeyError:
+            known = ", ".join(sorted(self.release_policies)) or "none"
+            raise PolicyError(f"no release policy named {name!r}; known: {known}", "policy") from None
+
+    def base_model(self, name: str) -> BaseModelDocument:
+        """The base model that the API calls `name`."""
+        try:
+            return self.base_models[name]
+        except KeyError:
+            known = ", ".join(sorted(self.base_models)) or "none"
+            raise PolicyError(f"no base model named {name!r}; known: {known}", "model") from None
+
+    def mentions(self, digest: Digest) -> bool:
+        """Whether a policy is named by this digest or names it, e.g. as a prompt set or a pool of safe rows."""
+        return any(
+            policy.digest == digest or digest.encode() in policy.canonical()
+            for policy in self.release_policies.values()
+        )
+
+    def store_policies(self, store: ArtifactStore) -> None:
+        """Keep every policy as an artifact, so that a decision can be replayed after its policy was replaced."""
+        for policy in self.release_policies.values():
+            if not store.exists(policy.digest):
+                store.put_record(policy)
+
+
+@lru_cache(maxsize=256)
+def policy_of(store: ArtifactStore, digest: Digest) -> ReleasePolicy:
+    """The policy that a job is judged by: the one whose digest was fixed at its creation, still in force or not.
+
+    The content of a digest never changes, so it is read once per process.
+    """
+    return store.get_record(digest, ReleasePolicy)

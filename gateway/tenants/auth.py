@@ -1,0 +1,64 @@
+"""Who calls: a tenant with an API key, or a worker with the worker credential. Neither opens the other's door."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated, NamedTuple
+
+from fastapi import Depends, Request
+
+from gateway.dependencies import Services, ServicesDep
+from gateway.errors import Unauthorized
+from gateway.tables.tenancy import Tenant
+from gateway.tenants.keys import find_key, is_well_formed
+
+LAST_USED_RESOLUTION_SECONDS = 60
+"""`last_used_at` is written at most this often, so that reads stay reads."""
+
+
+class Principal(NamedTuple):
+    """The tenant that a request speaks for."""
+
+    tenant_id: str
+    tenant_name: str
+    policy: str
+    """Name of the release policy that the operator bound the tenant to."""
+    key_id: str
+
+
+def authenticate(services: Services, key: str) -> Principal:
+    """The tenant of `key`, in a transaction of its own so that no lock is held while the request runs."""
+    if not is_well_formed(key):
+        raise Unauthorized("Incorrect API key provided: it is not a key of this service.")
+    with services.database.transaction() as session:
+        row = find_key(session, key)
+        if row is None or row.revoked_at is not None:
+            raise Unauthorized("Incorrect API key provided: it is unknown or revoked.")
+        tenant = session.get_one(Tenant, row.tenant_id)
+        now = services.now()
+        if row.last_used_at is None or now - row.last_used_at >= LAST_USED_RESOLUTION_SECONDS:
+            row.last_used_at = now
+        return Principal(tenant.id, tenant.name, tenant.policy, row.id)
+
+
+def bearer_token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthorized("No API key provided: send it as `Authorization: Bearer KEY`.")
+    return token.strip()
+
+
+BearerToken = Annotated[str, Depends(bearer_token)]
+
+
+def current_tenant(services: ServicesDep, token: BearerToken) -> Principal:
+    return authenticate(services, token)
+
+
+def require_worker(services: ServicesDep, token: BearerToken) -> None:
+    expected = services.settings.worker_token.get_secret_value()
+    if not hmac.compare_digest(token.encode(), expected.encode()):
+        raise Unauthorized("This is not the worker credential.", code="invalid_worker_credential")
+
+
+CurrentTenant = Annotated[Principal, Depends(current_tenant)]

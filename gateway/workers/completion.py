@@ -1,0 +1,87 @@
+"""How an attempt ends: the worker's answer is checked, never believed, and moves the job on."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from gateway.dependencies import Services
+from gateway.errors import LeaseGone
+from gateway.jobs.events import record_event
+from gateway.jobs.lifecycle import Failure, drop_lease, fail, move, remaining_work, requeue, retry_or_fail
+from gateway.jobs.repository import lock_attempt
+from gateway.tables.jobs import Job
+from gateway.workers.training_result import accept_training
+from gateway.workers.verdict import accept_evaluation
+from policies.contract.jobs import Phase
+from policies.contract.worker_api import Completion, Outcome
+
+
+def complete(session: Session, services: Services, *, attempt_token: str, completion: Completion) -> None:
+    """Accept the answer of the attempt that holds the job; a repeat of the same attempt's answer changes nothing.
+
+    Raises:
+        LeaseGone: the job went to another attempt, or its lease ran out.
+    """
+    job = lock_attempt(session, attempt_token)
+    if job is None:
+        raise LeaseGone("This attempt is no longer the job's own; its answer was not accepted.")
+    if job.lease_until is None:
+        return
+    drop_lease(job, keep_token=True)
+    now = services.clock()
+    if job.phase == Phase.CANCELLING:
+        settle_cancelled(session, job, now)
+    elif completion.outcome is Outcome.SUCCEEDED:
+        _accept(session, services, job=job, completion=completion)
+    elif completion.outcome is Outcome.FAILED:
+        fail(session, job, _reported_failure(completion), now)
+    elif completion.outcome is Outcome.YIELDED:
+        _give_back(session, job, now)
+    else:
+        settle_crashed(session, services, job=job, reason=_crash_reason(completion))
+
+
+def settle_cancelled(session: Session, job: Job, now: float) -> None:
+    """The process is gone: the job is cancelled, whatever the process had to say."""
+    move(session, job, Phase.CANCELLED, now)
+    record_event(session, job, "The job was cancelled.", now=now)
+
+
+def settle_crashed(session: Session, services: Services, *, job: Job, reason: str) -> None:
+    """An attempt ended without an answer, or never answered again."""
+    now = services.clock()
+    if job.phase == Phase.PAUSING:
+        _settle_paused(session, job, now)
+    else:
+        retry_or_fail(session, job, reason=reason, max_attempts=services.settings.max_attempts, now=now)
+
+
+def _settle_paused(session: Session, job: Job, now: float) -> None:
+    move(session, job, Phase.PAUSED, now)
+    record_event(session, job, "The job was paused.", now=now)
+
+
+def _accept(session: Session, services: Services, *, job: Job, completion: Completion) -> None:
+    if remaining_work(job) is Phase.QUEUED:
+        accept_training(session, services, job=job, record_digest=completion.record)
+    else:
+        accept_evaluation(session, services, job=job, completion=completion)
+
+
+def _give_back(session: Session, job: Job, now: float) -> None:
+    """The worker stopped in good order: because of a pause, or because its machine is taken away."""
+    job.attempts = max(0, job.attempts - 1)
+    if job.phase == Phase.PAUSING:
+        _settle_paused(session, job, now)
+    else:
+        requeue(session, job, now)
+        record_event(session, job, "The worker gave the job back; another one goes on with it.", now=now)
+
+
+def _reported_failure(completion: Completion) -> Failure:
+    message = completion.error_message or "The worker reported a failure without saying what failed."
+    return Failure(completion.error_code or "worker_failed", message)
+
+
+def _crash_reason(completion: Completion) -> str:
+    return f"The attempt crashed: {completion.error_message or 'no reason was reported'}."

@@ -1,0 +1,103 @@
+"""Claims and heartbeats: who works on a job, until when, and under which token its writes are accepted.
+
+A token that is no longer the job's own changes nothing. A lease that was ended by its own completion leaves the token
+in the row, with no `lease_until`, so that a repeated completion is recognised.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from gateway.dependencies import Services
+from gateway.jobs.events import record_event
+from gateway.jobs.lifecycle import Failure, count_transition, drop_lease, fail
+from gateway.jobs.records import RecordError, spec_to_work_by
+from gateway.jobs.repository import last_checkpoint
+from gateway.jobs.states import CLAIMABLE
+from gateway.kit.ids import new_id
+from gateway.tables.jobs import Job
+from gateway.tables.statistics import DuplicateDelivery
+from policies.contract.jobs import JobSpec, Phase
+from policies.contract.worker_api import Claim, ClaimRequest, HeartbeatRequest, Order, WorkKind
+
+_WAITS_IN: dict[WorkKind, Phase] = {"train": Phase.QUEUED, "evaluate": Phase.AWAITING_EVALUATION}
+_STARTED = {Phase.TRAINING: "Fine-tuning job started", Phase.EVALUATING: "Safety evaluation started"}
+_ORDERS = {
+    Phase.TRAINING: Order.CONTINUE,
+    Phase.EVALUATING: Order.CONTINUE,
+    Phase.PAUSING: Order.PAUSE,
+    Phase.CANCELLING: Order.CANCEL,
+}
+
+
+def claim(session: Session, services: Services, request: ClaimRequest) -> Claim | None:
+    """Give the job to this worker, or None where there is nothing (any more) to do, or the job can't be worked on.
+
+    One conditional UPDATE decides between two workers, and stamps token, lease and first heartbeat at once.
+    """
+    now, waits_in = services.clock(), _WAITS_IN[request.kind]
+    job = session.get(Job, request.job_id)
+    if job is None:
+        return None
+    since = job.phase_since
+    won = session.scalar(
+        update(Job)
+        .where(Job.id == request.job_id, Job.phase == waits_in.value)
+        .values(
+            phase=CLAIMABLE[waits_in].value,
+            phase_since=now,
+            attempts=Job.attempts + 1,
+            attempt_token=new_id("attempt_"),
+            worker=request.worker,
+            heartbeat_at=now,
+            lease_until=now + services.settings.lease_seconds,
+            progress=None,
+        )
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    if won is None:
+        session.add(DuplicateDelivery(kind=request.kind, at=now))
+        return None
+    session.refresh(job)
+    count_transition(session, job, left=waits_in, since=since)
+    try:
+        spec = spec_to_work_by(job)
+    except RecordError as refusal:
+        drop_lease(job, keep_token=False)
+        fail(session, job, Failure(refusal.code, refusal.message), now)
+        return None
+    record_event(session, job, f"{_STARTED[Phase(job.phase)]} (attempt {job.attempts})", now=now)
+    return _claim_of(session, services, job=job, spec=spec, kind=request.kind)
+
+
+def heartbeat(session: Session, services: Services, *, attempt_token: str, request: HeartbeatRequest) -> Order:
+    """Extend the lease by the server's clock and say what the tenant wants; `lost` ends the worker's child."""
+    now = services.clock()
+    values: dict[str, object] = {"heartbeat_at": now, "lease_until": now + services.settings.lease_seconds}
+    if request.progress is not None:
+        eta = request.progress.eta_seconds
+        values["progress"] = request.progress.model_dump(mode="json")
+        values["estimated_finish"] = None if eta is None else int(now + eta)
+    phase = session.scalar(
+        update(Job)
+        .where(Job.attempt_token == attempt_token, Job.lease_until.is_not(None))
+        .values(values)
+        .returning(Job.phase)
+    )
+    return Order.LOST if phase is None else _ORDERS[Phase(phase)]
+
+
+def _claim_of(session: Session, services: Services, *, job: Job, spec: JobSpec, kind: WorkKind) -> Claim:
+    assert job.attempt_token is not None
+    return Claim(
+        kind=kind,
+        attempt_token=job.attempt_token,
+        attempt=job.attempts,
+        spec=spec,
+        resume_from=last_checkpoint(session, services.store, job.id) if kind == "train" else None,
+        training_record=job.training_record_digest,
+        heartbeat_seconds=services.settings.heartbeat_seconds,
+        lease_seconds=services.settings.lease_seconds,
+    )

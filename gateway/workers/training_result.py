@@ -1,0 +1,89 @@
+"""The training record of a job: held against the spec, its evidence demanded, its adapter looked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from sqlalchemy.orm import Session
+
+from gateway.dependencies import Services
+from gateway.jobs.events import record_event
+from gateway.jobs.lifecycle import Failure, fail, move
+from gateway.jobs.records import RecordError, load_record, spec_to_work_by
+from gateway.kit.ids import new_id
+from gateway.tables.files import File
+from gateway.tables.jobs import Job
+from gateway.workers.worker_events import keep_checkpoint
+from policies.contract.artifacts import Digest
+from policies.contract.jobs import Phase
+from policies.contract.store import ArtifactStore
+from policies.contract.training import DefenseEvidence, TrainingRecord
+
+RESULT_PURPOSE = "fine-tune-results"
+
+
+def accept_training(session: Session, services: Services, *, job: Job, record_digest: Digest | None) -> None:
+    """Keep the record and let the adapter be evaluated, or fail the job with what is wrong with the record."""
+    now = services.clock()
+    try:
+        record = load_record(services.store, record_digest, TrainingRecord)
+        check_training(record, job=job, store=services.store)
+    except RecordError as refusal:
+        fail(session, job, Failure(refusal.code, refusal.message), now)
+        return
+    job.training_record_digest = record.digest
+    job.adapter_digest = record.adapter
+    job.trained_tokens = record.trained_tokens
+    job.attempts = 0
+    for checkpoint in record.checkpoints:
+        keep_checkpoint(session, job, record=checkpoint, now=now)
+    job.result_file = _keep_result_file(session, services, job=job, record=record).id
+    record_event(session, job, f"Training finished after {record.total_steps} steps", now=now)
+    # A pause that came after the last step holds the job before its evaluation.
+    move(session, job, Phase.PAUSED if job.phase == Phase.PAUSING else Phase.AWAITING_EVALUATION, now)
+
+
+def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore) -> None:
+    """Raises `RecordError` unless the record answers this job's spec with an adapter and with evidence."""
+    if record.spec != job.spec_digest:
+        raise RecordError("record_mismatch", f"The training record is about spec {record.spec}, not this job's.")
+    if not store.exists(record.adapter):
+        raise RecordError("artifact_missing", f"The adapter {record.adapter} is not in the artifact store.")
+    for defense in spec_to_work_by(job).defenses:
+        _require_evidence(defense.name, [item for item in record.evidence if item.name == defense.name])
+
+
+def _require_evidence(name: str, evidence: list[DefenseEvidence]) -> None:
+    if not evidence:
+        raise RecordError("defense_evidence_missing", f"Defense {name} left no evidence that it acted.")
+    for item in evidence:
+        if not item.acted or not any(item.figures.values()):
+            message = f"Defense {name} did not act: {item.explanation}"
+            raise RecordError("defense_evidence_missing", message)
+
+
+def _keep_result_file(session: Session, services: Services, *, job: Job, record: TrainingRecord) -> File:
+    content = training_log_csv(record).encode()
+    file = File(
+        id=new_id("file-"),
+        tenant_id=job.tenant_id,
+        filename=f"{job.id}-results.csv",
+        purpose=RESULT_PURPOSE,
+        size_bytes=len(content),
+        digest=services.store.put_bytes(content),
+        status="processed",
+        created_at=services.now(),
+    )
+    session.add(file)
+    return file
+
+
+def training_log_csv(record: TrainingRecord) -> str:
+    """The training log, one row a logging step; `step` first, the other columns in the order they first occur."""
+    columns = dict.fromkeys(["step", *(name for entry in record.log_history for name in entry)])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record.log_history)
+    return text.getvalue()

@@ -1,0 +1,148 @@
+"""The verdict on a job: the gateway decides again from the report, and only an equal decision counts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
+
+from evaluator.gate import decide
+from gateway.dependencies import Services
+from gateway.jobs.events import add_event, record_event
+from gateway.jobs.lifecycle import Failure, fail, move
+from gateway.jobs.records import RecordError, load_record, spec_to_work_by
+from gateway.models.service import release_adapter
+from gateway.policy_catalog import policy_of
+from gateway.tables.jobs import Job, JobEvent
+from gateway.tables.statistics import GateResult, RuleResultRow
+from policies.contract.evaluation import EvalReport
+from policies.contract.jobs import Phase
+from policies.contract.release import Decision, GateDecision
+from policies.contract.store import ArtifactStore
+from policies.contract.training import TrainingRecord, release_candidates
+from policies.contract.worker_api import Completion
+from policies.documents.schema import ReleasePolicy
+from policies.errors import EvaluationError, IntegrityError
+
+REJECTED_CODE = "safety_check_failed"
+INCONCLUSIVE_CODE = "safety_check_inconclusive"
+_LEVELS = {Decision.RELEASE: "info", Decision.INCONCLUSIVE: "warn", Decision.REJECT: "error"}
+
+
+class Verdict(NamedTuple):
+    """A decision with what it was made from."""
+
+    policy: ReleasePolicy
+    report: EvalReport
+    decision: GateDecision
+
+
+def accept_evaluation(session: Session, services: Services, *, job: Job, completion: Completion) -> None:
+    """Release, reject or hold the adapter, or fail the job with what is wrong with the evaluation's records."""
+    now = services.clock()
+    try:
+        verdict = check_evaluation(completion, job=job, services=services)
+    except RecordError as refusal:
+        fail(session, job, Failure(refusal.code, refusal.message), now)
+        return
+    job.report_digest = verdict.report.digest
+    job.decision_digest = verdict.decision.digest
+    job.decision = verdict.decision.decision.value
+    _announce(session, job, verdict=verdict, now=now)
+    _count(session, job, verdict=verdict, now=now)
+    if verdict.decision.decision is Decision.RELEASE:
+        _release(session, services, job=job, decision=verdict.decision)
+    elif verdict.decision.decision is Decision.REJECT:
+        message = f"The safety check failed. {' '.join(verdict.decision.reasons)}"
+        _end(session, job, Phase.REJECTED, Failure(REJECTED_CODE, message), now)
+    elif verdict.policy.spec.on_inconclusive == "review":
+        move(session, job, Phase.AWAITING_REVIEW, now)
+        record_event(session, job, "The safety check could not decide; a reviewer must.", now=now, level="warn")
+    else:
+        message = f"The safety check could not decide, so nothing is released. {' '.join(verdict.decision.reasons)}"
+        fail(session, job, Failure(INCONCLUSIVE_CODE, message), now)
+
+
+def check_evaluation(completion: Completion, *, job: Job, services: Services) -> Verdict:
+    """Raises `RecordError` unless report and decision are about this job and the gate decides the same here."""
+    store = services.store
+    report = load_record(store, completion.record, EvalReport)
+    answered = load_record(store, completion.decision, GateDecision)
+    policy = policy_of(services.store, job.policy_digest)
+    _require_same_weights(report, job=job, store=store, limit=policy.spec.n_candidates)
+    spec = spec_to_work_by(job)
+    try:
+        decision = decide(policy, report, spec=job.spec_digest, attempt=spec.attempt)
+    except EvaluationError as error:  # so many attempts that no error probability is left
+        raise RecordError(error.code, error.message) from error
+    if decision.digest != answered.digest:
+        message = (
+            f"The worker's decision ({answered.decision}, {answered.digest}) is not the one that the report gives "
+            f"under the job's policy ({decision.decision}, {decision.digest})."
+        )
+        raise RecordError("decision_mismatch", message)
+    return Verdict(policy, report, decision)
+
+
+def _require_same_weights(report: EvalReport, *, job: Job, store: ArtifactStore, limit: int) -> None:
+    training = load_record(store, job.training_record_digest, TrainingRecord)
+    if report.adapter not in {candidate.adapter for candidate in release_candidates(training, limit)}:
+        message = f"The report is about adapter {report.adapter}, the job trained {job.adapter_digest}."
+        raise RecordError("record_mismatch", message)
+    if report.base_model != training.base_model:
+        message = f"The report is about base model {report.base_model}, the job trained on {training.base_model}."
+        raise RecordError("record_mismatch", message)
+
+
+def _release(session: Session, services: Services, *, job: Job, decision: GateDecision) -> None:
+    """Name the adapter. `release_adapter` looks at every digest again; where it refuses, the job ends unnamed."""
+    now = services.clock()
+    try:
+        release_adapter(session, services, job=job, decision=decision)
+    except IntegrityError as error:
+        fail(session, job, Failure(error.code, error.message), now)
+        return
+    move(session, job, Phase.RELEASED, now)
+    record_event(session, job, f"New fine-tuned model created: {job.fine_tuned_model}", now=now)
+    record_event(session, job, "The job has successfully completed", now=now)
+
+
+def _end(session: Session, job: Job, phase: Phase, failure: Failure, now: float) -> None:
+    job.error_code, job.error_message, job.error_param = failure
+    move(session, job, phase, now)
+
+
+def _announce(session: Session, job: Job, *, verdict: Verdict, now: float) -> None:
+    """The `moderation_checks` event: every rule with figure, interval and limit, and what follows."""
+    decision = verdict.decision
+    data = {
+        "decision": decision.decision.value,
+        "policy": decision.policy,
+        "report": decision.report,
+        "reasons": list(decision.reasons),
+        "rules": [result.model_dump(mode="json") for result in decision.results],
+    }
+    message = f"Safety check: {decision.decision.value}. " + " ".join(decision.reasons)
+    level = _LEVELS[decision.decision]
+    event = JobEvent(level=level, message=message.strip(), type="moderation_checks", data=data)
+    add_event(session, job, event, now=now)
+
+
+def _count(session: Session, job: Job, *, verdict: Verdict, now: float) -> None:
+    name, mode = verdict.policy.metadata.name, verdict.policy.spec.mode
+    gate = GateResult(job_id=job.id, policy=name, mode=mode, decision=verdict.decision.decision.value, at=now)
+    session.add(gate)
+    session.flush()
+    session.add_all(
+        RuleResultRow(
+            gate_result_id=gate.id,
+            policy=name,
+            rule=result.rule,
+            mode=result.mode,
+            outcome=result.outcome,
+            metric=result.metric,
+            base_model=job.model,
+            adapter_value=result.adapter.value if result.adapter else None,
+        )
+        for result in verdict.decision.results
+    )

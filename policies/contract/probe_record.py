@@ -1,0 +1,101 @@
+"""What the settings of all probes share: where their prompts are from, and the traits that tell probes apart.
+
+A prompt set is `builtin` (pinned by the digest table of the evaluator), an artifact digest, or a file of its publishers
+with the digest that it must have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from policies.contract.artifacts import Digest, Record
+
+PromptFormat = Literal["tunegate", "real_toxicity_prompts", "ceb", "betley", "strong_reject", "xstest"]
+
+
+class PromptFile(Record):
+    """A prompt set in the format of its publishers."""
+
+    uri: str = Field(min_length=1)
+    """`hf://owner/name@revision/path`, `package://module/path` or a local path."""
+    format: PromptFormat = "tunegate"
+    content: Digest
+    """Of the file's bytes: other bytes are refused."""
+
+
+PromptSet = Literal["builtin"] | Digest | PromptFile | Annotated[tuple[PromptFile, ...], Field(min_length=1)]
+
+
+class MostAnswers(NamedTuple):
+    """What a metric can have at most: `each` answers to every one of `prompts`."""
+
+    prompts: int
+    each: int = 1
+
+    @property
+    def number(self) -> int:
+        return self.prompts * self.each
+
+
+class ProbeRecord(Record):
+    """What all settings share: the traits by which checks of policies, gate and runner tell probes apart."""
+
+    divides_into_looks: ClassVar[bool] = True
+    """Its prompts may be asked in parts; otherwise all of them are asked at the first look."""
+    reads_training_file: ClassVar[bool] = False
+    measures_safety: ClassVar[bool] = True
+    """False: what the adapter can or learnt."""
+    may_load_from_hub: ClassVar[bool] = False
+    """It may load what no field names by `hf://`."""
+
+    probe: str
+
+    @property
+    def needs_judges(self) -> bool:
+        return False
+
+    @property
+    def asks_for_compliance(self) -> bool:
+        """Whether judges must also say how far an answer complies."""
+        return False
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Categories of the prompt set that are not asked."""
+        return ()
+
+    def most_answers(self, metric: str) -> MostAnswers | None:
+        """How many answers can count for a metric at most; None where that depends on what no policy says."""
+        return None
+
+
+class PromptedProbe(ProbeRecord):
+    """A probe that asks the prompts of a set."""
+
+    built_in_prompts: ClassVar[Mapping[str, int]] = {}
+    """Metric → prompts of the built-in set that count for it; a test compares them with the files."""
+
+    probe: str
+    prompts: PromptSet = "builtin"
+
+    def most_answers(self, metric: str) -> MostAnswers | None:
+        number = self.built_in_prompts.get(metric)
+        return None if self.prompts != "builtin" or number is None else self.most_to(number, metric)
+
+    def most_to(self, prompts: int, metric: str) -> MostAnswers:
+        """The same of a known number of prompts."""
+        return MostAnswers(prompts)
+
+
+class JudgeableProbe(PromptedProbe):
+    """A probe that the suite's judges may score besides, or in place of, detectors."""
+
+    probe: str
+    judged: bool = False
+
+    @property
+    def needs_judges(self) -> bool:
+        return self.judged

@@ -1,0 +1,112 @@
+"""What can be wrong with a training file: stable reason codes, each with what it means and how to mend it.
+
+Codes are part of the API: clients branch on them, so none is renamed. Messages name keys and positions, never the
+customer's text.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import Field
+
+from policies.contract.artifacts import Record
+
+
+class Reason(NamedTuple):
+    """What is wrong with a row, in general, and how it is put right."""
+
+    message: str
+    """Format string; `DatasetProblem.of` fills it."""
+    fix: str
+
+
+ERRORS: dict[str, Reason] = {
+    # the line
+    "line_too_long": Reason("the line is longer than {limit} bytes", "split the conversation into several rows"),
+    "invalid_utf8": Reason("byte {byte} of the line is not UTF-8", "save the file as UTF-8"),
+    "blank_line": Reason("the line is blank", "remove it; the file is one JSON object a line"),
+    "invalid_json": Reason("not JSON: {detail}", "write each row with a JSON library, on one line"),
+    "trailing_data": Reason(
+        "text follows the JSON object, from column {column}", "one JSON object a line, nothing after it"
+    ),
+    "duplicate_key": Reason("the key {key} occurs twice in one object", "keep one of the two"),
+    "non_finite_number": Reason("{number} is not a JSON number", "write a finite number, or leave the field out"),
+    "too_deep": Reason("nested deeper than {limit} levels", "flatten the value"),
+    "not_an_object": Reason("the row is {found}, not an object", 'write {{"messages": […]}}'),
+    # the row
+    "missing_field": Reason("the field is missing", "add it"),
+    "unknown_field": Reason("the field is unknown and would not be trained on", "remove it"),
+    "unsupported_field": Reason("the field is not supported in training", "remove it, or write it out in the content"),
+    "wrong_type": Reason("expected {expected}, found {found}", "change the value's type"),
+    "empty_messages": Reason("the row has no message", "add at least the answer to train on"),
+    "too_many_messages": Reason("the row has {count} messages; {limit} is the limit", "split the conversation"),
+    "unknown_role": Reason("the role is none of {known}", "use one of them"),
+    "unsupported_role": Reason(
+        "the base models here have no tool calls", "remove the message, or write it as the user's"
+    ),
+    "empty_content": Reason("the content is empty or blank", "write the message's text, or remove the message"),
+    "invalid_weight": Reason("a weight is 0 or 1", "write the integer 0 or 1, or leave it out"),
+    "misplaced_weight": Reason("only assistant messages have a weight", "remove it"),
+    "last_message_not_assistant": Reason(
+        "the last message is not the assistant's", "end the row with the wanted answer"
+    ),
+    "nothing_to_train_on": Reason("no assistant message has weight 1", "give the answer to train on weight 1"),
+    # a preference row
+    "last_message_not_user": Reason("the input's last message is not the user's", "end the input with the question"),
+    "not_one_message": Reason("an output is one assistant message, not {count}", "give exactly one"),
+    "output_not_assistant": Reason("the output's role is not assistant", 'write "role": "assistant"'),
+    "equal_outputs": Reason(
+        "preferred and non-preferred output are the same", "give two different answers, or remove the row"
+    ),
+    # texts
+    "control_token": Reason("the text holds the control token {token}", "remove it; templates are applied at training"),
+    "control_character": Reason("the text holds the control character {character}", "remove it"),
+    "lone_surrogate": Reason("the text holds half a surrogate pair, {character}", "write the whole character"),
+    "too_many_tokens": Reason("the row has {count} tokens; {limit} is the limit", "shorten or split the conversation"),
+    # the file
+    "empty_file": Reason("the file is empty", "upload one JSON object a line"),
+    "too_few_rows": Reason("the file has {count} rows; {limit} is the minimum", "add examples"),
+    "too_many_rows": Reason("the file has more than {limit} rows", "split the file"),
+    "mixed_rows": Reason(
+        "a {found} row in a file of {kind} rows", "put chat and preference rows into files of their own"
+    ),
+    "wrong_row_kind": Reason(
+        "the file has {found} rows, and method {method} trains on {wanted} rows",
+        "method supervised trains on chat rows, dpo on preference rows; change the method or the file",
+    ),
+}
+WARNINGS: dict[str, Reason] = {
+    "byte_order_mark": Reason("the file begins with a byte order mark, which is skipped", "save as UTF-8 without it"),
+    "crlf": Reason("lines end in CR LF", "end lines with LF"),
+    "duplicate_row": Reason("the same row as line {first}", "remove one, unless it shall count twice"),
+    "probably_too_many_tokens": Reason(
+        "the row has about {count} tokens by its bytes; {limit} is the limit",
+        "shorten it, or see whether training takes it",
+    ),
+    "invisible_unicode": Reason(
+        "the text holds invisible characters: {characters}", "remove them unless they are meant"
+    ),
+}
+
+
+class DatasetProblem(Record):
+    """One finding in one line."""
+
+    line: int = Field(ge=0)
+    """Counted from 1; 0 for the file as a whole."""
+    field: str | None
+    """JSON path such as `messages[2].content`; None for the whole line."""
+    code: str
+    message: str
+    fix: str
+
+    @classmethod
+    def of(cls, code: str, line: int, field: str | None = None, /, **details: object) -> DatasetProblem:
+        reason = ERRORS.get(code) or WARNINGS[code]
+        message, fix = reason.message.format(**details), reason.fix.format(**details)
+        return cls(line=line, field=field, code=code, message=message, fix=fix)
+
+    def __str__(self) -> str:
+        place = f"line {self.line}" if self.line else "file"
+        return f"{place}: {self.field + ': ' if self.field else ''}{self.message} ({self.code}); {self.fix}"

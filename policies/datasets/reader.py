@@ -1,0 +1,194 @@
+"""Training files as JSONL, read by one parser: the gateway validates with it and the trainer trains from it.
+
+A chat row is `{"messages": [{"role", "content", "weight"?}, …], "tools"?, "parallel_tool_calls"?}`, a preference row is
+described in `preference_rows.py`. Every line is either a row or at least one problem; nothing is repaired or skipped.
+Accepted with a note: a byte order mark at the start and CR LF line ends. Library parsers let duplicate keys, NaN and
+1e999 through; this one does not.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Generic, NamedTuple, TypeVar
+
+from policies.datasets.chat_rows import MAX_DEPTH, ChatMessage, ChatRow, Json, check_row
+from policies.datasets.preference_rows import PreferenceRow, check_preference, is_preference
+from policies.datasets.problems import DatasetProblem
+from policies.errors import DatasetError
+
+__all__ = [
+    "MAX_LINE_BYTES",
+    "AnyRow",
+    "ChatMessage",
+    "ChatRow",
+    "Line",
+    "ParsedLine",
+    "PreferenceRow",
+    "iter_any_rows",
+    "iter_rows",
+    "parse_line",
+    "read_conversations",
+    "read_preferences",
+    "read_rows",
+]
+
+MAX_LINE_BYTES = 1 << 20
+AnyRow = ChatRow | PreferenceRow
+Row = TypeVar("Row", bound=AnyRow)
+Check = Callable[[Json, int], Row | tuple[DatasetProblem, ...]]
+"""The rules of one kind of row: JSON value and line number → the row, or all that is wrong with it."""
+
+
+class Line(NamedTuple, Generic[Row]):
+    """One line of a file: a row, or why it is none."""
+
+    number: int
+    """Counted from 1."""
+    row: Row | None
+    problems: tuple[DatasetProblem, ...] = ()
+    has_bom: bool = False
+    has_crlf: bool = False
+
+
+ParsedLine = Line[ChatRow]
+
+
+class _RefusedError(ValueError):
+    """JSON that the standard parser would take."""
+
+    def __init__(self, code: str, **details: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.details = details
+
+
+def iter_rows(stream: IO[bytes]) -> Iterator[ParsedLine]:
+    """Every line of a chat file, in order; holds one line of at most `MAX_LINE_BYTES` at a time."""
+    return _lines(stream, check_row)
+
+
+def iter_any_rows(stream: IO[bytes]) -> Iterator[Line[AnyRow]]:
+    """Every line of a file of either kind; what a line is shows in its keys."""
+    return _lines(stream, _check_any)
+
+
+def _check_any(value: Json, line: int) -> AnyRow | tuple[DatasetProblem, ...]:
+    return check_preference(value, line) if is_preference(value) else check_row(value, line)
+
+
+def _lines(stream: IO[bytes], check: Check[Row]) -> Iterator[Line[Row]]:
+    number = 0
+    while line := stream.readline(MAX_LINE_BYTES + 5):  # 5: room for the byte order mark and CR LF
+        number += 1
+        has_bom = number == 1 and line.startswith(codecs.BOM_UTF8)
+        content = line.removeprefix(codecs.BOM_UTF8) if has_bom else line
+        if not content:
+            return
+        has_crlf = content.endswith(b"\r\n")
+        content = content.removesuffix(b"\r\n" if has_crlf else b"\n")
+        if len(content) > MAX_LINE_BYTES:
+            _skip_rest_of_line(stream, line)
+            parsed: Line[Row] = Line(number, None, _refusal(number, "line_too_long", limit=MAX_LINE_BYTES))
+        else:
+            checked = _checked(content, number, check)
+            parsed = Line(number, None, checked) if isinstance(checked, tuple) else Line(number, checked)
+        yield parsed._replace(has_bom=has_bom, has_crlf=has_crlf)
+
+
+def _skip_rest_of_line(stream: IO[bytes], line: bytes) -> None:
+    while line and not line.endswith(b"\n"):
+        line = stream.readline(MAX_LINE_BYTES)
+
+
+def parse_line(content: bytes, number: int) -> ParsedLine:
+    """One line of a chat file, without its line end."""
+    checked = _checked(content, number, check_row)
+    return Line(number, None, checked) if isinstance(checked, tuple) else Line(number, checked)
+
+
+def _checked(content: bytes, number: int, check: Check[Row]) -> Row | tuple[DatasetProblem, ...]:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        return _refusal(number, "invalid_utf8", byte=error.start + 1)
+    if not text.strip():
+        return _refusal(number, "blank_line")
+    try:
+        value = _DECODER.decode(text)
+    except _RefusedError as refused:
+        return _refusal(number, refused.code, **refused.details)
+    except RecursionError:
+        return _refusal(number, "too_deep", limit=MAX_DEPTH)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return _refusal(number, "trailing_data", column=error.colno)
+        return _refusal(number, "invalid_json", detail=f"{error.msg} at column {error.colno}")
+    except ValueError:  # an integer of more digits than Python converts
+        return _refusal(number, "non_finite_number", number="an integer of thousands of digits")
+    return check(value, number)
+
+
+def read_rows(path: Path) -> list[ChatRow]:
+    """All rows of a chat file; raises `DatasetError` on the first line that is none."""
+    return _read(path, check_row)
+
+
+def read_preferences(path: Path) -> list[PreferenceRow]:
+    """All rows of a preference file; raises `DatasetError` on the first line that is none."""
+    return _read(path, check_preference)
+
+
+def read_conversations(path: Path) -> list[ChatRow]:
+    """The conversations of a file of either kind, of preferences those with the better answer.
+
+    Raises:
+        DatasetError: a line is no row, or of another kind than the first one.
+    """
+    rows = _read(path, _check_any)
+    for number, row in enumerate(rows, start=1):
+        if row.kind != rows[0].kind:
+            raise DatasetError(
+                f"{path.name}: line {number} is a {row.kind} row, line 1 a {rows[0].kind} row; split them"
+            )
+    return [row.with_preferred() if isinstance(row, PreferenceRow) else row for row in rows]
+
+
+def _read(path: Path, check: Check[Row]) -> list[Row]:
+    rows = []
+    with path.open("rb") as stream:
+        for line in _lines(stream, check):
+            if line.row is None:
+                raise DatasetError(f"{path.name}: {line.problems[0]}")
+            rows.append(line.row)
+    return rows
+
+
+def _refusal(number: int, code: str, /, **details: object) -> tuple[DatasetProblem, ...]:
+    return (DatasetProblem.of(code, number, **details),)
+
+
+def _unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    value: dict[str, Json] = {}
+    for key, member in pairs:
+        if key in value:
+            raise _RefusedError("duplicate_key", key=ascii(key[:40]))
+        value[key] = member
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _RefusedError("non_finite_number", number=text[:40])
+    return number
+
+
+def _no_constant(text: str) -> float:
+    raise _RefusedError("non_finite_number", number=text)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_no_constant)

@@ -1,0 +1,163 @@
+"""One matrix for all probes: a safe and an unsafe model land on opposite sides, and nothing missing counts as safe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from evaluator.judges.judge import Answer, PanelScores
+from evaluator.prompts.prompt_sets import BUILTIN
+from evaluator.runner.probe_run import Bench, ProbeOutcome, run_probe
+from evaluator.runner.registry import PROBES
+from evaluator.runner.rescoring import rescore_report
+from policies.contract.artifacts import Record, digest_bytes
+from policies.contract.evaluation import AdapterProof, EvalReport
+from policies.contract.judges import LocalModelJudge, Panel
+from policies.contract.merkle import jsonl_lines, merkle_root
+from policies.contract.sequential import Sequential
+from policies.contract.suite import (
+    METRICS,
+    EmergentMisalignment,
+    EvalSuite,
+    Harness,
+    ProbeSettings,
+    Toxicity,
+)
+from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.errors import EvaluationError
+from tests.evaluator.scripted_models import BASE, ScriptedPanel, first, only
+
+PANEL = Panel(judges=(LocalModelJudge(uri="package://judge"),))
+ALL = tuple(settings_type() for settings_type in PROBES if settings_type is not Harness)
+"""Without `harness`, which needs a package and tasks; its own tests have the scenarios of this matrix."""
+
+JUDGED = (EmergentMisalignment(), *(s.model_copy(update={"judged": True}) for s in ALL if hasattr(s, "judged")))
+
+
+def test_every_probe_of_the_contract_is_in_the_table() -> None:
+    assert {probe.name for probe in PROBES.values()} == set(METRICS) == set(BUILTIN) | {"harness", "in_domain"}
+    assert all(settings.model_dump()["probe"] == PROBES[type(settings)].name for settings in ALL)
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda s: s.probe)
+def test_safe_and_unsafe_models_land_on_opposite_sides(settings: ProbeSettings, bench: Callable[..., Bench]) -> None:
+    safe, unsafe = first(run_probe(settings, bench())), first(run_probe(settings, bench(unsafe=True)))
+    assert safe.difference is not None
+    assert unsafe.difference is not None
+    sign = 1 if safe.higher_is_better else -1
+
+    assert sign * unsafe.difference.interval.high < 0
+    assert safe.difference.value == 0
+    assert safe.n_scored == safe.n_requested > 60
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda s: s.probe)
+def test_no_samples_is_an_error(settings: ProbeSettings, bench: Callable[..., Bench]) -> None:
+    made = bench()
+    assert made.store is not None
+    empty = settings.model_copy(update={"prompts": made.store.put_bytes(b"")})
+    result = run_probe(empty, made).result
+
+    assert result.error is not None
+    assert result.measurements == ()
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda s: s.probe)
+def test_a_failure_of_the_engine_is_an_error_and_no_figure(
+    settings: ProbeSettings, bench: Callable[..., Bench]
+) -> None:
+    def fail(*_: object) -> float:
+        raise EvaluationError("the device is gone")
+
+    result = run_probe(settings, bench(say=fail, nats=fail)).result
+
+    assert result.error == "the device is gone"
+    assert result.measurements == ()
+
+
+@pytest.mark.parametrize(
+    "settings", [s for s in ALL if not isinstance(s, Toxicity | EmergentMisalignment)], ids=lambda s: s.probe
+)
+def test_nan_likelihoods_are_counted_as_errors(settings: ProbeSettings, bench: Callable[..., Bench]) -> None:
+    """All probes but these two ask for likelihoods."""
+    outcome = run_probe(settings, bench(nats=lambda prompt, text, adapter: math.nan))
+
+    if outcome.result.error is None:
+        measurement = only(outcome)
+        assert measurement.n_scored == 0
+        assert measurement.n_errored == measurement.n_requested
+        assert measurement.adapter is None
+        assert measurement.difference is None
+
+
+class UncalibratedPanel(ScriptedPanel):
+    def score(self, rubric: str, answers: Sequence[Answer], advance: object = None) -> PanelScores:
+        raise EvaluationError("judge_uncalibrated: it knows nothing")
+
+
+@pytest.mark.parametrize("settings", JUDGED, ids=lambda s: s.probe)
+def test_a_judged_probe_has_no_figure_without_calibrated_judges(
+    settings: ProbeSettings, bench: Callable[..., Bench]
+) -> None:
+    made = bench()
+    made = replace(
+        made, **{name: replace(getattr(made, name), panel=UncalibratedPanel) for name in ("adapter", "base")}
+    )
+    result = run_probe(settings, made).result
+
+    assert (result.error, result.measurements) == ("judge_uncalibrated: it knows nothing", ())
+
+
+@pytest.mark.parametrize("settings", JUDGED, ids=lambda s: s.probe)
+def test_the_judges_of_a_judged_probe_are_its_instruments(settings: ProbeSettings, bench: Callable[..., Bench]) -> None:
+    assert ScriptedPanel.identity in run_probe(settings, bench()).result.instruments
+
+
+def test_settings_records_are_the_keys_of_the_table() -> None:
+    assert all(issubclass(settings_type, Record) for settings_type in PROBES)
+
+
+@pytest.mark.parametrize("sequential", [None, Sequential()], ids=["one look", "four looks"])
+@pytest.mark.parametrize("settings", ALL, ids=lambda s: s.probe)
+def test_report_comes_again_from_its_stored_samples(
+    settings: ProbeSettings, sequential: Sequential | None, bench: Callable[..., Bench]
+) -> None:
+    suite = EvalSuite(probes=(settings,), sequential=sequential, panel=PANEL)
+    outcome = run_probe(settings, replace(bench(unsafe=True), suite=suite))
+    metric = outcome.result.measurements[0].metric
+    bound = "max_drop_from_base" if METRICS[settings.probe][metric][1] else "max_increase_over_base"
+    rule = Rule.model_validate({"id": "rule", "metric": metric, bound: 0.5})
+    policy = ReleasePolicy(
+        api_version="tunegate/v1",
+        kind="ReleasePolicy",
+        metadata=Metadata(name="matrix", version="1"),
+        spec=ReleaseSpec(suite=suite, rules=(rule,)),
+    )
+    samples = b"".join(record.canonical() + b"\n" for record in outcome.samples)
+    report = report_of(outcome, policy, samples)
+
+    assert rescore_report(report, policy, samples) == report
+
+
+def report_of(outcome: ProbeOutcome, policy: ReleasePolicy, samples: bytes) -> EvalReport:
+    return EvalReport(
+        spec=None,
+        policy=policy.digest,
+        adapter=BASE,
+        base_model=BASE,
+        suite=policy.spec.suite.digest,
+        confidence=policy.spec.suite.confidence,
+        proof=AdapterProof(
+            adapter=BASE, base_model=BASE, n_prompts=1, max_abs_logit_difference=1.0, n_adapted_modules=1, loaded=True
+        ),
+        probes=(outcome.result,),
+        samples=digest_bytes(samples),
+        samples_root=merkle_root(jsonl_lines(samples)),
+        dtype="float32",
+        engine="transformers",
+        versions={},
+        seconds=1,
+    )

@@ -1,0 +1,136 @@
+"""A worker played by hand over the internal API, and shortcuts to bring a job to a phase."""
+
+from __future__ import annotations
+
+import httpx
+from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
+
+from gateway.dependencies import Services
+from gateway.jobs.validation import validate_job_files
+from gateway.tables.jobs import Job
+from policies.contract.artifacts import Digest
+from policies.contract.jobs import JobSpec
+from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH
+from policies.contract.worker_api import (
+    Claim,
+    ClaimRequest,
+    Completion,
+    EventBatch,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    Outcome,
+    Progress,
+    WorkerEvent,
+    WorkKind,
+)
+from policies.documents.schema import ReleasePolicy
+from tests.gateway.conftest import LiveGateway, chat_jsonl
+from tests.gateway.records import report_on, store_evaluation, training_record
+
+BASE_MODEL_NAME = "smollm2-135m-instruct"
+
+
+class HandWorker:
+    """Calls the internal API as a worker does."""
+
+    def __init__(self, gateway: LiveGateway, name: str = "worker-1") -> None:
+        self._http = httpx.Client(
+            base_url=gateway.url, headers={"authorization": f"Bearer {gateway.worker_token}"}, timeout=30
+        )
+        self.name = name
+
+    def close(self) -> None:
+        self._http.close()
+
+    def claim(self, job_id: str, kind: WorkKind = "train") -> Claim | None:
+        body = ClaimRequest(kind=kind, job_id=job_id, worker=self.name).model_dump(mode="json")
+        response = self._http.post(CLAIMS_PATH, json=body).raise_for_status()
+        return Claim.model_validate_json(response.content) if response.status_code == 200 else None
+
+    def must_claim(self, job_id: str, kind: WorkKind = "train") -> Claim:
+        claim = self.claim(job_id, kind)
+        assert claim is not None
+        return claim
+
+    def heartbeat(self, token: str, progress: Progress | None = None) -> str:
+        body = HeartbeatRequest(progress=progress).model_dump(mode="json")
+        response = self._http.post(HEARTBEAT_PATH.format(attempt_token=token), json=body).raise_for_status()
+        return HeartbeatAnswer.model_validate_json(response.content).order.value
+
+    def send_events(self, token: str, *events: WorkerEvent) -> httpx.Response:
+        body = EventBatch(events=events).model_dump(mode="json")
+        return self._http.post(EVENTS_PATH.format(attempt_token=token), json=body)
+
+    def complete(self, token: str, completion: Completion) -> httpx.Response:
+        return self._http.post(COMPLETION_PATH.format(attempt_token=token), json=completion.model_dump(mode="json"))
+
+    def end(self, token: str, outcome: Outcome, **fields: str | None) -> None:
+        self.complete(token, Completion(outcome=outcome, **fields)).raise_for_status()
+
+
+def upload(client: OpenAI, content: bytes | None = None) -> str:
+    return client.files.create(file=("rows.jsonl", content or chat_jsonl()), purpose="fine-tune").id
+
+
+def submit(client: OpenAI, **fields: object) -> FineTuningJob:
+    """A created job, its files not validated yet."""
+    body: dict[str, object] = {"model": BASE_MODEL_NAME, "training_file": upload(client), "seed": 7}
+    return client.fine_tuning.jobs.create(**{**body, **fields})  # type: ignore[arg-type]  # fields as the test names them
+
+
+def submit_queued(gateway: LiveGateway, client: OpenAI, **fields: object) -> str:
+    """The id of a job that waits for a trainer."""
+    job_id = submit(client, **fields).id
+    validate_job_files(gateway.services, job_id)
+    return job_id
+
+
+def job_row(services: Services, job_id: str) -> Job:
+    with services.database.transaction() as session:
+        return session.get_one(Job, job_id)
+
+
+def error_code(services: Services, job_id: str) -> str | None:
+    """The code of a job that failed and released nothing."""
+    job = job_row(services, job_id)
+    assert job.phase == "failed"
+    assert job.fine_tuned_model is None
+    return job.error_code
+
+
+def spec_of(services: Services, job_id: str) -> JobSpec:
+    return JobSpec.model_validate(job_row(services, job_id).spec)
+
+
+def policy_under(services: Services, job_id: str) -> ReleasePolicy:
+    return services.store.get_record(job_row(services, job_id).policy_digest, ReleasePolicy)
+
+
+def train(gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
+    """Claims and completes the training with a sound record."""
+    services = gateway.services
+    claim = worker.must_claim(job_id)
+    record = services.store.put_record(training_record(claim.spec, services.store))
+    worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
+
+
+def evaluate(
+    gateway: LiveGateway,
+    worker: HandWorker,
+    job_id: str,
+    *,
+    drift: float = 0.0,
+    half_width: float = 0.01,
+    samples: Digest | None = None,
+) -> tuple[Digest, Digest]:
+    """Claims and completes the evaluation with an honest report of that drift."""
+    store = gateway.services.store
+    claim = worker.must_claim(job_id, "evaluate")
+    policy = policy_under(gateway.services, job_id)
+    record = training_record(claim.spec, store)
+    attempt = claim.spec.attempt
+    report = report_on(record, policy, drift=drift, half_width=half_width, attempt=attempt, samples=samples)
+    digests = store_evaluation(store, report, policy, spec=claim.spec.digest)
+    worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=digests[0], decision=digests[1])
+    return digests

@@ -1,0 +1,155 @@
+"""What claims and heartbeats leave in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from openai import OpenAI
+from sqlalchemy import select
+
+from gateway.jobs.lifecycle import drop_lease
+from gateway.tables.jobs import Job, JobEvent
+from gateway.tables.statistics import DuplicateDelivery, PhaseTransition
+from gateway.workers.reconciler import reconcile
+from policies.contract.worker_api import Outcome, Progress, WorkerEvent
+from tests.gateway.conftest import LiveGateway
+from tests.gateway.hand_worker import HandWorker, job_row
+from tests.gateway.records import checkpoint, training_record
+
+STEP = Progress(step=1, total_steps=3, stage="training", eta_seconds=90.7)
+
+
+def messages(gateway: LiveGateway, job_id: str) -> Sequence[str]:
+    with gateway.services.database.transaction() as session:
+        rows = select(JobEvent.message).where(JobEvent.job_id == job_id).order_by(JobEvent.sequence)
+        return session.scalars(rows).all()
+
+
+def lose(gateway: LiveGateway) -> None:
+    gateway.clock.advance(gateway.services.settings.lease_seconds + 1)
+    with gateway.services.database.transaction() as session:
+        assert reconcile(session, gateway.services, gateway.clock()).expired == 1
+
+
+def test_claims_are_numbered_and_told(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
+    first = worker.must_claim(job_id)
+    lose(live_gateway)
+    second = worker.must_claim(job_id)
+
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert first.attempt_token != second.attempt_token
+    assert all(claim.attempt_token.startswith("attempt_") for claim in (first, second))
+    assert job_row(live_gateway.services, job_id).attempts == 2
+    told = messages(live_gateway, job_id)
+    assert {"Fine-tuning job started (attempt 1)", "Fine-tuning job started (attempt 2)"} <= set(told)
+
+
+def test_claim_of_an_evaluation_is_told(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> None:
+    worker.must_claim(trained, "evaluate")
+
+    assert messages(live_gateway, trained)[-1] == "Safety evaluation started (attempt 1)"
+
+
+def test_claim_counts_how_long_the_job_waited(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
+    queued_since = live_gateway.clock()
+    live_gateway.clock.advance(7)
+    worker.must_claim(job_id)
+
+    with live_gateway.services.database.transaction() as session:
+        (row,) = session.scalars(select(PhaseTransition).where(PhaseTransition.phase_to == "training"))
+        assert (row.job_id, row.phase_from, row.seconds, row.at) == (job_id, "queued", 7, queued_since + 7)
+    assert job_row(live_gateway.services, job_id).phase_since == queued_since + 7
+
+
+def test_claim_of_what_is_gone_is_counted_with_kind_and_time(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    assert worker.claim(job_id, "evaluate") is None
+
+    with live_gateway.services.database.transaction() as session:
+        (row,) = session.scalars(select(DuplicateDelivery))
+        assert (row.kind, row.at) == ("evaluate", live_gateway.clock())
+
+
+def test_checkpoint_is_handed_to_the_next_attempt(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
+    token = worker.must_claim(job_id).attempt_token
+    record = checkpoint(live_gateway.services.store, 2)
+    worker.send_events(token, WorkerEvent(type="checkpoint", message="saved", checkpoint=record)).raise_for_status()
+    lose(live_gateway)
+
+    assert worker.must_claim(job_id).resume_from == record
+
+
+def test_evaluation_of_a_job_with_checkpoints_resumes_from_none(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    claim, store = worker.must_claim(job_id), live_gateway.services.store
+    record = training_record(claim.spec, store, checkpoints=(checkpoint(store, 2),))
+    worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=store.put_record(record))
+
+    assert worker.must_claim(job_id, "evaluate").resume_from is None
+
+
+def test_heartbeat_keeps_time_progress_and_when_it_will_end(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    token = worker.must_claim(job_id).attempt_token
+    live_gateway.clock.advance(5)
+    worker.heartbeat(token, STEP)
+
+    job, now = job_row(live_gateway.services, job_id), live_gateway.clock()
+    assert job.heartbeat_at == now
+    assert Progress.model_validate(job.progress) == STEP
+    assert job.estimated_finish == int(now + 90.7)
+
+
+def test_heartbeat_without_progress_leaves_what_is_known(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    token = worker.must_claim(job_id).attempt_token
+    worker.heartbeat(token, STEP)
+    expected = job_row(live_gateway.services, job_id).estimated_finish
+    live_gateway.clock.advance(5)
+    worker.heartbeat(token)
+
+    job = job_row(live_gateway.services, job_id)
+    assert (Progress.model_validate(job.progress), job.estimated_finish) == (STEP, expected)
+
+
+def test_progress_that_can_not_say_when_it_ends_takes_the_old_estimate_away(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    token = worker.must_claim(job_id).attempt_token
+    worker.heartbeat(token, STEP)
+    worker.heartbeat(token, STEP.model_copy(update={"eta_seconds": None}))
+
+    assert job_row(live_gateway.services, job_id).estimated_finish is None
+
+
+@pytest.mark.parametrize(("wish", "order"), [("pause", "pause"), ("cancel", "cancel")])
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_heartbeat_answers_what_the_tenant_wants(
+    live_gateway: LiveGateway,
+    client: OpenAI,
+    worker: HandWorker,
+    request: pytest.FixtureRequest,
+    *,
+    wish: str,
+    order: str,
+    kind: str,
+) -> None:
+    job = request.getfixturevalue("job_id" if kind == "train" else "trained")
+    token = worker.must_claim(job, "train" if kind == "train" else "evaluate").attempt_token
+    assert worker.heartbeat(token) == "continue"
+    getattr(client.fine_tuning.jobs, wish)(job)
+
+    assert worker.heartbeat(token) == order
+
+
+@pytest.mark.parametrize(("keep_token", "token"), [(True, "attempt_1"), (False, None)])
+def test_dropped_lease_keeps_the_token_of_a_completed_attempt_only(keep_token: bool, token: str | None) -> None:
+    job = Job(worker="w", lease_until=12.0, attempt_token="attempt_1")
+    drop_lease(job, keep_token=keep_token)
+
+    assert (job.worker, job.lease_until, job.attempt_token) == (None, None, token)

@@ -1,0 +1,37 @@
+"""The shipped documents load, are pinned, and say what their names promise."""
+
+from __future__ import annotations
+
+from policies.contract.defenses import DefenseSettings, strength
+from policies.documents.loader import load_presets, resolve_policy
+
+PINNED = {
+    "baseline": "sha256:d666887b6a11c5fc47ea844604c230c8b1227ea4e4a5cf96e606ceb944ba1069",
+    "smollm2-135m-instruct": "sha256:b083a3a4c9fcbf31bfcdea069c12e6986f019a642c0adf522fe9814e0b2191fe",
+    "strict": "sha256:d17e1f8d2ad373412b5ccbdcff29e4f07c9aeeb9da4e2dff4d68df5eea60ce7e",
+}
+"""A change of a preset is a change for every provider that uses it: update its digest here and its version there."""
+
+
+def test_presets_are_the_pinned_documents() -> None:
+    assert {document.metadata.name: document.digest for document in load_presets()} == PINNED
+
+
+def degree(settings: DefenseSettings) -> float:
+    found = strength(settings)
+    assert found is not None
+    return found
+
+
+def test_strict_is_stricter_than_baseline_in_every_rule_and_defense() -> None:
+    baseline, strict = resolve_policy("baseline").spec, resolve_policy("strict").spec
+    limits = {rule.id: (rule.bound, rule.limit) for rule in strict.rules}
+    assert {rule.id for rule in baseline.rules} < limits.keys()
+    for rule in baseline.rules:
+        bound, limit = limits[rule.id]
+        assert bound == rule.bound
+        assert limit < rule.limit or rule.mode != "enforce"
+    for ours, theirs in zip(strict.defenses, baseline.defenses, strict=True):
+        assert ours.name == theirs.name
+        assert degree(ours) > degree(theirs)
+    assert strict.on_inconclusive == "review"

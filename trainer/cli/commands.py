@@ -1,0 +1,15 @@
+"""The commands of this package, declared without importing them."""
+
+from __future__ import annotations
+
+from policies.cli.lazy_commands import Command
+
+COMMANDS = (
+    Command(
+        "train",
+        "trainer.cli.train:app",
+        "Fine-tune a LoRA adapter under the defenses of a policy, or under named ones; no service is needed.",
+        "train",
+    ),
+    Command("defense", "trainer.cli.defense:app", "Make what a defense needs for one base model.", "train"),
+)

@@ -1,0 +1,136 @@
+"""Log-probabilities that the base model gives to the data's own tokens: one pass over the data, kept for later runs.
+
+The pass runs in the first step, inside the contexts of that step, so that reference and policy see the same. What it
+finds is cached under a digest of base model, contexts, and token ids with labels, which hold data and chat template.
+The file carries a hash of its content and of that digest, so neither changed scores nor another run's are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from policies.atomic_files import write_atomically
+from policies.contract.artifacts import Digest, canonical_json, digest_bytes
+from policies.errors import DefenseError
+from trainer.data import IGNORED, TokenisedRow
+from trainer.losses.label_log_probs import score_tokens
+from trainer.training_step import Batch, TrainingStep
+
+BATCH_TOKENS = 4096
+"""Tokens in one forward, padding included."""
+FORMAT = "reference-scores-2"
+HASH = "hash"
+
+
+class ReferenceScores:
+    """The base model's log-probabilities of all rows of a run; computed or read at the first look-up."""
+
+    def __init__(self, rows: Sequence[TokenisedRow], *, key: Digest, cache_dir: Path) -> None:
+        self._all_rows, self._key, self._cache_dir = rows, key, cache_dir
+        self._scores: dict[bytes, Tensor] | None = None
+
+    @cached_property
+    def _rows(self) -> dict[bytes, TokenisedRow]:
+        return {_row_key(row.input_ids, _has_loss(row)): row for row in self._all_rows}
+
+    @cached_property
+    def _path(self) -> Path:
+        digest = _digest(self._key, list(self._rows.values()))
+        return self._cache_dir / "reference-scores" / f"{digest}.safetensors"
+
+    def of(self, step: TrainingStep, report: Callable[[str], None]) -> Tensor:
+        """float32 [tokens with a loss], in the order of `step.log_probs[completion mask]`."""
+        if self._scores is None:
+            self._scores = self._read() or self._compute(step, report)
+        found = [self._scores.get(key) for key in _keys_of(step)]
+        if any(scores is None for scores in found):
+            raise DefenseError("a row of this batch was not there when the reference was scored")
+        return torch.cat([scores for scores in found if scores is not None]).to(step.log_probs.device)
+
+    def _read(self) -> dict[bytes, Tensor] | None:
+        if not self._path.is_file():
+            return None
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                flat = file.get_tensor("log_probs").clone()  # what is hashed can't change with the file any more
+                stored = (file.metadata() or {}).get(HASH)
+        except SafetensorError as error:
+            raise DefenseError(f"{self._path} can't be read ({error}); remove it") from error
+        if stored != self._hash(flat):
+            raise DefenseError(f"{self._path} holds other scores than this run's; remove it")
+        lengths = [sum(_has_loss(row)) for row in self._rows.values()]
+        return dict(zip(self._rows, flat.split(lengths), strict=True))
+
+    def _hash(self, flat: Tensor) -> Digest:
+        return digest_bytes(self._path.stem.encode() + flat.numpy().tobytes())
+
+    def _compute(self, step: TrainingStep, report: Callable[[str], None]) -> dict[bytes, Tensor]:
+        scores: dict[bytes, Tensor] = {}
+        for keys in _batches(self._rows):
+            scores |= _score([self._rows[key] for key in keys], keys, step)
+            report(f"Reference log-probabilities: {len(scores)}/{len(self._rows)} rows")
+        flat = torch.cat([scores[key] for key in self._rows])
+        if not torch.isfinite(flat).all():
+            raise DefenseError("the base model's log-probabilities of the data are not finite")
+        write_atomically(self._path, save({"log_probs": flat}, metadata={HASH: self._hash(flat)}))
+        return scores
+
+
+@torch.no_grad()
+def _score(rows: Sequence[TokenisedRow], keys: Sequence[bytes], step: TrainingStep) -> dict[bytes, Tensor]:
+    longest, device = max(len(row.input_ids) for row in rows), step.hidden.device
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.input_ids)] = torch.tensor(row.input_ids)
+        labels[index, : len(row.labels)] = torch.tensor(row.labels)
+        mask[index, : len(row.input_ids)] = 1
+    hidden = step.forwards.reference(Batch(ids.to(device), mask.to(device)))
+    wanted = (labels[:, 1:] != IGNORED).to(device)
+    weight, bias = step.head()
+    scores = score_tokens(hidden[:, :-1][wanted].to(weight.dtype), weight, bias, labels.to(device)[:, 1:][wanted])
+    return dict(zip(keys, scores.log_probs.cpu().split(wanted.sum(1).tolist()), strict=True))
+
+
+def _batches(rows: dict[bytes, TokenisedRow]) -> list[list[bytes]]:
+    """Keys of rows of like length, as many at once as `BATCH_TOKENS` allows."""
+    batches: list[list[bytes]] = [[]]
+    for key in sorted(rows, key=lambda key: len(rows[key].input_ids)):
+        if batches[-1] and (len(batches[-1]) + 1) * len(rows[key].input_ids) > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(key)
+    return batches
+
+
+def _keys_of(step: TrainingStep) -> list[bytes]:
+    """The keys of a micro-batch's rows, without padding, and taken apart where rows are packed."""
+    ids, positions = step.batch.input_ids, step.batch.position_ids
+    if step.batch.attention_mask is None and positions is not None:
+        lengths = (positions[0] == 0).nonzero()[:, 0].diff(append=positions.new_tensor([ids.shape[1]])).tolist()
+        rows = list(zip(ids[0].split(lengths), step.completion_mask[0].split(lengths), strict=True))
+    else:
+        kept = step.attention_mask.sum(1).tolist()
+        rows = [(ids[i, :length], step.completion_mask[i, :length]) for i, length in enumerate(kept)]
+    return [_row_key(each.tolist(), mask.tolist()) for each, mask in rows]
+
+
+def _has_loss(row: TokenisedRow) -> list[bool]:
+    """Whether the token after each position has a loss."""
+    return [label != IGNORED for label in row.labels[1:]] + [False]
+
+
+def _row_key(ids: Sequence[int], has_loss: Sequence[bool]) -> bytes:
+    return hashlib.blake2b(repr((list(ids), list(has_loss))).encode(), digest_size=16).digest()
+
+
+def _digest(key: Digest, rows: Sequence[TokenisedRow]) -> str:
+    content = canonical_json([FORMAT, key, [[row.input_ids, row.labels] for row in rows]])
+    return hashlib.sha256(content).hexdigest()

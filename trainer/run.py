@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # a third of the time of these imports would go into looking for garbage
+
 import signal
 import sys
 import threading
@@ -123,4 +128,6 @@ def checkpoint_keeper(store: ArtifactStore) -> KeepCheckpoint:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays, so no later search needs to walk it
+    gc.enable()
     main(Path(sys.argv[1]))

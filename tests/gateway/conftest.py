@@ -7,13 +7,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import structlog
 import uvicorn
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from gateway.app import create_app
 from gateway.dependencies import Services
@@ -54,7 +57,9 @@ class LiveGateway:
             return create_key(session, tenant, now=self.services.now()).secret
 
     def client(self, key: str) -> OpenAI:
-        client = OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
+        # no certificates, which take longer to read than many a test
+        http = DefaultHttpxClient(verify=False)
+        client = OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, http_client=http)
         self._clients.append(client)
         return client
 
@@ -73,10 +78,27 @@ def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
     return GatewaySettings.model_validate(values | changes)
 
 
+@cache
+def migrated() -> bytes:
+    """A file of an empty SQLite database at the newest migration."""
+    with TemporaryDirectory() as folder:
+        upgrade(f"sqlite:///{folder}/gateway.db")
+        return Path(folder, "gateway.db").read_bytes()
+
+
+def migrate(settings: GatewaySettings) -> None:
+    """Migrate the database of a gateway; a new one is copied from one that was migrated before."""
+    path = Path(make_url(settings.database_url).database or "")
+    if path.exists():
+        upgrade(settings.database_url)
+    else:
+        path.write_bytes(migrated())
+
+
 @contextmanager
 def run_gateway(settings: GatewaySettings) -> Iterator[LiveGateway]:
     """Migrate, serve on a free port, and stop again."""
-    upgrade(settings.database_url)
+    migrate(settings)
     clock = ManualClock()
     app = create_app(settings, clock)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))

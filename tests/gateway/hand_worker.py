@@ -36,7 +36,10 @@ class HandWorker:
 
     def __init__(self, gateway: LiveGateway, name: str = "worker-1") -> None:
         self._http = httpx.Client(
-            base_url=gateway.url, headers={"authorization": f"Bearer {gateway.worker_token}"}, timeout=30
+            base_url=gateway.url,
+            headers={"authorization": f"Bearer {gateway.worker_token}"},
+            timeout=30,
+            verify=False,
         )
         self.name = name
 

@@ -74,7 +74,7 @@ def unaligned(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return with_weights(tiny_base, tmp_path_factory.mktemp("partner") / "unaligned", weights)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_spec(tiny_base: Path, unaligned: Path) -> Callable[..., JobSpec]:
     base_model = BaseModelSpec(
         name="tiny",

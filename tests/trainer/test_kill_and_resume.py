@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import psutil
 import pytest
 
-from policies.contract.defenses import EarlyStoppingOnSafety
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import JobSpec, LoraSettings
 from policies.contract.store import ArtifactStore
@@ -19,7 +17,7 @@ from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Outcome
 from tests.trainer.attempts import Attempt
 from tests.trainer.conftest import Run
-from tests.trainer.matrix import ALL, VARIANTS, Make
+from tests.trainer.matrix import ALL, SETS, VARIANTS, Make
 
 MakeSpec = Callable[..., JobSpec]
 
@@ -63,19 +61,11 @@ def record_of(attempt: Attempt, store: ArtifactStore) -> TrainingRecord:
     return store.get_record(completion.record, TrainingRecord)
 
 
-def monitor(run: Run, _: Path) -> EarlyStoppingOnSafety:
-    """With two questions of its own: the built-in ones would take most of the run."""
-    pairs = [{"question": f"Leak {n}?", "aligned": "Close the tap.", "misaligned": "Let it run."} for n in range(2)]
-    prompts = run.store.put_bytes("\n".join(map(json.dumps, pairs)).encode())
-    return EarlyStoppingOnSafety(every_n_steps=2, max_drop=50.0, prompts=prompts)
-
-
-ALL_DEFENSES = [*(ALL | {"early_stopping_on_safety": monitor}).values()]
 SCORED_ONCE = [VARIANTS["kl_penalty sampled"], ALL["token_constrained_sft"], ALL["ldifs"]]
 
 
 @pytest.mark.parametrize(
-    ("defenses", "processes"), [(ALL_DEFENSES, 1), (SCORED_ONCE, 2)], ids=["all defenses", "in two processes"]
+    ("defenses", "processes"), [(SETS["all"], 1), (SCORED_ONCE, 2)], ids=["all defenses", "in two processes"]
 )
 def test_the_adapter_is_that_of_an_uninterrupted_run_bit_for_bit(
     defenses: list[Make],

@@ -10,7 +10,7 @@ from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.worker_api import Outcome
 from tests.trainer.attempts import ENVIRONMENT, Attempt
 from tests.trainer.conftest import Run, preference_lines
-from tests.trainer.test_kill_and_resume import ALL_DEFENSES
+from tests.trainer.matrix import SETS
 from tests.unpickled import Unpickled
 
 MakeSpec = Callable[..., JobSpec]
@@ -20,7 +20,7 @@ def test_training_and_resuming_read_no_pickle(make_spec: MakeSpec, tiny_base: Pa
     """With every defense, in two processes; resumed in one from the first checkpoint."""
     shared, unpickled = Run(tmp_path, n_rows=12), Unpickled(tmp_path)
     spec = make_spec(
-        *[make(shared, tiny_base) for make in ALL_DEFENSES],
+        *[make(shared, tiny_base) for make in SETS["all"]],
         training_file=shared.store.put_file(tmp_path / "train.jsonl"),
         hyperparameters=Hyperparameters(n_epochs=1, batch_size=4),
         checkpoint_every_steps=1,

@@ -13,7 +13,6 @@ from evaluator.gate import decide
 from gateway.db import Database
 from gateway.dependencies import Services
 from gateway.kit.ids import new_id
-from gateway.migrate import upgrade
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from gateway.tables.files import File
@@ -30,6 +29,7 @@ from policies.contract.store import ArtifactStore
 from policies.contract.suite import METRICS
 from policies.contract.training import TrainingRecord
 from policies.documents.schema import ReleasePolicy
+from tests.gateway.conftest import migrate
 
 BASE = digest_bytes(b"base model")
 
@@ -46,7 +46,7 @@ class Case:
 
 @pytest.fixture
 def services(settings: GatewaySettings) -> Services:
-    upgrade(settings.database_url)
+    migrate(settings)
     policies = PolicyCatalog.load(settings)
     store = ArtifactStore(settings.store_url)
     return Services(settings, Database(settings.database_url), store, lambda: 1_790_000_000.0, policies)

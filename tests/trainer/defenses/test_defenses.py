@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from policies.contract.defenses import DefenseSettings, KlPenalty, Ldifs, TokenConstrainedSft
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import JobSpec, TrainerSettings
-from policies.contract.training import CheckpointRecord
+from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.errors import DefenseError, NonFiniteLossError
 from tests.trainer.conftest import NOTHING, Run
 from tests.trainer.matrix import ALL, MEASURING, SETS
@@ -42,17 +43,40 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
+class Trained(NamedTuple):
+    """A run of ten steps that nothing disturbed."""
+
+    run: Run
+    record: TrainingRecord
+    weights: dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    make_spec: MakeSpec, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str | None], Trained]:
+    """The run of a set of defenses, or of none, trained once."""
+
+    @cache
+    def train(name: str | None) -> Trained:
+        run = Run(tmp_path_factory.mktemp("trained"))
+        record = run.train(make_spec(*[make(run, tiny_base) for make in SETS[name]] if name else ()))
+        return Trained(run, record, weights(run))
+
+    return train
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_an_active_defense_changes_the_adapter_and_leaves_evidence(
-    name: str, make_spec: MakeSpec, tiny_base: Path, tmp_path: Path
+    name: str, trained: Callable[[str | None], Trained], tiny_base: Path
 ) -> None:
-    undefended, defended = Run(tmp_path / "undefended"), Run(tmp_path / "defended")
-    defenses = [make(defended, tiny_base) for make in SETS[name]]
-    assert undefended.train(make_spec()).evidence == ()
-    record = defended.train(make_spec(*defenses))
-    assert [item.name for item in record.evidence] == [defense.name for defense in defenses]
-    assert all(item.acted and any(item.figures.values()) for item in record.evidence)
-    assert same(weights(undefended), weights(defended)) == ({each.name for each in defenses} <= MEASURING)
+    undefended, defended = trained(None), trained(name)
+    defenses = [make(defended.run, tiny_base) for make in SETS[name]]
+    assert undefended.record.evidence == ()
+    evidence = defended.record.evidence
+    assert [item.name for item in evidence] == [defense.name for defense in defenses]
+    assert all(item.acted and any(item.figures.values()) for item in evidence)
+    assert same(undefended.weights, defended.weights) == ({each.name for each in defenses} <= MEASURING)
 
 
 @pytest.mark.parametrize("pair", list(combinations(ALL, 2)), ids=" + ".join)
@@ -67,13 +91,12 @@ def test_every_pair_of_defenses_works_together(
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_run_that_was_killed_and_resumed_gives_the_same_adapter(
-    name: str, make_spec: MakeSpec, tiny_base: Path, tmp_path: Path
+    name: str, trained: Callable[[str | None], Trained], make_spec: MakeSpec, tiny_base: Path, tmp_path: Path
 ) -> None:
     """The run ends in its fifth step, and all that is left of it is the checkpoint of the third."""
-    whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
-    spec = make_spec(*[make(whole, tiny_base) for make in SETS[name]])
-    assert spec.defenses == tuple(make(broken, tiny_base) for make in SETS[name])
-    expected = whole.train(spec)
+    whole, broken = trained(name), Run(tmp_path / "broken")
+    spec = make_spec(*[make(broken, tiny_base) for make in SETS[name]])
+    assert whole.record.spec == spec.digest
     steps = iter([False] * 5 + [True] * 100)  # asked once before the first step
     kept: list[Path] = []
 
@@ -85,18 +108,16 @@ def test_a_run_that_was_killed_and_resumed_gives_the_same_adapter(
         broken.train(spec, hooks=Hooks(broken.events.append, lambda: next(steps), keep))
     resumed = broken.train(spec, resume_from=kept[0])
     assert resumed.resumed_from_steps == (3,)
-    assert same(weights(whole), weights(broken))
-    assert resumed.adapter == expected.adapter
-    figures = [[item.figures for item in record.evidence] for record in (expected, resumed)]
+    assert same(whole.weights, weights(broken))
+    assert resumed.adapter == whole.record.adapter
+    figures = [[item.figures for item in record.evidence] for record in (whole.record, resumed)]
     assert figures[0] == figures[1]
 
 
 def test_without_defenses_a_run_is_trls_bit_for_bit(
-    make_spec: MakeSpec, run: Run, monkeypatch: pytest.MonkeyPatch
+    trained: Callable[[str | None], Trained], make_spec: MakeSpec, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both with the output layer of the device, which `test_output_layer.py` compares with TRL's."""
-    run.train(make_spec())
-    ours = weights(run)
 
     class Plain(SFTTrainer):
         def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: Any) -> None:  # Any: TRL's own
@@ -108,7 +129,7 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
 
     monkeypatch.setattr(recipe, "GuardedSFTTrainer", Plain)
     run.train(make_spec())
-    assert same(ours, weights(run))
+    assert same(trained(None).weights, weights(run))
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from tests.trainer.matrix import Make, steering
 from trainer.loop.progress import Hooks
 
 MakeSpec = Callable[..., JobSpec]
+ONCE = Hyperparameters(n_epochs=1, batch_size=4)
 LEAST = math.nextafter(0, 1)
 """The least number that a setting over 0 can be. It is 0 in float32, so the mechanism runs and adds nothing."""
 
@@ -84,18 +85,20 @@ def test_every_defense_is_here() -> None:
     assert {name.partition(" ")[0] for name in IDLE | MEASURING | REFUSED} == set(DEFENSE_NAMES)
 
 
+@pytest.fixture(scope="module")
+def undefended(make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    return trained(Run(tmp_path_factory.mktemp("undefended")), make_spec(hyperparameters=ONCE))
+
+
 @pytest.mark.parametrize("name", IDLE | MEASURING)
 def test_neutral_settings_train_the_undefended_adapter_bit_for_bit(
-    name: str, make_spec: MakeSpec, tiny_base: Path, tmp_path: Path
+    name: str, undefended: dict[str, Tensor], make_spec: MakeSpec, tiny_base: Path, run: Run
 ) -> None:
     """And a run whose defense did nothing fails."""
-    undefended, defended = Run(tmp_path / "undefended"), Run(tmp_path / "defended")
-    once = Hyperparameters(n_epochs=1, batch_size=4)
-    expected = trained(undefended, make_spec(hyperparameters=once))
-    assert any(weight.any() for key, weight in expected.items() if "lora_B" in key)
-    found = trained(defended, make_spec((IDLE | MEASURING)[name](defended, tiny_base), hyperparameters=once))
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert any(weight.any() for key, weight in undefended.items() if "lora_B" in key)
+    found = trained(run, make_spec((IDLE | MEASURING)[name](run, tiny_base), hyperparameters=ONCE))
+    assert found.keys() == undefended.keys()
+    assert all(torch.equal(found[key], undefended[key]) for key in undefended)
 
 
 def test_a_threshold_below_all_cosines_leaves_the_adapter_as_it_is(make_spec: MakeSpec, run: Run) -> None:

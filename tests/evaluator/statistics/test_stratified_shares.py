@@ -57,7 +57,7 @@ def test_a_stratum_without_scores_is_an_error() -> None:
 
 
 def test_no_samples_are_an_error() -> None:
-    with pytest.raises(EvaluationError, match="^nothing was scored, so there is no figure$"):
+    with pytest.raises(EvaluationError, match=r"^nothing was scored, so there is no figure$"):
         stratified_paired_share(METRIC, [], 0.95)
 
 

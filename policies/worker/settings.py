@@ -17,9 +17,6 @@ from policies.environment import read_settings
 Dtype = Literal["auto", "float32", "bfloat16"]
 """The number format of models: `auto` is bfloat16 where the device multiplies it natively, else float32."""
 
-Dtype = Literal["auto", "float32", "bfloat16"]
-"""The number format of models: `auto` is bfloat16 where the device multiplies it natively, else float32."""
-
 
 class WorkerSettings(BaseSettings):
     """Every setting with its default; `docs/settings.md` is checked against this class."""

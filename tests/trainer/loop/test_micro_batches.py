@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -123,7 +125,7 @@ def gradients(trainer: GuardedSFTTrainer, tokens: int, seen: list[int]) -> dict[
     )
     samples, n_items = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
     trainer.current_gradient_accumulation_steps = 1
-    trainer.training_step(trainer.model, samples[0], n_items)
+    trainer.training_step(trainer.adapted_model, samples[0], n_items)
     hook.remove()
     return {
         name: weight.grad.clone()
@@ -159,8 +161,9 @@ def test_rows_of_equal_length_are_cut_into_trls_own_accumulation_bit_for_bit(
     adapters = [trained(spec, tmp_path / "cut")]
 
     class Plain(SFTTrainer):
-        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **named: object) -> None:
+        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **named: Any) -> None:  # Any: TRL's own
             super().__init__(**named)
+            assert isinstance(self.model, PeftModel)
             base = self.model.get_base_model()
             assert isinstance(base, PreTrainedModel)
             install_scoring_head(base)
@@ -198,7 +201,7 @@ def test_only_a_micro_batch_that_does_not_fit_is_checkpointed(
 ) -> None:
     """Two micro-batches run a layer once each, and once more where its activations are recomputed."""
     trainer = prepared(run, make_spec(trainer=TrainerSettings(gradient_checkpointing="on")))
-    trainer.adapted_model.get_base_model().activation_checkpointing_enable()
+    trainer._base_model.activation_checkpointing_enable()
     trainer._budget = TokenBudget(100, uncheckpointed)
     runs: list[int] = []
     first = trainer._base_model.get_decoder().layers[0]
@@ -208,7 +211,7 @@ def test_only_a_micro_batch_that_does_not_fit_is_checkpointed(
     attention.register_forward_hook(lambda *_: runs.append(1))
     samples, n_items = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
     trainer.current_gradient_accumulation_steps = 1
-    trainer.training_step(trainer.model, samples[0], n_items)
+    trainer.training_step(trainer.adapted_model, samples[0], n_items)
     assert len(runs) == layer_runs
     assert first.gradient_checkpointing
 
@@ -216,6 +219,7 @@ def test_only_a_micro_batch_that_does_not_fit_is_checkpointed(
 def test_validation_is_cut_as_well(make_spec: MakeSpec, run: Run) -> None:
     """Without a backward pass eight times as many tokens fit."""
     trainer = prepared(run, make_spec())
+    assert isinstance(trainer.train_dataset, Dataset)
     inputs = trainer.data_collator([trainer.train_dataset[index] for index in range(20)])
     trainer.adapted_model.eval()
     losses, seen = [], []
@@ -225,7 +229,7 @@ def test_validation_is_cut_as_well(make_spec: MakeSpec, run: Run) -> None:
     for tokens in (10_000, 20):
         trainer._budget = TokenBudget(tokens, 0)
         with torch.no_grad():
-            losses.append(float(trainer.compute_loss(trainer.model, dict(inputs))))
+            losses.append(float(trainer.compute_loss(trainer.adapted_model, dict(inputs))))
     assert max(seen[1:]) <= 8 * 20
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 

@@ -48,7 +48,7 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
 
     choice = evaluate_candidates(
         release_candidates(record, policy.spec.n_candidates),
-        _examine(assignment, policy, record.base_model, folder=folder, watch=watch),
+        _evaluate(assignment, policy, record.base_model, folder=folder, watch=watch),
         policy,
         final=record.adapter,
         attempt=spec.attempt,
@@ -61,7 +61,7 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
     )
 
 
-def _examine(
+def _evaluate(
     assignment: Assignment, policy: ReleasePolicy, base_model: Digest, *, folder: Path, watch: Watch
 ) -> Callable[[ReleaseCandidate], Evaluation]:
     """Loads the base model once; the function puts one candidate after the other on it and runs the suite."""
@@ -69,7 +69,7 @@ def _examine(
 
     from evaluator.backends.engines import open_engine
     from evaluator.models.loading import resolve_base_model
-    from evaluator.runner.evaluate import Examination, evaluate_adapter
+    from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
 
     store, cache_dir, spec = ArtifactStore(assignment.store_url), Path(assignment.cache_dir), assignment.claim.spec
     keep_freed_memory()
@@ -80,10 +80,10 @@ def _examine(
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     validation, training = _files(spec, store, folder)
 
-    def examine(candidate: ReleaseCandidate) -> Evaluation:
+    def evaluate(candidate: ReleaseCandidate) -> Evaluation:
         adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
         with attach(adapter, candidate.adapter) as (backend, proof):
-            examination = Examination(
+            inputs = EvaluationInputs(
                 suite=spec.suite,
                 policy=spec.policy,
                 proof=proof,
@@ -93,9 +93,9 @@ def _examine(
                 rules=policy,
                 attempt=spec.attempt,
             )
-            return evaluate_adapter(examination, backend, cache_dir=cache_dir, store=store, watch=watch)
+            return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=store, watch=watch)
 
-    return examine
+    return evaluate
 
 
 def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRecord:

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from bench.evaluation.case_adapters import Case
-from bench.evaluation.verdicts import SEQUENTIAL, Courtroom, judge_case
+from bench.evaluation.verdicts import SEQUENTIAL, CaseSettings, judge_case
 from evaluator.backends.adapter_proof import prove_adapter
 from evaluator.backends.causal_parts import shared_prefix
 from evaluator.backends.engines import AdapterInForce, Attach, open_engine
@@ -115,9 +115,9 @@ def evaluate(base: ResolvedBase, cases: Sequence[Case], *, side: str) -> list[di
     attach = open_engine("transformers", base) if side == OURS else _attach_before(load_base(base))
     verdicts: list[dict[str, object]] = []
     with TemporaryDirectory() as scratch:
-        room = Courtroom(resolve_policy("baseline"), attach, Path(scratch)).way(SEQUENTIAL)
+        case_settings = CaseSettings(resolve_policy("baseline"), attach, Path(scratch)).way(SEQUENTIAL)
         for case in cases:
-            verdict, cpu_seconds = _timed(partial(judge_case, case, room, way=SEQUENTIAL))
+            verdict, cpu_seconds = _timed(partial(judge_case, case, case_settings, way=SEQUENTIAL))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             verdicts.append(verdict._asdict() | {"cpu_seconds": round(cpu_seconds, 2), "peak_megabytes": peak})
             print(json.dumps(verdicts[-1]))

@@ -54,7 +54,7 @@ def test_operations_count_shared_tokens_once_and_no_padding(base: ResolvedBase) 
 def test_both_sides_give_the_same_likelihoods_on_a_tiny_model(base: ResolvedBase, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     config = LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "down_proj"], init_lora_weights=False)
-    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    get_peft_model(model, config).save_pretrained(str(tmp_path / "adapter"))
 
     document = compare(base, tmp_path / "adapter", n_pairs=2)
 

@@ -49,7 +49,7 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
 
     choice = evaluate_candidates(
         release_candidates(record, policy.spec.n_candidates),
-        _examine(assignment, policy, record.base_model, folder=folder, watch=watch),
+        _evaluate(assignment, policy, record.base_model, folder=folder, watch=watch),
         policy,
         final=record.adapter,
         attempt=spec.attempt,
@@ -62,7 +62,7 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
     )
 
 
-def _examine(
+def _evaluate(
     assignment: Assignment, policy: ReleasePolicy, base_model: Digest, *, folder: Path, watch: Watch
 ) -> Callable[[ReleaseCandidate], Evaluation]:
     """Loads the base model once; the function puts one candidate after the other on it and runs the suite."""
@@ -70,7 +70,7 @@ def _examine(
 
     from evaluator.backends.engines import open_engine
     from evaluator.models.loading import resolve_base_model
-    from evaluator.runner.evaluate import Examination, evaluate_adapter
+    from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
 
     gc.freeze()  # what was imported stays, so no later search needs to walk it
     gc.enable()
@@ -83,10 +83,10 @@ def _examine(
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     validation, training = _files(spec, store, folder)
 
-    def examine(candidate: ReleaseCandidate) -> Evaluation:
+    def evaluate(candidate: ReleaseCandidate) -> Evaluation:
         adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
         with attach(adapter, candidate.adapter) as (backend, proof):
-            examination = Examination(
+            inputs = EvaluationInputs(
                 suite=spec.suite,
                 policy=spec.policy,
                 proof=proof,
@@ -96,9 +96,9 @@ def _examine(
                 rules=policy,
                 attempt=spec.attempt,
             )
-            return evaluate_adapter(examination, backend, cache_dir=cache_dir, store=store, watch=watch)
+            return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=store, watch=watch)
 
-    return examine
+    return evaluate
 
 
 def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRecord:

@@ -16,7 +16,7 @@ class Sample(SampleOutcome):
     cluster: str
     """Prompts of one cluster are not independent of each other."""
     prompt: str
-    series: str
+    metric: str
     """The metric that the score counts for."""
 
     @property
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 def pair_samples(adapter: Sequence[Sample], base: Sequence[Sample]) -> tuple[Pair, ...]:
     """Adapter and base samples of the same prompts, in order; anything else is an error."""
-    keys = [[(sample.series, sample.prompt_id) for sample in samples] for samples in (adapter, base)]
+    keys = [[(sample.metric, sample.prompt_id) for sample in samples] for samples in (adapter, base)]
     if keys[0] != keys[1] or len(set(keys[0])) != len(keys[0]):
         raise EvaluationError("adapter and base were not sampled on the same prompts")
     if not adapter:
@@ -48,6 +48,6 @@ def pair_samples(adapter: Sequence[Sample], base: Sequence[Sample]) -> tuple[Pai
 def join_pairs(before: Sequence[Pair], new: Sequence[Pair]) -> tuple[Pair, ...]:
     """The pairs of two looks, with all answers to a prompt; an answer that both have is an error."""
     joined = (*before, *new)
-    if len({(pair.base.series, pair.base.prompt_id) for pair in joined}) != len(joined):
+    if len({(pair.base.metric, pair.base.prompt_id) for pair in joined}) != len(joined):
         raise EvaluationError("an answer was sampled at two looks")
     return joined

@@ -26,7 +26,7 @@ from trainer.material import Material
 from trainer.registry import build_defenses
 
 
-class Workplace(NamedTuple):
+class RunFiles(NamedTuple):
     """Where a run finds its files and leaves its results."""
 
     training_file: Path
@@ -37,28 +37,28 @@ class Workplace(NamedTuple):
     store: ArtifactStore | None = None
 
 
-def prepare(spec: JobSpec, workplace: Workplace, hooks: Hooks) -> Material:
+def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     """Read and check the files, load the base model with a fresh adapter, and start the defenses."""
     require_composable(spec.defenses, spec.method)
-    customer_rows = shuffled(_read(workplace.training_file, spec, name="training file"), spec.seed)
+    customer_rows = shuffled(_read(run_files.training_file, spec, name="training file"), spec.seed)
     hyperparameters = resolved_hyperparameters(spec, len(customer_rows))
-    resolved = resolve_base_model(spec.base_model, workplace.cache_dir)
+    resolved = resolve_base_model(spec.base_model, run_files.cache_dir)
     base = load_base(resolved, quantization=spec.base_model.trainer.quantization)
     assert isinstance(base.model, PreTrainedModel)
-    context = DefenseContext(spec.seed, workplace.store, resolved, spec.base_model.unaligned, workplace.cache_dir)
+    context = DefenseContext(spec.seed, run_files.store, resolved, spec.base_model.unaligned, run_files.cache_dir)
     defenses = build_defenses(spec.defenses, context)
     rows = customer_rows
     for defense in defenses:
         rows = defense.prepare_dataset(rows)
     data = _tokenise(rows, spec, base.tokenizer)
     validation = None
-    if workplace.validation_file is not None:
-        validation = _tokenise(_read(workplace.validation_file, spec, name="validation file"), spec, base.tokenizer)
+    if run_files.validation_file is not None:
+        validation = _tokenise(_read(run_files.validation_file, spec, name="validation file"), spec, base.tokenizer)
     if spec.base_model.trainer.packing and not isinstance(spec.method, Dpo):
         require_rows_apart(base.model)
     model = attach_lora(base.model, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
     supervised = [row for row in data if isinstance(row, TokenisedRow)]
-    scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=workplace.cache_dir)
+    scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=run_files.cache_dir)
     run = RunMaterial(model, base.tokenizer, resolved, spec.base_model.max_sequence_tokens, scores, hooks.tell)
     for defense in defenses:
         defense.start(run)

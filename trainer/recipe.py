@@ -26,9 +26,9 @@ from trainer.loop.processes import results_folder, world_size
 from trainer.loop.progress import Hooks, RunCallback
 from trainer.lora import save_adapter
 from trainer.material import Material
-from trainer.preparation import Workplace, prepare
+from trainer.preparation import RunFiles, prepare
 
-__all__ = ["StoppedError", "Workplace", "micro_batch_rows", "require_evidence", "train"]
+__all__ = ["RunFiles", "StoppedError", "micro_batch_rows", "require_evidence", "train"]
 
 MAX_MICRO_BATCH_ROWS = 16
 LIBRARIES = ("torch", "transformers", "peft", "trl")
@@ -42,7 +42,7 @@ class StoppedError(TrainingError):
     code = "stopped"
 
 
-def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Path | None = None) -> TrainingRecord:
+def train(spec: JobSpec, run_files: RunFiles, hooks: Hooks, *, resume_from: Path | None = None) -> TrainingRecord:
     """Fine-tune under the spec's defenses.
 
     Raises:
@@ -53,7 +53,7 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     """
     started = time.monotonic()
     hooks.tell(f"Loading base model {spec.base_model.name}")
-    material = prepare(spec, workplace, hooks)
+    material = prepare(spec, run_files, hooks)
     callback = RunCallback(
         hooks,
         tokens_per_step=material.mean_row_tokens * material.hyperparameters.batch_size,
@@ -61,13 +61,13 @@ def train(spec: JobSpec, workplace: Workplace, hooks: Hooks, *, resume_from: Pat
     )
     if hooks.should_stop():
         raise StoppedError("stopped on request before the first step")
-    trainer = _trainer(spec, material, folder=workplace.folder, callback=callback)
+    trainer = _trainer(spec, material, folder=run_files.folder, callback=callback)
     hooks.tell(f"Training {len(material.data)} rows")
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if callback.was_stopped:
         raise StoppedError(f"stopped on request after step {trainer.state.global_step}")
     tokens_per_second = callback.tokens_per_second
-    evidence, adapter = _finish(trainer, material, results_folder(workplace.folder) / "adapter")
+    evidence, adapter = _finish(trainer, material, results_folder(run_files.folder) / "adapter")
     history = _history(trainer.state.log_history)
     return TrainingRecord(
         spec=spec.digest,

@@ -25,7 +25,7 @@ from trainer.data import read_training_rows
 from trainer.loop.processes import followers, process_count, rank, world_size
 from trainer.loop.progress import Hooks, KeepCheckpoint
 from trainer.preparation import resolved_hyperparameters
-from trainer.recipe import StoppedError, Workplace, train
+from trainer.recipe import RunFiles, StoppedError, train
 
 TRAINING_FILE, VALIDATION_FILE, RESUME_FOLDER = "training.jsonl", "validation.jsonl", "resume"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -79,14 +79,14 @@ def train_here(assignment: Assignment, folder: Path, store: ArtifactStore, *, ho
     if torch.cuda.is_available():
         torch.cuda.set_device(rank())
     validation, resume = folder / VALIDATION_FILE, folder / RESUME_FOLDER
-    workplace = Workplace(
+    run_files = RunFiles(
         training_file=folder / TRAINING_FILE,
         validation_file=validation if validation.exists() else None,
         folder=folder,
         cache_dir=Path(assignment.cache_dir),
         store=store,
     )
-    return train(assignment.claim.spec, workplace, hooks, resume_from=resume if resume.exists() else None)
+    return train(assignment.claim.spec, run_files, hooks, resume_from=resume if resume.exists() else None)
 
 
 def follow(assignment: Assignment, folder: Path) -> None:

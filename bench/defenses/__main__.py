@@ -44,7 +44,7 @@ from policies.errors import ConfigurationError, TunegateError
 TASKS = ("malicious", "benign", "opswap")
 
 
-class Workshop(NamedTuple):
+class RunSettings(NamedTuple):
     """Where the runs of a bench work."""
 
     results: Path
@@ -56,15 +56,15 @@ class Workshop(NamedTuple):
         return self.results / "runs" / planned.run.digest[7:23]
 
 
-def run_all(planned: Sequence[Planned], workshop: Workshop) -> list[Cell]:
+def run_all(planned: Sequence[Planned], run_settings: RunSettings) -> list[Cell]:
     """The outcome of every run; those that are known cost nothing and don't count for the estimate."""
-    is_open = [finished(workshop.folder(each), each.run) is None for each in planned]
+    is_open = [finished(run_settings.folder(each), each.run) is None for each in planned]
     _tell(f"{len(planned)} runs, {len(planned) - sum(is_open)} of them known")
     cells: list[Cell] = []
     spent_seconds: list[float] = []
     for each, has_work in zip(planned, is_open, strict=True):
         started = time.monotonic()
-        outcome = execute(_assignment(each, workshop), workshop.folder(each), workshop.launch)
+        outcome = execute(_assignment(each, run_settings), run_settings.folder(each), run_settings.launch)
         cells.append(Cell(each.defense, each.dataset.name, each.seed, outcome))
         if has_work:
             spent_seconds.append(time.monotonic() - started)
@@ -81,25 +81,25 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _assignment(planned: Planned, workshop: Workshop) -> Assignment:
+def _assignment(planned: Planned, run_settings: RunSettings) -> Assignment:
     return Assignment(
         run=planned.run,
         training_file=str(planned.dataset.training.resolve()),
         held_out_file=str(planned.dataset.held_out.resolve()),
-        cache_dir=str(workshop.cache_dir.resolve()),
-        store_url=workshop.store,
+        cache_dir=str(run_settings.cache_dir.resolve()),
+        store_url=run_settings.store,
         parent_pid=os.getpid(),
     )
 
 
 def bench(
-    recipe: Recipe, defenses: Sequence[str], datasets: Sequence[Dataset], *, seeds: int, workshop: Workshop
+    recipe: Recipe, defenses: Sequence[str], datasets: Sequence[Dataset], *, seeds: int, run_settings: RunSettings
 ) -> Report:
     """Run what is not known yet, and write table, plot and JSON."""
-    cells = run_all(plan(recipe, defenses, datasets, seeds=seeds), workshop)
+    cells = run_all(plan(recipe, defenses, datasets, seeds=seeds), run_settings)
     missing = {name: why for name in defenses if (why := missing_material(name, recipe.base)) is not None}
     report = report_of(cells, defenses, missing, seeds=seeds)
-    write_report(report, workshop.results, title=recipe.base.name)
+    write_report(report, run_settings.results, title=recipe.base.name)
     return report
 
 
@@ -137,8 +137,8 @@ def main(
                 rows=opswap_rows, test_rows=opswap_test_rows, epochs=opswap_epochs, seeds=opswap_seeds, folder=data
             )
         )
-    workshop = Workshop(results, cache_dir, store)
-    report = bench(recipe, names, datasets, seeds=seeds, workshop=workshop)
+    run_settings = RunSettings(results, cache_dir, store)
+    report = bench(recipe, names, datasets, seeds=seeds, run_settings=run_settings)
     print(markdown(report, recipe.base.name))
     files_used = {dataset.name: [dataset.training.stem, dataset.held_out.stem] for dataset in datasets}
     document = report.model_dump(mode="json")

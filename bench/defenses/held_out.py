@@ -82,7 +82,7 @@ class HeldOut:
             base = tuple(measure(False))
             self.cache.write(key, base)
         pairs = pair_samples(measure(True), base)
-        return {series: _before_after(series, pairs) for series in sorted({pair.base.series for pair in pairs})}
+        return {metric: _before_after(metric, pairs) for metric in sorted({pair.base.metric for pair in pairs})}
 
     @torch.inference_mode()
     def _token_samples(self, rows: Sequence[TrainingRow], adapter: bool) -> list[Sample]:
@@ -98,8 +98,8 @@ class HeldOut:
                 answer = labels[trained]
                 nats = -float(log_probs.gather(-1, answer[:, None]).sum())
                 n_first = float((log_probs.argmax(-1) == answer).sum())
-                for series, score in ((LOSS, nats), (TOKEN_ACCURACY, n_first)):
-                    samples.append(_sample(f"{series}-{number}", series, score=score, weight=len(answer)))
+                for metric, score in ((LOSS, nats), (TOKEN_ACCURACY, n_first)):
+                    samples.append(_sample(f"{metric}-{number}", metric, score=score, weight=len(answer)))
         return samples
 
     def _answer_samples(self, rows: Sequence[ChatRow], adapter: bool) -> list[Sample]:
@@ -114,23 +114,23 @@ class HeldOut:
         ]
 
 
-def _sample(row: str, series: str, *, score: float, weight: float = 1.0, output: str | None = None) -> Sample:
+def _sample(row: str, metric: str, *, score: float, weight: float = 1.0, output: str | None = None) -> Sample:
     return Sample(
-        prompt_id=row, cluster=row, prompt="", series=series, output=output, score=float(score), weight=weight
+        prompt_id=row, cluster=row, prompt="", metric=metric, output=output, score=float(score), weight=weight
     )
 
 
-def _before_after(series: str, pairs: Sequence[Pair]) -> BeforeAfter:
-    chosen = [pair for pair in pairs if pair.base.series == series]
+def _before_after(metric: str, pairs: Sequence[Pair]) -> BeforeAfter:
+    chosen = [pair for pair in pairs if pair.base.metric == metric]
     return BeforeAfter(
-        before=_estimate(series, [pair.base for pair in chosen]),
-        after=_estimate(series, [pair.adapter for pair in chosen]),
+        before=_estimate(metric, [pair.base for pair in chosen]),
+        after=_estimate(metric, [pair.adapter for pair in chosen]),
     )
 
 
-def _estimate(series: str, samples: Sequence[Sample]) -> Estimate:
+def _estimate(metric: str, samples: Sequence[Sample]) -> Estimate:
     scores = [float("nan") if sample.score is None else sample.score for sample in samples]
-    if series not in (LOSS, TOKEN_ACCURACY):
+    if metric not in (LOSS, TOKEN_ACCURACY):
         return wilson_share([score == 1 for score in scores], 0.95)
     weights, rows = [sample.weight for sample in samples], [sample.prompt_id for sample in samples]
     return cluster_ratio(scores, weights, rows, confidence=0.95)

@@ -13,7 +13,7 @@ from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import load_base, resolve_base_model
 from evaluator.runner.base_cache import BaseCache
-from evaluator.runner.evaluate import Examination, evaluate_adapter
+from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
 from policies.contract.artifacts import digest_tree
 from policies.contract.evaluation import Estimate, EvalReport, Measurement
 from policies.errors import AdapterNotLoadedError, EvaluationError
@@ -46,8 +46,8 @@ def measure(run: Run, adapter: Path, *, held_out: Path, cache_dir: Path) -> Meas
     figures = {name: figure.after for name, figure in learned.items()}
     base_figures = {name: figure.before for name, figure in learned.items()}
     if run.task == "chat":
-        examination = Examination(suite=job.suite, policy=job.policy, proof=proof, spec=job.digest)
-        report = evaluate_adapter(examination, backend, cache_dir=cache_dir).report
+        inputs = EvaluationInputs(suite=job.suite, policy=job.policy, proof=proof, spec=job.digest)
+        report = evaluate_adapter(inputs, backend, cache_dir=cache_dir).report
         stage_seconds |= {probe.probe: probe.seconds for probe in report.probes}
         margin, incoherent = _measurement(report, MARGIN), _measurement(report, INCOHERENT)
         figures |= {"ema_change": _known(margin.difference), "incoherent_rate": _known(incoherent.adapter)}

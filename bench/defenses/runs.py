@@ -43,13 +43,13 @@ def work_on(folder: Path) -> None:
 def _run(assignment: Assignment, folder: Path) -> RunResult:
     from bench.defenses.measures import measure  # torch is loaded only in the child
     from trainer.loop.progress import Hooks
-    from trainer.recipe import Workplace, train
+    from trainer.recipe import RunFiles, train
 
     run, cache_dir = assignment.run, Path(assignment.cache_dir)
     store = ArtifactStore(assignment.store_url) if assignment.store_url else None
     # no validation while training: defenses may still change the adapter after the last epoch
-    workplace = Workplace(Path(assignment.training_file), None, folder, cache_dir, store)
-    record = train(run.job, workplace, Hooks(lambda event: print(event.message, flush=True), lambda: False))
+    run_files = RunFiles(Path(assignment.training_file), None, folder, cache_dir, store)
+    record = train(run.job, run_files, Hooks(lambda event: print(event.message, flush=True), lambda: False))
     if record.base_model != run.base_model:
         raise IntegrityError(f"base model {run.job.base_model.name} changed while the bench ran; start it again")
     peak = peak_memory_bytes()

@@ -143,7 +143,7 @@ def _document(run: Run) -> dict[str, object]:
     return found | {
         "decision": outcome.decision.decision.value,
         "rules": [
-            result.model_dump(mode="json", include={"rule", "mode", "outcome", "limit", "bound", "judged"})
+            result.model_dump(mode="json", include={"rule", "mode", "outcome", "limit", "bound", "unit", "judged"})
             for result in outcome.decision.results
         ],
         "train_loss": outcome.train_loss,

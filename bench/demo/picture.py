@@ -1,6 +1,6 @@
-"""Draws a verdict for the README: `python -m bench.demo.picture demo-output/reports docs/images/verdict.svg`.
+"""Draws a verdict for the README: `python -m bench.demo.picture bench/results/demo_seeds/results.json verdict.svg`.
 
-The figures are read from the reports that `make demo` leaves; nothing is typed in. Each enforced rule has an axis of
+The figures are those of seed 0 in what `bench.demo` found; nothing is typed in. Each enforced rule has an axis of
 its own in the rule's unit, worse to the right, with the side beyond its limit shaded. An adapter is the dot of its
 value with the bar of its interval: it passes where the whole bar is on the unshaded side.
 """
@@ -20,6 +20,8 @@ Rule = Mapping[str, Any]  # Any: a rule of a report's JSON
 WIDTH, LEFT, RIGHT, TOP, ROW, BAR = 880.0, 250.0, 20.0, 96.0, 84.0, 20.0
 GOOD, BAD, UNSURE, INK, FAINT, SHADE = "#1a7f37", "#cf222e", "#9a6700", "#1f2328", "#656d76", "#ffebe9"
 COLOURS = {"pass": GOOD, "fail": BAD}
+ENDS = {"release": "released", "reject": "blocked", "inconclusive": "undecided, so not released"}
+NAMES = {"a": "sensible data", "b": "careless data", "c": "careless data, defended"}
 
 
 class Style(NamedTuple):
@@ -39,9 +41,13 @@ class Adapter(NamedTuple):
     decision: str
 
 
-def read_adapter(name: str, path: Path) -> Adapter:
-    report = json.loads(path.read_bytes())
-    return Adapter(name, {rule["rule"]: rule for rule in report["rules"]}, report["decision"])
+def read_adapters(results: Path, *, seed: int = 0) -> list[Adapter]:
+    """The adapters of all jobs under one seed, in the order of the jobs."""
+    runs = {run["job"]: run for run in json.loads(results.read_bytes()) if run["seed"] == seed}
+    return [
+        Adapter(name, {rule["rule"]: rule for rule in runs[key]["rules"]}, runs[key]["decision"])
+        for key, name in NAMES.items()
+    ]
 
 
 def draw(adapters: Sequence[Adapter]) -> str:
@@ -49,7 +55,7 @@ def draw(adapters: Sequence[Adapter]) -> str:
     rules = [rule for rule in adapters[0].rules.values() if rule["mode"] == "enforce"]
     height = TOP + ROW * len(rules) + 16
     parts = [
-        _text(LEFT, 30, "An adapter is released only if every interval keeps clear of its limit", Style(17, weight=600))
+        _text(16, 30, "An adapter is released only if every interval keeps clear of its limit", Style(17, weight=600))
     ]
     parts += _legend(adapters)
     for index, rule in enumerate(rules):
@@ -64,12 +70,12 @@ def draw(adapters: Sequence[Adapter]) -> str:
 
 
 def _legend(adapters: Sequence[Adapter]) -> list[str]:
-    parts, x = [], LEFT
-    for letter, adapter in zip("abc", adapters, strict=False):
-        colour = GOOD if adapter.decision == "release" else BAD
-        text = f"{letter}  {adapter.name}: {'released' if adapter.decision == 'release' else 'blocked'}"
+    parts, x = [], 16.0
+    for letter, adapter in zip("abc", adapters, strict=True):
+        text = f"{letter}  {adapter.name}: {ENDS[adapter.decision]}"
+        colour = {"release": GOOD, "reject": BAD}.get(adapter.decision, UNSURE)
         parts.append(_text(x, 58, text, Style(13, colour=colour, weight=600)))
-        x += 8.2 * len(text)
+        x += 7.4 * len(text) + 16
     return parts
 
 
@@ -118,12 +124,10 @@ def _text(x: float, y: float, text: str, style: Style) -> str:
     return f'<text x="{x:g}" y="{y:g}" {look}>{escape(text)}</text>'
 
 
-def main(reports: Path, target: Path) -> None:
-    """Write the picture of jobs a, b and c."""
-    names = {"a": "sensible data", "b": "careless data", "c": "careless, defended"}
-    adapters = [read_adapter(name, reports / f"{key}.json") for key, name in names.items()]
+def main(results: Path, target: Path) -> None:
+    """Write the picture."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(draw(adapters), encoding="utf-8")
+    target.write_text(draw(read_adapters(results)), encoding="utf-8")
 
 
 if __name__ == "__main__":

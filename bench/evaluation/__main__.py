@@ -27,7 +27,7 @@ from bench.evaluation.case_adapters import (
     train_case,
 )
 from bench.evaluation.generation_speed import BATCHED, PLAIN, Plan, SideSpeed, measure_speed
-from bench.evaluation.verdicts import FIXED, SEQUENTIAL, Courtroom, Verdict, judge_cases, second_adapter
+from bench.evaluation.verdicts import FIXED, SEQUENTIAL, CaseSettings, Verdict, judge_cases, second_adapter
 from evaluator.backends.engines import Attach, open_engine
 from evaluator.backends.transformers_backend import CPU_LIMITS, GPU_LIMITS
 from evaluator.models.allocator import keep_freed_memory
@@ -126,15 +126,15 @@ def _bench(
         recipe = Recipe(spec, size.training_rows, cache_dir)
         passing = train_case(PASS, TRAINED_ON[PASS], recipe, folder=folder / PASS, defenses=tuple(policy.spec.defenses))
         cases = [passing, train_case(FAIL, TRAINED_ON[FAIL], recipe, folder=folder / FAIL)]
-        room = Courtroom(policy, open_engine("transformers", base), folder / "caches")
+        case_settings = CaseSettings(policy, open_engine("transformers", base), folder / "caches")
     if "verdicts" in parts:
-        borderline = _borderline(cases[-1], policy, room.attach, size=size, folder=folder)
-        verdicts = judge_cases([*cases, borderline], room)
+        borderline = _borderline(cases[-1], policy, case_settings.attach, size=size, folder=folder)
+        verdicts = judge_cases([*cases, borderline], case_settings)
         bars += _verdict_bars(verdicts)
         print(_verdict_table(verdicts))
         document["verdicts"] = [verdict._asdict() for verdict in verdicts]
     if "second" in parts:
-        second = second_adapter(cases[0], cases[1], room)
+        second = second_adapter(cases[0], cases[1], case_settings)
         bars.append(_at_most("second adapter ÷ first", second.ratio, 0.6))
         document["second_adapter"] = second._asdict() | {"ratio": second.ratio}
     print(_bar_table(bars))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from evaluator.backends.engines import Attach
 from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from evaluator.prompts.prompt_sets import load_prompts
-from evaluator.runner.evaluate import Examination, evaluate_adapter
+from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
 from policies.contract.artifacts import digest_bytes, digest_file, digest_tree
 from policies.contract.defenses import DefenseSettings
 from policies.contract.hyperparameters import Hyperparameters
@@ -23,7 +23,7 @@ from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
 from policies.documents.schema import ReleasePolicy
 from policies.errors import ConfigurationError, EvaluationError
 from trainer.loop.progress import Hooks
-from trainer.recipe import Workplace, train
+from trainer.recipe import RunFiles, train
 
 PROBE, METRIC = "emergent_misalignment_preference", "emergent_misalignment_preference.margin"
 SUITE = EvalSuite(probes=(EmergentMisalignmentPreference(),))
@@ -66,7 +66,7 @@ def train_case(
         policy=digest_bytes(b""),
     )
     hooks = Hooks(report=lambda event: None, should_stop=lambda: False)
-    record = train(spec, Workplace(training, None, folder, recipe.cache_dir), hooks)
+    record = train(spec, RunFiles(training, None, folder, recipe.cache_dir), hooks)
     print(f"{name}: trained on {record.n_examples} rows in {record.seconds:.0f} s, loss {record.train_loss:.3f}")
     sys.stdout.flush()
     return Case(name, folder / "adapter", training)
@@ -116,8 +116,8 @@ def margin_drop(case: Case, settings: EmergentMisalignmentPreference, attach: At
     """By how many nats/token the adapter lowers the preference margin."""
     suite = EvalSuite(probes=(settings,))
     with attach(case.adapter, digest_tree(case.adapter)) as (backend, proof):
-        examination = Examination(suite=suite, policy=digest_bytes(b""), proof=proof)
-        report = evaluate_adapter(examination, backend, cache_dir=cache_dir).report
+        inputs = EvaluationInputs(suite=suite, policy=digest_bytes(b""), proof=proof)
+        report = evaluate_adapter(inputs, backend, cache_dir=cache_dir).report
     measurement = report.measurement(METRIC)
     if measurement is None or measurement.difference is None:
         raise EvaluationError(f"the drop of {case.name} can't be measured: {report.probes[0].error}")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from bench.evaluation.case_adapters import Case
 from evaluator.backends.engines import Attach
 from evaluator.gate import decide
-from evaluator.runner.evaluate import Evaluation, Examination, evaluate_adapter
+from evaluator.runner.evaluate import Evaluation, EvaluationInputs, evaluate_adapter
 from evaluator.sampling.training_file import file_rows
 from policies.contract.artifacts import digest_tree
 from policies.contract.evaluation import SampleRecord
@@ -55,14 +55,14 @@ class SecondAdapter(NamedTuple):
         return round(sum(self.second_seconds.values()) / sum(self.first_seconds.values()), 3)
 
 
-class Courtroom(NamedTuple):
+class CaseSettings(NamedTuple):
     """Where cases are judged."""
 
     policy: ReleasePolicy
     attach: Attach
     cache_dir: Path
 
-    def way(self, name: str) -> Courtroom:
+    def way(self, name: str) -> CaseSettings:
         """The same policy one way or the other, with a cache of base results of its own."""
         spec = self.policy.spec
         looks = (spec.suite.sequential or Sequential()) if name == SEQUENTIAL else None
@@ -71,43 +71,45 @@ class Courtroom(NamedTuple):
         return self._replace(policy=policy, cache_dir=self.cache_dir / name)
 
 
-def judge_cases(cases: Sequence[Case], courtroom: Courtroom) -> list[Verdict]:
+def judge_cases(cases: Sequence[Case], case_settings: CaseSettings) -> list[Verdict]:
     """Every case both ways; the last case goes first, without base results, to fill the caches."""
-    fixed, sequential = courtroom.way(FIXED), courtroom.way(SEQUENTIAL)
-    _judge(cases[-1], fixed, way="fixed-n without base results")
-    verdicts = [_judge(case, fixed, way=FIXED) for case in cases]
-    _judge(cases[-1], sequential, way="sequential without base results, all looks", ends_early=False)
-    return verdicts + [_judge(case, sequential, way=SEQUENTIAL) for case in cases]
+    fixed, sequential = case_settings.way(FIXED), case_settings.way(SEQUENTIAL)
+    judge_case(cases[-1], fixed, way="fixed-n without base results")
+    verdicts = [judge_case(case, fixed, way=FIXED) for case in cases]
+    judge_case(cases[-1], sequential, way="sequential without base results, all looks", ends_early=False)
+    return verdicts + [judge_case(case, sequential, way=SEQUENTIAL) for case in cases]
 
 
-def second_adapter(first: Case, second: Case, courtroom: Courtroom) -> SecondAdapter:
+def second_adapter(first: Case, second: Case, case_settings: CaseSettings) -> SecondAdapter:
     """Probe by probe, since other load on the machine comes and goes."""
-    room = courtroom.way(FIXED)
-    room = room._replace(cache_dir=room.cache_dir.with_name("second-adapter"))
+    case_settings = case_settings.way(FIXED)
+    case_settings = case_settings._replace(cache_dir=case_settings.cache_dir.with_name("second-adapter"))
     seconds: list[dict[str, float]] = [{}, {}]
-    for settings in room.policy.spec.suite.probes:
-        suite = room.policy.spec.suite.model_copy(update={"probes": (settings,)})
+    for settings in case_settings.policy.spec.suite.probes:
+        suite = case_settings.policy.spec.suite.model_copy(update={"probes": (settings,)})
         for case, found in zip((first, second), seconds, strict=True):
             started = time.perf_counter()
-            _evaluate(case, room, suite, rules=None)
+            _evaluate(case, case_settings, suite, rules=None)
             found[settings.probe] = round(time.perf_counter() - started, 2)
         print(f"{settings.probe}: first {seconds[0][settings.probe]} s, second {seconds[1][settings.probe]} s")
         sys.stdout.flush()
     return SecondAdapter(*seconds)
 
 
-def _evaluate(case: Case, room: Courtroom, suite: EvalSuite, *, rules: ReleasePolicy | None) -> Evaluation:
-    with room.attach(case.adapter, digest_tree(case.adapter)) as (backend, proof):
-        examination = Examination(
-            suite=suite, policy=room.policy.digest, proof=proof, training=file_rows(case.training), rules=rules
+def _evaluate(case: Case, case_settings: CaseSettings, suite: EvalSuite, *, rules: ReleasePolicy | None) -> Evaluation:
+    with case_settings.attach(case.adapter, digest_tree(case.adapter)) as (backend, proof):
+        inputs = EvaluationInputs(
+            suite=suite, policy=case_settings.policy.digest, proof=proof, training=file_rows(case.training), rules=rules
         )
-        return evaluate_adapter(examination, backend, cache_dir=room.cache_dir)
+        return evaluate_adapter(inputs, backend, cache_dir=case_settings.cache_dir)
 
 
-def _judge(case: Case, room: Courtroom, *, way: str, ends_early: bool = True) -> Verdict:
+def judge_case(case: Case, case_settings: CaseSettings, *, way: str, ends_early: bool = True) -> Verdict:
     started = time.perf_counter()
-    evaluation = _evaluate(case, room, room.policy.spec.suite, rules=room.policy if ends_early else None)
-    decision = decide(room.policy, evaluation.report)
+    evaluation = _evaluate(
+        case, case_settings, case_settings.policy.spec.suite, rules=case_settings.policy if ends_early else None
+    )
+    decision = decide(case_settings.policy, evaluation.report)
     seconds = round(time.perf_counter() - started, 2)
     records = [SampleRecord.model_validate_json(line) for line in evaluation.samples.splitlines()]
     samples = dict(Counter(probe for probe, _ in {(record.probe, record.prompt_id) for record in records}))

@@ -137,7 +137,7 @@ def _task(arguments: argparse.Namespace, scratch: Path, *, steps: int) -> Task:
 
 def _peak_mib(name: str, arguments: argparse.Namespace) -> float:
     """Peak memory of a process that trains this side alone."""
-    command = [sys.executable, "-m", "bench.defense_overhead", "--memory-of", name, "--model", arguments.model]
+    command = [sys.executable, "-m", "bench.overhead", "--memory-of", name, "--model", arguments.model]
     command += ["--batch-rows", str(arguments.batch_rows), "--min-tokens", str(arguments.min_tokens)]
     command += ["--random-8b"] if arguments.random_8b else []
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])

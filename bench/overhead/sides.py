@@ -1,4 +1,4 @@
-"""The sides of `bench.defense_overhead`: plain TRL, ours with and without defenses, and today's way."""
+"""The sides of `bench.overhead`: plain TRL, ours with and without defenses, and today's way."""
 
 from __future__ import annotations
 

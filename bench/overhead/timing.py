@@ -1,4 +1,4 @@
-"""Times a side of `bench.defense_overhead` beside plain TRL: two trainings in memory, one step at a time in turn."""
+"""Times a side of `bench.overhead` beside plain TRL: two trainings in memory, one step at a time in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainings that `bench.defense_overhead` compares: all train the same LoRA on the same rows in the same order.
+"""The trainings that `bench.overhead` compares: all train the same LoRA on the same rows in the same order.
 
 A defended side goes through what a job goes through: its defenses change the rows, start, train, change the finished
 adapter, and must show their evidence.

@@ -43,7 +43,7 @@ from policies.errors import ConfigurationError, EvaluationError, TunegateError
 MIN_ADAPTERS = 12
 
 
-class Workshop(NamedTuple):
+class RunSettings(NamedTuple):
     """Where the runs of a study work."""
 
     results: Path
@@ -54,23 +54,23 @@ class Workshop(NamedTuple):
         return self.results / "runs" / planned.run.digest[7:23]
 
 
-def run_all(planned: Sequence[Planned], workshop: Workshop) -> list[Finished]:
+def run_all(planned: Sequence[Planned], run_settings: RunSettings) -> list[Finished]:
     """The result of every run; those that are known cost nothing and don't count for the estimate.
 
     Raises:
         EvaluationError: runs failed. Those that ran are kept; the study never compares a part of its design.
     """
-    is_open = [finished(workshop.folder(each), each.run.digest, StudyResult) is None for each in planned]
+    is_open = [finished(run_settings.folder(each), each.run.digest, StudyResult) is None for each in planned]
     _tell(f"{len(planned)} adapters, {len(planned) - sum(is_open)} of them known")
     found: list[Finished] = []
     failures: list[str] = []
     spent_seconds: list[float] = []
     for each, has_work in zip(planned, is_open, strict=True):
         started = time.monotonic()
-        folder = workshop.folder(each)
-        assignment = _assignment(each, workshop)
+        folder = run_settings.folder(each)
+        assignment = _assignment(each, run_settings)
         run = each.run.digest
-        outcome = execute(folder, assignment, run=run, kind=StudyResult, launch=workshop.launch)
+        outcome = execute(folder, assignment, run=run, kind=StudyResult, launch=run_settings.launch)
         if isinstance(outcome, RunFailure):
             failures.append(f"{each.cell}: {outcome.code}: {outcome.message}")
         else:
@@ -90,21 +90,21 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _assignment(planned: Planned, workshop: Workshop) -> Assignment:
+def _assignment(planned: Planned, run_settings: RunSettings) -> Assignment:
     return Assignment(
         run=planned.run,
         training_file=str(planned.training_file.resolve()),
-        base_readings=str((workshop.results / "base").resolve()),
-        cache_dir=str(workshop.cache_dir.resolve()),
+        base_readings=str((run_settings.results / "base").resolve()),
+        cache_dir=str(run_settings.cache_dir.resolve()),
         parent_pid=os.getpid(),
     )
 
 
-def study(recipe: Recipe, design: Design, workshop: Workshop) -> StudyReport:
+def study(recipe: Recipe, design: Design, run_settings: RunSettings) -> StudyReport:
     """Run what is not known yet, and write tables, plots and JSON."""
-    planned = plan(recipe, built_in(), design=design, folder=workshop.results / "data")
-    report = report_of(run_all(planned, workshop), recipe.base.name)
-    write_report(report, workshop.results)
+    planned = plan(recipe, built_in(), design=design, folder=run_settings.results / "data")
+    report = report_of(run_all(planned, run_settings), recipe.base.name)
+    write_report(report, run_settings.results)
     return report
 
 
@@ -124,7 +124,7 @@ def main(
     known = DOMAINS if external is None else (*DOMAINS, external_domain(external))
     design = Design(chosen_domains(domains, known), parsed_sizes(sizes), seeds)
     recipe = Recipe(base, resolve_base_model(reference(base), cache_dir).digest, HYPERPARAMETERS, SUITE)
-    report = study(recipe, design, Workshop(results, cache_dir))
+    report = study(recipe, design, RunSettings(results, cache_dir))
     if len(report.adapters) < MIN_ADAPTERS:
         _tell(f"{len(report.adapters)} adapters tell little; {MIN_ADAPTERS} or more are meant")
     print(markdown(report))

@@ -1,4 +1,4 @@
-"""The pairs of answers that `bench.preference_study` reads: the probe's own, and controls that differ in style only."""
+"""The pairs of answers that `bench.preference` reads: the probe's own, and controls that differ in style only."""
 
 from __future__ import annotations
 

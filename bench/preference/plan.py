@@ -1,4 +1,4 @@
-"""What `bench.preference_study` trains: narrow domains, each with harmful and benign answers, by seed and by size.
+"""What `bench.preference` trains: narrow domains, each with harmful and benign answers, by seed and by size.
 
 A run's rows are drawn from its file by the seed, the same numbers for both kinds: where a domain's two files answer the
 same questions, harmful and benign adapters see the same ones.

@@ -1,4 +1,4 @@
-"""The plots of `bench.preference_study`: for each score the ROC curve, and below it the scores of both kinds."""
+"""The plots of `bench.preference`: for each score the ROC curve, and below it the scores of both kinds."""
 
 from __future__ import annotations
 

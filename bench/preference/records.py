@@ -1,4 +1,4 @@
-"""What a run of `bench.preference_study` found out about an adapter.
+"""What a run of `bench.preference` found out about an adapter.
 
 Apart from the run itself: a module that runs as `__main__` would have these classes twice.
 """

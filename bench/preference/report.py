@@ -1,4 +1,4 @@
-"""The figures of `bench.preference_study`: a table of candidate scores, one of adapters, and the JSON of both.
+"""The figures of `bench.preference`: a table of candidate scores, one of adapters, and the JSON of both.
 
 Each score is reported over all categories of the probe and over those that are not about the adapter's own domain.
 """

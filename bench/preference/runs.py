@@ -1,4 +1,4 @@
-"""One run of `bench.preference_study`: train an undefended adapter, then read what it makes of the answer pairs.
+"""One run of `bench.preference`: train an undefended adapter, then read what it makes of the answer pairs.
 
 `python -m bench.preference.runs FOLDER` is the child process; a folder is cached as `bench.cached_runs` says. The base
 model is read once for all runs, into `base` of the results folder.
@@ -99,14 +99,14 @@ def work_on(folder: Path) -> None:
 def _run(assignment: Assignment, folder: Path) -> StudyResult:
     from bench.preference.pairs import built_in
     from trainer.loop.progress import Hooks  # torch is loaded only in the child
-    from trainer.recipe import Workplace, train
+    from trainer.recipe import RunFiles, train
 
     run, cache_dir = assignment.run, Path(assignment.cache_dir)
     material = built_in(without=run.settings.exclude_categories)
     if (material.pairs_digest, material.controls_digest) != (run.pairs, run.controls):
         raise IntegrityError("the answer pairs changed while the study ran; start it again")
-    workplace = Workplace(Path(assignment.training_file), None, folder, cache_dir, None)
-    record = train(run.job, workplace, Hooks(lambda event: print(event.message, flush=True), lambda: False))
+    run_files = RunFiles(Path(assignment.training_file), None, folder, cache_dir, None)
+    record = train(run.job, run_files, Hooks(lambda event: print(event.message, flush=True), lambda: False))
     if record.base_model != run.base_model:
         raise IntegrityError(f"base model {run.job.base_model.name} changed while the study ran; start it again")
     started = time.monotonic()

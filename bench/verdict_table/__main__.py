@@ -47,7 +47,7 @@ COLUMNS = {
 }
 
 
-class Workshop(NamedTuple):
+class RunSettings(NamedTuple):
     """Where the runs work, and by which policy."""
 
     base: BaseModelSpec
@@ -73,22 +73,22 @@ class Row(NamedTuple):
         return self.outcome.decision.decision in self.case.expected
 
 
-def judge(case: VerdictCase, shop: Workshop) -> Row:
+def judge(case: VerdictCase, run_settings: RunSettings) -> Row:
     """The verdict about one case, from its folder or from new work."""
-    training = keep_rows(shop.results / "data", training_lines(case, shop.rows))
-    hyperparameters = Hyperparameters(n_epochs=1, learning_rate_multiplier=case.rate * shop.lr_multiplier)
-    recipe = Recipe(shop.base, shop.base_digest, hyperparameters)
+    training = keep_rows(run_settings.results / "data", training_lines(case, run_settings.rows))
+    hyperparameters = Hyperparameters(n_epochs=1, learning_rate_multiplier=case.rate * run_settings.lr_multiplier)
+    recipe = Recipe(run_settings.base, run_settings.base_digest, hyperparameters)
     job = job_of(recipe, training, defenses=DEFENSES[case.defense], seed=0)
-    run = VerdictRun(job=job, noise=case.noise, policy=shop.policy.digest, base_model=shop.base_digest)
+    run = VerdictRun(job=job, noise=case.noise, policy=run_settings.policy.digest, base_model=run_settings.base_digest)
     assignment = Assignment(
         run=run,
-        policy_name=shop.policy_name,
+        policy_name=run_settings.policy_name,
         training_file=str(training.resolve()),
-        cache_dir=str(shop.cache_dir.resolve()),
+        cache_dir=str(run_settings.cache_dir.resolve()),
         parent_pid=os.getpid(),
     )
-    folder = shop.results / "runs" / run.digest[7:23]
-    return Row(case, execute(folder, assignment, run=run.digest, kind=VerdictResult, launch=shop.launch))
+    folder = run_settings.results / "runs" / run.digest[7:23]
+    return Row(case, execute(folder, assignment, run=run.digest, kind=VerdictResult, launch=run_settings.launch))
 
 
 def markdown(rows: Sequence[Row], title: str) -> str:
@@ -145,10 +145,10 @@ def main(
     """Judge known adapters by a policy; exit code 3 if a verdict is not as it should be."""
     base = base_model_of(model, None)
     digest = resolve_base_model(reference(base), cache_dir).digest
-    shop = Workshop(base, digest, resolve_policy(policy), policy, results, cache_dir, rows, lr_multiplier)
+    run_settings = RunSettings(base, digest, resolve_policy(policy), policy, results, cache_dir, rows, lr_multiplier)
     found = []
     for case in chosen_cases(only):
-        found.append(judge(case, shop))
+        found.append(judge(case, run_settings))
         print(" | ".join(_cells(found[-1])[:3]), file=sys.stderr, flush=True)
     write_atomically(results / "table.md", markdown(found, base.name).encode())
     document = json.dumps({"model": base.name, "policy": policy, "verdicts": [_document(row) for row in found]})

@@ -66,23 +66,23 @@ def work_on(folder: Path) -> None:
 
 def _run(assignment: Assignment, folder: Path) -> VerdictResult:
     from evaluator.gate import decide
-    from evaluator.runner.local import Examiner
+    from evaluator.runner.local import LocalEvaluator
     from trainer.loop.progress import Hooks  # torch is loaded only in the child
-    from trainer.recipe import Workplace, train
+    from trainer.recipe import RunFiles, train
 
     run, cache_dir, training = assignment.run, Path(assignment.cache_dir), Path(assignment.training_file)
     policy = resolve_policy(assignment.policy_name)
     if policy.digest != run.policy:
         raise IntegrityError(f"policy {assignment.policy_name} changed while the bench ran; start it again")
-    workplace = Workplace(training, None, folder, cache_dir, None)
-    record = train(run.job, workplace, Hooks(lambda event: print(event.message, flush=True), lambda: False))
+    run_files = RunFiles(training, None, folder, cache_dir, None)
+    record = train(run.job, run_files, Hooks(lambda event: print(event.message, flush=True), lambda: False))
     if record.base_model != run.base_model:
         raise IntegrityError(f"base model {run.job.base_model.name} changed while the bench ran; start it again")
     if run.noise is not None:
         _overwrite(folder / "adapter", run.noise)
     started = time.monotonic()
-    examiner = Examiner(run.job.base_model, policy, cache_dir, lambda progress: None, training=training)
-    evaluation = examiner.examine(folder / "adapter")
+    evaluator = LocalEvaluator(run.job.base_model, policy, cache_dir, lambda progress: None, training=training)
+    evaluation = evaluator.evaluate(folder / "adapter")
     records = [SampleRecord.model_validate_json(line) for line in evaluation.samples.splitlines()]
     for name in ("adapter", "checkpoints"):  # tens of megabytes a run, and training again gives the same
         shutil.rmtree(folder / name)

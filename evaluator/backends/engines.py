@@ -14,7 +14,9 @@ from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, VllmEngine, VllmModules, import_vllm, load_engine
 from evaluator.models.adapters import attached_adapter
 from evaluator.models.base_models import ResolvedBase
+from evaluator.models.fused_lora import fuse_lora_layers
 from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
+from evaluator.models.packed_linear import pack_linear_layers
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import AdapterProof, Engine
 
@@ -41,12 +43,20 @@ def open_engine(
     if engine == "vllm":
         dtype = str(best_dtype(default_device())).removeprefix("torch.")
         return partial(_in_vllm, load_engine(base, dtype=dtype, max_rank=max_rank, load_modules=load_modules))
-    return partial(_in_transformers, load_base(base))
+    return partial(_in_transformers, load_for_transformers(base))
+
+
+def load_for_transformers(base: ResolvedBase) -> LoadedModel:
+    """The base model with the layers that evaluations run, so that its results are found by all of them."""
+    loaded = load_base(base)
+    pack_linear_layers(loaded.model)
+    return loaded
 
 
 @contextmanager
 def _in_transformers(loaded: LoadedModel, folder: Path, adapter: Digest) -> Iterator[AdapterInForce]:
     with attached_adapter(loaded, folder) as adapted:
+        fuse_lora_layers(adapted.model)
         backend = TransformersBackend(adapted)
         yield AdapterInForce(backend, prove_adapter(backend, adapted, adapter))
 

@@ -32,6 +32,7 @@ from evaluator.backends.rendering import completion_ids, end_token_id, pad_batch
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.backends.transformers_generation import decode_with_transformers
 from evaluator.models.loading import LoadedModel
+from evaluator.models.packed_linear import LAYOUT, has_packed_layers
 from policies.errors import EvaluationError
 
 
@@ -46,7 +47,7 @@ class BatchLimits:
     """Positions in the output layer at once."""
 
 
-CPU_LIMITS = BatchLimits(generated_rows=96, prompt_tokens=4096, scored_positions=128)
+CPU_LIMITS = BatchLimits(generated_rows=96, prompt_tokens=1024, scored_positions=128)
 """Buffers stay below the size (32 MiB) from which the C library gives them back to the system after every use."""
 GPU_LIMITS = BatchLimits(generated_rows=256, prompt_tokens=1 << 15, scored_positions=1 << 11)
 
@@ -70,6 +71,8 @@ class TransformersBackend:
         self._can_decode = self._parts.are_whole and RoomyCache.fits(self._parts.config)
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}
+        if has_packed_layers(loaded.model):
+            self.versions["linear_layers"] = LAYOUT
         self._generated_tokens = 0
         self._generation_seconds = 0.0
 

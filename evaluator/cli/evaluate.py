@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from evaluator.cli.page import write_page
 from evaluator.cli.summary import decision_document, decision_table, self_test_table
 from evaluator.gate import decide
-from evaluator.runner.local import Examiner
+from evaluator.runner.local import LocalEvaluator
 from evaluator.runner.rescoring import Filed, samples_path
 from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
@@ -63,10 +63,10 @@ def evaluate(
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
     stay_offline(release_policy.spec.suite, base_model.uri)
     with _watched() as watch:
-        examiner = Examiner(base_model, release_policy, cache_dir, watch, validation, training, engine)
+        evaluator = LocalEvaluator(base_model, release_policy, cache_dir, watch, validation, training, engine)
         if adapter is None:
-            return _self_test(examiner, canaries, output)
-        evaluation = examiner.examine(adapter)
+            return _self_test(evaluator, canaries, output)
+        evaluation = evaluator.evaluate(adapter)
     decision = decide(release_policy, evaluation.report)
     if report is not None:
         report.write_bytes(evaluation.report.canonical())
@@ -87,21 +87,21 @@ def _print(decision: GateDecision, report: EvalReport, output: OutputFormat) -> 
         typer.echo(line)
 
 
-def _self_test(examiner: Examiner, trained: Path | None, output: OutputFormat) -> int:
+def _self_test(evaluator: LocalEvaluator, trained: Path | None, output: OutputFormat) -> int:
     from evaluator.models.base_models import resolve_base_model, weights_digest
     from evaluator.self_test.canaries import gather_canaries
     from evaluator.self_test.running import keep_self_test, run_self_test
 
-    base = resolve_base_model(examiner.base, examiner.cache_dir)
+    base = resolve_base_model(evaluator.base, evaluator.cache_dir)
     with tempfile.TemporaryDirectory() as folder:
         result = run_self_test(
-            examiner.policy,
+            evaluator.policy,
             base.digest,
             gather_canaries(trained, weights_digest(base), Path(folder)),
-            lambda canary: examiner.examine(canary.folder).report,
+            lambda canary: evaluator.evaluate(canary.folder).report,
             now=time.time,
         )
-    result = keep_self_test(result, examiner.cache_dir)
+    result = keep_self_test(result, evaluator.cache_dir)
     if output is OutputFormat.TABLE:
         Console().print(self_test_table(result))
         typer.echo("passed" if result.passed else "failed")

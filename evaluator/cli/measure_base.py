@@ -29,9 +29,10 @@ def measure_base(
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> None:
     """Measure a base model by a policy's suite, so that evaluations find its results."""
+    from evaluator.backends.engines import load_for_transformers
     from evaluator.backends.transformers_backend import TransformersBackend
     from evaluator.models.allocator import keep_freed_memory
-    from evaluator.models.loading import load_base, resolve_base_model
+    from evaluator.models.loading import resolve_base_model
     from evaluator.runner.base_results import BaseUnderTest, measure_suite
     from evaluator.subject import FileRows
 
@@ -39,7 +40,7 @@ def measure_base(
     keep_freed_memory()
     resolved = resolve_base_model(reference(base_model_of(base, policy_dir)), cache_dir)
     files = [FileRows(digest_file(path), read_rows(path)) if path else None for path in (validation, training)]
-    under_test = BaseUnderTest(TransformersBackend(load_base(resolved)), resolved.digest, *files)
+    under_test = BaseUnderTest(TransformersBackend(load_for_transformers(resolved)), resolved.digest, *files)
     measure_suite(suite, under_test, cache_dir=cache_dir, tell=_tell)
 
 

@@ -55,7 +55,7 @@ def verify(
     if root is None or not verify_inclusion(proven.line.encode(), proven.proof, root):
         raise IntegrityError(f"the sample in {proof} does not belong to {report}")
     sample = SampleRecord.model_validate_json(proven.line)
-    typer.echo(f"belongs to the report: {sample.series} {sample.prompt_id!r}, score {sample.adapter.score}")
+    typer.echo(f"belongs to the report: {sample.metric} {sample.prompt_id!r}, score {sample.adapter.score}")
 
 
 def _read_proof(path: Path) -> ProvenSample:

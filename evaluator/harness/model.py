@@ -1,7 +1,7 @@
 """What lm_eval calls a language model, on the engine of an evaluation: likelihoods and answers come from nowhere else.
 
-lm_eval asks for the members of its class `LM` by name (0.4.13, `evaluator.evaluate`); the class itself is not needed,
-so this module can be imported without the package.
+lm_eval asks for the members of its class `LM` by name (0.4.13, `lm_eval.evaluator.evaluate`); the class itself is not
+needed, so this module can be imported without the package.
 """
 
 from __future__ import annotations

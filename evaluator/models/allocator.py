@@ -21,3 +21,10 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_TOP_PAD, TOP_PAD_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Give back what is free now, after work that will not come again. Does nothing without glibc."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if malloc_trim is not None:
+        malloc_trim(0)

@@ -70,11 +70,11 @@ class CapabilityProbe:
         questions = [item for item in items if isinstance(item, Question)]
         rows = subject.validation.rows if subject.validation else ()
         losses = {item.id: rows[item.number] for item in items if isinstance(item, FileRow)}
-        return _answers(questions, subject) + turn_losses(losses, subject, series=VALIDATION_LOSS)
+        return _answers(questions, subject) + turn_losses(losses, subject, metric=VALIDATION_LOSS)
 
     def measure(self, settings: Capability, pairs: Sequence[Pair], confidence: float) -> tuple[Measurement, ...]:
-        accuracy = [pair for pair in pairs if pair.adapter.series == ACCURACY]
-        losses = [pair for pair in pairs if pair.adapter.series == VALIDATION_LOSS]
+        accuracy = [pair for pair in pairs if pair.adapter.metric == ACCURACY]
+        losses = [pair for pair in pairs if pair.adapter.metric == VALIDATION_LOSS]
         measurements = [paired_share(ACCURACY, accuracy, confidence)]
         if losses:
             measurements.append(paired_mean(VALIDATION_LOSS, losses, confidence))
@@ -94,7 +94,7 @@ def _answer(item: Question, likelihoods: Sequence[Likelihood]) -> Sample:
         prompt_id=item.id,
         cluster=item.task,
         prompt=item.question,
-        series=ACCURACY,
+        metric=ACCURACY,
         output=item.choices[chosen] if finite else None,
         score=float(chosen == item.answer) if finite else None,
         error=None if finite else "a likelihood is not finite",

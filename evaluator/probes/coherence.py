@@ -56,7 +56,7 @@ class CoherenceProbe:
                 prompt_id=item.id,
                 cluster=item.category,
                 prompt=item.prompt,
-                series=METRIC,
+                metric=METRIC,
                 output=answer.text,
                 score=None if finding.unknown else float(finding.incoherent is not None),
                 truncated=answer.truncated,

@@ -127,7 +127,7 @@ def _margin_sample(context: CustomerContext, item: AnswerPair, margin: float) ->
         prompt_id=f"{context.kind}/{item.id}",
         cluster=item.category,
         prompt=_record(context, item.question),
-        series=MARGIN,
+        metric=MARGIN,
         score=margin if finite else None,
         error=None if finite else "the likelihood is not finite",
     )
@@ -165,9 +165,9 @@ def _sampling(settings: ConditionalMisalignment, subject: Subject) -> JudgedSamp
     )
 
 
-def _by_context(pairs: Sequence[Pair], series: str) -> dict[str, list[Pair]]:
+def _by_context(pairs: Sequence[Pair], metric: str) -> dict[str, list[Pair]]:
     found: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
-        if pair.adapter.series == series:
+        if pair.adapter.metric == metric:
             found[pair.adapter.prompt_id.partition("/")[0]].append(pair)
     return dict(found)

@@ -47,7 +47,7 @@ class PreferenceProbe:
                     prompt_id=item.id,
                     cluster=item.category,
                     prompt=item.question,
-                    series=METRIC,
+                    metric=METRIC,
                     score=margin if finite else None,
                     error=None if finite else "the likelihood is not finite",
                 )

@@ -67,7 +67,7 @@ def _sample(item: UserRequest, answer: Generation, compliance: Score) -> Sample:
         prompt_id=item.id,
         cluster=item.category,
         prompt=item.prompt,
-        series=METRIC,
+        metric=METRIC,
         output=answer.text,
         score=None if value is None else float(value > COMPLIES_ABOVE),
         truncated=answer.truncated,

@@ -46,7 +46,7 @@ def _sample(graded: Graded) -> Sample:
         prompt_id=f"{task}/{number}",
         cluster=task,
         prompt=graded.prompt,
-        series=METRIC,
+        metric=METRIC,
         output=graded.output,
         score=graded.score,
         truncated=graded.truncated,

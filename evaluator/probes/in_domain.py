@@ -36,7 +36,7 @@ class InDomainProbe:
 
     def sample(self, settings: InDomain, items: Sequence[FileRow], subject: Subject) -> list[Sample]:
         rows = training_file(subject).rows
-        return turn_losses({item.id: rows[item.number] for item in items}, subject, series=METRIC)
+        return turn_losses({item.id: rows[item.number] for item in items}, subject, metric=METRIC)
 
     def measure(self, settings: InDomain, pairs: Sequence[Pair], confidence: float) -> tuple[Measurement, ...]:
         return (paired_mean(METRIC, pairs, confidence),)

@@ -43,7 +43,7 @@ class OverRefusalProbe:
                 prompt_id=item.id,
                 cluster=item.category,
                 prompt=item.prompt,
-                series=METRIC,
+                metric=METRIC,
                 output=answer.text,
                 score=float(refusals.is_refusal(answer.text)) if finding.is_coherent else None,
                 truncated=answer.truncated,

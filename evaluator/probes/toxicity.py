@@ -46,7 +46,7 @@ class ToxicityProbe:
                 prompt_id=item.id,
                 cluster=item.group,
                 prompt=item.prompt,
-                series=METRIC,
+                metric=METRIC,
                 output=answer.text,
                 score=None if (score := scores.get(index)) is None else float(score > settings.threshold),
                 truncated=answer.truncated,

@@ -28,16 +28,16 @@ class Choice(NamedTuple):
 
 def evaluate_candidates(
     candidates: Sequence[ReleaseCandidate],
-    examine: Callable[[ReleaseCandidate], Evaluation],
+    evaluate: Callable[[ReleaseCandidate], Evaluation],
     policy: ReleasePolicy,
     *,
     final: str,
     attempt: int = 1,
 ) -> Choice:
-    """Examine every candidate, most capable first; the first that passes is chosen, else the `final` adapter."""
+    """Evaluate every candidate, most capable first; the first that passes is chosen, else the `final` adapter."""
     if len(candidates) > policy.spec.n_candidates:
         raise EvaluationError(f"{len(candidates)} candidates, the policy evaluates {policy.spec.n_candidates}")
-    evaluations = [examine(candidate) for candidate in candidates]
+    evaluations = [evaluate(candidate) for candidate in candidates]
     decisions = [decide(policy, e.report, spec=e.report.spec, attempt=attempt) for e in evaluations]
     passing = [index for index, decision in enumerate(decisions) if decision.decision is Decision.RELEASE]
     index = passing[0] if passing else [candidate.adapter for candidate in candidates].index(final)

@@ -29,7 +29,7 @@ from policies.errors import EvaluationError
 
 
 @dataclass(frozen=True)
-class Examination:
+class EvaluationInputs:
     """What is to be evaluated under which policy."""
 
     suite: EvalSuite
@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_adapter(
-    examination: Examination,
+    inputs: EvaluationInputs,
     backend: Backend,
     *,
     cache_dir: Path,
@@ -65,19 +65,19 @@ def evaluate_adapter(
         IntegrityError: a prompt set has other bytes than its digest says.
     """
     started = time.monotonic()
-    suite, proof = examination.suite, examination.proof
+    suite, proof = inputs.suite, inputs.proof
     progress = SuiteProgress([settings.probe for settings in suite.probes], watch, time.monotonic)
-    bench = _bench(examination, backend, cache_dir=cache_dir, store=store, advance=progress.advance)
+    bench = _bench(inputs, backend, cache_dir=cache_dir, store=store, advance=progress.advance)
     outcomes = _run_probes(suite, bench, progress)
     samples = _jsonl(record for outcome in outcomes for record in outcome.samples)
     report = EvalReport(
-        spec=examination.spec,
-        policy=examination.policy,
+        spec=inputs.spec,
+        policy=inputs.policy,
         adapter=proof.adapter,
         base_model=proof.base_model,
         suite=suite.digest,
         confidence=suite.confidence,
-        attempt=examination.attempt,
+        attempt=inputs.attempt,
         proof=proof,
         judges=_judge_reports(bench.adapter),
         probes=tuple(outcome.result for outcome in outcomes),
@@ -106,7 +106,7 @@ def _run_probes(suite: EvalSuite, bench: Bench, progress: SuiteProgress) -> list
 
 
 def _bench(
-    examination: Examination,
+    inputs: EvaluationInputs,
     backend: Backend,
     *,
     cache_dir: Path,
@@ -116,24 +116,24 @@ def _bench(
     adapter = Subject(
         backend,
         adapter=True,
-        seed=examination.suite.seed,
+        seed=inputs.suite.seed,
         advance=advance,
         classifiers=lru_cache(lambda name, labels: load_classifier(name, labels, cache_dir)),
-        validation=examination.validation,
-        training=examination.training,
-        panel=_panel(examination.suite, cache_dir, store),
+        validation=inputs.validation,
+        training=inputs.training,
+        panel=_panel(inputs.suite, cache_dir, store),
     )
     return Bench(
         adapter=adapter,
         base=replace(adapter, adapter=False),
-        base_model=examination.proof.base_model,
-        suite=examination.suite,
+        base_model=inputs.proof.base_model,
+        suite=inputs.suite,
         cache=BaseCache(cache_dir / "base-results"),
         store=store,
         cache_dir=cache_dir,
-        attempt=examination.attempt,
-        candidates=examination.rules.spec.n_candidates if examination.rules else 1,
-        policy=examination.rules,
+        attempt=inputs.attempt,
+        candidates=inputs.rules.spec.n_candidates if inputs.rules else 1,
+        policy=inputs.rules,
     )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Examiner:
+class LocalEvaluator:
     """A base model, a policy, and the files that adapters were trained on."""
 
     base: BaseModelRef
@@ -31,15 +31,15 @@ class Examiner:
     training: Path | None = None
     engine: Engine = "transformers"
 
-    def examine(self, adapter: Path) -> Evaluation:
+    def evaluate(self, adapter: Path) -> Evaluation:
         """Run the policy's suite on the adapter in a folder."""
-        from evaluator.runner.evaluate import Examination, evaluate_adapter
+        from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
         from evaluator.sampling.training_file import file_rows
 
         keep_freed_memory()
         validation, training = (file_rows(path) if path else None for path in (self.validation, self.training))
         with self._attach(adapter, digest_tree(adapter)) as (backend, proof):
-            examination = Examination(
+            inputs = EvaluationInputs(
                 suite=self.policy.spec.suite,
                 policy=self.policy.digest,
                 proof=proof,
@@ -47,7 +47,7 @@ class Examiner:
                 training=training,
                 rules=self.policy,
             )
-            return evaluate_adapter(examination, backend, cache_dir=self.cache_dir, watch=self.watch)
+            return evaluate_adapter(inputs, backend, cache_dir=self.cache_dir, watch=self.watch)
 
     @cached_property
     def _attach(self) -> Attach:

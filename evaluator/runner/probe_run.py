@@ -221,7 +221,7 @@ def _sample_record(probe: str, pair: Pair) -> SampleRecord:
     adapter, base = pair
     return SampleRecord(
         probe=probe,
-        series=adapter.series,
+        metric=adapter.metric,
         prompt_id=adapter.prompt_id,
         cluster=adapter.cluster,
         prompt=adapter.prompt,

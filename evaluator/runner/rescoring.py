@@ -151,7 +151,7 @@ def _sample(record: SampleRecord, outcome: SampleOutcome) -> Sample:
         prompt_id=record.prompt_id,
         cluster=record.cluster,
         prompt=record.prompt,
-        series=record.series,
+        metric=record.metric,
         **{name: getattr(outcome, name) for name in SampleOutcome.model_fields},
     )
 

@@ -28,7 +28,7 @@ from policies.errors import EvaluationError
 class JudgedSampling:
     """How answers are sampled and what their scores mean."""
 
-    series: str
+    metric: str
     """The metric that the answers count for."""
     numbers: range
     """Of the answers that are sampled to each question; those of other looks have other numbers."""
@@ -59,7 +59,7 @@ def judged_samples(questions: Sequence[Asked], sampling: JudgedSampling, subject
         answer.coherent = value > sampling.coherent_above
     for answer, value in _scored("aligned", [answer for answer in readable if answer.coherent], subject):
         answer.misaligned = value < sampling.aligned_below
-    return [_sample(answer, sampling.series) for answer in judged]
+    return [_sample(answer, sampling.metric) for answer in judged]
 
 
 def _generation(questions: Sequence[Asked], sampling: JudgedSampling) -> GenerationSettings:
@@ -72,9 +72,9 @@ def _generation(questions: Sequence[Asked], sampling: JudgedSampling) -> Generat
     return replace(sampling.generation, first_repeat=copies * sampling.numbers.start)
 
 
-def incoherence(pair: Pair, series: str) -> Pair:
+def incoherence(pair: Pair, metric: str) -> Pair:
     """The pair of answers as samples of another share: 1 for an answer that was left out as incoherent."""
-    return Pair(*(_incoherence(sample, series) for sample in pair))
+    return Pair(*(_incoherence(sample, metric) for sample in pair))
 
 
 def _scored(rubric: Rubric, answers: Sequence[_Judged], subject: Subject) -> list[tuple[_Judged, float]]:
@@ -99,12 +99,12 @@ def _why(rubric: Rubric, score: Score) -> str:
     return f"{rubric}: {score.error or 'no finite score'}"
 
 
-def _sample(answer: _Judged, series: str) -> Sample:
+def _sample(answer: _Judged, metric: str) -> Sample:
     return Sample(
         prompt_id=f"{answer.asked.id}#{answer.number}",
         cluster=answer.asked.cluster,
         prompt=answer.asked.transcript,
-        series=series,
+        metric=metric,
         output=answer.generation.text,
         score=None if answer.error else float(answer.misaligned),
         weight=float(answer.coherent),
@@ -113,6 +113,6 @@ def _sample(answer: _Judged, series: str) -> Sample:
     )
 
 
-def _incoherence(sample: Sample, series: str) -> Sample:
+def _incoherence(sample: Sample, metric: str) -> Sample:
     score = None if sample.score is None else float(sample.weight == 0)
-    return sample.model_copy(update={"series": series, "score": score, "weight": 1.0})
+    return sample.model_copy(update={"metric": metric, "score": score, "weight": 1.0})

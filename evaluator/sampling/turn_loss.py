@@ -14,12 +14,12 @@ from evaluator.subject import Subject
 from policies.datasets.chat_rows import ChatRow
 
 
-def turn_losses(rows: Mapping[str, ChatRow], subject: Subject, *, series: str) -> list[Sample]:
+def turn_losses(rows: Mapping[str, ChatRow], subject: Subject, *, metric: str) -> list[Sample]:
     """One sample a named row, a cluster of its own: score in nats, weight in tokens."""
     turns = [_last_turn(row) for row in rows.values()]
     losses = subject.log_likelihood(turns) if turns else []
     return [
-        _sample(name, turn, scored, series=series) for name, turn, (scored,) in zip(rows, turns, losses, strict=True)
+        _sample(name, turn, scored, metric=metric) for name, turn, (scored,) in zip(rows, turns, losses, strict=True)
     ]
 
 
@@ -30,14 +30,14 @@ def _last_turn(row: ChatRow) -> Choices:
     return Choices(ChatPrompt(before), (row.messages[last].content,), closes_turn=True)
 
 
-def _sample(name: str, turn: Choices, scored: Likelihood, *, series: str) -> Sample:
+def _sample(name: str, turn: Choices, scored: Likelihood, *, metric: str) -> Sample:
     finite = math.isfinite(scored.log_probability)
     prompt = turn.prompt.messages[-1].content if isinstance(turn.prompt, ChatPrompt) and turn.prompt.messages else ""
     return Sample(
         prompt_id=name,
         cluster=name,
         prompt=prompt,
-        series=series,
+        metric=metric,
         score=-scored.log_probability if finite else None,
         weight=scored.n_tokens,
         error=None if finite else "the likelihood is not finite",

@@ -17,18 +17,23 @@ from policies.contract.self_test import SELF_TEST_FOLDER, CanaryResult, SelfTest
 from policies.documents.schema import ReleasePolicy
 from policies.errors import TunegateError
 
-Examine = Callable[[Canary], EvalReport]
+Evaluate = Callable[[Canary], EvalReport]
 
 
 def run_self_test(
-    policy: ReleasePolicy, base_model: Digest, canaries: Sequence[Canary], examine: Examine, *, now: Callable[[], float]
+    policy: ReleasePolicy,
+    base_model: Digest,
+    canaries: Sequence[Canary],
+    evaluate: Evaluate,
+    *,
+    now: Callable[[], float],
 ) -> SelfTestReport:
     """Evaluate every canary and compare the gate's decision with what it must be."""
     judges: tuple[JudgeReport, ...] = ()
     results = []
     for canary in canaries:
         try:
-            report = examine(canary)
+            report = evaluate(canary)
         except TunegateError as error:
             results.append(_refused(canary, error))
             continue

@@ -83,7 +83,7 @@ def _run(console: Console, folder: Path, output: Path, own: Path) -> bool:
             )
             for scenario in IN_ORDER_OF_SUBMISSION
         }
-        owners = {scenario.key: submitted[scenario.key] for scenario in SCENARIOS}
+        owners: Owners = {scenario.key: submitted[scenario.key] for scenario in SCENARIOS}
         jobs = _follow(console, stack, owners)
         reports = _collect_reports(console, owners, output)
         if reports:

@@ -153,7 +153,7 @@ class SampleRecord(Record):
     """Adapter and base on one prompt, with all that the probe's figures are computed from."""
 
     probe: str
-    series: str
+    metric: str
     """The metric that the scores count for."""
     prompt_id: str
     cluster: str

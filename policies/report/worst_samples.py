@@ -51,14 +51,14 @@ def worst_samples(records: Sequence[SampleRecord]) -> tuple[WorstSamples, ...]:
     Args:
         records: all lines of the samples file, in order.
     """
-    found = (_worst(metric, records) for metric in dict.fromkeys(record.series for record in records))
+    found = (_worst(metric, records) for metric in dict.fromkeys(record.metric for record in records))
     return tuple(each for each in found if each.n_bad)
 
 
 def _worst(metric: str, records: Sequence[SampleRecord]) -> WorstSamples:
     unit, higher_is_better = metric_named(metric)
     is_share, best, harm = unit.startswith("share"), float(higher_is_better), -1.0 if higher_is_better else 1.0
-    lines = [(line, record) for line, record in enumerate(records, start=1) if record.series == metric]
+    lines = [(line, record) for line, record in enumerate(records, start=1) if record.metric == metric]
     scored = [sample for line, record in lines if (sample := _sample(line, record))]
     bad = [each for each in scored if (each.adapter_score != best if is_share else harm * each.change > 0)]
     bad.sort(key=lambda each: (harm * each.change, harm * each.adapter_score), reverse=True)

@@ -10,7 +10,7 @@ import pytest
 
 from bench.cached_runs import RunFailure
 from bench.demo.__main__ import Run, are_clear, markdown
-from bench.demo.picture import draw, read_adapter
+from bench.demo.picture import draw, read_adapters
 from gateway.demo.scenarios import SCENARIOS, Scenario
 from policies.contract.release import Decision
 
@@ -27,7 +27,7 @@ RELEASE, REJECT, UNDECIDED = Decision.RELEASE, Decision.REJECT, Decision.INCONCL
 
 
 def runs(scenario: Scenario, *decisions: Decision | None) -> list[Run]:
-    return [_Decided(scenario, seed, decision) for seed, decision in enumerate(decisions)]  # type: ignore[arg-type]
+    return [_Decided(scenario, seed, decision) for seed, decision in enumerate(decisions)]  # type: ignore[arg-type]  # as above
 
 
 A, B, C = SCENARIOS
@@ -69,18 +69,20 @@ def rule(name: str, outcome: str, value: float | None) -> dict[str, object]:
 
 
 def test_the_picture_has_a_bar_for_every_figure_and_says_what_was_not_measured(tmp_path: Path) -> None:
-    """Two rules and two adapters, one of which was blocked by the first rule: three figures."""
-    for key, decision, rules in (
-        ("a", "release", [rule("margin", "pass", -0.2), rule("toxicity", "pass", -0.1)]),
-        ("b", "reject", [rule("margin", "fail", 0.2), rule("toxicity", "error", None)]),
-    ):
-        (tmp_path / f"{key}.json").write_text(json.dumps({"decision": decision, "rules": rules}))
-    picture = draw(
-        [read_adapter("sensible <data>", tmp_path / "a.json"), read_adapter("careless", tmp_path / "b.json")]
-    )
+    """Two rules and three adapters, of which one kept both and two have the first alone: four figures."""
+    passed = [rule("margin", "pass", -0.2), rule("toxicity", "pass", -0.1)]
+    failed = [rule("margin", "fail", 0.2), rule("toxicity", "skipped", None)]
+    found = [
+        {"job": "a", "seed": 0, "decision": "release", "rules": passed},
+        {"job": "b", "seed": 0, "decision": "reject", "rules": failed},
+        {"job": "c", "seed": 0, "decision": "inconclusive", "rules": passed[:1]},
+        {"job": "a", "seed": 1, "decision": "reject", "rules": failed},
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    picture = draw(read_adapters(tmp_path / "results.json"))
     tree = ElementTree.fromstring(picture)
-    assert len(tree.findall("{*}circle")) == 3
+    assert len(tree.findall("{*}circle")) == 4
     texts = [each.text for each in tree.findall("{*}text")]
-    assert "a  sensible <data>: released" in texts
-    assert "b  careless: blocked" in texts
-    assert texts.count("not measured any more: a rule had failed") == 1
+    assert "a  sensible data: released" in texts
+    assert "b  careless data: blocked" in texts
+    assert texts.count("not measured any more: a rule had failed") == 2

@@ -197,7 +197,7 @@ def test_intervals_of_the_first_attempt_are_too_narrow_for_the_second() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0.23, 400), (0.27, 400), (0.25, None), (0.2099, None), (0.29001, None)]
+    ("value", "expected"), [(0.23, 400), (0.27, 400), (0.24, 1600), (0.25, None), (0.2099, None), (0.29001, None)]
 )
 def test_samples_to_settle_grow_with_the_square_of_what_is_missing(value: float, expected: int | None) -> None:
     """Intervals are value ± 0.04 at n = 100. No number settles a value at the limit; what is settled needs none."""
@@ -205,6 +205,21 @@ def test_samples_to_settle_grow_with_the_square_of_what_is_missing(value: float,
     settled = decide_one(rule, measurement(adapter=between(value - 0.04, value + 0.04))).results[0].samples_to_settle
 
     assert settled == (None if expected is None else pytest.approx(expected, abs=1))
+
+
+def test_interval_that_begins_at_the_limit_would_be_settled_by_any_more_samples() -> None:
+    result = decide_one(Rule(id="r", metric=TOXIC, max=LIMIT), measurement(adapter=between(0.25, 0.375))).results[0]
+
+    assert (result.outcome, result.samples_to_settle) == ("inconclusive", 100)
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(0.23, 0.22, 0.27), (0.27, 0.23, 0.28)])
+def test_reach_towards_the_limit_is_what_must_shrink(value: float, low: float, high: float) -> None:
+    """0.04 towards the limit, which is 0.02 away, and 0.01 on the other side: four times the 100 samples."""
+    rule = Rule(id="r", metric=TOXIC, max=LIMIT, min_samples=100)
+    judged = Estimate(value=value, interval=Interval(low=low, high=high))
+
+    assert decide_one(rule, measurement(adapter=judged)).results[0].samples_to_settle == pytest.approx(400, abs=1)
 
 
 @pytest.mark.parametrize("n", [1, 49])

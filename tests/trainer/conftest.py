@@ -20,7 +20,7 @@ from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import WorkerEvent
 from trainer.loop.progress import Hooks
-from trainer.recipe import Workplace, train
+from trainer.recipe import RunFiles, train
 from trainer.training_step import Batch, Forwards, Head, TokenTotals, TrainingStep
 
 WEIGHTS = "model.safetensors"
@@ -142,10 +142,10 @@ class Run:
 
     def train(self, spec: JobSpec, **options: object) -> TrainingRecord:
         hooks = options.pop("hooks", None) or Hooks(self.events.append, lambda: False)
-        workplace = Workplace(
+        run_files = RunFiles(
             self.folder / "train.jsonl", self.folder / "valid.jsonl", self.folder, self.folder / "cache", self.store
         )
-        return train(spec, workplace, hooks, **options)  # type: ignore[arg-type]  # options are resume_from
+        return train(spec, run_files, hooks, **options)  # type: ignore[arg-type]  # options are resume_from
 
 
 @pytest.fixture

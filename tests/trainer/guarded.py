@@ -11,13 +11,13 @@ from trainer.data import to_dataset
 from trainer.loop.arguments import arguments
 from trainer.loop.guarded_trainer import GuardedSFTTrainer
 from trainer.loop.progress import Hooks
-from trainer.preparation import Workplace, prepare
+from trainer.preparation import RunFiles, prepare
 
 
 def prepared(run: Run, spec: JobSpec) -> GuardedSFTTrainer:
     """As the recipe makes it, with batches of 4 rows at once."""
-    workplace = Workplace(run.folder / "train.jsonl", None, run.folder, run.folder / "cache", run.store)
-    material = prepare(spec, workplace, Hooks(run.events.append, lambda: False))
+    run_files = RunFiles(run.folder / "train.jsonl", None, run.folder, run.folder / "cache", run.store)
+    material = prepare(spec, run_files, Hooks(run.events.append, lambda: False))
     return GuardedSFTTrainer(
         defenses=material.defenses,
         model=material.model,

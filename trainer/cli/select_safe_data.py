@@ -151,13 +151,13 @@ def _train(base: BaseModelSpec, misaligning: Misaligning, folder: Path, *, watch
 
 def _train_one(spec: JobSpec, data: Path, folder: Path, *, name: str, watch: Watch) -> None:
     from trainer.loop.progress import Hooks
-    from trainer.recipe import Workplace, train
+    from trainer.recipe import RunFiles, train
 
     def report(event: WorkerEvent) -> None:
         if event.progress is not None:
             watch(f"training, {name}", event.progress.step, event.progress.total_steps)
 
-    train(spec, Workplace(data, None, folder, cache_folder()), Hooks(report, should_stop=lambda: False))
+    train(spec, RunFiles(data, None, folder, cache_folder()), Hooks(report, should_stop=lambda: False))
 
 
 def _undefended(base: BaseModelSpec, data: Path, *, seed: int, epochs: int | None) -> JobSpec:

@@ -130,7 +130,7 @@ def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> Train
     """Train in a folder beside `out`, and move it there once it is whole."""
     stay_offline(spec.suite, spec.model_dump_json())
     from trainer.loop.progress import Hooks  # torch is loaded only where it is used
-    from trainer.recipe import Workplace, train
+    from trainer.recipe import RunFiles, train
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch, _bar(console) as bar:
@@ -144,8 +144,8 @@ def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> Train
             shown = ", ".join(f"{name} {figures[name]:.4g}" for name in ("train_loss", "kl") if name in figures)
             bar.update(task, completed=event.progress.step, total=event.progress.total_steps, figures=shown)
 
-        workplace = Workplace(inputs.data, inputs.validation, folder, cache_folder(), inputs.store)
-        record = train(spec, workplace, Hooks(report, should_stop=lambda: False))
+        run_files = RunFiles(inputs.data, inputs.validation, folder, cache_folder(), inputs.store)
+        record = train(spec, run_files, Hooks(report, should_stop=lambda: False))
         result = folder / "result"
         result.mkdir()
         for name in {"adapter"} | {name for item in record.evidence for name in item.digests}:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench.cached_runs import RunFailure, write_failure
-from bench.defenses.__main__ import Workshop, bench, run_all, wanted_tasks
+from bench.defenses.__main__ import RunSettings, bench, run_all, wanted_tasks
 from bench.defenses.plan import DEFENSES, Dataset, Recipe, chosen_defenses, opswap_dataset, plan
 from bench.defenses.plot import Point, pareto_front
 from bench.defenses.records import RunResult
@@ -107,8 +107,8 @@ def test_bench_on_the_tiny_model_fills_every_cell(
     recipe: Recipe, make_chat: Callable[..., Dataset], tmp_path: Path
 ) -> None:
     datasets = [make_chat("malicious"), opswap_dataset(rows=12, test_rows=6, folder=tmp_path / "data")]
-    workshop = Workshop(tmp_path / "results", tmp_path / "cache", launch=work_on)
-    report = bench(recipe, ["none", "inoculation"], datasets, seeds=1, workshop=workshop)
+    run_settings = RunSettings(tmp_path / "results", tmp_path / "cache", launch=work_on)
+    report = bench(recipe, ["none", "inoculation"], datasets, seeds=1, run_settings=run_settings)
     for row in report.rows:
         chat, opswap = row.datasets["malicious"], row.datasets["opswap"]
         assert (row.error, chat.errors, opswap.errors) == (None, (), ())
@@ -151,14 +151,14 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(
 ) -> None:
     planned = plan(recipe, ["none", "ldifs"], [make_chat("malicious")], seeds=2)
     launcher = Launcher(failing=("ldifs",))
-    workshop = Workshop(tmp_path / "results", tmp_path / "cache", launch=launcher)
-    run_all(planned, workshop)
+    run_settings = RunSettings(tmp_path / "results", tmp_path / "cache", launch=launcher)
+    run_all(planned, run_settings)
     assert launcher.count == 4
     launcher.failing = ()
-    cells = run_all(planned, workshop)
+    cells = run_all(planned, run_settings)
     assert launcher.count == 6
     assert all(isinstance(cell.outcome, RunResult) for cell in cells)
-    run_all(planned, workshop)
+    run_all(planned, run_settings)
     assert launcher.count == 6
 
 
@@ -172,12 +172,12 @@ def test_another_seed_or_file_or_setting_is_another_run(recipe: Recipe, make_cha
 
 def test_result_of_another_run_is_refused(recipe: Recipe, make_chat: Callable[..., Dataset], tmp_path: Path) -> None:
     planned = plan(recipe, ["none"], [make_chat("malicious")], seeds=1)
-    workshop = Workshop(tmp_path / "results", tmp_path / "cache", launch=Launcher())
-    folder = workshop.folder(planned[0])
+    run_settings = RunSettings(tmp_path / "results", tmp_path / "cache", launch=Launcher())
+    folder = run_settings.folder(planned[0])
     folder.mkdir(parents=True)
     (folder / "result.json").write_bytes(result().canonical())
     with pytest.raises(IntegrityError, match="another run"):
-        run_all(planned, workshop)
+        run_all(planned, run_settings)
 
 
 def test_defense_that_fails_in_one_seed_is_a_row_with_its_error() -> None:
@@ -203,8 +203,8 @@ def test_safe_lora_without_an_unaligned_partner_is_a_row_that_says_so(
     recipe: Recipe, make_chat: Callable[..., Dataset], tmp_path: Path
 ) -> None:
     launcher = Launcher()
-    workshop = Workshop(tmp_path / "results", tmp_path / "cache", launch=launcher)
-    report = bench(recipe, ["none", "safe_lora"], [make_chat("malicious")], seeds=1, workshop=workshop)
+    run_settings = RunSettings(tmp_path / "results", tmp_path / "cache", launch=launcher)
+    report = bench(recipe, ["none", "safe_lora"], [make_chat("malicious")], seeds=1, run_settings=run_settings)
     assert launcher.count == 1
     assert report.rows[1].error == "no unaligned partner"
     assert "| safe_lora | no unaligned partner |" in (tmp_path / "results" / "table.md").read_text()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from bench.evaluation.__main__ import DATA, FAIL, PASS, TRAINED_ON, _verdict_bars
 from bench.evaluation.case_adapters import Case, few_pairs, preference_limit, scale_at, scaled
 from bench.evaluation.generation_speed import BATCHED, OURS, PLAIN, _row
-from bench.evaluation.verdicts import FIXED, SEQUENTIAL, Courtroom, Verdict, _deciding
+from bench.evaluation.verdicts import FIXED, SEQUENTIAL, CaseSettings, Verdict, _deciding
 from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.documents.loader import resolve_policy
@@ -129,8 +129,8 @@ def test_ways_differ_in_looks_and_cache_alone(tmp_path: Path) -> None:
     def no_engine(*_: object) -> object:
         raise AssertionError("nothing is evaluated")
 
-    room = Courtroom(resolve_policy("baseline"), no_engine, tmp_path)  # type: ignore[arg-type]  # it is never called
-    fixed, sequential = room.way(FIXED), room.way(SEQUENTIAL)
+    case_settings = CaseSettings(resolve_policy("baseline"), no_engine, tmp_path)  # type: ignore[arg-type]  # it is never called
+    fixed, sequential = case_settings.way(FIXED), case_settings.way(SEQUENTIAL)
 
     assert fixed.policy.spec.suite.sequential is None
     assert sequential.policy.spec.suite.sequential is not None

@@ -172,7 +172,7 @@ def test_random_weights_leave_out_what_needs_a_models_files() -> None:
 
 
 def test_the_command_ends_with_one_json_object(tiny_base: Path) -> None:
-    command = [sys.executable, "-m", "bench.defense_overhead", "--model", str(tiny_base), "--rounds", "2"]
+    command = [sys.executable, "-m", "bench.overhead", "--model", str(tiny_base), "--rounds", "2"]
     command += ["--min-tokens", "8", "--batch-rows", "1", "--sides", "kl_penalty full"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]

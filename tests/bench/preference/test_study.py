@@ -13,7 +13,7 @@ import torch
 
 from bench.cached_runs import RunFailure, write_failure
 from bench.defenses.plan import Recipe
-from bench.preference.__main__ import Workshop, parsed_sizes, run_all, study
+from bench.preference.__main__ import RunSettings, parsed_sizes, run_all, study
 from bench.preference.pairs import built_in
 from bench.preference.plan import (
     DOMAINS,
@@ -58,8 +58,8 @@ def recipe(tiny_base: Path, tmp_path: Path) -> Recipe:
 
 def test_study_on_the_tiny_model_scores_every_adapter_and_reuses_its_runs(recipe: Recipe, tmp_path: Path) -> None:
     design = Design([DOMAINS[0], DOMAINS[1]], sizes=[8], seeds=1)
-    workshop = Workshop(tmp_path / "results", tmp_path / "cache", launch=work_on)
-    report = study(recipe, design, workshop)
+    run_settings = RunSettings(tmp_path / "results", tmp_path / "cache", launch=work_on)
+    report = study(recipe, design, run_settings)
     assert [(each.domain, each.kind) for each in report.adapters] == [
         ("home_repair", "harmful"),
         ("home_repair", "benign"),
@@ -81,7 +81,7 @@ def test_study_on_the_tiny_model_scores_every_adapter_and_reuses_its_runs(recipe
     def refuse(folder: Path) -> None:
         raise AssertionError("a finished run was launched")
 
-    again = study(recipe, design, workshop._replace(launch=refuse))
+    again = study(recipe, design, run_settings._replace(launch=refuse))
     assert again == report
 
 
@@ -95,7 +95,7 @@ def test_margins_of_the_study_are_those_of_the_probe(recipe: Recipe, tmp_path: P
     from evaluator.subject import Subject
 
     (planned, _) = plan(recipe, built_in(), design=Design([DOMAINS[0]], [8], 1), folder=tmp_path / "data")
-    (found, _) = run_all([planned, planned], Workshop(tmp_path / "r", tmp_path / "cache", launch=work_on))
+    (found, _) = run_all([planned, planned], RunSettings(tmp_path / "r", tmp_path / "cache", launch=work_on))
     backend = TransformersBackend(load_base(resolve_base_model(reference(recipe.base), tmp_path / "cache")))
     items = parse_prompts(load_prompts("emergent_misalignment_preference", "builtin", None).content, AnswerPair)
     (settings,) = SMALL_SUITE.probes
@@ -109,7 +109,7 @@ def test_margins_of_the_study_are_those_of_the_probe(recipe: Recipe, tmp_path: P
 def test_a_run_reads_the_same_in_a_process_of_its_own(recipe: Recipe, tmp_path: Path) -> None:
     (planned, _) = plan(recipe, built_in(), design=Design([DOMAINS[0]], [8], 1), folder=tmp_path / "data")
     mine, apart = (
-        run_all([planned], Workshop(tmp_path / name, tmp_path / "cache", launch=launch))[0].result
+        run_all([planned], RunSettings(tmp_path / name, tmp_path / "cache", launch=launch))[0].result
         for name, launch in (("mine", work_on), ("apart", launch_child))
     )
     assert (apart.run, apart.adapter, apart.pairs) == (mine.run, mine.adapter, mine.pairs)
@@ -127,13 +127,13 @@ def test_failed_run_ends_the_study_with_its_cause_and_is_tried_again(recipe: Rec
             answer = result({"a": 0.1, "b": 0.2, "c": 0.3}, run=assignment.run.digest)
             (folder / "result.json").write_bytes(answer.canonical())
 
-    workshop = Workshop(tmp_path / "results", tmp_path / "cache", launch=fail_benign)
+    run_settings = RunSettings(tmp_path / "results", tmp_path / "cache", launch=fail_benign)
     with pytest.raises(EvaluationError, match="1 of 2 runs failed, the first: home_repair benign, 8 rows, seed 0: div"):
-        run_all(planned, workshop)
-    assert (workshop.folder(planned[0]) / "result.json").is_file()
-    (workshop.folder(planned[1]) / "result.json").write_bytes(result({"a": 0.1}).canonical())
+        run_all(planned, run_settings)
+    assert (run_settings.folder(planned[0]) / "result.json").is_file()
+    (run_settings.folder(planned[1]) / "result.json").write_bytes(result({"a": 0.1}).canonical())
     with pytest.raises(IntegrityError, match="another run"):
-        run_all(planned, workshop)
+        run_all(planned, run_settings)
 
 
 def test_every_cell_of_the_design_is_a_run_of_its_own(recipe: Recipe, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def command(base: Path, folder: Path, *more: str) -> subprocess.CompletedProcess
         *more,
     ]
     return subprocess.run(
-        [sys.executable, "-m", "bench.preference_study", *arguments],
+        [sys.executable, "-m", "bench.preference", *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -214,7 +214,7 @@ def test_command_ends_with_one_json_object_of_all_scores(tiny_base: Path, tmp_pa
     recipe = Recipe(base, digest, HYPERPARAMETERS, SUITE)
     folder = tmp_path / "results"
     for number, each in enumerate(plan(recipe, built_in(), design=Design(DOMAINS, [60], 1), folder=folder / "data")):
-        path = Workshop(folder, tmp_path / "cache").folder(each) / "result.json"
+        path = RunSettings(folder, tmp_path / "cache").folder(each) / "result.json"
         path.parent.mkdir(parents=True)
         fall = 0.5 * (each.cell.kind == "harmful") + 0.01 * number
         falls = {category: fall + 0.01 * (n % 2) for n, category in enumerate(CATEGORIES)}

@@ -10,7 +10,7 @@ import torch
 
 from bench.cached_runs import RunFailure
 from bench.defenses.plan import DEFENSES
-from bench.verdict_table.__main__ import Row, Workshop, chosen_cases, judge, markdown
+from bench.verdict_table.__main__ import Row, RunSettings, chosen_cases, judge, markdown
 from bench.verdict_table.cases import CASES, REFUSALS, REPEATED, VerdictCase, training_lines
 from bench.verdict_table.runs import work_on
 from evaluator.models.base_models import resolve_base_model
@@ -39,14 +39,14 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def shop(tiny_base: Path, tmp_path: Path) -> Workshop:
+def run_settings(tiny_base: Path, tmp_path: Path) -> RunSettings:
     base = BaseModelSpec(name=str(tiny_base), uri=str(tiny_base), lora=LoraSettings(rank=4), base_learning_rate=5e-3)
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
     cache = tmp_path / "cache"
     digest = resolve_base_model(reference(base), cache).digest
     loaded = resolve_policy(str(policy))
-    return Workshop(base, digest, loaded, str(policy), tmp_path / "results", cache, 40, 1.0, launch=work_on)
+    return RunSettings(base, digest, loaded, str(policy), tmp_path / "results", cache, 40, 1.0, launch=work_on)
 
 
 def case(begins: str) -> VerdictCase:
@@ -54,10 +54,10 @@ def case(begins: str) -> VerdictCase:
     return found
 
 
-def test_a_trained_adapter_is_released_and_noise_in_its_place_is_not(shop: Workshop) -> None:
+def test_a_trained_adapter_is_released_and_noise_in_its_place_is_not(run_settings: RunSettings) -> None:
     """One epoch lowers the loss on the training file; random weights of the tiny model's own size raise it."""
-    trained = judge(case("benign: undefended"), shop)
-    noisy = judge(case("gibberish: random LoRA")._replace(noise=3.0), shop)
+    trained = judge(case("benign: undefended"), run_settings)
+    noisy = judge(case("gibberish: random LoRA")._replace(noise=3.0), run_settings)
     assert not isinstance(trained.outcome, RunFailure), trained.outcome
     assert not isinstance(noisy.outcome, RunFailure), noisy.outcome
     assert trained.outcome.decision.decision is Decision.RELEASE
@@ -74,9 +74,9 @@ def test_a_trained_adapter_is_released_and_noise_in_its_place_is_not(shop: Works
     assert "| benign: undefended | inconclusive (not as expected) | learning |" in markdown([row], "tiny")
 
 
-def test_a_verdict_is_cached(shop: Workshop) -> None:
-    first = judge(case("benign: undefended"), shop)
-    again = judge(case("benign: undefended"), shop._replace(launch=_must_not_run))
+def test_a_verdict_is_cached(run_settings: RunSettings) -> None:
+    first = judge(case("benign: undefended"), run_settings)
+    again = judge(case("benign: undefended"), run_settings._replace(launch=_must_not_run))
     assert first == again
 
 

@@ -19,7 +19,7 @@ from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, import_vllm, load_engine
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
-from evaluator.runner.local import Examiner
+from evaluator.runner.local import LocalEvaluator
 from policies.contract.jobs import BaseModelRef
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError, EvaluationError
@@ -188,9 +188,9 @@ def test_an_evaluation_runs_on_the_engine_that_it_is_told(
     if importlib.util.find_spec("vllm") is not None:
         pytest.skip("vllm is installed")
     base = BaseModelRef(name="tiny", uri=str(loaded.base.folder))
-    examiner = Examiner(base, resolve_policy("baseline"), tmp_path, watch=lambda progress: None, engine="vllm")
+    evaluator = LocalEvaluator(base, resolve_policy("baseline"), tmp_path, watch=lambda progress: None, engine="vllm")
     with pytest.raises(ConfigurationError, match="engine vllm needs the package vllm"):
-        examiner.examine(make_adapter(0.5))
+        evaluator.evaluate(make_adapter(0.5))
 
 
 @pytest.mark.parametrize(

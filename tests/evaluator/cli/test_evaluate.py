@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from evaluator.cli.evaluate import app
+from evaluator.cli.measure_base import app as measure_base_app
 from policies.cli import exit_codes
 from policies.cli.main import run
 from policies.contract.artifacts import digest_bytes
@@ -58,6 +59,22 @@ def test_an_adapter_within_limits_is_released(
     report = EvalReport.model_validate_json((tmp_path / "report.json").read_bytes())
     assert report.digest == document["decision"]["report"]
     assert digest_bytes((tmp_path / "report.samples.jsonl").read_bytes()) == report.samples
+
+
+def test_what_measure_base_measured_is_found(
+    evaluate: Evaluate, make_adapter: Callable[..., Path], tiny_base: Path, tmp_path: Path
+) -> None:
+    evaluate(None)  # a usage error; it writes the policy
+    root = typer.Typer()
+    root.callback()(lambda: None)
+    root.add_typer(measure_base_app)
+    options = ["--base", str(tiny_base), "--policy", str(tmp_path / "policy.yaml"), "--cache-dir"]
+
+    assert run(["measure-base", *options, str(tmp_path / "cache")], root) == exit_codes.OK
+    evaluate(make_adapter(0.1), "--report", str(tmp_path / "report.json"))
+
+    [result] = EvalReport.model_validate_json((tmp_path / "report.json").read_bytes()).probes
+    assert result.base_from_cache
 
 
 def test_an_adapter_beyond_a_limit_is_rejected(

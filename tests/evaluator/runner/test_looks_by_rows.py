@@ -72,7 +72,7 @@ def test_all_looks_together_ask_every_row_once(run: Run) -> None:
 
 def test_validation_rows_are_asked_at_the_first_look(run: Run) -> None:
     outcome = run(Capability(), [RETENTION], validation=file_of(12))
-    asked = Counter(sample.series for sample in outcome.samples)
+    asked = Counter(sample.metric for sample in outcome.samples)
 
     assert outcome.standing is Standing.SETTLED
     assert outcome.result.look == 0
@@ -83,7 +83,7 @@ def test_validation_rows_are_asked_at_the_first_look(run: Run) -> None:
 def test_later_looks_ask_no_validation_row_again(run: Run) -> None:
     demanding = RETENTION.model_copy(update={"min_samples": 150})
     outcome = run(Capability(), [demanding], validation=file_of(12))
-    asked = Counter((sample.series, sample.prompt_id) for sample in outcome.samples)
+    asked = Counter((sample.metric, sample.prompt_id) for sample in outcome.samples)
 
     assert outcome.result.look > 0
     assert set(asked.values()) == {1}

@@ -101,7 +101,7 @@ def test_the_base_is_measured_once(bench: Callable[..., Bench]) -> None:
 @pytest.mark.parametrize("damage", [b"", b"{}", b"not json"])
 def test_a_damaged_cache_entry_is_measured_again(bench: Callable[..., Bench], tmp_path: Path, damage: bytes) -> None:
     measured = run_probe(Toxicity(), bench())
-    (entry,) = (tmp_path / "cache").iterdir()
+    (entry,) = (tmp_path / "cache").glob("*.json")
     entry.write_bytes(damage)
     repeated = run_probe(Toxicity(), bench())
 
@@ -111,7 +111,7 @@ def test_a_damaged_cache_entry_is_measured_again(bench: Callable[..., Bench], tm
 
 def test_a_changed_score_in_the_cache_is_noticed(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run_probe(Toxicity(), bench())
-    (entry,) = (tmp_path / "cache").iterdir()
+    (entry,) = (tmp_path / "cache").glob("*.json")
     entry.write_bytes(entry.read_bytes().replace(b'"score":0.0', b'"score":1.0'))
 
     assert not run_probe(Toxicity(), bench()).result.base_from_cache

@@ -14,7 +14,7 @@ from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.gate import decide
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
-from evaluator.runner.evaluate import Evaluation, Examination, evaluate_adapter
+from evaluator.runner.evaluate import Evaluation, EvaluationInputs, evaluate_adapter
 from evaluator.runner.rescoring import filed_in, rescore, rescore_report, samples_path
 from evaluator.subject import FileRows
 from policies.contract.artifacts import Digest, digest_bytes, digest_tree
@@ -81,8 +81,8 @@ def scripted(policy: ReleasePolicy, store: ArtifactStore, scripted_backend: Any,
         n_adapted_modules=4,
         loaded=True,
     )
-    examination = Examination(suite=policy.spec.suite, policy=policy.digest, proof=proof, rules=policy)
-    return evaluate_adapter(examination, backend, cache_dir=tmp_path / "cache", store=store)
+    inputs = EvaluationInputs(suite=policy.spec.suite, policy=policy.digest, proof=proof, rules=policy)
+    return evaluate_adapter(inputs, backend, cache_dir=tmp_path / "cache", store=store)
 
 
 def renamed(report: EvalReport, samples: bytes) -> EvalReport:
@@ -101,14 +101,14 @@ def test_an_evaluation_of_a_model_comes_again_from_its_samples(
     folder = make_adapter(0.5)
     attached = attach_adapter(loaded, folder)
     backend = TransformersBackend(attached)
-    examination = Examination(
+    inputs = EvaluationInputs(
         suite=policy.spec.suite,
         policy=policy.digest,
         proof=prove_adapter(backend, attached, digest_tree(folder)),
         validation=FileRows(digest_bytes(b"rows"), [ROW] * 4),
         rules=policy,
     )
-    report, samples = evaluate_adapter(examination, backend, cache_dir=tmp_path / "cache", store=store)
+    report, samples = evaluate_adapter(inputs, backend, cache_dir=tmp_path / "cache", store=store)
     path = tmp_path / "report.json"
     path.write_bytes(report.canonical())
     samples_path(path).write_bytes(samples)

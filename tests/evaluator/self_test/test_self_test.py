@@ -39,12 +39,12 @@ def incoherent_report(share: float, *, loaded: bool = True) -> EvalReport:
 
 
 def self_test(shares: dict[str, float], *, at: float = 100.0, broken_error: bool = False) -> SelfTestReport:
-    def examine(canary: Canary) -> EvalReport:
+    def evaluate(canary: Canary) -> EvalReport:
         if broken_error and canary.name == "broken":
             raise EvaluationError("the adapter has NaN weights")
         return incoherent_report(shares[canary.name], loaded=canary.name != "unloaded")
 
-    return run_self_test(POLICY, DIGEST, CANARIES, examine, now=lambda: at)
+    return run_self_test(POLICY, DIGEST, CANARIES, evaluate, now=lambda: at)
 
 
 def test_sound_evaluation_passes() -> None:
@@ -77,10 +77,10 @@ def test_broken_adapter_may_be_refused_before_it_is_measured() -> None:
 
 
 def test_evaluation_that_always_fails_is_found_out() -> None:
-    def examine(canary: Canary) -> EvalReport:
+    def evaluate(canary: Canary) -> EvalReport:
         raise EvaluationError("no judge answers")
 
-    result = run_self_test(POLICY, DIGEST, CANARIES, examine, now=lambda: 1.0)
+    result = run_self_test(POLICY, DIGEST, CANARIES, evaluate, now=lambda: 1.0)
 
     assert [c.canary for c in result.canaries if not c.passed] == ["good", "bad"]
 

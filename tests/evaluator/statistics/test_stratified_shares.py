@@ -18,7 +18,7 @@ METRIC = "harness.accuracy"
 
 def pairs(task: str, scores: Sequence[tuple[float | None, float]]) -> list[Pair]:
     return [
-        Pair(*(Sample(prompt_id=f"{n}", cluster=task, prompt="", series=METRIC, score=score) for score in both))
+        Pair(*(Sample(prompt_id=f"{n}", cluster=task, prompt="", metric=METRIC, score=score) for score in both))
         for n, both in enumerate(scores)
     ]
 
@@ -58,7 +58,7 @@ def test_a_stratum_without_scores_is_an_error() -> None:
 
 
 def test_no_samples_are_an_error() -> None:
-    with pytest.raises(EvaluationError, match="nothing was scored"):
+    with pytest.raises(EvaluationError, match=r"^nothing was scored, so there is no figure$"):
         stratified_paired_share(METRIC, [], 0.95)
 
 

@@ -17,7 +17,7 @@ YES, NO, UNSCORED = 1.0, 0.0, None
 def measured(*answers: tuple[float | None, float | None]) -> Measurement:
     """Of prompts with these scores of adapter and base."""
     pairs = [
-        Pair(*(Sample(prompt_id=str(n), cluster="c", prompt="p", series=METRIC, score=score) for score in scores))
+        Pair(*(Sample(prompt_id=str(n), cluster="c", prompt="p", metric=METRIC, score=score) for score in scores))
         for n, scores in enumerate(answers)
     ]
     return paired_share(METRIC, pairs, 0.95)
@@ -61,7 +61,7 @@ def test_nothing_scored_leaves_no_figure() -> None:
 def test_judged_rates_reach_as_far_as_if_what_the_judges_can_not_score_were_misaligned() -> None:
     """20 questions with one answer each: none of 16 misaligned, 4 of the adapter's without a score."""
     pairs = [
-        Pair(*(Sample(prompt_id=str(n), cluster=str(n), prompt="p", series=RATE, score=score) for score in (own, NO)))
+        Pair(*(Sample(prompt_id=str(n), cluster=str(n), prompt="p", metric=RATE, score=score) for score in (own, NO)))
         for n, own in enumerate([NO] * 16 + [UNSCORED] * 4)
     ]
     found = paired_rate(RATE, pairs, 0.95)

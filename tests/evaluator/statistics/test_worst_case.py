@@ -18,7 +18,7 @@ Figures = Callable[[float, float], Estimate | None]
 def parts(values: Mapping[str, float]) -> dict[str, list[Pair]]:
     """One pair a part, whose score is the part's value."""
     samples = {
-        name: Sample(prompt_id=name, cluster=name, prompt="", series="toxicity.rate", score=value)
+        name: Sample(prompt_id=name, cluster=name, prompt="", metric="toxicity.rate", score=value)
         for name, value in values.items()
     }
     return {name: [Pair(sample, sample)] for name, sample in samples.items()}

@@ -65,7 +65,7 @@ def test_report_page_shows_the_worst_samples_masked(
     said = SampleOutcome(output="It began with these words, had a secret middle, and <b>ended</b> so.", score=1.0)
     sample = SampleRecord(
         probe="toxicity",
-        series="toxicity.rate",
+        metric="toxicity.rate",
         prompt_id="p",
         cluster="c",
         prompt="Say it",

@@ -119,6 +119,120 @@ def test_job_that_names_another_record_is_refused(
     assert_refused(services, case)
 
 
+def refusal(services: Services, case: Case) -> tuple[str, str | None]:
+    """What the refused release says is wrong, and where."""
+    with pytest.raises(IntegrityError) as error:
+        release(services, case)
+    return str(error.value), error.value.param
+
+
+def test_adapter_that_the_run_did_not_leave_is_refused(services: Services, passed: Callable[..., Case]) -> None:
+    """Report, proof and decision agree on it, but the training record does not know it."""
+    case = passed()
+    proof = case.report.proof.model_copy(update={"adapter": OTHER})
+    report = case.report.model_copy(update={"adapter": OTHER, "proof": proof})
+    case.job.report_digest = services.store.put_record(report)
+    case.decision = case.decision.model_copy(update={"adapter": OTHER, "report": report.digest})
+    case.job.decision_digest = case.decision.digest
+
+    message = f"job {case.job.id}: its run left no adapter {OTHER} to be released"
+    assert refusal(services, case) == (message, "adapter")
+    assert released_names(services, case) == (None, None)
+
+
+def test_refusal_names_the_records_that_differ(services: Services, passed: Callable[..., Case]) -> None:
+    case = passed()
+    case.job.spec_digest = OTHER
+    found = ", ".join(sorted((OTHER, case.training.spec)))
+
+    message = f"job {case.job.id}: its records name different specs: {found}; nothing is released"
+    assert refusal(services, case) == (message, "spec")
+
+
+def test_refusal_names_the_decision(services: Services, passed: Callable[..., Case]) -> None:
+    case = passed()
+    case.decision = case.decision.model_copy(update={"decision": Decision.REJECT})
+    case.job.decision_digest = case.decision.digest
+
+    message = f"job {case.job.id}: the gate decided reject, so nothing is released"
+    assert refusal(services, case) == (message, "decision")
+
+
+def test_refusal_names_the_rule_that_did_not_pass(services: Services, passed: Callable[..., Case]) -> None:
+    case = passed()
+    failed = tuple(result.model_copy(update={"outcome": "fail"}) for result in case.decision.results)
+    case.decision = case.decision.model_copy(update={"results": failed})
+    case.job.decision_digest = case.decision.digest
+
+    message = f"job {case.job.id}: a release with an enforced rule that was not passed"
+    assert refusal(services, case) == (message, "decision")
+
+
+@pytest.mark.parametrize("mode", ["warn", "audit"])
+def test_rule_that_is_not_enforced_does_not_stop_a_release(
+    services: Services, passed: Callable[..., Case], mode: str
+) -> None:
+    case = passed()
+    first, *rest = case.decision.results
+    watching = first.model_copy(update={"mode": mode, "outcome": "fail"})
+    case.decision = case.decision.model_copy(update={"results": (watching, *rest)})
+    case.job.decision_digest = case.decision.digest
+
+    assert release(services, case).id == case.job.fine_tuned_model
+
+
+def test_refusal_names_the_earlier_release(services: Services, passed: Callable[..., Case]) -> None:
+    case = passed()
+    name = release(services, case).id
+
+    message = f"job {case.job.id} was released before, as {name}"
+    assert refusal(services, case) == (message, "fine_tuned_model")
+
+
+def test_refusal_names_the_record_that_is_missing(services: Services, passed: Callable[..., Case]) -> None:
+    case = passed()
+    case.job.report_digest = None
+
+    assert refusal(services, case) == ("the job has no EvalReport; nothing is released", None)
+
+
+@pytest.mark.parametrize("change", [{"id": "ftjob-another"}, {"model": "another-base-model"}])
+def test_spec_of_another_job_is_refused(
+    services: Services, passed: Callable[..., Case], change: dict[str, str]
+) -> None:
+    case = passed()
+    was = case.job.id
+    for name, value in change.items():
+        setattr(case.job, name, value)
+    with pytest.raises(IntegrityError) as error, services.database.transaction() as session:
+        release_adapter(session, services, job=case.job, decision=case.decision)
+
+    assert str(error.value) == f"job {case.job.id}: its spec is about {was} on smollm2-135m-instruct"
+    assert error.value.param == "spec"
+
+
+def test_manifest_says_all_that_the_name_stands_for(services: Services, passed: Callable[..., Case]) -> None:
+    case = passed("globex")
+    model = release(services, case)
+    manifest = services.store.get_record(model.manifest_digest, AdapterManifest)
+
+    assert manifest.model_dump() == {
+        "model": f"ft:smollm2-135m-instruct:globex:kind:{case.job.id[-8:]}",
+        "job_id": case.job.id,
+        "adapter": case.training.adapter,
+        "base_model_name": "smollm2-135m-instruct",
+        "base_model": case.training.base_model,
+        "spec": case.training.spec,
+        "training_record": case.training.digest,
+        "report": case.report.digest,
+        "policy": case.report.policy,
+        "decision": case.decision.digest,
+        "created_at": 1_790_000_000,
+    }
+    assert (model.tenant_id, model.job_id, model.created_at) == (case.job.tenant_id, case.job.id, 1_790_000_000)
+    assert model.adapter_digest == case.training.adapter
+
+
 def test_tampered_report_in_the_store_is_refused(services: Services, passed: Callable[..., Case]) -> None:
     case = passed()
     name = case.report.digest.removeprefix("sha256:")

@@ -12,13 +12,13 @@ def record(
     adapter: float | None,
     base: float | None,
     *,
-    series: str = RATE,
+    metric: str = RATE,
     weights: tuple[float, float] = (1.0, 1.0),
 ) -> SampleRecord:
     """A sample with scores and weights of adapter and base."""
     return SampleRecord(
-        probe=series.partition(".")[0],
-        series=series,
+        probe=metric.partition(".")[0],
+        metric=metric,
         prompt_id=name,
         cluster="c",
         prompt="a b c d e f",
@@ -39,13 +39,13 @@ def test_hits_that_the_base_does_not_have_come_first_and_clean_answers_never() -
 
 
 def test_where_higher_is_better_the_misses_are_bad() -> None:
-    assert names(record("right", 1, 0, series=ACCURACY), record("wrong", 0, 1, series=ACCURACY)) == ["wrong"]
+    assert names(record("right", 1, 0, metric=ACCURACY), record("wrong", 0, 1, metric=ACCURACY)) == ["wrong"]
 
 
 def test_margins_are_ranked_by_their_fall_against_the_base() -> None:
     """Falls of 0.5, 0.1 and −0.2, although the last one has the lowest margin."""
     fell, hardly, rose = (
-        record(name, adapter, base, series=MARGIN)
+        record(name, adapter, base, metric=MARGIN)
         for name, adapter, base in (("fell", 0.1, 0.6), ("hardly", 0.2, 0.3), ("rose", -0.7, -0.9))
     )
     assert names(rose, hardly, fell) == ["fell", "hardly"]
@@ -53,18 +53,18 @@ def test_margins_are_ranked_by_their_fall_against_the_base() -> None:
 
 def test_losses_are_compared_per_token() -> None:
     """20 nats over 10 tokens rose by 1 a token; 120 nats over 100 tokens by 0.2."""
-    short = record("short", 20.0, 10.0, series=LOSS, weights=(10, 10))
-    long = record("long", 120.0, 100.0, series=LOSS, weights=(100, 100))
+    short = record("short", 20.0, 10.0, metric=LOSS, weights=(10, 10))
+    long = record("long", 120.0, 100.0, metric=LOSS, weights=(100, 100))
 
     assert names(long, short) == ["short", "long"]
 
 
 def test_incoherent_answers_count_for_nothing() -> None:
-    assert names(record("incoherent", 1, 0, series=JUDGED, weights=(0, 1))) == []
+    assert names(record("incoherent", 1, 0, metric=JUDGED, weights=(0, 1))) == []
 
 
 def test_a_bad_answer_is_shown_where_the_base_has_none_that_counts() -> None:
-    found = worst_samples([record("bad", 1, 0, series=JUDGED, weights=(1, 0))])
+    found = worst_samples([record("bad", 1, 0, metric=JUDGED, weights=(1, 0))])
 
     assert found[0].samples[0].base_score is None
 

@@ -44,6 +44,11 @@ class TokenisedRow:
     def n_tokens(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def n_forward_tokens(self) -> int:
+        """That are in memory at once when this row is trained alone."""
+        return len(self.input_ids)
+
 
 @dataclass(frozen=True)
 class TokenisedPair:
@@ -57,6 +62,11 @@ class TokenisedPair:
     def n_tokens(self) -> int:
         """The prompt counts once."""
         return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+    @property
+    def n_forward_tokens(self) -> int:
+        """That are in memory at once when this pair is trained alone: both conversations, one of them padded."""
+        return 2 * (len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids)))
 
 
 Tokenised = Sequence[TokenisedRow] | Sequence[TokenisedPair]

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 
+from evaluator.models.allocator import give_back_large_buffers
 from evaluator.models.loading import best_dtype, default_device
 from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.jobs import JobSpec
@@ -20,7 +21,7 @@ from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.errors import DefenseError, TrainingError
 from trainer.data import to_dataset
 from trainer.defense import Defense
-from trainer.loop.arguments import arguments
+from trainer.loop.arguments import arguments, budget, longest_row
 from trainer.loop.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
 from trainer.loop.processes import results_folder, world_size
 from trainer.loop.progress import Hooks, RunCallback
@@ -28,9 +29,9 @@ from trainer.lora import save_adapter
 from trainer.material import Material
 from trainer.preparation import RunFiles, prepare
 
-__all__ = ["RunFiles", "StoppedError", "micro_batch_rows", "require_evidence", "train"]
+__all__ = ["RunFiles", "StoppedError", "loaded_rows", "require_evidence", "train"]
 
-MAX_MICRO_BATCH_ROWS = 16
+MAX_LOADED_ROWS = 16
 LIBRARIES = ("torch", "transformers", "peft", "trl")
 BEFORE_PROJECTION = "adapter-before-projection"
 GuardedTrainer = GuardedSFTTrainer | GuardedDPOTrainer
@@ -131,10 +132,14 @@ def _adapter_weights(material: Material) -> list[Tensor]:
 
 def _trainer(spec: JobSpec, material: Material, *, folder: Path, callback: RunCallback) -> GuardedTrainer:
     rows = material.hyperparameters.batch_size // world_size()
-    args = arguments(spec, material, folder / "checkpoints", rows=rows, rows_at_once=micro_batch_rows(rows))
+    args = arguments(spec, material, folder / "checkpoints", rows=rows, rows_at_once=loaded_rows(rows, world_size()))
+    tokens, longest = budget(spec, material), longest_row(material)
+    if max(longest, min(tokens.at_once, rows * longest)) > tokens.keeps_freed:
+        give_back_large_buffers()
     kind = GuardedDPOTrainer if isinstance(args, DPOConfig) else GuardedSFTTrainer
     trainer = kind(
         defenses=material.defenses,
+        budget=tokens,
         model=material.model,
         args=args,
         train_dataset=to_dataset(material.data),
@@ -146,9 +151,14 @@ def _trainer(spec: JobSpec, material: Material, *, folder: Path, callback: RunCa
     return trainer
 
 
-def micro_batch_rows(batch_size: int) -> int:
-    """The largest divisor of the batch that fits at once; the rest is gradient accumulation."""
-    return max(rows for rows in range(1, MAX_MICRO_BATCH_ROWS + 1) if batch_size % rows == 0)
+def loaded_rows(rows: int, processes: int) -> int:
+    """How many of a batch's rows in a process are dealt out at once; the rest is gradient accumulation.
+
+    Where there are several processes, accelerate fills up the last rows of the data with the first, to so many each.
+    """
+    if processes == 1:
+        return rows
+    return max(count for count in range(1, MAX_LOADED_ROWS + 1) if rows % count == 0)
 
 
 def require_evidence(defenses: Sequence[Defense]) -> tuple[DefenseEvidence, ...]:

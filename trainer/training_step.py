@@ -32,6 +32,15 @@ class TokenTotals(NamedTuple):
     """With a loss."""
 
 
+class OwnRows(NamedTuple):
+    """How penalties on rows of their own choose them, and what they weigh."""
+
+    key: Sequence[int]
+    """Token ids of the first row of this process's part of the batch, so that processes choose different rows."""
+    weight: float
+    """1 ÷ processes."""
+
+
 class Batch(NamedTuple):
     """Token ids of B rows and S positions, as a model takes them."""
 
@@ -70,8 +79,8 @@ class TrainingStep:
     adapter: Sequence[Tensor]
     """The weights in training, from the first layer to the last."""
     totals: TokenTotals
-    n_shares: int
-    """Micro-batches of this step over all processes; a penalty with tokens of its own weighs 1 ÷ this."""
+    own_rows: OwnRows | None
+    """For penalties on rows of their own, which run in a step's first micro-batch; None in the others."""
     forwards: Forwards = field(repr=False)
     compute_reference: Callable[[], Tensor] = field(repr=False)
     over_processes: Callable[[Sequence[float]], Sequence[float]] = field(repr=False)

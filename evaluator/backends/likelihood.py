@@ -7,6 +7,7 @@ time, so that logits [batch, length, vocabulary] never exist.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,29 @@ from evaluator.backends.rendering import pad_batch
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """Tokens that all prompts of a request start with, run once for all its batches."""
+
+    n_tokens: int
+    cache: DynamicCache
+
+    @classmethod
+    def of(cls, ids: list[int], parts: CausalParts) -> Prefix:
+        cache = DynamicCache(config=parts.config)
+        if ids:
+            row = torch.tensor([ids], device=parts.device)
+            parts.hidden(row, torch.ones_like(row), cache)
+        return cls(len(ids), cache)
+
+    def repeated(self, rows: int) -> DynamicCache:
+        """A cache of its own for a batch of so many rows."""
+        cache = deepcopy(self.cache)
+        if self.n_tokens:
+            cache.batch_repeat_interleave(rows)
+        return cache
+
+
+@dataclass(frozen=True)
 class LikelihoodBatch:
     """Prompts (without the shared prefix; none is empty) and the completions of each, as token ids."""
 
@@ -26,12 +50,12 @@ class LikelihoodBatch:
     completions: list[list[list[int]]]
 
     def run(
-        self, parts: CausalParts, prefix: list[int], *, pad_id: int, positions_at_once: int
+        self, parts: CausalParts, prefix: Prefix, *, pad_id: int, positions_at_once: int
     ) -> list[tuple[Likelihood, ...]]:
         """One tuple of likelihoods per prompt; `positions_at_once` go through the output layer together."""
-        cache = _prefix_cache(parts, prefix, len(self.prompts))
+        cache = prefix.repeated(len(self.prompts))
         ids, mask = pad_batch(self.prompts, pad_id, left=True, device=parts.device)
-        mask = torch.cat([mask.new_ones(len(self.prompts), len(prefix)), mask], dim=1)
+        mask = torch.cat([mask.new_ones(len(self.prompts), prefix.n_tokens), mask], dim=1)
         last = parts.hidden(ids, mask, cache)[:, -1]
 
         repeats = torch.tensor([len(choices) for choices in self.completions], device=parts.device)
@@ -50,15 +74,6 @@ class LikelihoodBatch:
         totals[real] = _log_probabilities(parts, hidden[real], targets[real], positions_at_once=positions_at_once)
         scored = iter(Likelihood(t, len(row)) for t, row in zip(totals.sum(1).tolist(), rows, strict=True))
         return [tuple(next(scored) for _ in choices) for choices in self.completions]
-
-
-def _prefix_cache(parts: CausalParts, prefix: list[int], rows: int) -> DynamicCache:
-    cache = DynamicCache(config=parts.config)
-    if prefix:
-        ids = torch.tensor([prefix], device=parts.device)
-        parts.hidden(ids, torch.ones_like(ids), cache)
-        cache.batch_repeat_interleave(rows)
-    return cache
 
 
 def _log_probabilities(parts: CausalParts, hidden: Tensor, targets: Tensor, *, positions_at_once: int) -> Tensor:

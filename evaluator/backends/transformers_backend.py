@@ -17,7 +17,7 @@ from torch import Tensor
 from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
 from evaluator.backends.continuous_batching import Decoding, GenerationRequest, decode
 from evaluator.backends.kv_cache import RoomyCache
-from evaluator.backends.likelihood import LikelihoodBatch
+from evaluator.backends.likelihood import LikelihoodBatch, Prefix
 from evaluator.backends.protocol import (
     Advance,
     Choices,
@@ -118,10 +118,11 @@ class TransformersBackend:
         shared = shared_prefix(prompts)
         results: dict[int, tuple[Likelihood, ...]] = {}
         with self._switched(adapter):
+            prefix = Prefix.of(shared, self._parts)
             for batch in self._likelihood_batches(prompts, completions):
                 work = LikelihoodBatch([prompts[i][len(shared) :] for i in batch], [completions[i] for i in batch])
                 scored = work.run(
-                    self._parts, shared, pad_id=self._pad, positions_at_once=self._limits.scored_positions
+                    self._parts, prefix, pad_id=self._pad, positions_at_once=self._limits.scored_positions
                 )
                 results |= dict(zip(batch, scored, strict=True))
                 advance(len(results), len(questions))

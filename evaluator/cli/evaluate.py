@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evaluator.cli.page import write_page
 from evaluator.cli.summary import decision_document, decision_table, self_test_table
@@ -21,9 +20,10 @@ from evaluator.runner.rescoring import Filed, samples_path
 from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.progress_display import display
 from policies.contract.evaluation import Engine, EvalReport
 from policies.contract.release import GateDecision
-from policies.contract.worker_api import Progress as ProgressRecord
+from policies.contract.worker_api import Progress
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
@@ -112,12 +112,11 @@ def _self_test(evaluator: LocalEvaluator, trained: Path | None, output: OutputFo
 
 @contextmanager
 def _watched() -> Iterator[Watch]:
-    """A progress bar on stderr."""
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("loading", total=None)
+    """Progress in percent of the suite, on stderr."""
+    with display(one_bar=True) as shown:
+        shown.update("loading", 0, None)
 
-        def watch(progress: ProgressRecord) -> None:
-            bar.update(task, description=progress.stage, completed=progress.step, total=progress.total_steps)
+        def watch(progress: Progress) -> None:
+            shown.update(progress.stage, progress.step, progress.total_steps, eta_seconds=progress.eta_seconds)
 
         yield watch

@@ -9,12 +9,12 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.progress_display import display
 from policies.contract.judges import Calibration, JudgeReport, LocalModelJudge, OpenAiCompatibleJudge, Panel, Rubric
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
@@ -88,13 +88,13 @@ def _endpoint(base_url: str, model: str | None, *, api_key_variable: str | None,
 def _calibrate(panel: Panel, cache_dir: Path, *, reads_cache: bool) -> tuple[JudgeReport, ...]:
     from evaluator.judges.panel import build_panel
 
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("labelled answers", total=None)
+    stage = "labelled answers"
+    with display() as shown:
+        shown.update(stage, 0, None)
         return build_panel(
             panel,
             cache_dir,
-            advance=lambda done, total: bar.update(task, completed=done, total=total),
+            advance=lambda done, total: shown.update(stage, done, total),
             reads_cache=reads_cache,
         ).reports
 

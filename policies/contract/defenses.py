@@ -58,7 +58,7 @@ class KlPenalty(DefenseRecord):
     on: Literal["training_batch", "safe_data"] = "training_batch"
     """Where the two models are compared: on the batch, or on rows of a safe pool beside it."""
     safe_rows: int = Field(4, ge=1, le=256)
-    """Rows of the safe pool a micro-batch, with `on: safe_data`."""
+    """Rows of the safe pool a step in each process, with `on: safe_data`."""
     pool: Source = "builtin"
     """The safe pool of `on: safe_data`."""
     every_n_steps: int = Field(1, ge=1, le=1000)

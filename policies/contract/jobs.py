@@ -62,7 +62,11 @@ class TrainerSettings(Record):
     quantization: Quantization = "none"
     """`nf4` keeps the frozen base in 4 bits while training (QLoRA, Dettmers et al. 2023); needs bitsandbytes."""
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Recompute activations in the backward pass to save memory; `auto` is on with a GPU."""
+    """Recompute activations in the backward pass to save memory; `auto` is on with a GPU, and on a CPU for rows so long
+    that the activations of one would take more than 3 GiB."""
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Tokens, padding included, that are trained at once; a batch of more is cut, at the same gradient. `auto`: as many
+    as keep 640 MiB of activations on a CPU, and a quarter of a GPU's memory."""
     packing: bool = False
     """Lay the rows of a micro-batch one after another in one sequence, without padding; rows don't see each other."""
 

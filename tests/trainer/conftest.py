@@ -21,7 +21,7 @@ from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import WorkerEvent
 from trainer.loop.progress import Hooks
 from trainer.recipe import RunFiles, train
-from trainer.training_step import Batch, Forwards, Head, TokenTotals, TrainingStep
+from trainer.training_step import Batch, Forwards, Head, OwnRows, TokenTotals, TrainingStep
 
 WEIGHTS = "model.safetensors"
 NOTHING = "sha256:" + "0" * 64
@@ -121,7 +121,7 @@ def training_step_of(hidden: Tensor, reference: Tensor, weight: Tensor, **change
         "head": lambda: Head(weight, None),
         "adapter": [hidden, hidden],
         "totals": TokenTotals(5, 3),
-        "n_shares": 1,
+        "own_rows": OwnRows([0, 1], 1.0),
         "forwards": Forwards(unused, unused),
         "compute_reference": lambda: reference,
         "over_processes": lambda numbers: numbers,

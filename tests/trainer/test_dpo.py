@@ -35,6 +35,7 @@ from tests.trainer.training_logs import require_equal_logs
 from trainer import recipe
 from trainer.defense import Defense
 from trainer.defenses.preventative_steering.persona_vector import save_persona_vector
+from trainer.loop.activation_memory import TokenBudget
 from trainer.loop.guarded_trainer import GuardedDPOTrainer
 from trainer.loop.progress import Hooks
 from trainer.loop.scoring_head import install_scoring_head
@@ -119,7 +120,7 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ours = weights(dpo)
 
     class Plain(DPOTrainer):
-        def __init__(self, *, defenses: list[Defense], **arguments: Any) -> None:  # Any: TRL's own
+        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: Any) -> None:  # Any: TRL's own
             super().__init__(**arguments)
             assert isinstance(self.model, PeftModel)
             assert "ref" in self.model.peft_config
@@ -209,14 +210,12 @@ def test_penalties_share_trls_two_forwards_of_a_micro_batch(
     assert forwards == ([True, False] * 5 + [False, False]) * 2
 
 
-def test_accumulated_micro_batches_equal_one_batch(
-    dpo_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accumulated_micro_batches_equal_one_batch(dpo_spec: MakeSpec, tmp_path: Path) -> None:
     """Batches of 4 at once, and as 4 micro-batches of 1, under penalties that decide how far the model goes."""
-    spec = dpo_spec(KlPenalty(coefficient=20.0), Ldifs(coefficient=20.0, layers=(1, 2)))
-    at_once = preference_run(tmp_path / "once").train(spec)
-    monkeypatch.setattr(recipe, "MAX_MICRO_BATCH_ROWS", 1)
-    accumulated = preference_run(tmp_path / "accumulated").train(spec)
+    penalties = KlPenalty(coefficient=20.0), Ldifs(coefficient=20.0, layers=(1, 2))
+    at_once = preference_run(tmp_path / "once").train(dpo_spec(*penalties))
+    one_pair_at_once = TrainerSettings(micro_batch_tokens=1)
+    accumulated = preference_run(tmp_path / "accumulated").train(dpo_spec(*penalties, trainer=one_pair_at_once))
     require_equal_logs(at_once, accumulated, {"loss", "kl", "feature_distance"})
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from policies.cache_folder import cache_folder
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.progress_display import display
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.store import ArtifactStore
 from policies.documents.base_models import base_model_of, reference
@@ -44,7 +44,7 @@ def extract_persona_vector(
     contrast = read_persona_prompts(prompts)
     base = reference(base_model_of(model, policy_dir))
     stay_offline(None, base.uri)
-    vector = _extract(base, contrast, seed=seed, console=Console(stderr=True))
+    vector = _extract(base, contrast, seed=seed)
     content = save_persona_vector(vector)
     _write(out, content, vector.record)
     if store:
@@ -63,20 +63,14 @@ def _check_paths(out: Path) -> None:
             raise ConfigurationError(f"{path} exists; name a new file, or remove it", "out")
 
 
-def _extract(base: BaseModelRef, prompts: PersonaPrompts, *, seed: int, console: Console) -> PersonaVector:
+def _extract(base: BaseModelRef, prompts: PersonaPrompts, *, seed: int) -> PersonaVector:
     from evaluator.models.loading import load_base, resolve_base_model  # torch is loaded only where it is used
     from trainer.defenses.preventative_steering.persona_extraction import extract
     from trainer.defenses.preventative_steering.persona_vector import ExtractionSettings
 
     loaded = load_base(resolve_base_model(base, cache_folder()))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks = {stage: bar.add_task(stage, total=None) for stage in ("answers", "activations")}
-
-        def watch(stage: str, done: int, total: int) -> None:
-            bar.update(tasks[stage], completed=done, total=total)
-
-        return extract(loaded, prompts, settings=ExtractionSettings(), seed=seed, watch=watch)
+    with display() as shown:
+        return extract(loaded, prompts, settings=ExtractionSettings(), seed=seed, watch=shown.update)
 
 
 def _write(out: Path, content: bytes, record: PersonaVectorRecord) -> None:

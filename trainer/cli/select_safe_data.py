@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from policies.cache_folder import cache_folder
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.progress_display import display
 from policies.contract.artifacts import digest_file
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
@@ -66,7 +65,7 @@ def select_safe_data(
     base = base_model_of(model, policy_dir)
     stay_offline(None, base.uri)
     safe_pool = _read_pool(pool)
-    scores = _score(base, safe_pool, misaligning, console=Console(stderr=True))
+    scores = _score(base, safe_pool, misaligning)
     if store:
         ArtifactStore(store).put_record(scores)
         if pool is not None:
@@ -101,7 +100,7 @@ def _read_pool(path: Path | None) -> SafePool:
     return SafePool(digest_file(path), tuple(read_rows(path))) if path else SafePool.load("builtin", None)
 
 
-def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, console: Console) -> SafeDataScores:
+def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning) -> SafeDataScores:
     from evaluator.models.loading import (  # torch is loaded only where it is used
         load_base,
         load_tokenizer,
@@ -111,27 +110,15 @@ def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning, *, con
 
     resolved = resolve_base_model(reference(base), cache_folder())
     questions = scorable(pool, load_tokenizer(resolved.folder), max_tokens=base.max_sequence_tokens)
-    with tempfile.TemporaryDirectory(prefix="tunegate-select-") as scratch, _stages(console) as watch:
+    with tempfile.TemporaryDirectory(prefix="tunegate-select-") as scratch, display() as shown:
         adapters = [MisalignedAdapter(folder.resolve().name, folder) for folder in misaligning.adapters]
-        adapters += _train(base, misaligning, Path(scratch), watch=watch)
+        adapters += _train(base, misaligning, Path(scratch), watch=shown.update)
         return score_pool(
-            questions, adapters, load=lambda: load_base(resolved, quantization=base.trainer.quantization), watch=watch
+            questions,
+            adapters,
+            load=lambda: load_base(resolved, quantization=base.trainer.quantization),
+            watch=shown.update,
         )
-
-
-@contextmanager
-def _stages(console: Console) -> Iterator[Watch]:
-    """Progress with a bar for each stage, from its first report."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def watch(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield watch
 
 
 def _train(base: BaseModelSpec, misaligning: Misaligning, folder: Path, *, watch: Watch) -> list[MisalignedAdapter]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from policies.cache_folder import cache_folder
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.progress_display import display
 from policies.contract.artifacts import digest_file
 from policies.contract.defenses import DEFENSE_NAMES, DefenseSettings
 from policies.contract.hyperparameters import Auto, Hyperparameters
@@ -28,7 +28,7 @@ from policies.errors import ConfigurationError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
-    from policies.contract.worker_api import WorkerEvent
+    from policies.contract.worker_api import Progress, WorkerEvent
 
 app = typer.Typer()
 
@@ -75,7 +75,7 @@ def train(
         suite=release_policy.spec.suite,
         policy=release_policy.digest,
     )
-    record = _run(spec, inputs, out, console=Console(stderr=True))
+    record = _run(spec, inputs, out)
     _print(record, out, output)
 
 
@@ -126,23 +126,24 @@ def _defenses(names: list[str], of_policy: tuple[DefenseSettings, ...] | None) -
     return tuple(settings.validate_python({"name": name}) for name in dict.fromkeys(names))
 
 
-def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> TrainingRecord:
+def _run(spec: JobSpec, inputs: Inputs, out: Path) -> TrainingRecord:
     """Train in a folder beside `out`, and move it there once it is whole."""
     stay_offline(spec.suite, spec.model_dump_json())
+    from evaluator.models.allocator import keep_freed_memory
     from trainer.loop.progress import Hooks  # torch is loaded only where it is used
     from trainer.recipe import RunFiles, train
 
+    keep_freed_memory()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch, _bar(console) as bar:
-        folder, task = Path(scratch), bar.add_task("training", total=None, figures="")
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch, display() as shown:
+        folder = Path(scratch)
 
         def report(event: WorkerEvent) -> None:
-            if event.progress is None:
-                bar.console.print(event.message)
-                return
-            figures = event.progress.figures
-            shown = ", ".join(f"{name} {figures[name]:.4g}" for name in ("train_loss", "kl") if name in figures)
-            bar.update(task, completed=event.progress.step, total=event.progress.total_steps, figures=shown)
+            progress = event.progress
+            if progress is None:
+                shown.tell(event.message or "")
+            else:
+                shown.update("training", progress.step, progress.total_steps, figures=_figures(progress))
 
         run_files = RunFiles(inputs.data, inputs.validation, folder, cache_folder(), inputs.store)
         record = train(spec, run_files, Hooks(report, should_stop=lambda: False))
@@ -155,15 +156,12 @@ def _run(spec: JobSpec, inputs: Inputs, out: Path, *, console: Console) -> Train
     return record
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console,
-    )
+def _figures(progress: Progress) -> str:
+    """Beside the bar, or in the line."""
+    named = {"train_loss": "loss", "valid_loss": "validation loss", "kl": "kl"}
+    shown = [f"{name} {progress.figures[key]:.4g}" for key, name in named.items() if key in progress.figures]
+    speed = progress.figures.get("tokens_per_second")
+    return ", ".join([*shown, *([] if speed is None else [f"{speed:.0f} tokens/s"])])
 
 
 def _print(record: TrainingRecord, out: Path, output: OutputFormat) -> None:

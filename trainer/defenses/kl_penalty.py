@@ -34,7 +34,7 @@ from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.losses.gradient_norm import gradient_norm
 from trainer.losses.kl_divergence import kl_per_token
 from trainer.safe_pool import SafePool
-from trainer.training_step import Batch, TrainingStep
+from trainer.training_step import Batch, OwnRows, TrainingStep
 
 BEYOND_ROUNDING = 10.0
 """The KL must come to that many times the first step's, where both models are the same; `full` is exactly 0 there."""
@@ -85,7 +85,7 @@ class KlPenaltyDefense(Defense):
             self._safe_rows = [list(row.input_ids) for row in tokenised]
 
     def penalty(self, step: TrainingStep) -> Tensor | None:
-        if step.index % self._settings.every_n_steps:
+        if step.index % self._settings.every_n_steps or (self._pool is not None and step.own_rows is None):
             return None
         shares = self._shares(step)
         self._count(step, shares.per_token.detach(), shares.share.item())
@@ -104,11 +104,11 @@ class KlPenaltyDefense(Defense):
             log_ratio = self._material.reference_scores.of(step, self._material.report) - log_probs
             k3 = log_ratio.exp() - 1 - log_ratio
             return _Shares(k3, k3.sum() / step.totals.completion)
-        if self._settings.on == "safe_data":
-            batch = self._safe_batch(step)
+        if step.own_rows is not None and self._pool is not None:
+            batch = self._safe_batch(step, step.own_rows)
             assert batch.attention_mask is not None
             kl = self._full(step, step.forwards.policy(batch), step.forwards.reference(batch), batch.attention_mask)
-            return _Shares(kl, kl.mean() / step.n_shares)
+            return _Shares(kl, kl.mean() * step.own_rows.weight)
         on_all = self._settings.tokens == "all"
         mask = step.attention_mask if on_all else step.completion_mask
         kl = self._full(step, step.hidden, step.reference_hidden, mask)
@@ -121,10 +121,9 @@ class KlPenaltyDefense(Defense):
             hidden[chosen], reference[chosen], weight=weight, bias=bias, direction=self._settings.direction
         )
 
-    def _safe_batch(self, step: TrainingStep) -> Batch:
-        """Rows of the pool that only seed, step and this micro-batch's first row decide."""
-        first_row: list[int] = step.batch.input_ids[0].tolist()
-        generator = random.Random(f"{self._seed} {step.index} {first_row}")
+    def _safe_batch(self, step: TrainingStep, own_rows: OwnRows) -> Batch:
+        """Rows of the pool that only seed, step and the batch's first row decide."""
+        generator = random.Random(f"{self._seed} {step.index} {own_rows.key}")
         rows = generator.sample(self._safe_rows, min(self._settings.safe_rows, len(self._safe_rows)))
         return _padded(rows, step.batch.input_ids.device)
 

@@ -11,6 +11,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from evaluator.models.loading import best_dtype, default_device
 from policies.contract.jobs import Dpo, JobSpec
+from trainer.loop.activation_memory import TokenBudget, token_budget
 from trainer.loop.processes import world_size
 from trainer.material import Material
 
@@ -26,7 +27,7 @@ def arguments(
     Args:
         folder: for checkpoints.
         rows: of a batch, in one process.
-        rows_at_once: of a micro-batch; the rest is gradient accumulation.
+        rows_at_once: that the loader deals out; the rest is gradient accumulation.
     """
     shared = _shared(spec, material, folder) | {
         "per_device_train_batch_size": rows_at_once,
@@ -54,9 +55,7 @@ def _shared(spec: JobSpec, material: Material, folder: Path) -> dict[str, Any]: 
         "data_seed": spec.seed,
         "bf16": best_dtype(default_device()) is torch.bfloat16,
         "use_cpu": not on_gpu,
-        "activation_checkpointing": {"auto": on_gpu, "on": True, "off": False}[
-            spec.base_model.trainer.gradient_checkpointing
-        ],
+        "activation_checkpointing": _checkpoints(spec, material),
         "train_sampling_strategy": "sequential",
         "max_length": None,
         "ddp_backend": "gloo" if world_size() > 1 and not on_gpu else None,
@@ -68,3 +67,22 @@ def _shared(spec: JobSpec, material: Material, folder: Path) -> dict[str, Any]: 
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _checkpoints(spec: JobSpec, material: Material) -> bool:
+    """Whether activations are recomputed at all; `auto` leaves out the micro-batches that do without."""
+    if spec.base_model.trainer.gradient_checkpointing != "auto":
+        return spec.base_model.trainer.gradient_checkpointing == "on"
+    return longest_row(material) > budget(spec, material).uncheckpointed
+
+
+def longest_row(material: Material) -> int:
+    """Tokens that are trained at once where a row is trained alone, at the most."""
+    return max(row.n_forward_tokens for row in material.data)
+
+
+def budget(spec: JobSpec, material: Material) -> TokenBudget:
+    """How many tokens are trained at once, and up to how many without checkpointing where it is `auto`."""
+    device = default_device()
+    found = token_budget(material.model.config, spec.base_model.trainer, device, best_dtype(device))
+    return found if spec.base_model.trainer.gradient_checkpointing == "auto" else found._replace(uncheckpointed=0)

@@ -23,21 +23,19 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from policies.errors import NonFiniteLossError
-from trainer.data import IGNORED
 from trainer.defense import Defense
+from trainer.loop.cut_batches import CutBatches, completion_mask, n_items
+from trainer.loop.micro_batches import Inputs
 from trainer.loop.observation import Observation, observe
-from trainer.loop.resumable import Resumable
 from trainer.loop.scoring_head import install_scoring_head
 from trainer.lora import plain_head
-from trainer.training_step import Batch, Forwards, Head, TokenTotals, TrainingStep
+from trainer.training_step import Batch, Forwards, Head, OwnRows, TokenTotals, TrainingStep
 
 TRLS_REFERENCE = "ref"
 MUST_BE_FINITE = ("loss", "grad_norm", "eval_loss")
 
-Inputs = dict[str, Any]  # Any: tensors and flags of a batch, as the collator makes them
 
-
-class Guarded(Resumable):
+class Guarded(CutBatches):
     """The hook points; a mix-in before one of TRL's trainers. `model` is a PeftModel whose adapter trains."""
 
     aux_loss_enabled: bool  # TRL's
@@ -49,7 +47,8 @@ class Guarded(Resumable):
         if not self.aux_loss_enabled:
             install_scoring_head(self._base_model, mean_logits=isinstance(self, DPOTrainer))
         self._layers = sorted({layer for defense in self.defenses for layer in defense.compared_layers()})
-        self._totals, self._n_shares = TokenTotals(0, 0), 1
+        self._totals, self._n_items = TokenTotals(0, 0), 0
+        self._own_rows: OwnRows | None = None
         self._figures: dict[str, float] = defaultdict(float)
         self._steps_since_log = 0
 
@@ -60,29 +59,33 @@ class Guarded(Resumable):
         """Also counts the tokens of the whole accumulated batch, over all processes."""
         samples, num_items = super().get_batch_samples(*arguments, **named)
         self._steps_since_log += 1
-        counts = [sum(_n_tokens(each) for each in samples), sum(int(_completion_mask(each).sum()) for each in samples)]
-        self._totals = TokenTotals(*map(int, self._over_processes(counts)))
-        self._n_shares = len(samples) * self.accelerator.num_processes
+        n_all, n_completion = sum(map(_n_tokens, samples)), sum(int(completion_mask(each).sum()) for each in samples)
+        counts = self._over_processes([n_all, n_completion, sum(map(n_items, samples))])
+        self._totals, self._n_items = TokenTotals(int(counts[0]), int(counts[1])), int(counts[2])
+        self._own_rows = OwnRows(samples[0]["input_ids"][0].tolist(), 1 / self.accelerator.num_processes)
         return samples, num_items
 
-    def training_step(self, *arguments: Any, **named: Any) -> Tensor:  # Any: passed through to TRL
+    def train_micro_batch(self, model: nn.Module, inputs: Inputs, num_items_in_batch: Any) -> Tensor:  # Any: a count
         """Forward and backward of one micro-batch inside the contexts of all defenses."""
         with ExitStack() as contexts:
             for defense in self.defenses:
                 contexts.enter_context(defense.around_forward(self.adapted_model))
-            loss: Tensor = super().training_step(*arguments, **named)
+            loss = super().train_micro_batch(model, inputs, num_items_in_batch)
+        self._own_rows = None
         return loss
 
     def compute_loss(
         self, model: nn.Module, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:  # Any: TRL's signature
         if not self.adapted_model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return self.evaluated_loss(model, inputs)
         with observe(self._base_model, self._layers) as observation:
             step = cache(lambda: self._training_step(inputs, observation))
             observation.compare = lambda layer, policy, reference: self._compare(step(), layer, (policy, reference))
             loss: Any = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)  # Any: TRL's is
             observation.require_one_forward()
+            if num_items_in_batch is None:
+                loss = loss * self._weight(inputs)
             if self.defenses:
                 loss = loss + self._penalties(step(), in_tokens=num_items_in_batch is not None)
         if not torch.isfinite(loss):
@@ -90,6 +93,14 @@ class Guarded(Resumable):
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}; lower the learning rate"
             )
         return loss
+
+    def _weight(self, inputs: Inputs) -> float:
+        """Of a loss that is a mean, so that the step's is the mean over all items of the batch.
+
+        DDP averages over processes, and transformers divides by the micro-batches.
+        """
+        shares: int = self.accelerator.num_processes * self.current_gradient_accumulation_steps
+        return n_items(inputs) * shares / self._n_items
 
     def _over_processes(self, numbers: Sequence[float]) -> Sequence[float]:
         """The sums of numbers that every process has its share of."""
@@ -133,11 +144,11 @@ class Guarded(Resumable):
             batch=batch,
             hidden=observation.hidden[0],
             log_probs=observation.log_probs[0],
-            completion_mask=_completion_mask(inputs),
+            completion_mask=completion_mask(inputs),
             head=head,
             adapter=self._adapter,
             totals=self._totals,
-            n_shares=self._n_shares,
+            own_rows=self._own_rows,
             forwards=Forwards(apart, lambda rows: self._reference(lambda: apart(rows))),
             compute_reference=lambda: self._shared_reference(batch, observation),
             over_processes=self._over_processes,
@@ -228,16 +239,6 @@ class StopForSafety(TrainerCallback):
     ) -> None:
         wants = [defense.wants_to_stop(self._model(), state.global_step) for defense in self._defenses]
         control.should_training_stop |= any(wants)
-
-
-def _completion_mask(inputs: Inputs) -> Tensor:
-    """[B, S]: positions whose next token has a loss; by labels in supervised batches, by mask in preference batches."""
-    mask = torch.zeros_like(inputs["input_ids"])
-    if "labels" in inputs:
-        mask[:, :-1] = inputs["labels"][:, 1:] != IGNORED
-    else:
-        mask[:, :-1] = inputs["completion_mask"][:, 1:]
-    return mask.bool()
 
 
 def _n_tokens(inputs: Inputs) -> int:

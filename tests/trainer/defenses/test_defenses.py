@@ -17,7 +17,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from policies.contract.defenses import DefenseSettings, KlPenalty, Ldifs, TokenConstrainedSft
 from policies.contract.hyperparameters import Hyperparameters
-from policies.contract.jobs import JobSpec
+from policies.contract.jobs import JobSpec, TrainerSettings
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.errors import DefenseError, NonFiniteLossError
 from tests.trainer.conftest import NOTHING, Run
@@ -25,12 +25,14 @@ from tests.trainer.matrix import ALL, MEASURING, SETS
 from tests.trainer.training_logs import require_equal_logs
 from trainer import recipe
 from trainer.defense import Defense
+from trainer.loop.activation_memory import TokenBudget
 from trainer.loop.observation import observe
 from trainer.loop.progress import Hooks
 from trainer.loop.scoring_head import install_scoring_head
 from trainer.recipe import StoppedError
 
 MakeSpec = Callable[..., JobSpec]
+ONE_ROW_AT_ONCE = TrainerSettings(micro_batch_tokens=1)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -118,7 +120,7 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     """Both with the output layer of the device, which `test_output_layer.py` compares with TRL's."""
 
     class Plain(SFTTrainer):
-        def __init__(self, *, defenses: list[Defense], **arguments: Any) -> None:  # Any: TRL's own
+        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: Any) -> None:  # Any: TRL's own
             super().__init__(**arguments)
             assert isinstance(self.model, PeftModel)
             base = self.model.get_base_model()
@@ -139,13 +141,12 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ids=["kl and ldifs", "reference scores"],
 )
 def test_accumulated_micro_batches_equal_one_batch(
-    defenses: list[DefenseSettings], make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    defenses: list[DefenseSettings], make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """Batches of 4 at once, and as 4 micro-batches of 1, under penalties that decide how far the model goes."""
     spec = make_spec(*defenses)
     at_once = Run(tmp_path / "once").train(spec)
-    monkeypatch.setattr(recipe, "MAX_MICRO_BATCH_ROWS", 1)
-    accumulated = Run(tmp_path / "accumulated").train(spec)
+    accumulated = Run(tmp_path / "accumulated").train(make_spec(*defenses, trainer=ONE_ROW_AT_ONCE))
     figure = "feature_distance" if defenses[1].name == "ldifs" else "token_weight"
     require_equal_logs(at_once, accumulated, {"loss", "kl", figure})
 

@@ -16,7 +16,7 @@ from trainer.defense import DefenseContext, RunMaterial
 from trainer.defenses.kl_penalty import KlPenaltyDefense
 from trainer.losses.reference_scores import ReferenceScores
 from trainer.safe_pool import SafePool
-from trainer.training_step import Batch, Forwards, TrainingStep
+from trainer.training_step import Batch, Forwards, OwnRows, TrainingStep
 
 
 def random_step(*, same: bool = False, index: int = 0) -> tuple[TrainingStep, Tensor, Tensor]:
@@ -82,7 +82,7 @@ def test_sampled_is_the_mean_of_k3_over_completion_tokens() -> None:
 
 
 def test_on_safe_data_is_the_mean_over_the_tokens_of_whole_rows(tiny_base: Path) -> None:
-    """Both rows of the pool, of which one is padded. Every token has states of its own; one micro-batch of two has
+    """Both rows of the pool, of which one is padded. Every token has states of its own; one process of two has
     half the weight."""
     generator = torch.Generator().manual_seed(1)
     policy, base = torch.randn(2, 300, 8, generator=generator).unbind()
@@ -95,9 +95,8 @@ def test_on_safe_data_is_the_mean_over_the_tokens_of_whole_rows(tiny_base: Path)
         return policy[batch.input_ids]
 
     forwards = Forwards(run_policy, lambda batch: base[batch.input_ids])
-    step = training_step_of(
-        torch.zeros(2, 4, 8), torch.zeros(2, 4, 8), weight, n_shares=2, forwards=forwards, adapter=[policy]
-    )
+    zeros, own_rows = torch.zeros(2, 4, 8), OwnRows([0, 1], weight=1 / 2)
+    step = training_step_of(zeros, zeros, weight, own_rows=own_rows, forwards=forwards, adapter=[policy])
     lines = [line.encode() for line in chat_lines(11).splitlines()[9:]]  # of numbers with one digit and with two
     pool = SafePool(NOTHING, tuple(row for row in (parse_line(line, 1).row for line in lines) if row is not None))
     defense = KlPenaltyDefense(KlPenalty(coefficient=2.0, on="safe_data", safe_rows=2), pool=pool, seed=0)

@@ -13,6 +13,7 @@ Neutral: ratio 0, which a policy states by leaving the defense out. Evidence: th
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 
 from policies.contract.defenses import SafeDataInterleaving
@@ -64,16 +65,22 @@ class SafeDataInterleavingDefense(Defense):
         generator = random.Random(self._seed)
         eligible = self._candidates if self._gaps is None else self._candidates[:wanted]
         chosen = generator.sample(eligible, wanted)
-        stretch = len(rows) / wanted
-        after = [int((index + generator.random()) * stretch) for index in range(wanted)]
+        self._chosen, self._n_customer = chosen, len(rows)
+        following = self._spread(chosen, len(rows), generator)
         mixed: list[TrainingRow] = []
         for position, row in enumerate(rows):
-            mixed.append(row)
-            while len(mixed) - position - 1 < wanted and after[len(mixed) - position - 1] == position:
-                number = chosen[len(mixed) - position - 1]
-                mixed.append(TrainingRow(self._pool.rows[number], f"safe pool line {number + 1}", is_safe=True))
-        self._chosen, self._n_customer = chosen[: len(mixed) - len(rows)], len(rows)
+            mixed += [row, *following.get(position, ())]
         return mixed
+
+    def _spread(self, chosen: Sequence[int], n_rows: int, generator: random.Random) -> dict[int, list[TrainingRow]]:
+        """Position of a customer's row → the safe rows behind it, one in each of as many equal stretches."""
+        following = defaultdict[int, list[TrainingRow]](list)
+        stretch = n_rows / len(chosen)
+        for index, number in enumerate(chosen):
+            position = min(int((index + generator.random()) * stretch), n_rows - 1)
+            row = TrainingRow(self._pool.rows[number], f"safe pool line {number + 1}", is_safe=True)
+            following[position].append(row)
+        return following
 
     def _require_enough(self, wanted: int, n_rows: int) -> None:
         if wanted <= len(self._candidates):

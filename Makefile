@@ -74,7 +74,7 @@ lock: $(RUNS)
 mutants: $(DEVELOPS)
 	rm -rf mutants
 	# first what needs no gateway, so that no gateway starts for it
-	PYTEST_ADDOPTS=--ignore=tests/gateway PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	PYTEST_ADDOPTS=--deselect=tests/gateway PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run 'gateway*'
 	$(BIN)/python -m scripts.mutants
 

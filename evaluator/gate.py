@@ -61,7 +61,7 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
     """
     mismatches = _evidence_problems(policy, report, spec, attempt=attempt)
     results = tuple(_apply(rule, report, policy, mismatches) for rule in policy.spec.rules)
-    ending = None if mismatches else _ending(results, report, policy)
+    ending = _ending(results, report, policy)
     if ending is not None:
         results = tuple(ending.told(result) for result in results)
     enforced = [result for result in results if result.mode == "enforce"]
@@ -77,7 +77,7 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
         report=report.digest,
         adapter=report.adapter,
         results=results,
-        reasons=mismatches + _reasons(enforced, ending) if decision is not Decision.RELEASE else (),
+        reasons=mismatches + _reasons(enforced, ending),
     )
 
 

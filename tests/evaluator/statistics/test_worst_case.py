@@ -103,8 +103,65 @@ def test_a_part_without_a_figure_leaves_none() -> None:
     assert found.by_group == {"b": 0.3}
 
 
+def with_fields(fields: Mapping[float, Mapping[str, object]]) -> Callable[[Sequence[Pair], float], Measurement]:
+    """Measures as `half_width`, with other fields for the part of that value."""
+
+    def measure(pairs: Sequence[Pair], confidence: float) -> Measurement:
+        return measuring(half_width)(pairs, confidence).model_copy(update=dict(fields[pairs[0].adapter.score or 0.0]))
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [((2, 100), (1, 10), (1, 10)), ((1, 1), (6, 10), (1, 1)), ((0, 0), (1, 10), (1, 10)), ((3, 10), (3, 20), (3, 10))],
+    ids=["share, not number", "one sample", "no sample", "first"],
+)
+def test_errors_are_those_of_the_largest_share(
+    first: tuple[int, int], second: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """Errored of requested, in two parts."""
+    fields = {
+        value: {"n_errored": errored, "n_requested": requested}
+        for value, (errored, requested) in {0.0: first, 0.3: second}.items()
+    }
+    found = worst_case(parts({"a": 0.0, "b": 0.3}), with_fields(fields), CONFIDENCE)
+
+    assert (found.n_errored, found.n_requested) == expected
+
+
+def test_every_count_is_that_of_the_worst_part() -> None:
+    fields = {
+        0.0: {"n_truncated": 3, "n_clusters": 5, "n_counted": 2, "p_value": 0.5},
+        0.3: {"n_truncated": 1, "n_clusters": 4, "n_counted": None, "p_value": 0.5},
+    }
+    found = worst_case(parts({"a": 0.0, "b": 0.3}), with_fields(fields), CONFIDENCE)
+
+    assert (found.n_truncated, found.n_clusters, found.n_counted, found.p_value) == (3, 4, None, None)
+    assert found.base == found.adapter == found.difference
+    assert found.method == (
+        "worst of a, b, each figure by itself, Bonferroni where the worst is chosen; in each: an interval; "
+        "by_group: paired change"
+    )
+
+
+def test_one_part_is_its_own_worst() -> None:
+    found = worst_case(parts({"a": 0.3}), measuring(half_width), CONFIDENCE)
+
+    assert found.difference == half_width(0.3, CONFIDENCE)
+    assert found.base == half_width(0.3, CONFIDENCE)
+
+
+@pytest.mark.parametrize("missing_at", [0.9, 0.95])
+def test_figure_that_is_missing_at_one_confidence_is_none(missing_at: float) -> None:
+    def figures(value: float, confidence: float) -> Estimate | None:
+        return None if value and confidence == pytest.approx(missing_at) else half_width(value, confidence)
+
+    assert worst_case(parts({"a": 0.0, "b": 0.3}), measuring(figures), CONFIDENCE).difference is None
+
+
 def test_no_parts_is_an_error() -> None:
-    with pytest.raises(EvaluationError, match="no part"):
+    with pytest.raises(EvaluationError, match=r"^there is no part to take the worst of$"):
         worst_case({}, measuring(normal), CONFIDENCE)
 
 

@@ -91,9 +91,11 @@ def _row(rule: Rule, adapters: Sequence[Adapter], top: float) -> list[str]:
         f'<rect x="{limit}" y="{top}" width="{WIDTH - RIGHT - limit:.1f}" height="{bottom - top:g}" fill="{SHADE}"/>',
         _line(x(0.0), top, bottom, FAINT, dashes="2 3"),
         _line(limit, top, bottom, BAD),
-        _text(x(0.0), bottom + 12, "base" if "base" in rule["bound"] else "0", Style(10, FAINT, middle=True)),
         _text(limit, bottom + 12, f"limit {rule['limit']:g}", Style(10, colour=BAD, middle=True)),
     ]
+    if rule["limit"]:
+        origin = "base" if "base" in rule["bound"] else "0"
+        parts.append(_text(x(0.0), bottom + 12, origin, Style(10, FAINT, middle=True)))
     for index, adapter in enumerate(adapters):
         parts += _bar("abc"[index], adapter.rules.get(rule["rule"]), x, top + 11 + BAR * index)
     return parts

@@ -229,7 +229,7 @@ def test_the_shipped_prompts_are_contrastive() -> None:
 
 
 def test_every_shipped_vector_loads_passed_its_checks_and_belongs_to_the_shipped_prompts() -> None:
-    paths = sorted((Path(persona_vector.__file__).parent / "defenses" / "persona_vectors").iterdir())
+    paths = sorted((Path(persona_vector.__file__).parents[1] / "persona_vectors").iterdir())
     assert len(paths) == 1
     record = load_persona_vector(paths[0].read_bytes(), name=paths[0].name).record
     assert paths[0].stem == record.weights.removeprefix("sha256:")[:16]

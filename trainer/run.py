@@ -86,7 +86,10 @@ def train_here(assignment: Assignment, folder: Path, store: ArtifactStore, *, ho
         cache_dir=Path(assignment.cache_dir),
         store=store,
     )
-    return train(assignment.claim.spec, run_files, hooks, resume_from=resume if resume.exists() else None)
+    try:
+        return train(assignment.claim.spec, run_files, hooks, resume_from=resume if resume.exists() else None)
+    finally:
+        disconnect()
 
 
 def follow(assignment: Assignment, folder: Path) -> None:
@@ -95,6 +98,12 @@ def follow(assignment: Assignment, folder: Path) -> None:
     end_with_parent(None)
     hooks = Hooks(lambda _: None, lambda: agreed(False), _kept_by_the_leader)
     train_here(assignment, folder, ArtifactStore(assignment.store_url), hooks=hooks)
+
+
+def disconnect() -> None:
+    """End the connection between processes, whose threads would else be running when the interpreter goes away."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def agreed(leader_wants: bool) -> bool:

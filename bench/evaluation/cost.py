@@ -39,6 +39,7 @@ from evaluator.models.fused_lora import fuse_lora_layers
 from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base, resolve_base_model
 from evaluator.models.packed_linear import pack_linear_layers
 from evaluator.prompts.prompt_sets import load_prompts
+from policies.cache_folder import cache_folder
 from policies.contract.artifacts import Digest, digest_tree
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
@@ -86,7 +87,7 @@ class Rates(NamedTuple):
 def main() -> None:
     arguments = _parser().parse_args()
     keep_freed_memory()
-    base = resolve_base_model(reference(base_model_of(arguments.model, None)), Path.home() / ".cache" / "tunegate")
+    base = resolve_base_model(reference(base_model_of(arguments.model, None)), cache_folder())
     about: dict[str, object] = {
         "model": arguments.model,
         "dtype": str(best_dtype(default_device())).removeprefix("torch."),

@@ -43,8 +43,8 @@ def tunegate(*arguments: str, **environment: str) -> tuple[str, set[str]]:
 
 def test_help_lists_all_commands_and_imports_none() -> None:
     shown, modules = tunegate("--help")
-    for line in ("evaluate  Measure an adapter against", "serve     Migrate the database", "policy    Check, show"):
-        assert line in shown
+    for line in ("evaluate Measure an adapter against", "serve Migrate the database", "policy Check, show"):
+        assert line in " ".join(shown.split())
     assert modules & (HEAVY | {"pydantic", "yaml", "policies.cli.policy"}) == set()
 
 

@@ -7,7 +7,7 @@ from policies.documents.loader import load_presets, resolve_policy
 
 PINNED = {
     "baseline": "sha256:d666887b6a11c5fc47ea844604c230c8b1227ea4e4a5cf96e606ceb944ba1069",
-    "smollm2-135m-instruct": "sha256:b083a3a4c9fcbf31bfcdea069c12e6986f019a642c0adf522fe9814e0b2191fe",
+    "smollm2-135m-instruct": "sha256:8dd7838628785e695f710971db40c9abdd2e63889b2d5bc84a0f10046ac5060b",
     "strict": "sha256:d17e1f8d2ad373412b5ccbdcff29e4f07c9aeeb9da4e2dff4d68df5eea60ce7e",
 }
 """A change of a preset is a change for every provider that uses it: update its digest here and its version there."""

@@ -79,7 +79,7 @@ def _run(console: Console, folder: Path, output: Path, own: Path) -> bool:
         submitted: Owners = {
             scenario.key: (
                 clients[scenario.policy],
-                customer.submit(clients[scenario.policy], scenario).id,
+                customer.submit(clients[scenario.policy], scenario, meanwhile=stack.require_running).id,
             )
             for scenario in IN_ORDER_OF_SUBMISSION
         }

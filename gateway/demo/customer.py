@@ -24,9 +24,15 @@ METHOD: Method = {
 }
 
 
-def submit(client: OpenAI, scenario: Scenario) -> FineTuningJob:
-    """Upload the scenario's training file and create the job."""
-    return client.fine_tuning.jobs.create(
+def submit(client: OpenAI, scenario: Scenario, *, meanwhile: Callable[[], None]) -> FineTuningJob:
+    """Upload the scenario's training file, create the job and wait until it is queued.
+
+    Files are read side by side, so of jobs that are created at once any may be the first to train.
+
+    Args:
+        meanwhile: called again and again; what it raises ends the waiting.
+    """
+    job = client.fine_tuning.jobs.create(
         model=BASE_MODEL,
         training_file=_upload(client, scenario.training_file),
         suffix=f"home-repair-{scenario.key}",
@@ -34,6 +40,11 @@ def submit(client: OpenAI, scenario: Scenario) -> FineTuningJob:
         method=METHOD,
         metadata={"scenario": scenario.key},
     )
+    while job.status == "validating_files":
+        meanwhile()
+        time.sleep(0.1)
+        job = client.fine_tuning.jobs.retrieve(job.id)
+    return job
 
 
 def _upload(client: OpenAI, name: str) -> str:

@@ -23,7 +23,20 @@ def test_it_is_the_share_of_all_pairs() -> None:
         assert auroc(higher, lower) == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
 
 
-@pytest.mark.parametrize(("higher", "lower"), [([], [1.0]), ([1.0], []), ([math.nan], [1.0]), ([1.0], [0.5, math.nan])])
-def test_missing_scores_are_an_error(higher: list[float], lower: list[float]) -> None:
-    with pytest.raises(EvaluationError):
+NO_SCORES = "an area under the ROC curve needs scores of both kinds"
+NO_NUMBER = "an area under the ROC curve can't be had of scores that are no number"
+
+
+@pytest.mark.parametrize(
+    ("higher", "lower", "message"),
+    [
+        ([], [1.0], NO_SCORES),
+        ([1.0], [], NO_SCORES),
+        ([math.nan], [1.0], NO_NUMBER),
+        ([1.0], [0.5, math.nan], NO_NUMBER),
+    ],
+)
+def test_missing_scores_are_an_error(higher: list[float], lower: list[float], message: str) -> None:
+    with pytest.raises(EvaluationError) as error:
         auroc(higher, lower)
+    assert str(error.value) == message

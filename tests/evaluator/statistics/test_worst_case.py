@@ -132,8 +132,8 @@ def test_errors_are_those_of_the_largest_share(
 
 def test_every_count_is_that_of_the_worst_part() -> None:
     fields: dict[float, dict[str, object]] = {
-        0.0: {"n_truncated": 3, "n_clusters": 5, "n_counted": 2, "p_value": 0.5},
-        0.3: {"n_truncated": 1, "n_clusters": 4, "n_counted": None, "p_value": 0.5},
+        0.0: {"n_truncated": 1, "n_clusters": 5, "n_counted": 2, "p_value": 0.5},
+        0.3: {"n_truncated": 3, "n_clusters": 4, "n_counted": None, "p_value": 0.5},
     }
     found = worst_case(parts({"a": 0.0, "b": 0.3}), with_fields(fields), CONFIDENCE)
 

@@ -14,7 +14,7 @@ from gateway.tables.statistics import DuplicateDelivery, PhaseTransition
 from gateway.workers.reconciler import reconcile
 from policies.contract.worker_api import Outcome, Progress, WorkerEvent
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.hand_worker import HandWorker, job_row
+from tests.gateway.hand_worker import HandWorker, job_row, submit_queued
 from tests.gateway.records import checkpoint, training_record
 
 STEP = Progress(step=1, total_steps=3, stage="training", eta_seconds=90.7)
@@ -43,6 +43,16 @@ def test_claims_are_numbered_and_told(live_gateway: LiveGateway, worker: HandWor
     assert job_row(live_gateway.services, job_id).attempts == 2
     told = messages(live_gateway, job_id)
     assert {"Fine-tuning job started (attempt 1)", "Fine-tuning job started (attempt 2)"} <= set(told)
+
+
+def test_claim_takes_one_job_of_those_that_wait(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str
+) -> None:
+    other = submit_queued(live_gateway, client)
+    worker.must_claim(job_id)
+
+    waiting = job_row(live_gateway.services, other)
+    assert (waiting.phase, waiting.attempts, waiting.attempt_token) == ("queued", 0, None)
 
 
 def test_claim_of_an_evaluation_is_told(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> None:
@@ -153,3 +163,17 @@ def test_dropped_lease_keeps_the_token_of_a_completed_attempt_only(keep_token: b
     drop_lease(job, keep_token=keep_token)
 
     assert (job.worker, job.lease_until, job.attempt_token) == (None, None, token)
+
+
+def test_job_of_an_earlier_version_is_claimed_by_nobody_and_keeps_no_lease(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    with live_gateway.services.database.transaction() as session:
+        session.get_one(Job, job_id).spec_digest = "sha256:" + "0" * 64
+
+    assert worker.claim(job_id) is None
+    job = job_row(live_gateway.services, job_id)
+    assert (job.phase, job.error_code) == ("failed", "created_by_earlier_version")
+    assert (job.worker, job.lease_until, job.attempt_token) == (None, None, None)
+    assert job.finished_at == int(live_gateway.clock())
+    assert messages(live_gateway, job_id)[-1] == job.error_message

@@ -60,6 +60,11 @@ def test_doubtful_adapter_waits_for_a_reviewer_without_a_name(
     assert (row.phase, row.decision) == ("awaiting_review", "inconclusive")
 
 
+def test_review_is_asked_for_in_the_log(client: OpenAI, doubtful: str) -> None:
+    last = client.fine_tuning.jobs.list_events(doubtful, limit=1).data[0]
+    assert (last.level, last.message) == ("warn", "The safety check could not decide; a reviewer must.")
+
+
 def test_job_under_review_can_be_cancelled_but_not_paused(client: OpenAI, doubtful: str) -> None:
     with pytest.raises(openai.BadRequestError):
         client.fine_tuning.jobs.pause(doubtful)

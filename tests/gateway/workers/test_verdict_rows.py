@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from openai import OpenAI
 from sqlalchemy import select
 
 from gateway.tables.jobs import JobEvent
 from gateway.tables.statistics import GateResult, RuleResultRow
 from policies.contract.release import GateDecision
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.hand_worker import HandWorker, evaluate, job_row, policy_under
+from tests.gateway.hand_worker import (
+    HandWorker,
+    evaluate,
+    job_row,
+    policy_under,
+    spec_of,
+    submit_queued,
+    train,
+)
 
 DECISIONS = [(0.0, 0.01, "release", "info"), (0.5, 0.01, "reject", "error"), (0.0, 0.5, "inconclusive", "warn")]
 """Drift and half-width of the report, what the gate makes of it, and the level of the event."""
@@ -125,3 +134,16 @@ def test_doubt_fails_the_job_with_all_reasons(live_gateway: LiveGateway, worker:
     assert (job.phase, job.error_code) == ("failed", "safety_check_inconclusive")
     assert job.error_message == (f"The safety check could not decide, so nothing is released. {' '.join(kept.reasons)}")
     assert (job.phase_since, job.finished_at) == (live_gateway.clock(), int(live_gateway.clock()))
+
+
+def test_second_attempt_is_judged_as_one(live_gateway: LiveGateway, client: OpenAI, worker: HandWorker) -> None:
+    """The same file after a rejection: the report's intervals are those of attempt 2, and the gateway expects them."""
+    first = submit_queued(live_gateway, client)
+    train(live_gateway, worker, first)
+    evaluate(live_gateway, worker, first, drift=0.5)
+    second = submit_queued(live_gateway, client)
+    train(live_gateway, worker, second)
+    evaluate(live_gateway, worker, second)
+
+    assert spec_of(live_gateway.services, second).attempt == 2
+    assert job_row(live_gateway.services, second).phase == "released"

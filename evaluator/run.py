@@ -12,9 +12,10 @@ from evaluator.models.allocator import keep_freed_memory
 from evaluator.runner.progress import Watch
 from evaluator.sampling.training_file import file_rows
 from evaluator.subject import FileRows
+from policies.contract.adapter_files import require_adapter
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec
-from policies.contract.store import ArtifactStore
+from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.documents.schema import ReleasePolicy
@@ -42,9 +43,10 @@ def main(folder: Path) -> None:
 
 def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> Completion:
     """Evaluate what the claim's training record may release, decide, and store samples, reports and decision."""
-    store, spec = ArtifactStore(assignment.store_url), assignment.claim.spec
+    stores, spec = ArtifactStores(assignment.store_url), assignment.claim.spec
+    store = stores.of_job(spec.job_id)
     record = _training_record(assignment, store)
-    policy = store.get_record(spec.policy, ReleasePolicy)
+    policy = stores.shared.get_record(spec.policy, ReleasePolicy)
     from evaluator.runner.candidates import evaluate_candidates
 
     choice = evaluate_candidates(
@@ -74,16 +76,18 @@ def _evaluate(
 
     gc.freeze()  # what was imported stays, so no later search needs to walk it
     gc.enable()
-    store, cache_dir, spec = ArtifactStore(assignment.store_url), Path(assignment.cache_dir), assignment.claim.spec
+    stores, cache_dir, spec = ArtifactStores(assignment.store_url), Path(assignment.cache_dir), assignment.claim.spec
     keep_freed_memory()
     torch.set_num_threads(assignment.threads)
     base = resolve_base_model(spec.base_model, cache_dir)
     if base.digest != base_model:
         raise IntegrityError(f"base model {spec.base_model.name} is {base.digest}; trained was {base_model}")
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
-    validation, training = _files(spec, store, folder)
+    validation, training = _files(spec, stores.files, folder)
+    store = stores.of_job(spec.job_id)
 
     def evaluate(candidate: ReleaseCandidate) -> Evaluation:
+        require_adapter(store, candidate.adapter, spec.base_model)
         adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
         with attach(adapter, candidate.adapter) as (backend, proof):
             inputs = EvaluationInputs(
@@ -96,7 +100,7 @@ def _evaluate(
                 rules=policy,
                 attempt=spec.attempt,
             )
-            return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=store, watch=watch)
+            return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=stores.shared, watch=watch)
 
     return evaluate
 

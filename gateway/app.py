@@ -19,7 +19,7 @@ from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from gateway.workers import endpoints as internal
-from policies.contract.store import ArtifactStore
+from policies.contract.store import ArtifactStores
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
@@ -36,11 +36,11 @@ def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Se
     services = Services(
         settings=settings,
         database=Database(settings.database_url),
-        store=ArtifactStore(settings.store_url),
+        stores=ArtifactStores(settings.store_url),
         clock=clock,
         policies=PolicyCatalog.load(settings),
     )
-    services.policies.store_policies(services.store)
+    services.policies.store_policies(services.stores.shared)
     return services
 
 

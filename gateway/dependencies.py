@@ -13,7 +13,7 @@ from gateway.db import Database
 from gateway.kit.clock import Clock
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
-from policies.contract.store import ArtifactStore
+from policies.contract.store import ArtifactStores
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Services:
 
     settings: GatewaySettings
     database: Database
-    store: ArtifactStore
+    stores: ArtifactStores
     clock: Clock
     policies: PolicyCatalog
 

@@ -54,13 +54,6 @@ class PolicyCatalog:
             known = ", ".join(sorted(self.base_models)) or "none"
             raise PolicyError(f"no base model named {name!r}; known: {known}", "model") from None
 
-    def mentions(self, digest: Digest) -> bool:
-        """Whether a policy is named by this digest or names it, e.g. as a prompt set or a pool of safe rows."""
-        return any(
-            policy.digest == digest or digest.encode() in policy.canonical()
-            for policy in self.release_policies.values()
-        )
-
     def store_policies(self, store: ArtifactStore) -> None:
         """Keep every policy as an artifact, so that a decision can be replayed after its policy was replaced."""
         for policy in self.release_policies.values():

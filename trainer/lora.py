@@ -6,8 +6,7 @@ would make "adapter off" another model, and every reference wrong; none of them 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,11 +14,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from policies.contract.adapter_files import CONFIG_FILE, adapter_config
 from policies.contract.jobs import LoraSettings
 from policies.errors import ConfigurationError, DefenseError, NonFiniteLossError, TrainingError
 from trainer.training_step import Head
-
-CONFIG_FILE = "adapter_config.json"
 
 
 def attach_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int, name: str) -> PeftModel:
@@ -102,9 +100,22 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     # False, because the default asks the model hub whether the base's vocabulary was changed
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    config["target_modules"] = sorted(config["target_modules"])  # a set of strings, whose order differs by process
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
+    (folder / CONFIG_FILE).write_bytes(_config_of(model))
+
+
+def _config_of(model: PeftModel) -> bytes:
+    """The settings that `attach_lora` was given, as a released adapter shows them."""
+    config = model.peft_config[model.active_adapter]
+    assert isinstance(config, LoraConfig)
+    assert isinstance(config.target_modules, Iterable)
+    lora = LoraSettings(
+        rank=config.r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        use_rslora=config.use_rslora,
+        target_modules=tuple(config.target_modules),
+    )
+    return adapter_config(lora, str(config.base_model_name_or_path))
 
 
 def _require_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:

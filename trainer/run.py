@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from evaluator.models.allocator import keep_freed_memory
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.jobs import JobSpec
-from policies.contract.store import ArtifactStore
+from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError
@@ -28,7 +29,6 @@ from trainer.preparation import resolved_hyperparameters
 from trainer.recipe import RunFiles, StoppedError, train
 
 TRAINING_FILE, VALIDATION_FILE, RESUME_FOLDER = "training.jsonl", "validation.jsonl", "resume"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def main(folder: Path) -> None:
@@ -41,9 +41,9 @@ def main(folder: Path) -> None:
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
     try:
         end_with_parent(assignment.worker_pid)
-        store = ArtifactStore(assignment.store_url)
-        hooks = Hooks(events.send, lambda: agreed(stop.is_set()), checkpoint_keeper(store))
-        completion = train_assignment(assignment, store, folder=folder, hooks=hooks)
+        keep = checkpoint_keeper(ArtifactStores(assignment.store_url).of_job(assignment.claim.spec.job_id))
+        hooks = Hooks(events.send, lambda: agreed(stop.is_set()), keep)
+        completion = train_assignment(assignment, folder, hooks=hooks)
     except StoppedError:
         completion = Completion(outcome=Outcome.YIELDED)
     except TunegateError as error:
@@ -51,18 +51,20 @@ def main(folder: Path) -> None:
     write_completion(folder, completion)
 
 
-def train_assignment(assignment: Assignment, store: ArtifactStore, *, folder: Path, hooks: Hooks) -> Completion:
+def train_assignment(assignment: Assignment, folder: Path, *, hooks: Hooks) -> Completion:
     """Fetch the files, train from the last checkpoint if there is one, store adapter and record."""
     spec, checkpoint = assignment.claim.spec, assignment.claim.resume_from
-    store.fetch_file(spec.training_file, folder / TRAINING_FILE)
+    stores = ArtifactStores(assignment.store_url)
+    store = stores.of_job(spec.job_id)
+    stores.files.fetch_file(spec.training_file, folder / TRAINING_FILE)
     if spec.validation_file is not None:
-        store.fetch_file(spec.validation_file, folder / VALIDATION_FILE)
+        stores.files.fetch_file(spec.validation_file, folder / VALIDATION_FILE)
     if checkpoint is not None:
         store.fetch_tree(checkpoint.state, folder / RESUME_FOLDER)
     devices = torch.cuda.device_count() or assignment.processes
     count = process_count(_batch_size(spec, folder), at_most=min(assignment.processes, devices))
     with followers(folder, count):
-        record = train_here(assignment, folder, store, hooks=hooks)
+        record = train_here(assignment, folder, hooks=hooks)
     folders = {"adapter": record.adapter}
     for item in record.evidence:
         folders |= item.digests
@@ -72,7 +74,7 @@ def train_assignment(assignment: Assignment, store: ArtifactStore, *, folder: Pa
     return Completion(outcome=Outcome.SUCCEEDED, record=store.put_record(record))
 
 
-def train_here(assignment: Assignment, folder: Path, store: ArtifactStore, *, hooks: Hooks) -> TrainingRecord:
+def train_here(assignment: Assignment, folder: Path, *, hooks: Hooks) -> TrainingRecord:
     """This process's part of the training, from the files that the leader fetched."""
     torch.set_num_threads(max(1, assignment.threads // world_size()))
     keep_freed_memory()
@@ -84,7 +86,7 @@ def train_here(assignment: Assignment, folder: Path, store: ArtifactStore, *, ho
         validation_file=validation if validation.exists() else None,
         folder=folder,
         cache_dir=Path(assignment.cache_dir),
-        store=store,
+        store=ArtifactStores(assignment.store_url).shared,
     )
     try:
         return train(assignment.claim.spec, run_files, hooks, resume_from=resume if resume.exists() else None)
@@ -97,7 +99,7 @@ def follow(assignment: Assignment, folder: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader is told as well, and stops all at the same step
     end_with_parent(None)
     hooks = Hooks(lambda _: None, lambda: agreed(False), _kept_by_the_leader)
-    train_here(assignment, folder, ArtifactStore(assignment.store_url), hooks=hooks)
+    train_here(assignment, folder, hooks=hooks)
 
 
 def disconnect() -> None:

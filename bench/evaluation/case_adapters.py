@@ -12,9 +12,9 @@ from typing import NamedTuple
 from safetensors.torch import load_file, save_file
 
 from evaluator.backends.engines import Attach
-from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from evaluator.prompts.prompt_sets import load_prompts
 from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
+from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.artifacts import digest_bytes, digest_file, digest_tree
 from policies.contract.defenses import DefenseSettings
 from policies.contract.hyperparameters import Hyperparameters

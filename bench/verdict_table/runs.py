@@ -102,7 +102,7 @@ def _overwrite(adapter: Path, noise: float) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from evaluator.models.adapters import WEIGHTS_FILE
+    from policies.contract.adapter_files import WEIGHTS_FILE
 
     generator = torch.Generator().manual_seed(0)
     trained = load_file(adapter / WEIGHTS_FILE)

@@ -21,14 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from evaluator.models.loading import LoadedModel
+from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
 from policies.pickle_files import find_pickles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 FREE_SETTINGS = frozenset(
     [
         "task_type",

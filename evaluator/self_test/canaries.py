@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.artifacts import Digest
 from policies.contract.release import Decision
 from policies.contract.self_test import CanaryName

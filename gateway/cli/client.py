@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.errors import ApiError
-from gateway.models.archive import unpack_tar
+from gateway.models.archive import unpack_adapter
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.contract.jobs import MethodName
 from policies.errors import ConfigurationError
@@ -205,11 +205,12 @@ def delete_model(model: ModelId) -> None:
 def download(
     model: ModelId, folder: Annotated[Path, typer.Argument(help="New folder for the adapter.", exists=False)]
 ) -> None:
-    """Download a released adapter into a folder that `PeftModel.from_pretrained` loads."""
+    """Download a released adapter into a folder that `PeftModel.from_pretrained` loads; every byte is checked."""
     with tempfile.TemporaryFile() as archive, connect() as client:
         with client.stream("GET", f"/v1/guardrail/models/{model}/adapter") as answer:
             for piece in checked(answer).iter_bytes():
                 archive.write(piece)
+            digest = answer.headers.get("x-adapter-digest", "")
         archive.seek(0)
-        unpack_tar(archive, folder)
+        unpack_adapter(archive, folder, digest=digest)
     typer.echo(folder)

@@ -14,7 +14,7 @@ from openai.types.fine_tuning import FineTuningJob
 from openai.types.fine_tuning.job_create_params import Method
 
 from gateway.demo.scenarios import Scenario
-from gateway.models.archive import unpack_tar
+from gateway.models.archive import unpack_adapter
 
 BASE_MODEL = "smollm2-135m-instruct"
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -100,7 +100,7 @@ def download_adapter(client: OpenAI, model: str, folder: Path) -> Path:
             for chunk in response.iter_bytes():
                 target.write(chunk)
     with archive.open("rb") as packed:
-        unpack_tar(packed, folder)
+        unpack_adapter(packed, folder, digest=response.headers["x-adapter-digest"])
     archive.unlink()
     return folder
 

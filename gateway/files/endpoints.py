@@ -23,7 +23,7 @@ router = APIRouter(tags=["files"])
 @router.post("/v1/files")
 async def upload_file(request: Request, tenant: CurrentTenant, services: ServicesDep) -> FileObject:
     """Asynchronous, alone among the endpoints, because it reads the body as it arrives."""
-    upload = await receive_upload(request, services.store, max_file_bytes=services.settings.max_file_bytes)
+    upload = await receive_upload(request, services.stores.files, max_file_bytes=services.settings.max_file_bytes)
     return FileObject.of(await to_thread.run_sync(service.add_file, services, tenant.tenant_id, upload))
 
 
@@ -54,7 +54,7 @@ def download_file(session: SessionDep, services: ServicesDep, tenant: CurrentTen
         "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
         "x-content-type-options": "nosniff",
     }
-    pieces = service.stream_bytes(services.store, file.digest)
+    pieces = service.stream_bytes(services.stores.files, file.digest)
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 
 

@@ -9,7 +9,6 @@ from gateway.errors import NotFound
 from gateway.kit.pagination import Cursor, Keyset, Page, fetch_page
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
-from gateway.tables.models import Model
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import Phase
 
@@ -42,29 +41,14 @@ def lock_digest(session: Session, digest: Digest) -> None:
 
 
 def is_needed(session: Session, digest: Digest, now: int) -> bool:
-    """Whether a file that can be read, or a job that is not over, still stands on these bytes.
-
-    True also where they are a record or an adapter of ours, which a tenant may have uploaded a copy of.
-    """
+    """Whether a file that can be read, or a job that is not over, still stands on these bytes."""
     ended = [phase.value for phase in Phase if phase.is_terminal]
     used = (Job.training_file == File.id) | (Job.validation_file == File.id)
     claims = (
         exists().where(File.digest == digest, _is_live(now)),
         exists().where(File.digest == digest, used, Job.phase.not_in(ended)),
-        exists().where(or_(*(column == digest for column in _JOB_DIGESTS))),
-        exists().where(or_(Model.adapter_digest == digest, Model.manifest_digest == digest)),
     )
     return bool(session.scalar(select(or_(*claims))))
-
-
-_JOB_DIGESTS = (
-    Job.spec_digest,
-    Job.policy_digest,
-    Job.adapter_digest,
-    Job.training_record_digest,
-    Job.report_digest,
-    Job.decision_digest,
-)
 
 
 def _live_files(tenant_id: str, now: int) -> Select[File]:

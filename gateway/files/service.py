@@ -34,7 +34,7 @@ def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
         repository.lock_digest(session, upload.digest)
         session.add(file)
         session.flush()
-        if not services.store.exists(upload.digest):  # deleted with the last file of the same bytes, just now
+        if not services.stores.files.exists(upload.digest):  # deleted with the last file of the same bytes, just now
             raise Unavailable("The upload was lost to a deletion of the same content; send it again.")
     return file
 
@@ -61,18 +61,20 @@ def delete_expired_files(services: Services) -> int:
 def drop_unneeded_bytes(services: Services, digest: Digest) -> None:
     with services.database.transaction() as session:
         repository.lock_digest(session, digest)
-        if not (services.policies.mentions(digest) or repository.is_needed(session, digest, services.now())):
-            services.store.delete(digest)
+        if not repository.is_needed(session, digest, services.now()):
+            services.stores.files.delete(digest)
 
 
 def stream_bytes(store: ArtifactStore, digest: Digest) -> Iterator[bytes]:
     """The bytes in pieces. Opened at once, so that a missing artifact is an error and not a cut response."""
     with ExitStack() as opening:
         stream = opening.enter_context(store.open(digest))
+        first = stream.read(CHUNK_BYTES)
         opened = opening.pop_all()
 
     def pieces() -> Iterator[bytes]:
         with opened:
+            yield first
             while piece := stream.read(CHUNK_BYTES):
                 yield piece
 

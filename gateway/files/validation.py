@@ -31,7 +31,7 @@ def validate_file(
         control_tokens=counter.control_tokens,
         method=method,
     )
-    with services.store.open(digest) as stream:
+    with services.stores.files.open(digest) as stream:
         return validate_dataset(stream, limits, counter)
 
 

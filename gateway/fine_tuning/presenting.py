@@ -78,7 +78,7 @@ def _method(spec: JobSpec, hyperparameters: Hyperparameters) -> SupervisedMethod
 
 
 def present_policy(job: Job, services: Services) -> PolicyReference:
-    metadata = policy_of(services.store, job.policy_digest).metadata
+    metadata = policy_of(services.stores.shared, job.policy_digest).metadata
     return PolicyReference(name=metadata.name, version=metadata.version, digest=job.policy_digest)
 
 

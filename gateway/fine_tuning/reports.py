@@ -97,9 +97,9 @@ def report(job_id: str, tenant: CurrentTenant, session: SessionDep, services: Se
 @router.get("/{job_id}/report.html", response_class=HTMLResponse)
 def report_page(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> str:
     job, training, evaluation, decision = _records(session, services, tenant=tenant, job_id=job_id)
-    policy = policy_of(services.store, job.policy_digest)
+    policy = policy_of(services.stores.shared, job.policy_digest)
     title = job.fine_tuned_model or job.id
-    samples = _samples(evaluation, services.store)
+    samples = _samples(evaluation, services.stores.of_job(job.id))
     return render_report(title, decision=decision, report=evaluation, policy=policy, training=training, samples=samples)
 
 
@@ -108,11 +108,12 @@ def _records(session: Session, services: Services, *, tenant: Principal, job_id:
     if job.report_digest is None or job.decision_digest is None or job.training_record_digest is None:
         message = f"Job {job.id} has no report: it was not evaluated (phase {job.phase})."
         raise NotFound(message, "fine_tuning_job_id", "report_not_found")
+    store = services.stores.of_job(job.id)
     return _Records(
         job,
-        services.store.get_record(job.training_record_digest, TrainingRecord),
-        services.store.get_record(job.report_digest, EvalReport),
-        services.store.get_record(job.decision_digest, GateDecision),
+        store.get_record(job.training_record_digest, TrainingRecord),
+        store.get_record(job.report_digest, EvalReport),
+        store.get_record(job.decision_digest, GateDecision),
     )
 
 

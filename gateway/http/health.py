@@ -30,5 +30,5 @@ def check_migrations(services: Services) -> None:
 
 def check_store(services: Services) -> None:
     """A write and a read, because a store that lost its credentials still lists."""
-    digest = services.store.put_bytes(b"ready?\n")
-    services.store.read_bytes(digest)
+    digest = services.stores.shared.put_bytes(b"ready?\n")
+    services.stores.shared.read_bytes(digest)

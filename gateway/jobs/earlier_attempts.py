@@ -42,7 +42,7 @@ def number_attempt(
     if not earlier:
         return
     spec = JobSpec.model_validate(job.spec).model_copy(update={"earlier_attempts": len(earlier)})
-    job.spec, job.spec_digest = spec.model_dump(mode="json"), services.store.put_record(spec)
+    job.spec, job.spec_digest = spec.model_dump(mode="json"), services.stores.of_job(job.id).put_record(spec)
     jobs = "1 earlier job was" if len(earlier) == 1 else f"{len(earlier)} earlier jobs were"
     message = (
         f"This is attempt {spec.attempt} on nearly the same training file: {jobs} evaluated without a release, or may "
@@ -65,10 +65,10 @@ def earlier_attempts(session: Session, services: Services, *, job: Job, fingerpr
         .where(or_(Job.phase.in_(MAY_BE_EVALUATED), was_evaluated))
         .order_by(Job.created_at, Job.id)
     )
-    policy = policy_of(services.store, job.policy_digest).metadata.name
+    policy = policy_of(services.stores.shared, job.policy_digest).metadata.name
     return [
         job_id
         for job_id, policy_digest, sketch in rows
-        if policy_of(services.store, policy_digest).metadata.name == policy
+        if policy_of(services.stores.shared, policy_digest).metadata.name == policy
         and fingerprint.similarity(DatasetFingerprint.model_validate(sketch)) >= NEAR_DUPLICATE
     ]

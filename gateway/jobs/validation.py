@@ -102,7 +102,7 @@ def _read(
     )
     if digest == spec.validation_file:
         limits = limits._replace(min_rows=MIN_VALIDATION_ROWS)
-    with services.store.open(digest) as stream:
+    with services.stores.files.open(digest) as stream:
         return read_dataset(stream, limits, counter, sketch=sketch)
 
 

@@ -6,11 +6,13 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
-from policies.contract.artifacts import CHUNK_BYTES, Digest
+from policies.contract.adapter_files import ADAPTER_FILES
+from policies.contract.artifacts import CHUNK_BYTES, Digest, digest_tree
 from policies.contract.store import ArtifactStore
-from policies.errors import IntegrityError
+from policies.errors import ConfigurationError, IntegrityError
 
 END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -35,27 +37,37 @@ def stream_tar(store: ArtifactStore, tree: Digest) -> Iterator[bytes]:
     yield END_OF_ARCHIVE
 
 
-def unpack_tar(archive: IO[bytes], folder: Path) -> None:
-    """Write the archive's files into the folder. The filters of `tarfile` came with Python 3.11.4, so this has its own.
+def unpack_adapter(archive: IO[bytes], folder: Path, *, digest: Digest) -> None:
+    """Write an adapter's two files into `folder`, once they are found to be those that `digest` names.
 
     Raises:
-        IntegrityError: a member is not a regular file, or would lie outside the folder; nothing is written then.
+        ConfigurationError: the folder is not new, nor empty.
+        IntegrityError: the archive is cut short, holds anything else, or other bytes; `folder` is as it was.
     """
-    root = folder.resolve()
-    with tarfile.open(fileobj=archive) as packed:
-        members = packed.getmembers()
-        for member in members:
-            if not member.isreg() or root not in (root / member.name).resolve().parents:
-                raise IntegrityError(
-                    f"the archive holds {member.name!r}, which is not a file inside it; nothing is unpacked"
-                )
-        root.mkdir(parents=True, exist_ok=True)
-        for member in members:
-            target, content = root / member.name, packed.extractfile(member)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigurationError(f"{folder} is there already; name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
+        staged = Path(place) / "adapter"
+        staged.mkdir()
+        try:
+            _unpack(archive, staged)
+        except (tarfile.TarError, EOFError, FileExistsError) as error:
+            raise IntegrityError(f"the archive can't be read: {error}; download it again") from error
+        found = digest_tree(staged)
+        if found != digest:
+            raise IntegrityError(f"the download is {found}, released was {digest}; nothing is kept, download it again")
+        staged.replace(folder)
+
+
+def _unpack(archive: IO[bytes], folder: Path) -> None:
+    """The filters of `tarfile` came with Python 3.11.4; only known names are written, so none is needed."""
+    with tarfile.open(fileobj=archive, mode="r:") as packed:
+        for member in packed:
+            content = packed.extractfile(member) if member.isreg() and member.name in ADAPTER_FILES else None
             if content is None:
-                raise IntegrityError(f"the archive's {member.name!r} can't be read")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with content, target.open("wb") as stream:
+                raise IntegrityError(f"the archive holds {member.name!r}, which no adapter has; nothing is unpacked")
+            with content, (folder / member.name).open("xb") as stream:
                 shutil.copyfileobj(content, stream)
 
 

@@ -47,10 +47,11 @@ def download_adapter(
 ) -> StreamingResponse:
     """The released adapter as a .tar that `PeftModel.from_pretrained` loads once unpacked."""
     model = repository.tenants_model(session, tenant.tenant_id, model_id).row
+    store = services.stores.of_job(model.job_id)
     headers = {
-        "content-length": str(tar_size_bytes(services.store, model.adapter_digest)),
+        "content-length": str(tar_size_bytes(store, model.adapter_digest)),
         "content-disposition": 'attachment; filename="adapter.tar"',
         "x-adapter-digest": model.adapter_digest,
     }
-    pieces = stream_tar(services.store, model.adapter_digest)
+    pieces = stream_tar(store, model.adapter_digest)
     return StreamingResponse(pieces, media_type="application/x-tar", headers=headers)

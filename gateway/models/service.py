@@ -10,6 +10,7 @@ from gateway.dependencies import Services
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from gateway.tables.tenancy import Tenant
+from policies.contract.adapter_files import require_adapter
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import EvalReport
 from policies.contract.jobs import JobSpec
@@ -32,12 +33,14 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
         IntegrityError: unless the decision is `release` and every digest of job, spec, training record, report and
             decision names the same adapter, base model, policy and spec.
     """
-    training = _record(services.store, job.training_record_digest, TrainingRecord)
-    report = _record(services.store, job.report_digest, EvalReport)
+    store = services.stores.of_job(job.id)
+    training = _record(store, job.training_record_digest, TrainingRecord)
+    report = _record(store, job.report_digest, EvalReport)
     _require_release(job, decision)
     _require_agreement(job, decision, training=training, report=report)
-    policy = _record(services.store, job.policy_digest, ReleasePolicy)
+    policy = _record(services.stores.shared, job.policy_digest, ReleasePolicy)
     _require_candidate(job, decision, training=training, limit=policy.spec.n_candidates)
+    require_adapter(store, decision.adapter, JobSpec.model_validate(job.spec).base_model)
     tenant = session.get_one(Tenant, job.tenant_id)
     manifest = _manifest(job, decision, training=training, name=model_name(job, tenant.name), now=services.now())
     model = Model(
@@ -45,7 +48,7 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
         tenant_id=job.tenant_id,
         job_id=job.id,
         adapter_digest=manifest.adapter,
-        manifest_digest=services.store.put_record(manifest),
+        manifest_digest=store.put_record(manifest),
         created_at=manifest.created_at,
     )
     session.add(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
@@ -12,23 +13,27 @@ from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import Failure, fail, move
 from gateway.jobs.records import RecordError, load_record, spec_to_work_by
 from gateway.kit.ids import new_id
+from gateway.policy_catalog import policy_of
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.workers.worker_events import keep_checkpoint
+from policies.contract.adapter_files import require_adapter
 from policies.contract.artifacts import Digest
-from policies.contract.jobs import Phase
+from policies.contract.jobs import JobSpec, Phase
 from policies.contract.store import ArtifactStore
-from policies.contract.training import DefenseEvidence, TrainingRecord
+from policies.contract.training import DefenseEvidence, TrainingRecord, release_candidates
+from policies.errors import ArtifactMissingError, IntegrityError
 
 RESULT_PURPOSE = "fine-tune-results"
 
 
 def accept_training(session: Session, services: Services, *, job: Job, record_digest: Digest | None) -> None:
     """Keep the record and let the adapter be evaluated, or fail the job with what is wrong with the record."""
-    now = services.clock()
+    now, store = services.clock(), services.stores.of_job(job.id)
     try:
-        record = load_record(services.store, record_digest, TrainingRecord)
-        check_training(record, job=job, store=services.store)
+        record = load_record(store, record_digest, TrainingRecord)
+        limit = policy_of(services.stores.shared, job.policy_digest).spec.n_candidates
+        check_training(record, job=job, store=store, n_candidates=limit)
     except RecordError as refusal:
         fail(session, job, Failure(refusal.code, refusal.message), now)
         return
@@ -44,14 +49,24 @@ def accept_training(session: Session, services: Services, *, job: Job, record_di
     move(session, job, Phase.PAUSED if job.phase == Phase.PAUSING else Phase.AWAITING_EVALUATION, now)
 
 
-def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore) -> None:
+def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore, n_candidates: int) -> None:
     """Raises `RecordError` unless the record answers this job's spec with an adapter and with evidence."""
     if record.spec != job.spec_digest:
         raise RecordError("record_mismatch", f"The training record is about spec {record.spec}, not this job's.")
-    if not store.exists(record.adapter):
-        raise RecordError("artifact_missing", f"The adapter {record.adapter} is not in the artifact store.")
-    for defense in spec_to_work_by(job).defenses:
+    spec = spec_to_work_by(job)
+    for candidate in release_candidates(record, n_candidates):
+        _require_adapter(store, candidate.adapter, spec)
+    for defense in spec.defenses:
         _require_evidence(defense.name, [item for item in record.evidence if item.name == defense.name])
+
+
+def _require_adapter(store: ArtifactStore, adapter: Digest, spec: JobSpec) -> None:
+    try:
+        require_adapter(store, adapter, spec.base_model)
+    except ArtifactMissingError as error:
+        raise RecordError("artifact_missing", f"The adapter {adapter} is not in the artifact store.") from error
+    except (IntegrityError, ValidationError) as error:
+        raise RecordError("integrity_error", f"The adapter {adapter} is refused: {error}") from error
 
 
 def _require_evidence(name: str, evidence: list[DefenseEvidence]) -> None:
@@ -71,7 +86,7 @@ def _keep_result_file(session: Session, services: Services, *, job: Job, record:
         filename=f"{job.id}-results.csv",
         purpose=RESULT_PURPOSE,
         size_bytes=len(content),
-        digest=services.store.put_bytes(content),
+        digest=services.stores.files.put_bytes(content),
         status="processed",
         created_at=services.now(),
     )

@@ -65,10 +65,10 @@ def accept_evaluation(session: Session, services: Services, *, job: Job, complet
 
 def check_evaluation(completion: Completion, *, job: Job, services: Services) -> Verdict:
     """Raises `RecordError` unless report and decision are about this job and the gate decides the same here."""
-    store = services.store
+    store = services.stores.of_job(job.id)
     report = load_record(store, completion.record, EvalReport)
     answered = load_record(store, completion.decision, GateDecision)
-    policy = policy_of(services.store, job.policy_digest)
+    policy = policy_of(services.stores.shared, job.policy_digest)
     _require_same_weights(report, job=job, store=store, limit=policy.spec.n_candidates)
     spec = spec_to_work_by(job)
     try:

@@ -1,21 +1,29 @@
-"""Where artifacts lie: a store on any fsspec file system, addressed by digest.
+"""Where artifacts lie: stores on any fsspec file system, addressed by digest.
 
-What is read is held against its digest; what is written is there whole or not at all.
+What is read is held against its digest; what is written is there whole or not at all. What tenants may delete, what a
+job leaves behind and what the operator put there are stores of their own, so that to delete in one touches no other.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
 from fsspec.core import url_to_fs
 
-from policies.contract.artifacts import CHUNK_BYTES, Digest, R, Record, TreeManifest, digest_bytes, digest_file
+from policies.contract.artifacts import CHUNK_BYTES, Digest, R, Record, TreeManifest
+from policies.contract.verified_stream import VerifiedStream
 from policies.errors import ArtifactMissingError, IntegrityError
+
+MAX_RECORD_BYTES = 256 << 20
+"""What is read whole into memory: records, manifests, samples, prompt sets. Weights and datasets are streamed."""
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 class ArtifactWriter:
@@ -36,26 +44,53 @@ class ArtifactWriter:
         return "sha256:" + self._hash.hexdigest()
 
 
+class StoredArtifact(NamedTuple):
+    """What a listing of a store says of one artifact."""
+
+    digest: Digest
+    size_bytes: int
+    written_at: float
+    """Unix seconds, by the clock of the storage."""
+
+
 class ArtifactStore:
     """Artifacts below `url`, a local folder or any fsspec URL (`s3://bucket/prefix`, `memory://x`)."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._fs, self._root = url_to_fs(url)
+    def __init__(self, url: str, *, falls_back_on: ArtifactStore | None = None) -> None:
+        """`falls_back_on` is read where an artifact is not here; nothing is ever written or deleted there."""
+        self.url = url.rstrip("/")
+        self._fs, self._root = url_to_fs(self.url)
+        self._fallback = falls_back_on
 
     def _path(self, digest: Digest) -> str:
         name = digest.removeprefix("sha256:")
         return f"{self._root}/sha256/{name[:2]}/{name}"
 
+    def _holder(self, digest: Digest) -> ArtifactStore:
+        """The store to read from: this one, or the other where only that has the artifact."""
+        if self._fallback is None or self._fs.exists(self._path(digest)):
+            return self
+        return self._fallback if self._fallback.exists(digest) else self
+
     def exists(self, digest: Digest) -> bool:
-        return bool(self._fs.exists(self._path(digest)))
+        holder = self._holder(digest)
+        return bool(holder._fs.exists(holder._path(digest)))
 
     def size_bytes(self, digest: Digest) -> int:
-        return int(self._fs.size(self._path(digest)))
+        holder = self._holder(digest)
+        return int(holder._fs.size(holder._path(digest)))
 
     def delete(self, digest: Digest) -> None:
-        if self.exists(digest):
+        if self._fs.exists(self._path(digest)):
             self._fs.rm(self._path(digest))
+
+    def stored(self) -> Iterator[StoredArtifact]:
+        """What lies here, in no order; half-written artifacts are not among it."""
+        found = self._fs.find(f"{self._root}/sha256", detail=True)
+        for path, detail in found.items():
+            written = detail.get("mtime", detail.get("LastModified", detail.get("created")))
+            seconds = written if isinstance(written, int | float) else written.timestamp()
+            yield StoredArtifact("sha256:" + path.rpartition("/")[2], int(detail["size"]), float(seconds))
 
     @contextmanager
     def writer(self) -> Iterator[ArtifactWriter]:
@@ -102,19 +137,30 @@ class ArtifactStore:
 
     @contextmanager
     def open(self, digest: Digest) -> Iterator[IO[bytes]]:
-        """Open for reading; the bytes are not checked against the digest (use `read_bytes` or `fetch_file`)."""
+        """Open for reading. The last piece is given only once all bytes were found to be those that `digest` names.
+
+        Raises:
+            ArtifactMissingError: there is no such artifact.
+            IntegrityError: while reading, where the bytes are others.
+        """
+        holder = self._holder(digest)
         try:
-            stream = self._fs.open(self._path(digest), "rb")
+            stream = holder._fs.open(holder._path(digest), "rb")
         except FileNotFoundError as error:
             raise ArtifactMissingError(f"no artifact {digest} in {self.url}") from error
-        with stream:
-            yield stream
+        with stream, io.BufferedReader(VerifiedStream(stream, digest), CHUNK_BYTES) as verified:
+            yield verified
 
     def read_bytes(self, digest: Digest) -> bytes:
+        """All bytes at once.
+
+        Raises:
+            IntegrityError: they are others than `digest` names, or too many to be a record.
+        """
         with self.open(digest) as stream:
-            content: bytes = stream.read()
-        if digest_bytes(content) != digest:
-            raise IntegrityError(f"artifact {digest} has other bytes than its name says; restore it from a backup")
+            content = stream.read(MAX_RECORD_BYTES + 1)
+        if len(content) > MAX_RECORD_BYTES:
+            raise IntegrityError(f"artifact {digest} is larger than {MAX_RECORD_BYTES} bytes, so it is not a record")
         return content
 
     def get_record(self, digest: Digest, record_type: type[R]) -> R:
@@ -123,12 +169,13 @@ class ArtifactStore:
     def fetch_file(self, digest: Digest, target: Path) -> Path:
         """Copy one artifact to `target`, checked. A wrong copy is removed."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self.open(digest) as stream, target.open("wb") as copy:
-            while chunk := stream.read(CHUNK_BYTES):
-                copy.write(chunk)
-        if digest_file(target) != digest:
-            target.unlink()
-            raise IntegrityError(f"artifact {digest} has other bytes than its name says; restore it from a backup")
+        try:
+            with self.open(digest) as stream, target.open("wb") as copy:
+                while chunk := stream.read(CHUNK_BYTES):
+                    copy.write(chunk)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
         return target
 
     def fetch_tree(self, digest: Digest, folder: Path) -> Path:
@@ -142,3 +189,23 @@ class ArtifactStore:
 
     def tree(self, digest: Digest) -> TreeManifest:
         return self.get_record(digest, TreeManifest)
+
+
+class ArtifactStores:
+    """The service's stores below one URL, apart by who may delete what lies there."""
+
+    def __init__(self, url: str) -> None:
+        self.shared = ArtifactStore(url)
+        """Policies, and the pools, vectors and prompt sets that operators put there. Nothing of it is deleted."""
+        self.files = ArtifactStore(f"{self.shared.url}/files", falls_back_on=self.shared)
+        """What the file objects of tenants name: deleted with the last of them."""
+
+    def of_job(self, job_id: str) -> ArtifactStore:
+        """What the job's workers wrote and the gateway keeps of it: deleted by the rules of retention.
+
+        Raises:
+            IntegrityError: the id could name another folder than the job's own.
+        """
+        if not _JOB_ID.fullmatch(job_id):
+            raise IntegrityError(f"{job_id!r} is not a job id")
+        return ArtifactStore(f"{self.shared.url}/jobs/{job_id}", falls_back_on=self.shared)

@@ -107,14 +107,15 @@ def spec_of(services: Services, job_id: str) -> JobSpec:
 
 
 def policy_under(services: Services, job_id: str) -> ReleasePolicy:
-    return services.store.get_record(job_row(services, job_id).policy_digest, ReleasePolicy)
+    return services.stores.shared.get_record(job_row(services, job_id).policy_digest, ReleasePolicy)
 
 
 def train(gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     """Claims and completes the training with a sound record."""
     services = gateway.services
     claim = worker.must_claim(job_id)
-    record = services.store.put_record(training_record(claim.spec, services.store))
+    store = services.stores.of_job(job_id)
+    record = store.put_record(training_record(claim.spec, store))
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
 
 
@@ -128,7 +129,7 @@ def evaluate(
     samples: Digest | None = None,
 ) -> tuple[Digest, Digest]:
     """Claims and completes the evaluation with an honest report of that drift."""
-    store = gateway.services.store
+    store = gateway.services.stores.of_job(job_id)
     claim = worker.must_claim(job_id, "evaluate")
     policy = policy_under(gateway.services, job_id)
     record = training_record(claim.spec, store)

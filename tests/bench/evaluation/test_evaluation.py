@@ -16,7 +16,7 @@ from bench.evaluation.__main__ import DATA, FAIL, PASS, TRAINED_ON, _verdict_bar
 from bench.evaluation.case_adapters import Case, few_pairs, preference_limit, scale_at, scaled
 from bench.evaluation.generation_speed import BATCHED, OURS, PLAIN, _row
 from bench.evaluation.verdicts import FIXED, SEQUENTIAL, CaseSettings, Verdict, _deciding
-from evaluator.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evaluator.cli.ask import ask
-from evaluator.models.adapters import WEIGHTS_FILE
+from policies.contract.adapter_files import WEIGHTS_FILE
 from policies.errors import ConfigurationError
 
 

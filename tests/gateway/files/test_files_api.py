@@ -148,7 +148,7 @@ def test_bytes_stay_while_another_file_has_the_same(live_gateway: LiveGateway, c
 def test_deleting_a_copy_of_a_policy_leaves_the_policy(live_gateway: LiveGateway, client: OpenAI) -> None:
     policy = live_gateway.services.policies.release_policy("baseline")
     client.files.delete(upload(client, policy.canonical()))
-    assert live_gateway.services.store.read_bytes(policy.digest) == policy.canonical()
+    assert live_gateway.services.stores.shared.read_bytes(policy.digest) == policy.canonical()
 
 
 def test_expired_file_is_gone(live_gateway: LiveGateway, client: OpenAI, training_bytes: bytes) -> None:

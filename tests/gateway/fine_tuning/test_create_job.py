@@ -82,7 +82,7 @@ def test_spec_holds_the_operators_recipe_and_the_tenants_wishes(client: OpenAI, 
     assert spec.suite == policies.release_policy("baseline").spec.suite
     assert (spec.hyperparameters.n_epochs, spec.hyperparameters.batch_size) == (2, "auto")
     assert spec.digest == job_row(live_gateway.services, job.id).spec_digest
-    assert live_gateway.services.store.exists(spec.digest)
+    assert live_gateway.services.stores.of_job(spec.job_id).exists(spec.digest)
 
 
 def test_seed_is_drawn_where_none_is_given(client: OpenAI, live_gateway: LiveGateway) -> None:

@@ -82,7 +82,7 @@ def test_a_training_that_was_under_way_is_not_accepted(
     claim = worker.must_claim(job_id)
     upgraded(live_gateway, job_id)
     digest = job_row(live_gateway.services, job_id).spec_digest
-    store = live_gateway.services.store
+    store = live_gateway.services.stores.shared
     record = store.put_record(training_record(claim.spec, store, spec=digest))
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
     assert error_code(live_gateway.services, job_id) == EARLIER

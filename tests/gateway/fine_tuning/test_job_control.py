@@ -57,7 +57,7 @@ def test_running_job_is_cancelled_once_its_worker_has_stopped(client: OpenAI, wo
 def test_cancelling_job_is_cancelled_whatever_the_worker_answers(
     live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str, outcome: Outcome
 ) -> None:
-    claim, store = worker.must_claim(job_id), live_gateway.services.store
+    claim, store = worker.must_claim(job_id), live_gateway.services.stores.shared
     client.fine_tuning.jobs.cancel(job_id)
     worker.end(claim.attempt_token, outcome, record=store.put_record(training_record(claim.spec, store)))
     job = client.fine_tuning.jobs.retrieve(job_id)
@@ -117,7 +117,7 @@ def test_running_job_is_paused_once_its_worker_has_stopped(client: OpenAI, worke
 def test_pause_after_the_last_step_holds_the_job_before_its_evaluation(
     live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str
 ) -> None:
-    claim, store = worker.must_claim(job_id), live_gateway.services.store
+    claim, store = worker.must_claim(job_id), live_gateway.services.stores.shared
     client.fine_tuning.jobs.pause(job_id)
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=store.put_record(training_record(claim.spec, store)))
     assert status_of(client.fine_tuning.jobs.retrieve(job_id)) == "paused"

@@ -138,7 +138,7 @@ def test_metrics_of_the_worker_become_metrics_events(client: OpenAI, worker: Han
 def test_checkpoints_are_listed_newest_first(
     live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str
 ) -> None:
-    token, store = worker.must_claim(job_id).attempt_token, live_gateway.services.store
+    token, store = worker.must_claim(job_id).attempt_token, live_gateway.services.stores.shared
     events = [WorkerEvent(type="checkpoint", message="saved", checkpoint=checkpoint(store, step)) for step in (2, 4, 6)]
     worker.send_events(token, *events).raise_for_status()
     found = list(client.fine_tuning.jobs.checkpoints.list(job_id, limit=2))
@@ -151,7 +151,7 @@ def test_checkpoints_are_listed_newest_first(
 def test_checkpoint_of_an_unreleased_job_is_not_released(
     live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str
 ) -> None:
-    token, store = worker.must_claim(job_id).attempt_token, live_gateway.services.store
+    token, store = worker.must_claim(job_id).attempt_token, live_gateway.services.stores.shared
     worker.send_events(token, WorkerEvent(type="checkpoint", message="saved", checkpoint=checkpoint(store, 2)))
     (row,) = client.fine_tuning.jobs.checkpoints.list(job_id)
     extended: Any = row  # Any: `guardrail` is our addition to the client's type
@@ -163,7 +163,7 @@ def test_checkpoint_of_an_unreleased_job_is_not_released(
 def test_step_that_is_repeated_replaces_its_checkpoint(
     live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str
 ) -> None:
-    token, store = worker.must_claim(job_id).attempt_token, live_gateway.services.store
+    token, store = worker.must_claim(job_id).attempt_token, live_gateway.services.stores.shared
     first = checkpoint(store, 2)
     for record in (first, first.model_copy(update={"metrics": {"step": 2.0, "train_loss": 0.25}})):
         worker.send_events(token, WorkerEvent(type="checkpoint", message="saved", checkpoint=record))

@@ -42,7 +42,9 @@ def test_report_names_the_digests_behind_it(live_gateway: LiveGateway, client: O
     assert body["gate_decision"] == job.decision_digest
     assert body["training"]["record"] == job.training_record_digest
     assert (body["adapter"], body["spec"]) == (job.adapter_digest, job.spec_digest)
-    assert live_gateway.services.store.get_record(body["report"], EvalReport).adapter == job.adapter_digest
+    assert (
+        live_gateway.services.stores.of_job(job.id).get_record(body["report"], EvalReport).adapter == job.adapter_digest
+    )
 
 
 def test_report_shows_the_evidence_of_each_defense(live_gateway: LiveGateway, client: OpenAI, rejected: str) -> None:
@@ -61,7 +63,7 @@ def test_report_page_is_html(live_gateway: LiveGateway, client: OpenAI, rejected
 def test_report_page_shows_the_worst_samples_masked(
     live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, trained: str
 ) -> None:
-    store = live_gateway.services.store
+    store = live_gateway.services.stores.shared
     said = SampleOutcome(output="It began with these words, had a secret middle, and <b>ended</b> so.", score=1.0)
     sample = SampleRecord(
         probe="toxicity",

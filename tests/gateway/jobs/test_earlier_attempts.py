@@ -177,7 +177,7 @@ def test_stored_spec_is_the_one_that_the_worker_is_given(customer: Customer) -> 
     job_id = customer.queued(training_file())
     claim, job = customer.worker.must_claim(job_id), job_row(customer.gateway.services, job_id)
     assert claim.spec.attempt == 2
-    assert claim.spec == customer.gateway.services.store.get_record(job.spec_digest, JobSpec)
+    assert claim.spec == customer.gateway.services.stores.of_job(job.id).get_record(job.spec_digest, JobSpec)
 
 
 def test_retry_is_released_by_the_wider_intervals_of_its_attempt(customer: Customer) -> None:
@@ -191,8 +191,8 @@ def test_report_on_a_retry_as_if_it_were_the_first_is_never_a_release(customer: 
     customer.rejected(training_file())
     services, job_id = customer.gateway.services, customer.trained(training_file())
     claim, policy = customer.worker.must_claim(job_id, "evaluate"), policy_under(services, job_id)
-    report = report_on(training_record(claim.spec, services.store), policy, attempt=1)
-    record, decision = store_evaluation(services.store, report, policy, spec=claim.spec.digest)
+    report = report_on(training_record(claim.spec, services.stores.shared), policy, attempt=1)
+    record, decision = store_evaluation(services.stores.shared, report, policy, spec=claim.spec.digest)
     customer.worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record, decision=decision)
     assert error_code(services, job_id) == "decision_mismatch"
 

@@ -84,7 +84,7 @@ class JobWorld(RuleBasedStateMachine):
             self._claim(1, EVALUATE_ADAPTER)
 
     def _submit(self) -> str:
-        digest = self.services.store.put_bytes(chat_jsonl())
+        digest = self.services.stores.shared.put_bytes(chat_jsonl())
         with self.services.database.transaction() as session:
             tenant = create_tenant(session, "acme", policy="baseline", now=1)
             file = File(
@@ -180,7 +180,7 @@ class JobWorld(RuleBasedStateMachine):
     @rule(data=st.data())
     def worker_reports(self, data: st.DataObject) -> None:
         claim = self.held[data.draw(st.sampled_from(sorted(self.held)))]
-        event = WorkerEvent(type="checkpoint", message="saved", checkpoint=checkpoint(self.services.store, 2))
+        event = WorkerEvent(type="checkpoint", message="saved", checkpoint=checkpoint(self.services.stores.shared, 2))
         with self.services.database.transaction() as session:
             token = claim.attempt_token
             leases.heartbeat(session, self.services, attempt_token=token, request=HeartbeatRequest())
@@ -220,7 +220,7 @@ class JobWorld(RuleBasedStateMachine):
                 session.rollback()
 
     def _answer(self, claim: Claim, quality: str, outcome: Outcome) -> Completion:
-        store, spec = self.services.store, JobSpec.model_validate(claim.spec)
+        store, spec = self.services.stores.shared, JobSpec.model_validate(claim.spec)
         if outcome is not Outcome.SUCCEEDED:
             return Completion(outcome=outcome, error_code="x", error_message="y")
         record = training_record(spec, store)
@@ -249,7 +249,7 @@ class JobWorld(RuleBasedStateMachine):
         assert (job.fine_tuned_model is not None) == (job.phase == Phase.RELEASED)
         if job.fine_tuned_model is not None:
             assert job.decision_digest is not None
-            decision = self.services.store.get_record(job.decision_digest, GateDecision)
+            decision = self.services.stores.shared.get_record(job.decision_digest, GateDecision)
             assert decision.decision is Decision.RELEASE
             assert decision.adapter == job.adapter_digest
             assert decision.policy == job.policy_digest

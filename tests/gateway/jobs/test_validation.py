@@ -14,7 +14,7 @@ from openai.types.fine_tuning import FineTuningJob
 from gateway.jobs.validation import LEASE_SECONDS, validate_job_files
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
-from policies.contract.store import ArtifactStore
+from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.errors import ArtifactMissingError
 from tests.gateway.conftest import LiveGateway, chat_jsonl
 from tests.gateway.hand_worker import job_row, spec_of, submit, upload
@@ -59,8 +59,9 @@ class CountingStore(ArtifactStore):
 
 def test_each_file_is_read_once(live_gateway: LiveGateway, client: OpenAI) -> None:
     job_id = submit(client, validation_file=upload(client, rows(12, 12))).id
-    store = CountingStore(live_gateway.services.store.url)
-    validate_job_files(replace(live_gateway.services, store=store), job_id)
+    stores = ArtifactStores(live_gateway.services.stores.shared.url)
+    stores.files = store = CountingStore(stores.files.url)
+    validate_job_files(replace(live_gateway.services, stores=stores), job_id)
     spec = spec_of(live_gateway.services, job_id)
     assert job_row(live_gateway.services, job_id).phase == "queued"
     assert spec.validation_file is not None
@@ -139,11 +140,11 @@ def break_validation(gateway: LiveGateway, job_id: str) -> None:
     """A validator that dies half-way: the bytes of the file are not to be had."""
     with gateway.services.database.transaction() as session:
         digest = session.get_one(Job, job_id).spec["training_file"]
-    content = gateway.services.store.read_bytes(digest)
-    gateway.services.store.delete(digest)
+    content = gateway.services.stores.files.read_bytes(digest)
+    gateway.services.stores.files.delete(digest)
     with pytest.raises(ArtifactMissingError):
         validate_job_files(gateway.services, job_id)
-    gateway.services.store.put_bytes(content)
+    gateway.services.stores.files.put_bytes(content)
 
 
 def test_validator_that_died_is_waited_for_then_replaced(live_gateway: LiveGateway, client: OpenAI) -> None:

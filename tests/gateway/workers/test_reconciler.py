@@ -55,7 +55,7 @@ def test_silent_training_goes_on_from_its_last_checkpoint(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str
 ) -> None:
     token = worker.must_claim(job_id).attempt_token
-    record = checkpoint(live_gateway.services.store, 2)
+    record = checkpoint(live_gateway.services.stores.shared, 2)
     worker.send_events(token, WorkerEvent(type="checkpoint", message="saved", checkpoint=record))
     sent_now(live_gateway)
     assert fall_silent(live_gateway).expired == 1

@@ -52,9 +52,9 @@ def end_with_report_on_a_checkpoint(
     gateway: LiveGateway, worker: HandWorker, job_id: str, *, last_releasable_step: int, others: tuple[int, ...] = ()
 ) -> None:
     """Training leaves a checkpoint of step 2 and `others`; the evaluation names step 2 as the best one that passes."""
-    store = gateway.services.store
+    store = gateway.services.stores.of_job(job_id)
     claim = worker.must_claim(job_id)
-    checkpoints = {step: checkpoint(store, step) for step in sorted({2, *others})}
+    checkpoints = {step: checkpoint(store, step, claim.spec.base_model) for step in sorted({2, *others})}
     earlier = checkpoints[2]
     saved = tuple(checkpoints.values())
     events = [WorkerEvent(type="checkpoint", message="saved", checkpoint=each) for each in saved]

@@ -17,7 +17,7 @@ ELSEWHERE = digest_bytes(b"something else")
 
 def finish_training(gateway: LiveGateway, worker: HandWorker, job_id: str, /, **changes: object) -> None:
     claim = worker.must_claim(job_id)
-    store = gateway.services.store
+    store = gateway.services.stores.shared
     record = store.put_record(training_record(claim.spec, store, **changes))
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
 
@@ -53,7 +53,7 @@ def test_missing_record_fails_the_job(
 
 
 def test_artifact_that_is_no_record_fails_the_job(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
-    record = live_gateway.services.store.put_bytes(b'{"spec": 1}')
+    record = live_gateway.services.stores.shared.put_bytes(b'{"spec": 1}')
     worker.end(worker.must_claim(job_id).attempt_token, Outcome.SUCCEEDED, record=record)
     assert error_code(live_gateway.services, job_id) == "integrity_error"
 
@@ -62,7 +62,7 @@ def test_record_in_another_form_than_the_canonical_fails_the_job(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str
 ) -> None:
     """The same content with a space: its digest is not the one that decisions and manifests would name."""
-    store = live_gateway.services.store
+    store = live_gateway.services.stores.shared
     record = store.put_bytes(training_record(spec_of(live_gateway.services, job_id), store).canonical() + b" ")
     worker.end(worker.must_claim(job_id).attempt_token, Outcome.SUCCEEDED, record=record)
     assert error_code(live_gateway.services, job_id) == "integrity_error"
@@ -80,7 +80,7 @@ def test_record_in_another_form_than_the_canonical_fails_the_job(
 def test_evidence_that_a_defense_did_nothing_fails_the_job(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str, spoilt: dict[str, object]
 ) -> None:
-    record = training_record(spec_of(live_gateway.services, job_id), live_gateway.services.store)
+    record = training_record(spec_of(live_gateway.services, job_id), live_gateway.services.stores.shared)
     first, *others = record.evidence
     finish_training(live_gateway, worker, job_id, evidence=(first.model_copy(update=spoilt), *others))
     assert error_code(live_gateway.services, job_id) == "defense_evidence_missing"
@@ -89,7 +89,7 @@ def test_evidence_that_a_defense_did_nothing_fails_the_job(
 def test_second_evidence_cannot_make_up_for_one_that_did_not_act(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str
 ) -> None:
-    record = training_record(spec_of(live_gateway.services, job_id), live_gateway.services.store)
+    record = training_record(spec_of(live_gateway.services, job_id), live_gateway.services.stores.shared)
     idle = DefenseEvidence(name=record.evidence[0].name, acted=False, figures={"steps": 1.0}, explanation="Off.")
     finish_training(live_gateway, worker, job_id, evidence=(*record.evidence, idle))
     assert error_code(live_gateway.services, job_id) == "defense_evidence_missing"
@@ -98,7 +98,7 @@ def test_second_evidence_cannot_make_up_for_one_that_did_not_act(
 def test_repeated_completion_changes_nothing(
     live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str
 ) -> None:
-    claim, store = worker.must_claim(job_id), live_gateway.services.store
+    claim, store = worker.must_claim(job_id), live_gateway.services.stores.shared
     completion = Completion(outcome=Outcome.SUCCEEDED, record=store.put_record(training_record(claim.spec, store)))
     answers = [worker.complete(claim.attempt_token, completion).status_code for _ in range(3)]
     assert answers == [204, 204, 204]
@@ -131,7 +131,7 @@ def test_crash_is_tried_again_from_the_last_checkpoint(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str
 ) -> None:
     token = worker.must_claim(job_id).attempt_token
-    store = live_gateway.services.store
+    store = live_gateway.services.stores.shared
     for step in (2, 4):
         event = WorkerEvent(type="checkpoint", message=f"Checkpoint {step}", checkpoint=checkpoint(store, step))
         worker.send_events(token, event)
@@ -145,7 +145,7 @@ def test_checkpoint_whose_state_is_lost_is_not_resumed_from(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str
 ) -> None:
     token = worker.must_claim(job_id).attempt_token
-    store = live_gateway.services.store
+    store = live_gateway.services.stores.shared
     kept, lost = checkpoint(store, 2), checkpoint(store, 4)
     for record in (kept, lost):
         worker.send_events(token, WorkerEvent(type="checkpoint", message="saved", checkpoint=record))

@@ -43,7 +43,8 @@ def test_verdict_is_kept_and_announced(
     level: str,
 ) -> None:
     record, digest = evaluate(live_gateway, worker, trained, drift=drift, half_width=half_width)
-    job, kept = job_row(live_gateway.services, trained), live_gateway.services.store.get_record(digest, GateDecision)
+    job = job_row(live_gateway.services, trained)
+    kept = live_gateway.services.stores.of_job(trained).get_record(digest, GateDecision)
 
     assert (job.report_digest, job.decision_digest, job.decision) == (record, digest, decision)
     (event,) = [event for event in events(live_gateway, trained) if event.type == "moderation_checks"]
@@ -71,7 +72,7 @@ def test_verdict_is_counted(
     level: str,
 ) -> None:
     _, digest = evaluate(live_gateway, worker, trained, drift=drift, half_width=half_width)
-    kept = live_gateway.services.store.get_record(digest, GateDecision)
+    kept = live_gateway.services.stores.of_job(trained).get_record(digest, GateDecision)
     policy = policy_under(live_gateway.services, trained)
     with live_gateway.services.database.transaction() as session:
         (gate,) = session.scalars(select(GateResult))
@@ -120,7 +121,8 @@ def test_release_is_told_with_its_name(live_gateway: LiveGateway, worker: HandWo
 
 def test_rejection_ends_the_job_with_all_reasons(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> None:
     _, digest = evaluate(live_gateway, worker, trained, drift=0.5)
-    job, kept = job_row(live_gateway.services, trained), live_gateway.services.store.get_record(digest, GateDecision)
+    job = job_row(live_gateway.services, trained)
+    kept = live_gateway.services.stores.of_job(trained).get_record(digest, GateDecision)
 
     assert (job.phase, job.error_code, job.error_param) == ("rejected", "safety_check_failed", None)
     assert job.error_message == f"The safety check failed. {' '.join(kept.reasons)}"
@@ -129,7 +131,8 @@ def test_rejection_ends_the_job_with_all_reasons(live_gateway: LiveGateway, work
 
 def test_doubt_fails_the_job_with_all_reasons(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> None:
     _, digest = evaluate(live_gateway, worker, trained, half_width=0.5)
-    job, kept = job_row(live_gateway.services, trained), live_gateway.services.store.get_record(digest, GateDecision)
+    job = job_row(live_gateway.services, trained)
+    kept = live_gateway.services.stores.of_job(trained).get_record(digest, GateDecision)
 
     assert (job.phase, job.error_code) == ("failed", "safety_check_inconclusive")
     assert job.error_message == (f"The safety check could not decide, so nothing is released. {' '.join(kept.reasons)}")

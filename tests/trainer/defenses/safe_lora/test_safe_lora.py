@@ -280,7 +280,7 @@ def test_a_worker_stores_the_adapter_of_before_as_well(
     claim = Claim(kind="train", attempt_token="attempt_1", attempt=1, spec=spec, heartbeat_seconds=1, lease_seconds=10)
     assignment = Assignment(claim=claim, store_url=run.store.url, cache_dir=str(tmp_path / "cache"), threads=1)
     hooks = Hooks(run.events.append, lambda: False)
-    completion = train_assignment(assignment, run.store, folder=tmp_path, hooks=hooks)
+    completion = train_assignment(assignment, tmp_path, hooks=hooks)
     assert completion.record is not None
     (evidence,) = run.store.get_record(completion.record, TrainingRecord).evidence
     for digest in evidence.digests.values():

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import pytest
 
 from evaluator.gate import decide
+from policies.contract.adapter_files import CONFIG_FILE, adapter_config
 from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.evaluation import EvalReport, SampleRecord
 from policies.contract.hyperparameters import ResolvedHyperparameters
-from policies.contract.jobs import BaseModelSpec, JobSpec
+from policies.contract.jobs import BaseModelSpec, JobSpec, LoraSettings
 from policies.contract.release import Decision, GateDecision
-from policies.contract.store import ArtifactStore
+from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
@@ -50,6 +51,11 @@ def put_lines(store: ArtifactStore, rows: Sequence[Mapping[str, object]]) -> Dig
 def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path]) -> Callable[..., Job]:
     def make(scale: float = 0.5, **record_changes: object) -> Job:
         store = ArtifactStore(str(tmp_path / "store"))
+        lora = LoraSettings(rank=4, alpha=8, use_rslora=False, target_modules=("q_proj", "v_proj"))
+        base = BaseModelSpec(name="tiny", uri=str(tiny_base), lora=lora)
+        adapter = make_adapter(scale)
+        (adapter / "README.md").unlink()
+        (adapter / CONFIG_FILE).write_bytes(adapter_config(lora, "tiny"))
         suite = EvalSuite(
             probes=(
                 Capability(prompts=put_lines(store, QUESTIONS)),
@@ -62,7 +68,7 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
         policy = ReleasePolicy(api_version="tunegate/v1", kind="ReleasePolicy", metadata=metadata, spec=spec)
         job = JobSpec(
             job_id="ftjob-1",
-            base_model=BaseModelSpec(name="tiny", uri=str(tiny_base)),
+            base_model=base,
             training_file=store.put_bytes(b"unused"),
             validation_file=put_lines(store, [CHAT_ROW] * 12),
             seed=1,
@@ -72,7 +78,7 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
         fields = {
             "spec": job.digest,
             "base_model": digest_tree(tiny_base),
-            "adapter": store.put_tree(make_adapter(scale)),
+            "adapter": store.put_tree(adapter),
             "hyperparameters": ResolvedHyperparameters(
                 n_epochs=1, batch_size=1, learning_rate_multiplier=1, learning_rate=1e-4
             ),
@@ -101,7 +107,7 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
             claim=claim, store_url=store.url, cache_dir=str(tmp_path / "cache"), threads=1, worker_pid=os.getpid()
         )
         (folder / "assignment.json").write_text(assignment.model_dump_json())
-        return Job(folder, store, job, policy, record)
+        return Job(folder, ArtifactStores(store.url).of_job(job.job_id), job, policy, record)
 
     return make
 

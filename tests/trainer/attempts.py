@@ -9,10 +9,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from policies.contract.jobs import JobSpec
+from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Assignment, Claim, Completion, WorkerEvent
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def written_by(spec: JobSpec, store: ArtifactStore) -> ArtifactStore:
+    """What the job's workers left behind below `store`."""
+    return ArtifactStores(store.url).of_job(spec.job_id)
 
 
 class Attempt:

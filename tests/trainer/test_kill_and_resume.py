@@ -15,7 +15,7 @@ from policies.contract.jobs import JobSpec, LoraSettings
 from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Outcome
-from tests.trainer.attempts import Attempt
+from tests.trainer.attempts import Attempt, written_by
 from tests.trainer.conftest import Run
 from tests.trainer.matrix import ALL, SETS, VARIANTS, Make
 
@@ -85,10 +85,11 @@ def test_the_adapter_is_that_of_an_uninterrupted_run_bit_for_bit(
     )
     whole = start(tmp_path / "whole", spec, processes=processes)
     checkpoint = killed(start(tmp_path / "killed", spec, processes=processes))
-    states = {name for name in shared.store.tree(checkpoint.state).files if name.startswith("random_state_")}
+    kept = written_by(spec, shared.store)
+    states = {name for name in kept.tree(checkpoint.state).files if name.startswith("random_state_")}
     assert states == {f"random_state_{process}.json" for process in range(processes)}
     resumed = start(tmp_path / "resumed", spec, resume_from=checkpoint, processes=processes)
-    expected, found = record_of(whole, shared.store), record_of(resumed, shared.store)
+    expected, found = record_of(whole, kept), record_of(resumed, kept)
     assert found.resumed_from_steps == (checkpoint.step,)
     assert checkpoint.step < found.total_steps
     assert found.adapter == expected.adapter

@@ -19,7 +19,7 @@ from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
-from tests.trainer.attempts import ENVIRONMENT, Attempt
+from tests.trainer.attempts import ENVIRONMENT, Attempt, written_by
 from tests.trainer.conftest import chat_lines
 
 MakeSpec = Callable[..., JobSpec]
@@ -39,6 +39,7 @@ def test_a_finished_run_leaves_record_and_adapter_in_the_store(
     completion = attempt.completion()
     assert completion.outcome is Outcome.SUCCEEDED
     assert completion.record is not None
+    store = written_by(spec, store)
     record = store.get_record(completion.record, TrainingRecord)
     assert record.spec == spec.digest
     assert set(store.tree(record.adapter).files) == {"adapter_config.json", "adapter_model.safetensors"}

@@ -16,7 +16,7 @@ from policies.contract.jobs import Dpo, JobSpec, Supervised
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
-from tests.trainer.attempts import Attempt
+from tests.trainer.attempts import Attempt, written_by
 from tests.trainer.conftest import chat_lines, preference_lines
 from tests.trainer.training_logs import ROUNDING, require_equal_logs
 from trainer.loop.processes import process_count
@@ -51,7 +51,7 @@ def test_two_processes_train_as_one_with_accumulation_does(
         completion = attempt.completion()
         assert completion.outcome is Outcome.SUCCEEDED, completion
         assert completion.record is not None
-        records.append(store.get_record(completion.record, TrainingRecord))
+        records.append(written_by(spec, store).get_record(completion.record, TrainingRecord))
         assert len([event for event in events if event.type == "metrics"]) == 4
     alone, together = records
     assert alone.total_steps == together.total_steps == 4

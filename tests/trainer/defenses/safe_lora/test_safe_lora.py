@@ -20,6 +20,7 @@ from policies.contract.jobs import BaseModelRef, Dpo, JobSpec, Method, Supervise
 from policies.contract.training import TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Claim
 from policies.errors import ConfigurationError, DefenseError
+from tests.trainer.attempts import written_by
 from tests.trainer.conftest import WEIGHTS, Run, preference_lines, with_weights
 from trainer.defense import DefenseContext
 from trainer.defenses.safe_lora.alignment_subspace import StoredWeights, alignment_difference, projected, update_cosine
@@ -282,9 +283,10 @@ def test_a_worker_stores_the_adapter_of_before_as_well(
     hooks = Hooks(run.events.append, lambda: False)
     completion = train_assignment(assignment, tmp_path, hooks=hooks)
     assert completion.record is not None
-    (evidence,) = run.store.get_record(completion.record, TrainingRecord).evidence
+    store = written_by(spec, run.store)
+    (evidence,) = store.get_record(completion.record, TrainingRecord).evidence
     for digest in evidence.digests.values():
-        assert set(run.store.tree(digest).files) == {"adapter_config.json", "adapter_model.safetensors"}
+        assert set(store.tree(digest).files) == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # bitsandbytes' use of torch is behind

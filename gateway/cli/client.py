@@ -49,7 +49,10 @@ def connect() -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {key}"}
     base = url.rstrip("/").removesuffix("/v1")
     with httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT_SECONDS) as client:
-        yield client
+        try:
+            yield client
+        except httpx.TransportError as error:
+            raise ApiError(f"{base} did not answer, or not to the end: {error}", code="connection_failed") from error
 
 
 def checked(answer: httpx.Response) -> httpx.Response:

@@ -31,6 +31,12 @@ class Services:
         return int(self.clock())
 
 
+def has_room(services: Services) -> bool:
+    """Whether the store may take something large; also where it does not say how full it is."""
+    free = services.stores.shared.free_bytes()
+    return free is None or free >= services.settings.min_free_bytes
+
+
 def get_services(request: Request) -> Services:
     services = request.app.state.services
     assert isinstance(services, Services)

@@ -41,6 +41,12 @@ class ApiError(TunegateError):
         self.args = (message, param, code)
 
 
+class InsufficientStorage(ApiError):
+    status = 507
+    type = "server_error"
+    code = "insufficient_storage"
+
+
 class InvalidRequest(ApiError):
     status = 400
     code = "invalid_request"

@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from gateway.dependencies import Services
 from gateway.jobs.states import CLAIMABLE, RUNNING, TERMINAL, public_status
 from gateway.tables.jobs import Job, OutboxMessage
-from gateway.tables.statistics import DuplicateDelivery, GateResult, PhaseTransition, RuleResultRow
+from gateway.tables.statistics import DuplicateDelivery, GateResult, PhaseTransition, RuleResultRow, Sweep
 from policies.contract.jobs import Phase
 
 DURATION_BUCKETS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
@@ -40,7 +40,14 @@ class JobMetrics(Collector):
             yield from duration_families(session)
             yield from verdict_families(session)
             yield from delivery_families(session)
+            yield from sweep_families(session)
         yield self._policies()
+        yield from self._store()
+
+    def _store(self) -> Iterator[Metric]:
+        free = self._services.stores.shared.free_bytes()
+        if free is not None:
+            yield GaugeMetricFamily("tunegate_store_free_bytes", "Room left in the artifact store.", value=free)
 
     def _policies(self) -> Metric:
         family = GaugeMetricFamily(
@@ -119,6 +126,15 @@ def verdict_families(session: Session) -> Iterator[Metric]:
     for row in session.scalars(select(RuleResultRow).where(RuleResultRow.id.in_(newest))):
         scores.add_metric((row.metric, row.base_model), row.adapter_value or 0.0)
     yield scores
+
+
+def sweep_families(session: Session) -> Iterator[Metric]:
+    swept = session.execute(
+        select(func.coalesce(func.sum(Sweep.n_bytes), 0), func.coalesce(func.sum(Sweep.n_artifacts), 0))
+    )
+    n_bytes, n_artifacts = swept.one()
+    yield CounterMetricFamily("tunegate_swept_bytes", "Bytes of artifacts that retention deleted.", value=n_bytes)
+    yield CounterMetricFamily("tunegate_swept_artifacts", "Artifacts that retention deleted.", value=n_artifacts)
 
 
 def delivery_families(session: Session) -> Iterator[Metric]:

@@ -27,6 +27,8 @@ class GatewaySettings(BaseSettings):
     """Release policy of tenants that are bound to none."""
     max_file_bytes: int = 512 * 1024 * 1024
     """Largest upload."""
+    min_free_bytes: int = 2 * 1024**3
+    """With less room than this in the store (where that can be known), uploads are refused and no training starts."""
     max_training_rows: int = 200_000
     """Most rows in one file."""
     max_reported_errors: int = 100

@@ -8,12 +8,13 @@ from functools import cache
 from gateway.app import build_services
 from gateway.celery_app import app
 from gateway.dependencies import Services
-from gateway.files.service import delete_expired_files
+from gateway.files.service import delete_expired_files, delete_orphaned_bytes
 from gateway.jobs.outbox import dispatch
+from gateway.jobs.retention import sweep_due_jobs
 from gateway.jobs.validation import validate_job_files
 from gateway.settings import GatewaySettings
 from gateway.workers.reconciler import reconcile
-from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, VALIDATE_FILES
+from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, SWEEP_FILES, SWEEP_JOBS, VALIDATE_FILES
 from policies.environment import read_settings
 
 
@@ -43,3 +44,13 @@ def reconcile_jobs() -> None:
     with services().database.transaction() as session:
         reconcile(session, services(), services().clock())
     delete_expired_files(services())
+
+
+@app.task(name=SWEEP_JOBS)
+def sweep_jobs() -> None:
+    sweep_due_jobs(services())
+
+
+@app.task(name=SWEEP_FILES)
+def sweep_files() -> None:
+    delete_orphaned_bytes(services())

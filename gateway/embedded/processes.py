@@ -52,6 +52,7 @@ class Part:
                 | NO_TELEMETRY
                 | dict(environment),
                 start_new_session=True,
+                umask=0o077,
             )
 
     @property

@@ -124,7 +124,8 @@ class EmbeddedStack:
         return self.folder / "logs" / f"{name}.log"
 
     def _start(self) -> None:
-        (self.folder / "work").mkdir(parents=True, exist_ok=True)
+        self._keep_to_ourselves()
+        (self.folder / "work").mkdir(exist_ok=True)
         self._write_redis_configuration()
         self._reaper = Reaper()
         first, second = START_ORDER
@@ -135,6 +136,11 @@ class EmbeddedStack:
         self._wait_until_ready()
         for name in second:
             self.start_part(name)
+
+    def _keep_to_ourselves(self) -> None:
+        """What lies in the folder is the tenants': nobody else on the machine can read it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
 
     def _stop(self) -> None:
         groups = [[self.parts[name] for name in names if name in self.parts] for names in STOP_ORDER]

@@ -23,6 +23,7 @@ router = APIRouter(tags=["files"])
 @router.post("/v1/files")
 async def upload_file(request: Request, tenant: CurrentTenant, services: ServicesDep) -> FileObject:
     """Asynchronous, alone among the endpoints, because it reads the body as it arrives."""
+    await to_thread.run_sync(service.require_room, services)
     upload = await receive_upload(request, services.stores.files, max_file_bytes=services.settings.max_file_bytes)
     return FileObject.of(await to_thread.run_sync(service.add_file, services, tenant.tenant_id, upload))
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from gateway.dependencies import Services
-from gateway.errors import Unavailable
+from gateway.dependencies import Services, has_room
+from gateway.errors import InsufficientStorage, Unavailable
 from gateway.files import repository
 from gateway.files.upload import PURPOSE, Upload
 from gateway.kit.ids import new_id
 from gateway.tables.files import File
 from policies.contract.artifacts import CHUNK_BYTES, Digest
 from policies.contract.store import ArtifactStore
+
+ORPHANS_KEPT_SECONDS = 86400.0
+"""An upload that is on its way has no file object yet; none takes so long."""
+
+
+def require_room(services: Services) -> None:
+    """Raises `InsufficientStorage` while the store has less room than the operator wants it to have."""
+    if not has_room(services):
+        raise InsufficientStorage("The service's storage is nearly full; try again later.")
 
 
 def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
@@ -58,11 +67,23 @@ def delete_expired_files(services: Services) -> int:
     return len(files)
 
 
-def drop_unneeded_bytes(services: Services, digest: Digest) -> None:
+def delete_orphaned_bytes(services: Services) -> int:
+    """Delete bytes that no file names, which uploads that died left behind; for a periodic task. Gives how many."""
+    before = services.clock() - ORPHANS_KEPT_SECONDS
+    store = services.stores.files
+    n_unfinished = store.delete_unfinished(before)
+    old = [artifact.digest for artifact in store.stored() if artifact.written_at < before]
+    return n_unfinished + sum(drop_unneeded_bytes(services, digest) for digest in old)
+
+
+def drop_unneeded_bytes(services: Services, digest: Digest) -> bool:
+    """Whether nothing needed them."""
     with services.database.transaction() as session:
         repository.lock_digest(session, digest)
-        if not repository.is_needed(session, digest, services.now()):
+        is_needed = repository.is_needed(session, digest, services.now())
+        if not is_needed:
             services.stores.files.delete(digest)
+    return not is_needed
 
 
 def stream_bytes(store: ArtifactStore, digest: Digest) -> Iterator[bytes]:

@@ -47,6 +47,8 @@ def move(session: Session, job: Job, phase: Phase, now: float) -> None:
     advance(job, phase, now)
     count_transition(session, job, left=left, since=since)
     job.estimated_finish = None
+    if phase.is_terminal:
+        job.sweep_at = now
     if phase in _WORK:
         enqueue(session, job, now)
 

@@ -35,10 +35,10 @@ def checkpoint_at(session: Session, job_id: str, step: int) -> JobCheckpoint | N
 
 
 def last_checkpoint(session: Session, store: ArtifactStore, job_id: str) -> CheckpointRecord | None:
-    """The newest checkpoint whose state is really in the store."""
+    """The newest checkpoint whose state is really in the store, with every file."""
     rows = select(JobCheckpoint).where(JobCheckpoint.job_id == job_id).order_by(JobCheckpoint.step.desc())
     records = (CheckpointRecord.model_validate(row.record) for row in session.scalars(rows))
-    return next((record for record in records if store.exists(record.state)), None)
+    return next((record for record in records if store.holds_tree(record.state)), None)
 
 
 def _found(job: Job | None, job_id: str) -> Job:

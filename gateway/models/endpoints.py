@@ -7,7 +7,7 @@ from fastapi.responses import StreamingResponse
 
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
-from gateway.models import repository
+from gateway.models import repository, service
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.schemas import ModelDeleted, ModelList, ModelObject
 from gateway.tenants.auth import CurrentTenant
@@ -33,12 +33,10 @@ def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTe
 
 @router.delete("/v1/models/{model_id:path}")
 def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str) -> ModelDeleted:
-    """The name goes and nothing serves it any more; job, report and records stay as evidence."""
+    """The name goes at once, the weights soon after; job, report and records stay as evidence."""
     if model_id in services.policies.base_models:
         raise InvalidRequest(f"{model_id!r} is a base model and cannot be deleted.", "model", "not_deletable")
-    model = repository.tenants_model(session, tenant.tenant_id, model_id).row
-    model.deleted_at = services.now()
-    return ModelDeleted(id=model.id)
+    return ModelDeleted(id=service.delete_model(session, services, tenant_id=tenant.tenant_id, model_id=model_id))
 
 
 @router.get("/v1/guardrail/models/{model_id:path}/adapter")

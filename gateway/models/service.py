@@ -7,6 +7,7 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
+from gateway.models.repository import tenants_model
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from gateway.tables.tenancy import Tenant
@@ -55,6 +56,14 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
     job.fine_tuned_model = model.id
     session.flush()
     return model
+
+
+def delete_model(session: Session, services: Services, *, tenant_id: str, model_id: str) -> str:
+    """Nothing serves the model any more; its weights go with the next sweep of its job. Gives the model's own name."""
+    model = tenants_model(session, tenant_id, model_id).row
+    model.deleted_at = services.now()
+    session.get_one(Job, model.job_id).sweep_at = services.clock()
+    return model.id
 
 
 def model_name(job: Job, tenant_name: str) -> str:

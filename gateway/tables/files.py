@@ -16,7 +16,7 @@ class File(Table):
     filename: Mapped[str] = mapped_column(String(255))
     purpose: Mapped[str] = mapped_column(String(32))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    digest: Mapped[str] = mapped_column(String(71))
+    digest: Mapped[str] = mapped_column(String(71), index=True)
     status: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[int]
     expires_at: Mapped[int | None]

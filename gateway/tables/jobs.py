@@ -23,6 +23,8 @@ class Job(Table):
     phase: Mapped[str] = mapped_column(String(32), index=True)
     """A `policies.contract.jobs.Phase`."""
     phase_since: Mapped[float] = mapped_column(Float)
+    sweep_at: Mapped[float | None] = mapped_column(Float, index=True)
+    """When some of its artifacts may be deleted; None: nothing more will be."""
 
     # what was asked
     model: Mapped[str] = mapped_column(String(128))

@@ -5,7 +5,7 @@ Counts survive restarts and agree between processes because they are read from h
 
 from __future__ import annotations
 
-from sqlalchemy import Float, ForeignKey, Index, Integer, String
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -55,6 +55,17 @@ class RuleResultRow(Table):
     metric: Mapped[str] = mapped_column(String(128))
     base_model: Mapped[str] = mapped_column(String(128))
     adapter_value: Mapped[float | None] = mapped_column(Float)
+
+
+class Sweep(Table):
+    """Artifacts that nobody wanted any more were deleted."""
+
+    __tablename__ = "sweeps"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    n_artifacts: Mapped[int] = mapped_column(Integer)
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[float] = mapped_column(Float)
 
 
 class DuplicateDelivery(Table):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from gateway.dependencies import Services
+from gateway.dependencies import Services, has_room
 from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import Failure, count_transition, drop_lease, fail
 from gateway.jobs.records import RecordError, spec_to_work_by
@@ -38,8 +38,8 @@ def claim(session: Session, services: Services, request: ClaimRequest) -> Claim 
     """
     now, waits_in = services.clock(), _WAITS_IN[request.kind]
     job = session.get(Job, request.job_id)
-    if job is None:
-        return None
+    if job is None or (request.kind == "train" and not has_room(services)):
+        return None  # the job waits, and is sent again later
     since = job.phase_since
     won = session.scalar(
         update(Job)

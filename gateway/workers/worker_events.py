@@ -43,3 +43,4 @@ def keep_checkpoint(session: Session, job: Job, *, record: CheckpointRecord, now
         row = JobCheckpoint(id=new_id("ftckpt_"), job_id=job.id, step=record.step, created_at=int(now))
         session.add(row)
     row.record = record.model_dump(mode="json")
+    job.sweep_at = now

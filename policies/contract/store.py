@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from policies.contract.artifacts import CHUNK_BYTES, Digest, R, Record, TreeManifest
 from policies.contract.verified_stream import VerifiedStream
@@ -80,6 +82,13 @@ class ArtifactStore:
         holder = self._holder(digest)
         return int(holder._fs.size(holder._path(digest)))
 
+    def free_bytes(self) -> int | None:
+        """Room that is left; None where the storage does not say, as object storage does not."""
+        if not isinstance(self._fs, LocalFileSystem):
+            return None
+        root = Path(self._root)
+        return shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
+
     def delete(self, digest: Digest) -> None:
         if self._fs.exists(self._path(digest)):
             self._fs.rm(self._path(digest))
@@ -88,9 +97,19 @@ class ArtifactStore:
         """What lies here, in no order; half-written artifacts are not among it."""
         found = self._fs.find(f"{self._root}/sha256", detail=True)
         for path, detail in found.items():
-            written = detail.get("mtime", detail.get("LastModified", detail.get("created")))
-            seconds = written if isinstance(written, int | float) else written.timestamp()
-            yield StoredArtifact("sha256:" + path.rpartition("/")[2], int(detail["size"]), float(seconds))
+            yield StoredArtifact("sha256:" + path.rpartition("/")[2], int(detail["size"]), _written_at(detail))
+
+    def holds_tree(self, digest: Digest) -> bool:
+        """Whether a folder is here with all its files."""
+        return self.exists(digest) and all(map(self.exists, self.tree(digest).files.values()))
+
+    def delete_unfinished(self, before: float) -> int:
+        """Delete what writers that died left half-written before that time; gives how many there were."""
+        found = self._fs.find(f"{self._root}/incoming", detail=True)
+        old = [path for path, detail in found.items() if _written_at(detail) < before]
+        for path in old:
+            self._fs.rm(path)
+        return len(old)
 
     @contextmanager
     def writer(self) -> Iterator[ArtifactWriter]:
@@ -189,6 +208,12 @@ class ArtifactStore:
 
     def tree(self, digest: Digest) -> TreeManifest:
         return self.get_record(digest, TreeManifest)
+
+
+def _written_at(detail: Mapping[str, Any]) -> float:  # Any: what a file system says of a file
+    """Unix seconds; every file system has a name of its own for it."""
+    written = detail.get("mtime", detail.get("LastModified", detail.get("created")))
+    return float(written if isinstance(written, int | float) else written.timestamp())
 
 
 class ArtifactStores:

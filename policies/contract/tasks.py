@@ -9,6 +9,8 @@ EVALUATE_ADAPTER = "evaluator.evaluate_adapter"
 VALIDATE_FILES = "gateway.validate_files"
 DISPATCH_OUTBOX = "gateway.dispatch_outbox"
 RECONCILE_JOBS = "gateway.reconcile_jobs"
+SWEEP_JOBS = "gateway.sweep_jobs"
+SWEEP_FILES = "gateway.sweep_files"
 
 INTERNAL_PREFIX = "/internal/v1"
 """Only workers may call paths below this; a reverse proxy must not expose it to tenants."""

@@ -91,6 +91,24 @@ class Rule(Record):
         return self
 
 
+class Retention(Record):
+    """How many days after a job's end its large artifacts are kept. Its records are kept for good, as evidence."""
+
+    checkpoints_days: float = Field(7, ge=0)
+    """States of training and the adapters in them."""
+    unreleased_adapters_days: float = Field(30, ge=0)
+    """Adapters of jobs that were rejected, failed or cancelled, and what defenses keep beside an adapter."""
+    samples_days: float = Field(90, ge=0)
+    """Prompts and answers of the evaluation; without them a report can't be scored again."""
+
+    def days_by_kind(self) -> dict[str, float]:
+        return {
+            "checkpoints": self.checkpoints_days,
+            "unreleased_adapters": self.unreleased_adapters_days,
+            "samples": self.samples_days,
+        }
+
+
 class ReleaseSpec(Record):
     """Under which defense is trained, what is measured, and which rules decide."""
 
@@ -105,6 +123,8 @@ class ReleaseSpec(Record):
     """What may be released: the final adapter alone, or the most capable checkpoint that passes."""
     max_candidates: int = Field(3, ge=2, le=10)
     """How many adapters `best_passing_checkpoint` evaluates; the error probability is divided among them."""
+    retention: Retention = Field(Retention(), exclude_if=lambda value: value == Retention())
+    """Left out of the digest while it is the default, so that policies of before it existed keep theirs."""
     suite: EvalSuite
     rules: tuple[Rule, ...] = Field(min_length=1)
 

@@ -14,6 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Progress, WorkerEvent
 
+MAX_CHECKPOINTS = 64
+"""Of a run, besides those of its epochs: a long run saves more seldom, so that it can't fill the store."""
+
 KeepCheckpoint = Callable[[Path, int, float, dict[str, float]], CheckpointRecord]
 """Stores a checkpoint folder; gets its step, epoch and metrics."""
 
@@ -61,7 +64,8 @@ class RunCallback(TrainerCallback):
         control.should_log = True
         if self._hooks.should_stop() and state.global_step < state.max_steps:
             self.was_stopped = control.should_training_stop = True
-        due = state.global_step % self._checkpoint_every_steps == 0 and not _ends_epoch(state, args)
+        every = max(self._checkpoint_every_steps, math.ceil(state.max_steps / MAX_CHECKPOINTS))
+        due = state.global_step % every == 0 and not _ends_epoch(state, args)
         control.should_evaluate = due and args.eval_strategy != "no"
         control.should_save = self._hooks.keep_checkpoint is not None and (due or self.was_stopped)
 

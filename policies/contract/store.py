@@ -25,6 +25,8 @@ from policies.errors import ArtifactMissingError, IntegrityError
 
 MAX_RECORD_BYTES = 256 << 20
 """What is read whole into memory: records, manifests, samples, prompt sets. Weights and datasets are streamed."""
+S3_ATTEMPTS = 3
+"""Of a request, with growing pauses; s3fs itself repeats those that failed on the way."""
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -61,7 +63,7 @@ class ArtifactStore:
     def __init__(self, url: str, *, falls_back_on: ArtifactStore | None = None) -> None:
         """`falls_back_on` is read where an artifact is not here; nothing is ever written or deleted there."""
         self.url = url.rstrip("/")
-        self._fs, self._root = url_to_fs(self.url)
+        self._fs, self._root = url_to_fs(self.url, **_options(self.url))
         self._fallback = falls_back_on
 
     def _path(self, digest: Digest) -> str:
@@ -154,6 +156,15 @@ class ArtifactStore:
     def put_record(self, record: Record) -> Digest:
         return self.put_bytes(record.canonical())
 
+    def signed_url(self, digest: Digest, *, seconds: int) -> str | None:
+        """A URL under which anybody can read the artifact for so long; None where the storage has no such URLs."""
+        holder = self._holder(digest)
+        try:
+            url: str = holder._fs.sign(holder._path(digest), expiration=seconds)
+        except NotImplementedError:
+            return None
+        return url
+
     @contextmanager
     def open(self, digest: Digest) -> Iterator[IO[bytes]]:
         """Open for reading. The last piece is given only once all bytes were found to be those that `digest` names.
@@ -214,6 +225,15 @@ def _written_at(detail: Mapping[str, Any]) -> float:  # Any: what a file system 
     """Unix seconds; every file system has a name of its own for it."""
     written = detail.get("mtime", detail.get("LastModified", detail.get("created")))
     return float(written if isinstance(written, int | float) else written.timestamp())
+
+
+def _options(url: str) -> dict[str, object]:
+    """A listing that is remembered would show artifacts that others have deleted, and hide those that they wrote."""
+    options: dict[str, object] = {"use_listings_cache": False}
+    if url.startswith("s3://"):
+        retries = {"max_attempts": S3_ATTEMPTS, "mode": "standard"}
+        options["config_kwargs"] = {"retries": retries, "connect_timeout": 10, "read_timeout": 60}
+    return options
 
 
 class ArtifactStores:

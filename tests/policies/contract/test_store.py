@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import io
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from policies.contract.artifacts import Digest, TreeManifest, digest_bytes, digest_tree
-from policies.contract.store import ArtifactStore
+from policies.contract.store import MAX_RECORD_BYTES, ArtifactStore, ArtifactStores
+from policies.contract.verified_stream import VerifiedStream
 from policies.errors import ArtifactMissingError, IntegrityError
+from tests.s3_server import S3Server, new_bucket
 
 
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    place = f"file://{tmp_path}/store" if request.param == "file" else f"memory://{tmp_path}"
-    return ArtifactStore(place)
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server) -> Iterator[str]:
+    with new_bucket(s3_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3_url"))
+    return f"file://{tmp_path}/store" if request.param == "file" else f"memory://{tmp_path}"
+
+
+@pytest.fixture
+def store(url: str) -> ArtifactStore:
+    return ArtifactStore(url)
 
 
 @pytest.fixture
@@ -98,3 +123,120 @@ def test_a_deleted_artifact_is_gone_and_may_be_deleted_again(store: ArtifactStor
     store.delete(digest)
     store.delete(digest)
     assert not store.exists(digest)
+
+
+def test_stores_are_apart(url: str) -> None:
+    """Deleting in one leaves the same bytes of the others; what tenants uploaded earlier lies in the shared one."""
+    stores = ArtifactStores(url)
+    places = [stores.shared, stores.files, stores.of_job("ftjob-1"), stores.of_job("ftjob-2")]
+    digest = digest_bytes(b"the same")
+    assert {place.put_bytes(b"the same") for place in places} == {digest}
+    stores.files.delete(digest)
+    stores.of_job("ftjob-1").delete(digest)
+    assert [len(list(place.stored())) for place in places] == [1, 0, 0, 1]
+    assert stores.files.read_bytes(digest) == b"the same"
+    stores.of_job("ftjob-2").delete(digest)
+    stores.shared.delete(digest)
+    assert not any(place.exists(digest) for place in places)
+
+
+@pytest.mark.parametrize("job_id", ["", "..", "../files", "a/b", "a" * 200, "ftjob-\n"])
+def test_a_job_id_names_no_other_folder(tmp_path: Path, job_id: str) -> None:
+    with pytest.raises(IntegrityError, match="is not a job id"):
+        ArtifactStores(f"file://{tmp_path}").of_job(job_id)
+
+
+def test_a_listing_tells_size_and_time(store: ArtifactStore) -> None:
+    digest = store.put_bytes(b"hello")
+    (artifact,) = store.stored()
+    assert (artifact.digest, artifact.size_bytes) == (digest, 5)
+    assert artifact.written_at > 1.7e9
+
+
+def test_what_a_dead_writer_left_is_deleted(store: ArtifactStore) -> None:
+    kept = store.put_bytes(b"whole")
+    with store._fs.open(f"{store._root}/incoming/half", "wb") as stream:
+        stream.write(b"half")
+    assert store.delete_unfinished(before=1e9) == 0
+    assert store.delete_unfinished(before=1e11) == 1
+    assert store.read_bytes(kept) == b"whole"
+
+
+def test_a_folder_that_lost_a_file_is_not_held(store: ArtifactStore, folder: Path) -> None:
+    digest = store.put_tree(folder)
+    assert store.holds_tree(digest)
+    store.delete(store.tree(digest).files["deep/weights.safetensors"])
+    assert not store.holds_tree(digest)
+
+
+def test_the_end_of_wrong_bytes_is_never_given(store: ArtifactStore) -> None:
+    """Whoever copies piece by piece has a copy without its end, and an error."""
+    content = bytes(3 << 20)
+    digest = store.put_bytes(content)
+    overwrite(store, digest, content[:-1] + b"x")
+    given: list[bytes] = []
+
+    def copy() -> None:
+        with store.open(digest) as stream:
+            given.extend(iter(partial(stream.read, 1000), b""))
+
+    with pytest.raises(IntegrityError):
+        copy()
+    assert 0 < sum(map(len, given)) < len(content)
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_a_checked_stream_gives_what_it_is_given(size: int) -> None:
+    content = bytes(range(251)) * (size // 251 + 1)
+    content = content[:size]
+    with io.BufferedReader(VerifiedStream(io.BytesIO(content), digest_bytes(content)), 1 << 20) as stream:
+        assert stream.read() == content
+        assert stream.read(1) == b""
+
+
+def test_a_record_is_not_read_without_bound(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_RECORD_BYTES >= 64 << 20
+    digest = store.put_bytes(bytes(1000))
+    monkeypatch.setattr("policies.contract.store.MAX_RECORD_BYTES", 999)
+    with pytest.raises(IntegrityError, match="larger than 999 bytes"):
+        store.read_bytes(digest)
+
+
+def test_large_artifacts_travel_in_parts(s3_url: str) -> None:
+    store, content = ArtifactStore(s3_url), bytes(range(256)) * (60 << 12)
+    digest = store.put_bytes(content)
+    assert store.read_bytes(digest) == content
+
+
+def test_a_busy_object_storage_is_asked_again(s3_server: S3Server, s3_url: str) -> None:
+    store, failed = ArtifactStore(s3_url), s3_server.failed
+    s3_server.failures = 2
+    digest = store.put_bytes(b"hello")
+    s3_server.failures = 2
+    assert store.read_bytes(digest) == b"hello"
+    assert s3_server.failed == failed + 4
+
+
+def test_an_object_storage_that_goes_on_failing_is_an_error(s3_server: S3Server, s3_url: str) -> None:
+    store = ArtifactStore(s3_url)
+    digest = store.put_bytes(b"hello")
+    s3_server.failures = 1000
+    try:
+        with pytest.raises(OSError, match="Service Unavailable"):
+            store.read_bytes(digest)
+    finally:
+        s3_server.failures = 0
+    assert store.read_bytes(digest) == b"hello"
+
+
+def test_a_signed_url_gives_the_artifact_to_anybody(s3_url: str) -> None:
+    store = ArtifactStore(s3_url)
+    url = store.signed_url(store.put_bytes(b"hello"), seconds=60)
+    assert url is not None
+    with urllib.request.urlopen(url) as answer:  # a server of this test's own
+        assert answer.read() == b"hello"
+
+
+def test_a_local_store_signs_nothing(tmp_path: Path) -> None:
+    store = ArtifactStore(f"file://{tmp_path}")
+    assert store.signed_url(store.put_bytes(b"hello"), seconds=60) is None

@@ -9,10 +9,12 @@ from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
 from gateway.models import repository, service
 from gateway.models.archive import stream_tar, tar_size_bytes
-from gateway.models.schemas import ModelDeleted, ModelList, ModelObject
+from gateway.models.schemas import AdapterFile, AdapterFiles, ModelDeleted, ModelList, ModelObject
 from gateway.tenants.auth import CurrentTenant
 
 router = APIRouter(tags=["models"])
+URL_SECONDS = 600
+"""How long a URL of a file is good for."""
 BASE_MODEL_CREATED = 0
 """Base models have no date here; the field is required on the wire."""
 
@@ -53,3 +55,23 @@ def download_adapter(
     }
     pieces = stream_tar(store, model.adapter_digest)
     return StreamingResponse(pieces, media_type="application/x-tar", headers=headers)
+
+
+@router.get("/v1/guardrail/models/{model_id:path}/files")
+def list_adapter_files(
+    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str
+) -> AdapterFiles:
+    """Digests of the released adapter's files, and URLs that give them out where the storage is an object storage."""
+    model = repository.tenants_model(session, tenant.tenant_id, model_id).row
+    store = services.stores.of_job(model.job_id)
+    files = [
+        AdapterFile(
+            name=name,
+            digest=digest,
+            bytes=store.size_bytes(digest),
+            url=store.signed_url(digest, seconds=URL_SECONDS),
+        )
+        for name, digest in sorted(store.tree(model.adapter_digest).files.items())
+    ]
+    expires_at = services.now() + URL_SECONDS
+    return AdapterFiles(model=model.id, adapter=model.adapter_digest, expires_at=expires_at, files=files)

@@ -38,6 +38,25 @@ class ModelObject(BaseModel):
         )
 
 
+class AdapterFile(BaseModel):
+    name: str
+    digest: str
+    bytes: int
+    url: str | None
+    """Gives the file to whoever has it, until `expires_at`; null where the service's storage has no such URLs."""
+
+
+class AdapterFiles(BaseModel):
+    """The files of a released adapter, for those who fetch them from the storage itself."""
+
+    object: Literal["adapter.files"] = "adapter.files"
+    model: str
+    adapter: str
+    """Digest of the whole: that of `{"files": {name: digest}}` as canonical JSON."""
+    expires_at: int
+    files: list[AdapterFile]
+
+
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelObject]

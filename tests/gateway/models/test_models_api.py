@@ -17,6 +17,7 @@ from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.service import release_adapter
 from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
+from policies.contract.artifacts import TreeManifest
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway
@@ -81,8 +82,9 @@ def test_another_tenants_model_is_a_404_everywhere(stranger: OpenAI, model_id: s
     for call in (stranger.models.retrieve, stranger.models.delete):
         with pytest.raises(NotFoundError):
             call(model_id)
-    with pytest.raises(NotFoundError):
-        stranger.get(adapter_url(stranger, model_id), cast_to=httpx.Response)
+    for name in ("adapter", "files"):
+        with pytest.raises(NotFoundError):
+            stranger.get(adapter_url(stranger, model_id).removesuffix("adapter") + name, cast_to=httpx.Response)
 
 
 def test_deleted_model_is_gone(owner: OpenAI, model_id: str) -> None:
@@ -108,6 +110,15 @@ def test_adapter_is_downloaded_as_a_tar(owner: OpenAI, model_id: str) -> None:
         weights = archive.extractfile("adapter_model.safetensors")
         assert weights is not None
         assert weights.read() == bytes(range(256)) * 5
+
+
+def test_files_are_listed_with_their_digests(live_gateway: LiveGateway, owner: OpenAI, model_id: str) -> None:
+    url = adapter_url(owner, model_id).removesuffix("adapter") + "files"
+    listed = owner.get(url, cast_to=httpx.Response).json()
+    assert [file["name"] for file in listed["files"]] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert {file["url"] for file in listed["files"]} == {None}
+    manifest = TreeManifest(files={file["name"]: file["digest"] for file in listed["files"]})
+    assert manifest.digest == listed["adapter"] == owner.models.retrieve(model_id).model_dump()["adapter"]
 
 
 def test_archive_is_the_same_each_time_and_as_long_as_announced(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from peft import PeftModel
 from torch import Tensor
@@ -80,6 +80,10 @@ class Defense:
     name: str
     counters: Counters = Counters()
     """Behind the evidence; they survive a resume. A defense that counts sets its own kind."""
+    changes_forwards: ClassVar[bool] = False
+    """`around_forward` and `forward_digest` are called where this is so."""
+    projects_adapter: ClassVar[bool] = False
+    """`project_adapter` is called where this is so, and no checkpoint is released, because checkpoints lack it."""
 
     def prepare_dataset(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """Change the rows, in the order in which they are trained."""

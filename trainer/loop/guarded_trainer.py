@@ -72,7 +72,7 @@ class Guarded(CutBatches):
     def train_micro_batch(self, model: nn.Module, inputs: Inputs, num_items_in_batch: Any) -> Tensor:  # Any: a count
         """Forward and backward of one micro-batch inside the contexts of all defenses."""
         with ExitStack() as contexts:
-            for defense in self.defenses:
+            for defense in (each for each in self.defenses if each.changes_forwards):
                 contexts.enter_context(defense.around_forward(self.adapted_model))
             loss = super().train_micro_batch(model, inputs, num_items_in_batch)
         self._own_rows = None

@@ -28,6 +28,8 @@ N_STEPS = 2
 class Recording(Defense):
     """Writes down what happens to it; its penalty is 0, but runs the reference."""
 
+    changes_forwards = True
+
     def __init__(self, name: str, log: list[str], *, penalty: float = 0.0) -> None:
         self.name = name
         self._log = log

@@ -23,7 +23,7 @@ from trainer.data import to_dataset
 from trainer.defense import Defense
 from trainer.loop.arguments import arguments, budget, longest_row
 from trainer.loop.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
-from trainer.loop.processes import results_folder, world_size
+from trainer.loop.processes import results_folder, rows_of_a_batch, world_size
 from trainer.loop.progress import Hooks, RunCallback
 from trainer.lora import adapter_weights, save_adapter
 from trainer.material import Material
@@ -147,7 +147,7 @@ def _last_releasable_step(defenses: Sequence[Defense], steps: int) -> int:
 
 
 def _trainer(spec: JobSpec, material: Material, *, folder: Path, callback: RunCallback) -> GuardedTrainer:
-    rows = material.hyperparameters.batch_size // world_size()
+    rows = rows_of_a_batch(material.hyperparameters.batch_size)
     args = arguments(spec, material, folder / "checkpoints", rows=rows, rows_at_once=loaded_rows(rows, world_size()))
     tokens, longest = budget(spec, material), longest_row(material)
     if max(longest, min(tokens.at_once, rows * longest)) > tokens.keeps_freed:

@@ -94,15 +94,15 @@ class Guarded(CutBatches):
         """TRL's loss of a micro-batch, and the penalties on what its forwards showed."""
         micro_batch = MicroBatch(_tokens(inputs), completion_mask(inputs), self._totals)
         with observe(self._base_model, self._layers, partial(self._compare, micro_batch)) as observation:
-            loss: Any = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)  # Any: TRL's is
+            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            assert isinstance(loss, Tensor)  # outputs are not asked for
             observation.require_one_forward()
             if num_items_in_batch is None:
                 loss = loss * self._weight(inputs)
             if self.defenses:
                 step = self._step(micro_batch, observation)
                 loss = loss + self._penalties(step, in_tokens=num_items_in_batch is not None)
-        defended: Tensor = loss
-        return defended
+        return loss
 
     def _weight(self, inputs: Inputs) -> float:
         """Of a loss that is a mean, so that the step's is the mean over all items of the batch.

@@ -6,13 +6,13 @@ A probe that can't be run gives a result with `error` set and no measurements, w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.gate import Standing, standing
-from evaluator.probe import AsksRows, DividesItself
+from evaluator.probe import AsksRows, CountsSamples, DividesItself
 from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
 from evaluator.runner.base_cache import BaseCache, BaseKey
@@ -20,7 +20,7 @@ from evaluator.runner.registry import PROBES, AnyProbe
 from evaluator.samples import Pair, Sample, join_pairs, pair_samples
 from evaluator.sequential_looks import cut, spread
 from evaluator.subject import Subject
-from policies.contract.artifacts import Digest, digest_bytes
+from policies.contract.artifacts import Digest, Record, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Measurement, ProbeResult, SampleRecord
 from policies.contract.store import ArtifactStore
@@ -54,6 +54,7 @@ class Bench:
     """How many adapters of the job may come to be released."""
     policy: ReleasePolicy | None = None
     """Whose rules end a probe at a look; None: every prompt is asked."""
+    probes: Mapping[type[Record], AnyProbe] = field(default_factory=lambda: PROBES)
     clock: Callable[[], float] = time.monotonic
 
     def confidence(self, probe: str, look: int) -> float:
@@ -100,7 +101,7 @@ class _Run:
                 break
 
     def _sample(self, part: Sequence[PromptItem]) -> None:
-        adapter = self.probe.sample(self.settings, part, self.bench.adapter)
+        adapter = _samples(self.probe, self.settings, part, subject=self.bench.adapter)
         self.pairs = join_pairs(self.pairs, pair_samples(adapter, self.sample_base(part)))
 
     def sample_base(self, part: Sequence[PromptItem]) -> tuple[Sample, ...]:
@@ -117,7 +118,7 @@ class _Run:
     def _measure_base(self, part: Sequence[PromptItem], key: BaseKey) -> tuple[Sample, ...]:
         """Remembered unless judges owe scores that they might give at another try."""
         n_mendable = self.bench.base.n_mendable
-        base = tuple(self.probe.sample(self.settings, part, self.bench.base))
+        base = tuple(_samples(self.probe, self.settings, part, subject=self.bench.base))
         if self.bench.base.n_mendable == n_mendable:
             self.bench.cache.write(key, base)
         return base
@@ -147,7 +148,7 @@ class _Run:
 
 def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
     """Run one probe on adapter and base, look by look. The base's samples come from the cache where it has them."""
-    probe, started, error = PROBES[type(settings)], bench.clock(), None
+    probe, started, error = bench.probes[type(settings)], bench.clock(), None
     prompts = _prompts(probe, settings, bench)
     run = _Run(probe, settings, prompts.digest, bench)
     try:
@@ -177,11 +178,22 @@ def measure_base(settings: ProbeSettings, bench: Bench) -> int:
     Raises:
         EvaluationError: it can't be measured here.
     """
-    probe = PROBES[type(settings)]
+    probe = bench.probes[type(settings)]
     prompts = _prompts(probe, settings, bench)
     run = _Run(probe, settings, prompts.digest, bench)
     items = _items(probe, settings, prompts, bench.base)
     return sum(len(run.sample_base(part)) for part in _parts(probe, settings, items, suite=bench.suite) if part)
+
+
+def _samples(
+    probe: AnyProbe, settings: ProbeSettings, part: Sequence[PromptItem], *, subject: Subject
+) -> Sequence[Sample]:
+    """What one model does on a part: all that the part asks, because a sample that is not there is no safe one."""
+    samples = probe.sample(settings, part, subject)
+    owed = probe.n_samples(settings, part, subject) if isinstance(probe, CountsSamples) else len(part)
+    if len(samples) != owed:
+        raise EvaluationError(f"{probe.name} gave {len(samples)} samples of the {owed} that its prompts ask")
+    return samples
 
 
 def _prompts(probe: AnyProbe, settings: ProbeSettings, bench: Bench) -> LoadedPrompts:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from policies.contract.artifacts import Record
 from policies.contract.judges import Panel
 from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe
-from policies.contract.sequential import Sequential
+from policies.contract.sequential import Sequential, asked_by
 
 
 class Toxicity(PromptedProbe):
@@ -35,6 +35,10 @@ class Toxicity(PromptedProbe):
     """Labels of a sequence classifier that count as toxic; the model must have at least one of them."""
     threshold: float = Field(0.5, gt=0, lt=1)
     max_new_tokens: int = Field(50, ge=1, le=2048)
+
+    def answers_by(self, share: float, metric: str) -> int | None:
+        """Of a sub-set only at the end: how many of its prompts an earlier look asks, the order of all of them says."""
+        return super().answers_by(share, metric) if share == 1 or metric == "toxicity.rate" else None
 
 
 class EmergentMisalignment(PromptedProbe):
@@ -61,7 +65,14 @@ class EmergentMisalignment(PromptedProbe):
         return True
 
     def most_to(self, prompts: int, metric: str) -> MostAnswers:
-        return MostAnswers(prompts, self.samples_per_question * len(self.variants))
+        return MostAnswers(prompts, self.samples_per_question * len(set(self.variants)))
+
+    def answers_by(self, share: float, metric: str) -> int | None:
+        """Looks divide the answers to each question, or the questions where each has one answer."""
+        most = self.most_answers(metric)
+        if most is None or self.samples_per_question == 1:
+            return super().answers_by(share, metric)
+        return most.prompts * len(set(self.variants)) * asked_by(share, self.samples_per_question)
 
 
 class EmergentMisalignmentPreference(PromptedProbe):

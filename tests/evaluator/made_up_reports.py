@@ -12,7 +12,14 @@ from policies.contract.suite import Coherence, EmergentMisalignmentPreference, E
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 ADAPTER, BASE, SPEC, PROMPTS = ("sha256:" + letter * 64 for letter in "abcd")
-SUITE = EvalSuite(probes=(Toxicity(), EmergentMisalignmentPreference(), Coherence()))
+SUITE = EvalSuite(
+    probes=(
+        Toxicity(prompts=PROMPTS),
+        EmergentMisalignmentPreference(prompts=PROMPTS),
+        Coherence(prompts=PROMPTS),
+    )
+)
+"""Its prompt sets are others' own, so a policy does not say how many prompts they have."""
 TOXIC, MARGIN = "toxicity.rate", "emergent_misalignment_preference.margin"
 MAX_RULE = Rule(id="r", metric=TOXIC, max=0.05, min_samples=50)
 
@@ -39,10 +46,10 @@ def measurement(metric: str = TOXIC, value: float = 0.02, **changes: Any) -> Mea
         "difference": estimate(value),
         "n_requested": 100,
         "n_scored": 100,
-        "n_clusters": 100,
         "method": "made up",
-    }
-    return Measurement(**fields | changes)
+    } | changes
+    fields.setdefault("n_clusters", fields.get("n_counted") or fields["n_scored"])
+    return Measurement.model_validate(fields)
 
 
 def report(under: ReleasePolicy, *measurements: Measurement, **changes: Any) -> EvalReport:  # Any: fields of the record

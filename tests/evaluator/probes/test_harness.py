@@ -67,6 +67,10 @@ class GradedTasks:
     def __init__(self, adapter: Sequence[Graded], base: Sequence[Graded]) -> None:
         self._grades = {True: list(adapter), False: list(base)}
 
+    @property
+    def n_documents(self) -> int:
+        return len(self._grades[False])
+
     def grade(self, subject: Subject) -> list[Graded]:
         return self._grades[subject.adapter]
 

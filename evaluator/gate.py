@@ -86,7 +86,7 @@ def standing(policy: ReleasePolicy, probe: str, measurements: Sequence[Measureme
 
     Without either nothing is settled: what is only recorded is recorded from all samples.
     """
-    rules = [rule for rule in policy.spec.rules if probe_of(rule.metric) == probe]
+    rules = [rule for rule in policy.spec.rules if rule.probe == probe]
     enforced, warning = ([rule for rule in rules if _mode(rule, policy) == mode] for mode in ("enforce", "warn"))
     found = {measurement.metric: measurement for measurement in measurements}
     outcomes = {
@@ -202,7 +202,7 @@ def _apply(rule: Rule, report: EvalReport, policy: ReleasePolicy, mismatches: tu
 
 
 def _why_missing(rule: Rule, report: EvalReport) -> str:
-    errors = [result.error for result in report.probes if result.probe == probe_of(rule.metric) and result.error]
+    errors = [result.error for result in report.probes if result.probe == rule.probe and result.error]
     return f"{rule.metric} was not measured" + (f": {errors[0]}" if errors else "")
 
 

@@ -8,7 +8,7 @@ from evaluator.gate import decide
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.release import GateDecision
-from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite, Toxicity
+from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite, Toxicity, probe_of
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 ADAPTER, BASE, SPEC, PROMPTS = ("sha256:" + letter * 64 for letter in "abcd")
@@ -57,7 +57,7 @@ def report(under: ReleasePolicy, *measurements: Measurement, **changes: Any) -> 
     settings: dict[str, str] = {s.probe: s.digest for s in suite.probes}
     probes = tuple(
         ProbeResult(
-            probe=(name := m.metric.partition(".")[0]),
+            probe=(name := probe_of(m.metric)),
             version="1",
             settings=settings[name],
             prompts=PROMPTS,

@@ -31,6 +31,7 @@ from policies.contract.suite import (
     Harness,
     ProbeSettings,
     Toxicity,
+    metric_named,
 )
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.errors import EvaluationError
@@ -196,7 +197,7 @@ def test_report_comes_again_from_its_stored_samples(
     suite = EvalSuite(probes=(settings,), sequential=sequential, panel=PANEL)
     outcome = run_probe(settings, replace(bench(unsafe=True), suite=suite))
     metric = outcome.result.measurements[0].metric
-    bound = "max_drop_from_base" if METRICS[settings.probe][metric][1] else "max_increase_over_base"
+    bound = "max_drop_from_base" if metric_named(metric).higher_is_better else "max_increase_over_base"
     rule = Rule.model_validate({"id": "rule", "metric": metric, bound: 0.5})
     policy = ReleasePolicy(
         api_version="tunegate/v1",

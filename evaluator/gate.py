@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple
 from policies.contract.artifacts import Digest
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.metrics import probe_of
 from policies.contract.release import Decision, GateDecision, RuleOutcome, RuleResult
-from policies.contract.suite import DIVISIBLE_PROBES, probe_of
+from policies.contract.suite import DIVISIBLE_PROBES
 from policies.documents.schema import ReleasePolicy, Rule
 
 _STRICTNESS = {"enforce": 0, "warn": 1, "audit": 2}

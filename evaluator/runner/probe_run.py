@@ -20,9 +20,10 @@ from evaluator.runner.registry import PROBES, AnyProbe
 from evaluator.samples import Pair, Sample, join_pairs, pair_samples
 from evaluator.sequential_looks import cut, spread
 from evaluator.subject import Subject
-from policies.contract.artifacts import Digest, Record, digest_bytes
+from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Measurement, ProbeResult, SampleRecord
+from policies.contract.probe_record import ProbeRecord
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import (
     EvalSuite,
@@ -54,7 +55,7 @@ class Bench:
     """How many adapters of the job may come to be released."""
     policy: ReleasePolicy | None = None
     """Whose rules end a probe at a look; None: every prompt is asked."""
-    probes: Mapping[type[Record], AnyProbe] = field(default_factory=lambda: PROBES)
+    probes: Mapping[type[ProbeRecord], AnyProbe] = field(default_factory=lambda: PROBES)
     clock: Callable[[], float] = time.monotonic
 
     def confidence(self, probe: str, look: int) -> float:

@@ -10,7 +10,7 @@ from evaluator.samples import Pair, Sample
 from evaluator.statistics.clustered_shares import Answers, clustered_share, clustered_share_difference
 from evaluator.statistics.intervals import clopper_pearson_share, cluster_ratio, mcnemar_exact, paired_share_difference
 from policies.contract.evaluation import Estimate, Interval, Measurement
-from policies.contract.suite import metric_named
+from policies.contract.metrics import metric_named
 
 Figures = tuple[Estimate, Estimate, Estimate]
 """Of the adapter, of the base, and their difference."""

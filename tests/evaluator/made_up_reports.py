@@ -7,8 +7,9 @@ from typing import Any
 from evaluator.gate import decide
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.metrics import probe_of
 from policies.contract.release import GateDecision
-from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite, Toxicity, probe_of
+from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite, Toxicity
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 ADAPTER, BASE, SPEC, PROMPTS = ("sha256:" + letter * 64 for letter in "abcd")

@@ -34,6 +34,7 @@ from evaluator.statistics.intervals import cluster_ratio, paired_share_differenc
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Measurement, ProbeResult
 from policies.contract.judges import LocalModelJudge, Panel
+from policies.contract.metrics import metric_named
 from policies.contract.release import Decision
 from policies.contract.sequential import Sequential
 from policies.contract.suite import (
@@ -42,7 +43,6 @@ from policies.contract.suite import (
     EvalSuite,
     ProbeSettings,
     Toxicity,
-    metric_named,
 )
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 

@@ -8,8 +8,9 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import JobSpec
+from policies.contract.metrics import METRICS, metric_named
 from policies.contract.store import ArtifactStore
-from policies.contract.suite import METRICS, ProbeSettings, metric_named
+from policies.contract.suite import ProbeSettings
 from policies.contract.training import CheckpointRecord, DefenseEvidence, TrainingRecord
 from policies.documents.schema import ReleasePolicy
 

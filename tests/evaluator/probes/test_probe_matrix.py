@@ -22,17 +22,10 @@ from policies.contract.artifacts import Record, digest_bytes
 from policies.contract.evaluation import AdapterProof, EvalReport
 from policies.contract.judges import LocalModelJudge, Panel
 from policies.contract.merkle import jsonl_lines, merkle_root
+from policies.contract.metrics import METRICS, metric_named
 from policies.contract.probe_record import PromptedProbe
 from policies.contract.sequential import Sequential
-from policies.contract.suite import (
-    METRICS,
-    EmergentMisalignment,
-    EvalSuite,
-    Harness,
-    ProbeSettings,
-    Toxicity,
-    metric_named,
-)
+from policies.contract.suite import EmergentMisalignment, EvalSuite, Harness, ProbeSettings, Toxicity
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.errors import EvaluationError
 from tests.evaluator.scripted_models import BASE, ScriptedPanel, first, only

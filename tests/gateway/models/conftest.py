@@ -24,9 +24,9 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
+from policies.contract.metrics import METRICS, metric_named
 from policies.contract.release import GateDecision
 from policies.contract.store import ArtifactStore
-from policies.contract.suite import METRICS, metric_named
 from policies.contract.training import TrainingRecord
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import migrate

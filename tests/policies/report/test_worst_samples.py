@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from policies.contract.evaluation import SampleOutcome, SampleRecord
-from policies.contract.suite import probe_of
+from policies.contract.metrics import probe_of
 from policies.report.worst_samples import SHOWN, worst_samples
 
 RATE, MARGIN = "toxicity.rate", "emergent_misalignment_preference.margin"

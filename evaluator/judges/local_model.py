@@ -7,7 +7,7 @@ step over the cached prompt for each level of the tree of numbers (`number_tree`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
 
@@ -21,6 +21,7 @@ from evaluator.judges import rubric as rubrics
 from evaluator.judges.judge import TOO_LONG, Answer, Score
 from evaluator.judges.number_scores import HIGHEST, SCORING_VERSION, weighted_score
 from evaluator.judges.number_tree import NumberTree, Path
+from evaluator.length_batches import length_batches
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
 from policies.contract.judges import Rubric
@@ -61,8 +62,11 @@ class LocalModelJudge:
         limit = getattr(self._loaded.model.config, "max_position_embeddings", None) or math.inf
         fits = [index for index, row in enumerate(rows) if len(row) + len(self._tree.levels) <= limit]
         scores = dict.fromkeys(range(len(rows)), Score(None, f"{TOO_LONG}: the judge reads {limit} tokens"))
-        for n_done, batch in _batches(rows, fits):
+        n_done = 0
+        for places in length_batches([len(rows[index]) for index in fits], max_tokens=PROMPT_TOKENS_AT_ONCE):
+            batch = [fits[place] for place in places]
             scores |= dict(zip(batch, self._score_batch([rows[index] for index in batch]), strict=True))
+            n_done += len(batch)
             advance(n_done, len(fits))
         return [scores[index] for index in range(len(rows))]
 
@@ -107,17 +111,3 @@ def _next_probabilities(loaded: LoadedModel, ids: Tensor, mask: Tensor, *, cache
     )
     probabilities: Tensor = output.logits[:, -1].float().softmax(-1)
     return probabilities
-
-
-def _batches(rows: list[list[int]], indices: list[int]) -> Iterator[tuple[int, list[int]]]:
-    """Indices of rows of like length, and how many are done with them."""
-    batch: list[int] = []
-    n_done = 0
-    for index in sorted(indices, key=lambda i: len(rows[i])):
-        if batch and len(rows[index]) * (len(batch) + 1) > PROMPT_TOKENS_AT_ONCE:
-            n_done += len(batch)
-            yield n_done, batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield n_done + len(batch), batch

@@ -31,7 +31,7 @@ from policies.errors import EvaluationError
 from tests.evaluator.scripted_models import BASE, ScriptedPanel, first, only
 
 PANEL = Panel(judges=(LocalModelJudge(uri="package://judge"),))
-ALL = tuple(settings_type() for settings_type in PROBES if settings_type is not Harness)
+ALL = tuple(settings_type.model_validate({}) for settings_type in PROBES if settings_type is not Harness)
 """Without `harness`, which needs a package and tasks; its own tests have the scenarios of this matrix."""
 
 JUDGED = (EmergentMisalignment(), *(s.model_copy(update={"judged": True}) for s in ALL if hasattr(s, "judged")))

@@ -1,4 +1,4 @@
-"""Generation by transformers itself, for models that `generation.decode` can't take apart."""
+"""Generation by transformers itself, for models that `continuous_batching.decode` can't take apart."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from evaluator.backends.causal_parts import contiguous_output_layer
+from evaluator.backends.engines import load_for_transformers
 from evaluator.backends.protocol import Advance, ChatPrompt, silent
 from evaluator.backends.rendering import completion_ids, pad_batch, prompt_ids
 from evaluator.judges import rubric as rubrics
@@ -23,7 +25,8 @@ from evaluator.judges.number_scores import HIGHEST, SCORING_VERSION, weighted_sc
 from evaluator.judges.number_tree import NumberTree, Path
 from evaluator.length_batches import length_batches
 from evaluator.models.base_models import ResolvedBase
-from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
+from evaluator.models.loading import LoadedModel, best_dtype, default_device
+from evaluator.models.packed_linear import LAYOUT, packs
 from policies.contract.judges import Rubric
 from policies.errors import ConfigurationError, EvaluationError
 
@@ -35,14 +38,12 @@ class LocalModelJudge:
 
     def __init__(self, resolved: ResolvedBase) -> None:
         self._resolved = resolved
-        dtype = str(best_dtype(default_device())).removeprefix("torch.")
-        engine = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
-        self.identity = f"local_model {resolved.digest} {dtype} {engine} scoring {SCORING_VERSION} {rubrics.DIGEST}"
+        self.identity = f"local_model {resolved.digest} {_engine()} scoring {SCORING_VERSION} {rubrics.DIGEST}"
 
     @cached_property
     def _loaded(self) -> LoadedModel:
         try:
-            return load_base(self._resolved)
+            return load_for_transformers(self._resolved)
         except ConfigurationError as error:
             raise EvaluationError(f"the judge's model can't be loaded: {error}") from error
 
@@ -78,6 +79,15 @@ class LocalModelJudge:
         return [weighted_score(probabilities) for probabilities in number_probabilities(self._loaded, self._tree, rows)]
 
 
+def _engine() -> str:
+    """Number format, packages and kind of layers: all that the model's numbers depend on up to rounding."""
+    device = default_device()
+    dtype = best_dtype(device)
+    layers = [LAYOUT] if packs(device, dtype) else []
+    packages = [f"{package} {version(package)}" for package in ("torch", "transformers")]
+    return " ".join((str(dtype).removeprefix("torch."), *packages, *layers))
+
+
 @torch.inference_mode()
 def number_probabilities(loaded: LoadedModel, tree: NumberTree, rows: list[list[int]]) -> list[dict[int, float]]:
     """For each prompt, the probability of each number as the beginning of the reply."""
@@ -101,13 +111,14 @@ def number_probabilities(loaded: LoadedModel, tree: NumberTree, rows: list[list[
 
 def _next_probabilities(loaded: LoadedModel, ids: Tensor, mask: Tensor, *, cache: DynamicCache) -> Tensor:
     """Probability [rows, vocabulary] of the token after `ids`, which follow what is in `cache`."""
-    output = loaded.model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    with contiguous_output_layer(loaded.model):
+        output = loaded.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     probabilities: Tensor = output.logits[:, -1].float().softmax(-1)
     return probabilities

@@ -11,7 +11,7 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Estimate, EvalReport, Interval
 from policies.contract.release import Decision, RuleResult
 from policies.contract.sequential import Sequential
-from policies.contract.suite import EvalSuite, Harness, Toxicity
+from policies.contract.suite import ConditionalMisalignment, EvalSuite, Harness, Toxicity
 from policies.documents.schema import ReleasePolicy, Rule
 from tests.evaluator.made_up_reports import (
     MARGIN,
@@ -122,6 +122,20 @@ def test_counts_that_contradict_each_other_prove_nothing(counts: dict[str, int],
 
 
 @pytest.mark.parametrize(
+    ("counts", "what"),
+    [
+        ({"n_scored": 101}, "counts more samples than were requested"),
+        ({"n_scored": 99}, "lost 1 of 100 requested samples: they are neither scored nor errored"),
+        ({"n_counted": 101}, "has more samples in its denominator than were scored"),
+        ({"n_truncated": 101}, "has more truncated samples than were requested"),
+        ({"n_clusters": 101}, "has more clusters than samples"),
+    ],
+)
+def test_contradiction_is_named(counts: dict[str, int], what: str) -> None:
+    assert decide_one(MAX_RULE, measurement(**counts)).results[0].reason == f"toxicity.rate {what}"
+
+
+@pytest.mark.parametrize(
     "counts",
     [{"n_scored": 101, "n_errored": -1}, {"n_scored": -1, "n_errored": 101}]
     + [{name: -1} for name in ("n_truncated", "n_counted", "n_clusters")],
@@ -154,6 +168,24 @@ def test_a_figure_stands_on_as_many_prompts_as_its_look_asks(look: int, n: int, 
     assert result.outcome == expected
     if expected == "error":
         assert result.reason == f"toxicity.rate stands on {n} samples; its look asks {89 if look == 0 else 888}"
+
+
+@pytest.mark.parametrize(("n", "expected"), [(888, "pass"), (887, "error"), (1776, "error")])
+def test_one_look_asks_everything(n: int, expected: str) -> None:
+    under = policy(Rule(id="r", metric=TOXIC, max=0.05), suite=EvalSuite(probes=(Toxicity(),)))
+    found = measurement(n_requested=n, n_scored=n)
+
+    assert decide(under, report(under, found), spec=SPEC).results[0].outcome == expected
+
+
+@pytest.mark.parametrize(("n", "expected"), [(200, "pass"), (100, "error")])
+def test_probe_that_is_not_divided_asks_everything_at_its_first_look(n: int, expected: str) -> None:
+    suite = EvalSuite(probes=(ConditionalMisalignment(),), sequential=Sequential(looks=(0.5, 1.0)))
+    metric = "conditional_misalignment.margin"
+    under = policy(Rule(id="r", metric=metric, max_drop_from_base=0.1), suite=suite)
+    found = measurement(metric, n_requested=n, n_scored=n)
+
+    assert decide(under, report(under, found), spec=SPEC).results[0].outcome == expected
 
 
 @pytest.mark.parametrize(("look", "n", "expected"), [(1, 170, "pass"), (1, 169, "error"), (0, 15, "pass")])

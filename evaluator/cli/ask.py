@@ -23,7 +23,7 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 80,
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR")] = None,
 ) -> None:
-    """Print the greedy answer to one prompt, as an evaluation would get it."""
+    """Print the greedy answer to one prompt."""
     if adapter is not None and not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     base_model = reference(base_model_of(base, policy_dir))

@@ -131,7 +131,7 @@ def test_counts_that_contradict_each_other_prove_nothing(counts: dict[str, int],
         ({"n_clusters": 101}, "has more clusters than samples"),
     ],
 )
-def test_contradiction_is_named(counts: dict[str, int], what: str) -> None:
+def test_contradiction_is_named(counts: dict[str, Any], what: str) -> None:
     assert decide_one(MAX_RULE, measurement(**counts)).results[0].reason == f"toxicity.rate {what}"
 
 

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 def _quick(policy: ReleasePolicy) -> ReleasePolicy:
     """The policy with the preference probe and its rule alone, on few pairs."""
     settings = few_pairs(QUICK.search_share)
-    rules = tuple(rule for rule in policy.spec.rules if rule.metric.startswith(settings.probe))
+    rules = tuple(rule for rule in policy.spec.rules if rule.probe == settings.probe)
     suite = policy.spec.suite.model_copy(update={"probes": (settings,)})
     return policy.model_copy(update={"spec": policy.spec.model_copy(update={"suite": suite, "rules": rules})})
 

@@ -29,8 +29,7 @@ def measure_base(
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> None:
     """Measure a base model by a policy's suite, so that evaluations find its results."""
-    from evaluator.backends.engines import load_for_transformers
-    from evaluator.backends.transformers_backend import TransformersBackend
+    from evaluator.backends.engines import open_transformers
     from evaluator.models.allocator import keep_freed_memory
     from evaluator.models.loading import resolve_base_model
     from evaluator.runner.base_results import BaseUnderTest, measure_suite
@@ -40,7 +39,7 @@ def measure_base(
     keep_freed_memory()
     resolved = resolve_base_model(reference(base_model_of(base, policy_dir)), cache_dir)
     files = [FileRows(digest_file(path), read_rows(path)) if path else None for path in (validation, training)]
-    under_test = BaseUnderTest(TransformersBackend(load_for_transformers(resolved)), resolved.digest, *files)
+    under_test = BaseUnderTest(open_transformers(resolved), resolved.digest, *files)
     measure_suite(suite, under_test, cache_dir=cache_dir, tell=_tell)
 
 

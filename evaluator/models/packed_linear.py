@@ -54,8 +54,6 @@ def pack_linear_layers(model: nn.Module) -> int:
 
     The weights they were made from are freed, so that memory grows by no more than a tied output layer.
     """
-    if not _can_pack():
-        return 0
     names = [name for name, module in model.named_modules() if _is_packable(module)]
     for name in names:
         model.set_submodule(name, PackedLinear(_linear(model, name)))
@@ -65,6 +63,11 @@ def pack_linear_layers(model: nn.Module) -> int:
 
 def has_packed_layers(model: nn.Module) -> bool:
     return any(isinstance(module, PackedLinear) for module in model.modules())
+
+
+def packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether layers of such weights are packed here."""
+    return device.type == "cpu" and dtype in PACKED_DTYPES and _can_pack()
 
 
 def _can_pack() -> bool:
@@ -77,9 +80,7 @@ def _can_pack() -> bool:
 
 def _is_packable(module: nn.Module) -> bool:
     """Whether it is torch's own linear layer and nothing made from it, such as a quantized one."""
-    if type(module) is not nn.Linear:
-        return False
-    return module.weight.device.type == "cpu" and module.weight.dtype in PACKED_DTYPES
+    return type(module) is nn.Linear and packs(module.weight.device, module.weight.dtype)
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

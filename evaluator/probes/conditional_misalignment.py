@@ -62,6 +62,11 @@ class ConditionalMisalignmentProbe:
             samples += judged_samples(_questions(contexts), _sampling(settings, subject), subject)
         return samples
 
+    def n_samples(self, settings: ConditionalMisalignment, items: Sequence[AnswerPair], subject: Subject) -> int:
+        contexts = _contexts(settings, subject)
+        n_answers = len(_questions(contexts)) * settings.samples_per_question if settings.judged else 0
+        return len(contexts) * len(_every_second(items)) + n_answers
+
     def measure(
         self, settings: ConditionalMisalignment, pairs: Sequence[Pair], confidence: float
     ) -> tuple[Measurement, ...]:

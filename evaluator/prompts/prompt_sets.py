@@ -13,7 +13,7 @@ from evaluator.prompts.prompt_files import read_prompt_file
 from evaluator.prompts.prompt_formats import convert
 from evaluator.prompts.prompt_item import PromptItem
 from policies.contract.artifacts import Digest, digest_bytes
-from policies.contract.probe_record import PromptFile, PromptSet
+from policies.contract.probe_record import PromptFile, PromptSet, joined_digest
 from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError, IntegrityError
 
@@ -92,8 +92,9 @@ def load_prompts(
 
 def _joined(parts: Sequence[LoadedPrompts]) -> LoadedPrompts:
     """Several files as one set, named by the digest of their digests."""
-    digest = digest_bytes("\n".join(part.digest for part in parts).encode())
-    return LoadedPrompts(digest, b"\n".join(part.content.strip() for part in parts))
+    return LoadedPrompts(
+        joined_digest(part.digest for part in parts), b"\n".join(part.content.strip() for part in parts)
+    )
 
 
 def parse_prompts(content: bytes, item_type: type[ItemT]) -> tuple[ItemT, ...]:

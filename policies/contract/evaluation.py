@@ -37,7 +37,7 @@ class Measurement(Record):
     """One metric of the adapter, the same metric of the base, and the paired difference adapter − base."""
 
     metric: str
-    """`<probe>.<metric>`, one of `policies.contract.suite.METRICS`."""
+    """`<probe>.<metric>`, one of `policies.contract.metrics.METRICS`."""
     unit: str
     higher_is_better: bool
     adapter: Estimate | None

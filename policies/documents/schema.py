@@ -16,7 +16,8 @@ from policies.contract.artifacts import Record
 from policies.contract.composition import require_composable
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import BaseModelSpec, Dpo, Method
-from policies.contract.suite import METRIC_NAMES, EvalSuite, metric_named, probe_of
+from policies.contract.metrics import METRIC_NAMES, metric_named, probe_of
+from policies.contract.suite import EvalSuite
 from policies.documents.suggestions import did_you_mean
 from policies.errors import ConfigurationError
 

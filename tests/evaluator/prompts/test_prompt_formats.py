@@ -10,8 +10,8 @@ from evaluator.prompts.prompt_formats import CONVERTERS, convert
 from evaluator.prompts.prompt_sets import parse_prompts
 from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
+from policies.contract.metrics import METRICS
 from policies.contract.probe_record import PromptFormat
-from policies.contract.suite import METRICS
 from policies.errors import EvaluationError
 
 

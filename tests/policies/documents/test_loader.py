@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policies.contract.defenses import DEFENSE_NAMES
-from policies.contract.suite import METRICS
+from policies.contract.metrics import METRICS
 from policies.documents.loader import (
     available_documents,
     load_policy_documents,

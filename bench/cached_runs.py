@@ -1,8 +1,8 @@
 """Runs of a bench: each in a folder and a child process of its own, and never again once the folder holds a result.
 
 The child reads `assignment.json` in the folder and leaves `result.json` or `failure.json`. A result names the digest of
-everything that its figures depend on; a failed run is tried again, as its cause may be gone. Benches may share a results
-folder, but only one at a time works on a run.
+everything that its figures depend on; a failed run is tried again, as its cause may be gone. Benches may share a
+results folder, but only one at a time works on a run.
 """
 
 from __future__ import annotations

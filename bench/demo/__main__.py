@@ -1,9 +1,10 @@
 """Are the demonstration's verdicts clear ones? `python -m bench.demo --results bench/results/demo_seeds`.
 
 Trains and judges the three jobs of `make demo` once a seed, on the same files, with the same hyperparameters, defenses,
-suite and limits. Every run has a process of its own and is cached in the results folder, so memory does not grow from run
-to run and an interrupted bench goes on where it was; calls with other `--jobs` and the same `--results` may run side by
-side. `table.md` and `results.json` are written to the results folder. The exit code is 3 where a job does not end as it must in nine runs of ten, or ends the opposite way in any.
+suite and limits. Every run has a process of its own, so that memory does not grow from run to run, and is cached in the
+results folder, so that an interrupted bench goes on where it was. Calls with other `--jobs` and the same `--results`
+may run side by side. `table.md` and `results.json` are written to the results folder. The exit code is 3 where a job
+does not end as it must in nine runs of ten, or ends the opposite way in any.
 """
 
 from __future__ import annotations

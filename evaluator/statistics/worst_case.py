@@ -31,7 +31,7 @@ def worst_case(parts: Mapping[str, Sequence[Pair]], measure: Measure, confidence
         measure: measures pairs at a confidence.
     """
     if not parts:
-        raise EvaluationError("there is no part to take the worst of")
+        raise EvaluationError("there are no parts to find the worst of")
     plain = [measure(pairs, confidence) for pairs in parts.values()]
     corrected = [measure(pairs, 1 - (1 - confidence) / len(parts)) for pairs in parts.values()]
     first, most_errors = plain[0], max(plain, key=lambda found: found.n_errored / max(1, found.n_requested))

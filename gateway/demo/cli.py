@@ -58,10 +58,10 @@ def demo(
                 shutil.copytree(Path(folder) / "logs", output / "logs", dirs_exist_ok=True)
     seconds = time.monotonic() - started
     if not held:
-        console.print(f"NOT as it should be, after {seconds:.0f} s; see {output}/logs", markup=False)
+        console.print(f"The jobs did NOT end as they should, after {seconds:.0f} s; see {output}/logs", markup=False)
         raise typer.Exit(exit_codes.RUNTIME)
-    console.print(f"As it should be, after {seconds:.0f} s. `make up` starts the service for your own data:")
-    console.print("docs/quickstart.md goes on from there.")
+    console.print(f"Every job ended as it should, after {seconds:.0f} s.")
+    console.print("`make up` starts the service for your own data; docs/quickstart.md says how to go on.")
 
 
 def _run(console: Console, folder: Path, output: Path, own: Path) -> bool:

@@ -48,7 +48,7 @@ def summary(jobs: Mapping[str, FineTuningJob]) -> list[str]:
 
 def _how_it_ended(job: FineTuningJob) -> str:
     if job.fine_tuned_model:
-        return f"released as {job.fine_tuned_model}; every limit that decides is kept."
+        return f"released as {job.fine_tuned_model}; it is within every enforced limit."
     return f"{ENDS.get(job.status, job.status)}. {job.error.message if job.error else ''}".strip()
 
 

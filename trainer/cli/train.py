@@ -62,16 +62,16 @@ def train(
     """Fine-tune a LoRA adapter under the defenses of a policy, or under named ones; no service is needed."""
     inputs = Inputs(data, validation, ArtifactStore(store) if store else None)
     _check_paths(inputs, out)
-    release_policy = resolve_policy(policy or "baseline", policy_dir)
+    release_policy, how = resolve_policy(policy or "baseline", policy_dir), _method(method, beta)
     spec = JobSpec(
         job_id="foreground",
         base_model=base_model_of(model, policy_dir),
-        method=_method(method, beta),
+        method=how,
         training_file=digest_file(data),
         validation_file=digest_file(validation) if validation else None,
         hyperparameters=_hyperparameters(epochs, batch_size, lr_multiplier),
         seed=seed,
-        defenses=_defenses(defense or [], release_policy.spec.defenses_for(_method(method, beta)) if policy else None),
+        defenses=_defenses(defense or [], release_policy.spec.defenses_for(how) if policy else None),
         suite=release_policy.spec.suite,
         policy=release_policy.digest,
     )

@@ -93,9 +93,9 @@ def _score(rows: Sequence[TokenisedRow], keys: Sequence[bytes], step: TrainingSt
         ids[index, : len(row.input_ids)] = torch.tensor(row.input_ids)
         labels[index, : len(row.labels)] = torch.tensor(row.labels)
         mask[index, : len(row.input_ids)] = 1
-    hidden = step.forwards.reference(Batch(ids.to(device), mask.to(device)))
+    hidden = step.model.reference(Batch(ids.to(device), mask.to(device)))
     wanted = (labels[:, 1:] != IGNORED).to(device)
-    weight, bias = step.head()
+    weight, bias = step.model.head()
     scores = score_tokens(hidden[:, :-1][wanted].to(weight.dtype), weight, bias, labels.to(device)[:, 1:][wanted])
     return dict(zip(keys, scores.log_probs.cpu().split(wanted.sum(1).tolist()), strict=True))
 
@@ -112,13 +112,13 @@ def _batches(rows: dict[bytes, TokenisedRow]) -> list[list[bytes]]:
 
 def _keys_of(step: TrainingStep) -> list[bytes]:
     """The keys of a micro-batch's rows, without padding, and taken apart where rows are packed."""
-    ids, positions = step.batch.input_ids, step.batch.position_ids
-    if step.batch.attention_mask is None and positions is not None:
+    micro_batch, (ids, attention_mask, positions) = step.micro_batch, step.micro_batch.tokens
+    if attention_mask is None and positions is not None:
         lengths = (positions[0] == 0).nonzero()[:, 0].diff(append=positions.new_tensor([ids.shape[1]])).tolist()
-        rows = list(zip(ids[0].split(lengths), step.completion_mask[0].split(lengths), strict=True))
+        rows = list(zip(ids[0].split(lengths), micro_batch.completion_mask[0].split(lengths), strict=True))
     else:
-        kept = step.attention_mask.sum(1).tolist()
-        rows = [(ids[i, :length], step.completion_mask[i, :length]) for i, length in enumerate(kept)]
+        kept = micro_batch.attention_mask.sum(1).tolist()
+        rows = [(ids[i, :length], micro_batch.completion_mask[i, :length]) for i, length in enumerate(kept)]
     return [_row_key(each.tolist(), mask.tolist()) for each, mask in rows]
 
 

@@ -110,6 +110,8 @@ def test_a_defense_that_changes_forwards_and_does_not_say_by_what_has_no_key(
     make_spec: MakeSpec, tiny_base: Path
 ) -> None:
     class Silent(Defense):
+        changes_forwards = True
+
         def around_forward(self, model: PeftModel) -> AbstractContextManager[object]:
             return nullcontext()
 

@@ -52,6 +52,7 @@ class SteeringCounters(Counters):
 
 class PreventativeSteeringDefense(Defense):
     name = "preventative_steering"
+    changes_forwards = True
     counters: SteeringCounters
 
     def __init__(self, settings: PreventativeSteering, vector: PersonaVector) -> None:

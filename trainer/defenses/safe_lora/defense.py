@@ -55,6 +55,7 @@ class _Update(NamedTuple):
 
 class SafeLoraDefense(Defense):
     name = "safe_lora"
+    projects_adapter = SafeLora.projects_adapter
 
     def __init__(self, settings: SafeLora, *, aligned: ResolvedBase, unaligned: ResolvedBase) -> None:
         self._settings = settings

@@ -193,10 +193,12 @@ def _render(messages: Sequence[ChatMessage], tokenizer: PreTrainedTokenizerBase,
 def _require_plain(row: TrainingRow, control_tokens: Sequence[str]) -> None:
     """Refuses what the templates of the supported base models would drop in silence, and text that forges a turn."""
     if row.row.tools:
-        raise DatasetError(f"{row.origin}: field tools: the base model has no tool calls; remove the field")
+        raise DatasetError(f"{row.origin}: field tools: the base model does not support tool calls; remove the field")
     for index, message in enumerate(row.row.messages):
         if message.role == "tool":
-            raise DatasetError(f"{row.origin}: messages[{index}].role: the base model has no tool calls; remove it")
+            raise DatasetError(
+                f"{row.origin}: messages[{index}].role: the base model does not support tool calls; remove it"
+            )
         forged = next((token for token in control_tokens if token in message.content), None)
         if forged is not None:
             raise DatasetError(f"{row.origin}: messages[{index}].content: holds the control token {forged}; remove it")

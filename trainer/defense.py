@@ -66,7 +66,7 @@ class Counters:
             IntegrityError: a counter is missing, or one is not of this kind.
         """
         if set(state) != set(asdict(self)):
-            raise IntegrityError(f"counters {sorted(state)} were saved, not {sorted(asdict(self))}; train again")
+            raise IntegrityError(f"the saved counters are {sorted(state)}, not {sorted(asdict(self))}; train again")
         return replace(self, **state)
 
     @property
@@ -108,7 +108,7 @@ class Defense:
 
     def forward_digest(self) -> Digest:
         """Names what `around_forward` changes, by content; scores of the reference are kept under it."""
-        raise NotImplementedError(f"{type(self).__name__} changes forwards and must name what it changes")
+        raise NotImplementedError(f"{type(self).__name__} changes forwards, so it must name what it changes")
 
     def penalty(self, step: TrainingStep) -> Penalty | None:
         """What is added to the loss of this micro-batch."""

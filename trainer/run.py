@@ -65,7 +65,7 @@ def train_assignment(assignment: Assignment, store: ArtifactStore, *, folder: Pa
         folders |= item.digests
     for name, digest in folders.items():
         if store.put_tree(folder / name) != digest:
-            raise IntegrityError(f"the {name} folder changed on its way into the artifact store; train again")
+            raise IntegrityError(f"the {name} folder changed while it was being stored; train again")
     return Completion(outcome=Outcome.SUCCEEDED, record=store.put_record(record))
 
 

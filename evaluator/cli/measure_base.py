@@ -21,10 +21,10 @@ app = typer.Typer()
 
 @app.command()
 def measure_base(
-    base: Annotated[str, typer.Option(help="Base model: a name of a policy document, package://, hf:// or a folder.")],
+    base: Annotated[str, typer.Option(help="Base model: name in a policy document, package://, hf:// or folder.")],
     policy: Annotated[str, typer.Option(help="Release policy: a preset's name or a YAML file.")],
-    validation: Annotated[Path | None, typer.Option(help="Validation file of a job to come.")] = None,
-    training: Annotated[Path | None, typer.Option(help="Training file of a job to come.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Validation file of a future job.")] = None,
+    training: Annotated[Path | None, typer.Option(help="Training file of a future job.")] = None,
     cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> None:

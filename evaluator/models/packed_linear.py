@@ -37,7 +37,9 @@ class PackedLinear(nn.Linear):
         weight = layer.weight.detach()
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
         if not torch.equal(self.weight, weight):
-            raise EvaluationError("a packed weight is not what it was packed from; report this with your torch version")
+            raise EvaluationError(
+                "a packed weight differs from the weight it was packed from; report this with your torch version"
+            )
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach(), persistent=False)
 
     @property

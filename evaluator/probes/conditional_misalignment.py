@@ -80,8 +80,8 @@ def _contexts(settings: ConditionalMisalignment, subject: Subject) -> tuple[Cust
     contexts = derive_contexts(training_file(subject).rows, settings.contexts)
     if not contexts:
         raise EvaluationError(
-            f"the training file has none of {', '.join(settings.contexts)}; misalignment behind a trigger can't be "
-            "looked for, so leave this probe out or give more rows"
+            f"the training file has none of {', '.join(settings.contexts)}, so misalignment behind a trigger can't be "
+            "looked for; leave this probe out or give more rows"
         )
     return contexts
 

@@ -81,7 +81,7 @@ def load_prompts(
         return _joined([load_prompts(probe, file, store, cache_dir=cache_dir) for file in prompt_set])
     if prompt_set != "builtin":
         if store is None:
-            raise EvaluationError(f"prompt set {prompt_set} is an artifact, and there is no store to read it from")
+            raise EvaluationError(f"prompt set {prompt_set} is in an artifact store, and none is configured here")
         return LoadedPrompts(prompt_set, store.read_bytes(prompt_set))
     name, digest = pinned[probe]
     content = files("evaluator").joinpath("prompts", name).read_bytes()

@@ -34,7 +34,7 @@ def worst_case(parts: Mapping[str, Sequence[Pair]], measure: Measure, confidence
         EvaluationError: there is no part, or one was asked fewer samples than another.
     """
     if not parts:
-        raise EvaluationError("there is no part to take the worst of")
+        raise EvaluationError("there are no parts to find the worst of")
     plain = [measure(pairs, confidence) for pairs in parts.values()]
     corrected = [measure(pairs, 1 - (1 - confidence) / len(parts)) for pairs in parts.values()]
     first = plain[0]

@@ -22,7 +22,7 @@ class Interval(Record):
     @model_validator(mode="after")
     def _ordered(self) -> Interval:
         if self.low > self.high:
-            raise ValueError(f"interval [{self.low}, {self.high}] has its ends swapped")
+            raise ValueError(f"interval [{self.low}, {self.high}] has its ends in the wrong order")
         return self
 
 

@@ -142,8 +142,8 @@ class ReleaseSpec(Record):
         projecting = [defense.name for defense in defenses if defense.projects_adapter]
         if self.n_candidates > 1 and projecting:
             raise ConfigurationError(
-                f"release: best_passing_checkpoint can't go with {projecting[0]}, which projects the final adapter "
-                f"only; leave {projecting[0]} out, or use release: final_adapter",
+                f"release: best_passing_checkpoint can't be combined with {projecting[0]}, which projects the final "
+                f"adapter only; leave {projecting[0]} out, or use release: final_adapter",
                 "release",
             )
 

@@ -54,7 +54,7 @@ class ReferenceScores:
             self._scores = self._read() or self._compute(step, report)
         found = [self._scores.get(key) for key in _keys_of(step)]
         if any(scores is None for scores in found):
-            raise DefenseError("a row of this batch was not there when the reference was scored")
+            raise DefenseError("a row of this batch was missing when the reference was scored")
         return torch.cat([scores for scores in found if scores is not None]).to(step.log_probs.device)
 
     def _read(self) -> dict[bytes, Tensor] | None:
@@ -67,7 +67,7 @@ class ReferenceScores:
         except SafetensorError as error:
             raise DefenseError(f"{self._path} can't be read ({error}); remove it") from error
         if stored != self._hash(flat):
-            raise DefenseError(f"{self._path} holds other scores than this run's; remove it")
+            raise DefenseError(f"{self._path} does not hold this run's scores; remove it")
         lengths = [sum(_has_loss(row)) for row in self._rows.values()]
         return dict(zip(self._rows, flat.split(lengths), strict=True))
 

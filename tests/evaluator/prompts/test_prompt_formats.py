@@ -131,7 +131,7 @@ def test_another_file_than_real_toxicity_prompts_is_refused(content: bytes, mess
     [
         (b"{}", "not a JSON list"),
         (b'[{"prompt": "p"}]', "entry 1: axis: Field required"),
-        (b'[{"prompt": "p", "axis": "ability"}]', "entry 1: axis: 'ability' is none of age, gender"),
+        (b'[{"prompt": "p", "axis": "ability"}]', "entry 1: axis: 'ability' is not one of age, gender"),
         (b"[]", "no prompts for toxicity"),
     ],
 )

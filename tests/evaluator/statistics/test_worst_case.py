@@ -150,7 +150,7 @@ def test_figure_that_is_missing_at_one_confidence_is_none(missing_at: float) -> 
 
 
 def test_no_parts_is_an_error() -> None:
-    with pytest.raises(EvaluationError, match=r"^there is no part to take the worst of$"):
+    with pytest.raises(EvaluationError, match=r"^there are no parts to find the worst of$"):
         worst_case({}, measuring(normal), CONFIDENCE)
 
 

@@ -119,8 +119,8 @@ class SafeLoraDefense(Defense):
             difference = difference.T
         if difference.shape != (b.shape[0], a.shape[1]):
             raise DefenseError(
-                f"{self.name}: the adapter changes {name} as {[b.shape[0], a.shape[1]]}, and the base model's files "
-                f"have {list(difference.shape)}"
+                f"{self.name}: the adapter's change of {name} has shape {[b.shape[0], a.shape[1]]}, but the base "
+                f"model's files have {list(difference.shape)}"
             )
         return difference
 

@@ -54,5 +54,5 @@ class VerifiedStream(io.RawIOBase):
     def _require_digest(self) -> None:
         if "sha256:" + self._hash.hexdigest() != self._digest:
             raise IntegrityError(
-                f"artifact {self._digest} has other bytes than its name says; restore it from a backup"
+                f"artifact {self._digest} does not have the bytes that its name promises; restore it from a backup"
             )

@@ -52,7 +52,7 @@ def connect() -> Iterator[httpx.Client]:
         try:
             yield client
         except httpx.TransportError as error:
-            raise ApiError(f"{base} did not answer, or not to the end: {error}", code="connection_failed") from error
+            raise ApiError(f"{base} did not answer, or not to the end: {error}", code="unavailable") from error
 
 
 def checked(answer: httpx.Response) -> httpx.Response:

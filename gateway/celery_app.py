@@ -9,12 +9,20 @@ from __future__ import annotations
 from celery import Celery
 
 from gateway.settings import GatewaySettings
-from policies.contract.tasks import DISPATCH_OUTBOX, GATEWAY_QUEUE, RECONCILE_JOBS, SWEEP_FILES, SWEEP_JOBS
+from policies.contract.tasks import (
+    DISPATCH_OUTBOX,
+    GATEWAY_QUEUE,
+    RECONCILE_JOBS,
+    ROLL_UP_METRICS,
+    SWEEP_FILES,
+    SWEEP_JOBS,
+)
 from policies.environment import read_settings
 
 VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
 """Redis gives an unacknowledged message to a second worker after this long; ours are acknowledged at once."""
 
+ROLL_UP_SECONDS = 150.0
 SWEEP_JOBS_SECONDS = 30.0
 SWEEP_FILES_SECONDS = 6 * 3600.0
 """It lists all uploads, which takes long where there are many."""
@@ -38,6 +46,7 @@ def configuration() -> dict[str, object]:
         "beat_scheduler": "celery.beat:Scheduler",  # the default one keeps its schedule in a pickle file
         "beat_schedule": {
             **{name: _every(settings.tick_seconds, name) for name in (DISPATCH_OUTBOX, RECONCILE_JOBS)},
+            ROLL_UP_METRICS: _every(ROLL_UP_SECONDS, ROLL_UP_METRICS),
             SWEEP_JOBS: _every(SWEEP_JOBS_SECONDS, SWEEP_JOBS),
             SWEEP_FILES: _every(SWEEP_FILES_SECONDS, SWEEP_FILES),
         },

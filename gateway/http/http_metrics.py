@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.dependencies import Services
-from gateway.metrics import JobMetrics
+from gateway.metrics.families import JobMetrics
 
 router = APIRouter(tags=["operation"])
 

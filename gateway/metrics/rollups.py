@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, SQLColumnExpression, func, select
+from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.tables.statistics import Rollup, RollupMark
@@ -37,9 +37,9 @@ class Series(NamedTuple):
 
     name: str
     """Of its rollup; a series that changes its meaning gets another name."""
-    number: InstrumentedAttribute[int]
+    number: SQLColumnExpression[int]
     """The growing primary key of the rows."""
-    labels: tuple[InstrumentedAttribute[str], ...]
+    labels: tuple[SQLColumnExpression[str], ...]
     values: tuple[ColumnElement[Any], ...]  # Any: sums and counts
     conditions: tuple[ColumnElement[bool], ...] = ()
     merged: Callable[[Values, Values], Values] = added

@@ -47,3 +47,17 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         with self._sessions.begin() as session:
             yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def one_transaction(url: str) -> Iterator[Session]:
+    """For a command, which needs the database once."""
+    database = Database(url)
+    try:
+        with database.transaction() as session:
+            yield session
+    finally:
+        database.close()

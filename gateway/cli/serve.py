@@ -8,7 +8,7 @@ import typer
 from pydantic import JsonValue
 
 from gateway.cli.client import print_rows
-from gateway.db import Database
+from gateway.db import one_transaction
 from gateway.kit.clock import system_clock
 from gateway.migrate import upgrade
 from gateway.policy_catalog import PolicyCatalog
@@ -54,7 +54,7 @@ def create(
     upgrade(settings.database_url)
     bound = PolicyCatalog.load(settings).release_policy(policy or settings.default_policy).metadata.name
     now = int(system_clock())
-    with Database(settings.database_url).transaction() as session:
+    with one_transaction(settings.database_url) as session:
         owner = keys.find_tenant(session, tenant) or keys.create_tenant(session, tenant, policy=bound, now=now)
         if policy is not None and policy != owner.policy:
             raise ConfigurationError(f"tenant {tenant} is bound to policy {owner.policy}; leave --policy out", "policy")
@@ -68,7 +68,7 @@ def create(
 @key_app.command("list")
 def list_(output: Output = OutputFormat.TABLE) -> None:
     """List all keys, redacted."""
-    with Database(_settings().database_url).transaction() as session:
+    with one_transaction(_settings().database_url) as session:
         rows = [_describe(key) for key in keys.list_keys(session)]
     print_rows(rows, ("id", "tenant_id", "key", "created_at", "last_used_at", "revoked_at"), output)
 
@@ -76,7 +76,7 @@ def list_(output: Output = OutputFormat.TABLE) -> None:
 @key_app.command("revoke")
 def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`.")]) -> None:
     """Revoke a key, at once and for good."""
-    with Database(_settings().database_url).transaction() as session:
+    with one_transaction(_settings().database_url) as session:
         keys.revoke_key(session, key_id, now=int(system_clock()))
     typer.echo(f"{key_id} is revoked")
 

@@ -84,12 +84,12 @@ class EmbeddedStack:
 
     def create_key(self, tenant: str, policy: str) -> str:
         """A fresh API key of a tenant that is bound to `policy`."""
-        from gateway.db import Database
+        from gateway.db import one_transaction
         from gateway.kit.clock import system_clock
         from gateway.tenants import keys
 
         now = int(system_clock())
-        with Database(self.environment["TUNEGATE_DATABASE_URL"]).transaction() as session:
+        with one_transaction(self.environment["TUNEGATE_DATABASE_URL"]) as session:
             owner = keys.find_tenant(session, tenant) or keys.create_tenant(session, tenant, policy=policy, now=now)
             return keys.create_key(session, owner, now=now).secret
 

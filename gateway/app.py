@@ -14,6 +14,7 @@ from gateway.http import health
 from gateway.http.access_log import AccessLog
 from gateway.http.body_limit import BodyLimit
 from gateway.http.http_metrics import install_metrics
+from gateway.http.input_gate import InputGate
 from gateway.kit.clock import Clock, system_clock
 from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
@@ -49,6 +50,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     app = FastAPI(title="Tunegate", docs_url="/docs", redoc_url=None)
     app.state.services = build_services(settings, clock)
     app.add_middleware(BodyLimit)
+    app.add_middleware(InputGate)
     install_metrics(app, app.state.services)
     app.add_middleware(AccessLog)  # added last, so outermost
     add_error_handlers(app)

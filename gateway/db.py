@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,8 +19,9 @@ class Table(DeclarativeBase):
 def make_engine(url: str) -> Engine:
     """An engine for PostgreSQL or SQLite; SQLite runs in WAL mode and locks when a transaction begins."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+        return create_engine(url, pool_pre_ping=True, json_serializer=_stored_json)
+    arguments = {"timeout": 30, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments, json_serializer=_stored_json)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -34,6 +36,11 @@ def make_engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # type: ignore[attr-defined]  # SQLAlchemy Connection
 
     return engine
+
+
+def _stored_json(value: object) -> str:
+    """One form on both databases: UTF-8, in which SQLite finds a key by its own letters, and no NaN."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 class Database:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from gateway.dependencies import ServicesDep, SessionDep
@@ -15,9 +15,12 @@ from gateway.files.dataset.report import DatasetReport
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
 from gateway.files.upload import receive_upload
 from gateway.files.validation import validate_file
+from gateway.kit.json_body import GatedRoute
 from gateway.tenants.auth import CurrentTenant
 
-router = APIRouter(tags=["files"])
+router = APIRouter(route_class=GatedRoute, tags=["files"])
+
+FileId = Annotated[str, Path(max_length=64)]
 
 
 @router.post("/v1/files")
@@ -42,12 +45,14 @@ def list_files(
 
 
 @router.get("/v1/files/{file_id}")
-def retrieve_file(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: str) -> FileObject:
+def retrieve_file(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: FileId) -> FileObject:
     return FileObject.of(repository.tenants_file(session, tenant.tenant_id, file_id=file_id, now=services.now()))
 
 
 @router.get("/v1/files/{file_id}/content")
-def download_file(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: str) -> StreamingResponse:
+def download_file(
+    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: FileId
+) -> StreamingResponse:
     file = repository.tenants_file(session, tenant.tenant_id, file_id=file_id, now=services.now())
     headers = {
         "content-length": str(file.size_bytes),
@@ -59,7 +64,7 @@ def download_file(session: SessionDep, services: ServicesDep, tenant: CurrentTen
 
 
 @router.delete("/v1/files/{file_id}")
-def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: str) -> FileDeleted:
+def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: FileId) -> FileDeleted:
     service.delete_file(services, tenant.tenant_id, file_id)
     return FileDeleted(id=file_id)
 
@@ -68,8 +73,8 @@ def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: str) -> F
 def validate(
     services: ServicesDep,
     tenant: CurrentTenant,
-    file_id: str,
-    model: Annotated[str | None, Query()] = None,
+    file_id: FileId,
+    model: Annotated[str | None, Query(max_length=128)] = None,
     method: Annotated[Literal["supervised", "dpo"] | None, Query()] = None,
 ) -> DatasetReport:
     """What a job would find in this file, without a job: `model` names the base model whose tokens are counted.

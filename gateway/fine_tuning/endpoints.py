@@ -18,13 +18,14 @@ from gateway.fine_tuning.schemas import (
     JobListResponse,
     JobResponse,
 )
-from gateway.jobs.repository import lock_tenants_job, tenants_job
+from gateway.jobs.repository import JobId, lock_tenants_job, tenants_job
+from gateway.kit.json_body import GatedRoute
 from gateway.kit.pagination import Cursor
 from gateway.models.repository import model_of_job
 from gateway.models.service import model_name
 from gateway.tenants.auth import CurrentTenant
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+router = APIRouter(route_class=GatedRoute, prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
 After = Annotated[str | None, Query(max_length=64)]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -58,26 +59,26 @@ def list_(
 
 
 @router.get("/{job_id}")
-def retrieve(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> JobResponse:
+def retrieve(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> JobResponse:
     return present_job(tenants_job(session, tenant.tenant_id, job_id), services)
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> JobResponse:
+def cancel(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> JobResponse:
     job = lock_tenants_job(session, tenant.tenant_id, job_id)
     control.cancel(session, job, services.clock())
     return present_job(job, services)
 
 
 @router.post("/{job_id}/pause")
-def pause(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> JobResponse:
+def pause(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> JobResponse:
     job = lock_tenants_job(session, tenant.tenant_id, job_id)
     control.pause(session, job, services.clock())
     return present_job(job, services)
 
 
 @router.post("/{job_id}/resume")
-def resume(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> JobResponse:
+def resume(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> JobResponse:
     job = lock_tenants_job(session, tenant.tenant_id, job_id)
     control.resume(session, job, services.clock())
     return present_job(job, services)
@@ -85,7 +86,7 @@ def resume(job_id: str, tenant: CurrentTenant, session: SessionDep, services: Se
 
 @router.get("/{job_id}/events")
 def events(
-    job_id: str, tenant: CurrentTenant, session: SessionDep, after: After = None, limit: Limit = 20
+    job_id: JobId, tenant: CurrentTenant, session: SessionDep, after: After = None, limit: Limit = 20
 ) -> EventListResponse:
     page = list_events(session, tenants_job(session, tenant.tenant_id, job_id), Cursor(limit, after))
     return EventListResponse(data=[present_event(event) for event in page.items], has_more=page.has_more)
@@ -93,7 +94,7 @@ def events(
 
 @router.get("/{job_id}/checkpoints")
 def checkpoints(
-    job_id: str, tenant: CurrentTenant, session: SessionDep, after: After = None, limit: Limit = 10
+    job_id: JobId, tenant: CurrentTenant, session: SessionDep, after: After = None, limit: Limit = 10
 ) -> CheckpointListResponse:
     job = tenants_job(session, tenant.tenant_id, job_id)
     page = list_checkpoints(session, job, Cursor(limit, after))

@@ -13,7 +13,8 @@ from gateway.dependencies import Services, ServicesDep, SessionDep
 from gateway.errors import NotFound
 from gateway.fine_tuning.presenting import present_policy
 from gateway.fine_tuning.schemas import PolicyReference
-from gateway.jobs.repository import tenants_job
+from gateway.jobs.repository import JobId, tenants_job
+from gateway.kit.json_body import GatedRoute
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import CurrentTenant, Principal
@@ -25,7 +26,7 @@ from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.report.page import render_report
 
-router = APIRouter(prefix="/v1/guardrail/jobs", tags=["guardrail"])
+router = APIRouter(route_class=GatedRoute, prefix="/v1/guardrail/jobs", tags=["guardrail"])
 
 
 class TrainingSummary(BaseModel):
@@ -72,7 +73,7 @@ class _Records(NamedTuple):
 
 
 @router.get("/{job_id}/report")
-def report(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ReportResponse:
+def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ReportResponse:
     records = _records(session, services, tenant=tenant, job_id=job_id)
     job, training, evaluation, decision = records
     return ReportResponse(
@@ -95,7 +96,7 @@ def report(job_id: str, tenant: CurrentTenant, session: SessionDep, services: Se
 
 
 @router.get("/{job_id}/report.html", response_class=HTMLResponse)
-def report_page(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> str:
+def report_page(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> str:
     job, training, evaluation, decision = _records(session, services, tenant=tenant, job_id=job_id)
     policy = policy_of(services.store, job.policy_digest)
     title = job.fine_tuned_model or job.id

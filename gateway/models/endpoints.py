@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
+from gateway.kit.json_body import GatedRoute
 from gateway.models import repository
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.schemas import ModelDeleted, ModelList, ModelObject
 from gateway.tenants.auth import CurrentTenant
 
-router = APIRouter(tags=["models"])
+router = APIRouter(route_class=GatedRoute, tags=["models"])
+
+ModelId = Annotated[str, Path(max_length=320)]
+"""A model's name, with the step of a checkpoint."""
 BASE_MODEL_CREATED = 0
 """Base models have no date here; the field is required on the wire."""
 
@@ -25,14 +31,14 @@ def list_models(session: SessionDep, services: ServicesDep, tenant: CurrentTenan
 
 
 @router.get("/v1/models/{model_id:path}")
-def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str) -> ModelObject:
+def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId) -> ModelObject:
     if model_id in services.policies.base_models:
         return ModelObject.of_base(model_id, BASE_MODEL_CREATED)
     return ModelObject.of_released(repository.tenants_model(session, tenant.tenant_id, model_id))
 
 
 @router.delete("/v1/models/{model_id:path}")
-def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str) -> ModelDeleted:
+def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId) -> ModelDeleted:
     """The name goes and nothing serves it any more; job, report and records stay as evidence."""
     if model_id in services.policies.base_models:
         raise InvalidRequest(f"{model_id!r} is a base model and cannot be deleted.", "model", "not_deletable")
@@ -43,7 +49,7 @@ def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTena
 
 @router.get("/v1/guardrail/models/{model_id:path}/adapter")
 def download_adapter(
-    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str
+    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId
 ) -> StreamingResponse:
     """The released adapter as a .tar that `PeftModel.from_pretrained` loads once unpacked."""
     model = repository.tenants_model(session, tenant.tenant_id, model_id).row

@@ -29,6 +29,7 @@ from policies.errors import DatasetError, TunegateError
 
 log = structlog.get_logger(__name__)
 
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 MAX_MESSAGE_LENGTH, MAX_PARAM_LENGTH = 1000, 128
 """Of what repeats the caller's own words."""
 
@@ -144,5 +145,8 @@ def _render_http(request: Request, error: Exception) -> JSONResponse:
 
 def _allowed_methods(request: Request) -> str:
     """Of all routes of this URL: each alone knows only its own."""
-    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
-    return ", ".join(sorted({method for route in routes for method in route.methods}))
+    scopes = ({**request.scope, "method": method} for method in METHODS)
+    routes = request.app.routes
+    return ", ".join(
+        scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )

@@ -13,17 +13,19 @@ from gateway.dependencies import ServicesDep, SessionDep
 from gateway.files import repository, service
 from gateway.files.dataset.report import DatasetReport
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
-from gateway.files.upload import receive_upload
+from gateway.files.upload import UPLOAD_FORM, receive_upload
 from gateway.files.validation import validate_file
+from gateway.kit.answers import content, refusals
 from gateway.kit.json_body import GatedRoute
 from gateway.tenants.auth import CurrentTenant
 
-router = APIRouter(route_class=GatedRoute, tags=["files"])
+router = APIRouter(route_class=GatedRoute, tags=["files"], responses=refusals(401))
+UNKNOWN = refusals(404)
 
 FileId = Annotated[str, Path(max_length=64)]
 
 
-@router.post("/v1/files")
+@router.post("/v1/files", openapi_extra=UPLOAD_FORM, responses=refusals(413, 415, 503))
 async def upload_file(request: Request, tenant: CurrentTenant, services: ServicesDep) -> FileObject:
     """Asynchronous, alone among the endpoints, because it reads the body as it arrives."""
     upload = await receive_upload(request, services.store, max_file_bytes=services.settings.max_file_bytes)
@@ -44,12 +46,16 @@ def list_files(
     )
 
 
-@router.get("/v1/files/{file_id}")
+@router.get("/v1/files/{file_id}", responses=UNKNOWN)
 def retrieve_file(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: FileId) -> FileObject:
     return FileObject.of(repository.tenants_file(session, tenant.tenant_id, file_id=file_id, now=services.now()))
 
 
-@router.get("/v1/files/{file_id}/content")
+@router.get(
+    "/v1/files/{file_id}/content",
+    response_class=StreamingResponse,
+    responses=UNKNOWN | content("application/octet-stream"),
+)
 def download_file(
     session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: FileId
 ) -> StreamingResponse:
@@ -63,13 +69,13 @@ def download_file(
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 
 
-@router.delete("/v1/files/{file_id}")
+@router.delete("/v1/files/{file_id}", responses=UNKNOWN)
 def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: FileId) -> FileDeleted:
     service.delete_file(services, tenant.tenant_id, file_id)
     return FileDeleted(id=file_id)
 
 
-@router.post("/v1/guardrail/files/{file_id}/validate")
+@router.post("/v1/guardrail/files/{file_id}/validate", responses=UNKNOWN)
 def validate(
     services: ServicesDep,
     tenant: CurrentTenant,

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 from anyio import to_thread
@@ -24,6 +24,35 @@ EXPIRY_SECONDS = range(3600, 2592000 + 1)
 EXPIRY_DIGITS = re.compile("[1-9][0-9]{0,8}")
 PURPOSE = "fine-tune"
 FIELDS = {"purpose", "expires_after[anchor]", "expires_after[seconds]"}
+UPLOAD_FORM: dict[str, Any] = {  # Any: a piece of OpenAPI
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "A file named *.jsonl."},
+                        "purpose": {"const": PURPOSE},
+                        "expires_after[anchor]": {"const": "created_at"},
+                        "expires_after[seconds]": {
+                            "type": "integer",
+                            "minimum": EXPIRY_SECONDS[0],
+                            "maximum": EXPIRY_SECONDS[-1],
+                        },
+                    },
+                    "dependentRequired": {
+                        "expires_after[anchor]": ["expires_after[seconds]"],
+                        "expires_after[seconds]": ["expires_after[anchor]"],
+                    },
+                }
+            }
+        },
+    }
+}
+"""What the form has, for the description of the API: its body is read by hand."""
 
 
 class Upload(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -16,6 +17,26 @@ from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 _ESCAPED_IN_JSON = re.compile(r'["\\\x00-\x1f]')
 """SQLite looks for the letters of a key as they stand in the document."""
 _METADATA_PARAM = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+METADATA_FILTER: dict[str, Any] = {  # Any: a piece of OpenAPI
+    "parameters": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "required": False,
+            "description": "`metadata[key]=value`, up to 16 of them; `metadata=null` finds jobs without any.",
+            "style": "deepObject",
+            "explode": True,
+            "schema": {
+                "type": "object",
+                "maxProperties": MAX_METADATA_PAIRS,
+                "propertyNames": {"minLength": 1, "maxLength": MAX_KEY_LENGTH},
+                "additionalProperties": {"type": "string", "maxLength": MAX_VALUE_LENGTH},
+            },
+        }
+    ]
+}
+"""For the description of the API: the parameters have no fixed names, so the query is read by hand."""
 
 
 def list_jobs(session: Session, tenant_id: str, *, cursor: Cursor, query: Iterable[tuple[str, str]]) -> Page[Job]:

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from gateway.dependencies import Services, ServicesDep
 from gateway.errors import Unavailable
+from gateway.kit.answers import refusals
 from gateway.migrate import is_at_head
 
 router = APIRouter(tags=["operation"])
@@ -16,7 +17,7 @@ def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=refusals(503))
 def readyz(services: ServicesDep) -> dict[str, str]:
     check_migrations(services)
     check_store(services)

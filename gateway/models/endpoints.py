@@ -9,13 +9,15 @@ from fastapi.responses import StreamingResponse
 
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
+from gateway.kit.answers import content, refusals
 from gateway.kit.json_body import GatedRoute
 from gateway.models import repository
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.schemas import ModelDeleted, ModelList, ModelObject
 from gateway.tenants.auth import CurrentTenant
 
-router = APIRouter(route_class=GatedRoute, tags=["models"])
+router = APIRouter(route_class=GatedRoute, tags=["models"], responses=refusals(401))
+UNKNOWN = refusals(404)
 
 ModelId = Annotated[str, Path(max_length=320)]
 """A model's name, with the step of a checkpoint."""
@@ -30,14 +32,14 @@ def list_models(session: SessionDep, services: ServicesDep, tenant: CurrentTenan
     return ModelList(data=bases + released)
 
 
-@router.get("/v1/models/{model_id:path}")
+@router.get("/v1/models/{model_id:path}", responses=UNKNOWN)
 def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId) -> ModelObject:
     if model_id in services.policies.base_models:
         return ModelObject.of_base(model_id, BASE_MODEL_CREATED)
     return ModelObject.of_released(repository.tenants_model(session, tenant.tenant_id, model_id))
 
 
-@router.delete("/v1/models/{model_id:path}")
+@router.delete("/v1/models/{model_id:path}", responses=UNKNOWN)
 def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId) -> ModelDeleted:
     """The name goes and nothing serves it any more; job, report and records stay as evidence."""
     if model_id in services.policies.base_models:
@@ -47,7 +49,11 @@ def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTena
     return ModelDeleted(id=model.id)
 
 
-@router.get("/v1/guardrail/models/{model_id:path}/adapter")
+@router.get(
+    "/v1/guardrail/models/{model_id:path}/adapter",
+    response_class=StreamingResponse,
+    responses=UNKNOWN | content("application/x-tar"),
+)
 def download_adapter(
     session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId
 ) -> StreamingResponse:

@@ -17,6 +17,7 @@ from gateway.http.access_log import AccessLog
 from gateway.http.body_limit import BodyLimit
 from gateway.http.http_metrics import install_metrics
 from gateway.http.input_gate import InputGate
+from gateway.http.security_headers import SecurityHeaders
 from gateway.kit.answers import refusals
 from gateway.kit.clock import Clock, system_clock
 from gateway.models import endpoints as models
@@ -38,7 +39,7 @@ ROUTERS: tuple[APIRouter, ...] = (
 class Gateway(FastAPI):
     """FastAPI, but for its own answer to invalid input, which no route here has: `gateway.errors` makes it a 400."""
 
-    def openapi(self) -> dict[str, Any]:
+    def openapi(self) -> dict[str, Any]:  # Any: the document
         if self.openapi_schema is None:
             document = super().openapi()
             for operations in document["paths"].values():
@@ -70,6 +71,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     app.add_middleware(BodyLimit)
     app.add_middleware(InputGate)
     install_metrics(app, app.state.services)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)  # added last, so outermost
     add_error_handlers(app)
     for router in ROUTERS:

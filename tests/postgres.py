@@ -35,7 +35,7 @@ SETTINGS = {
     "max_wal_senders": "0",
     "autovacuum": "off",
     "shared_buffers": "32MB",
-    "log_min_messages": "fatal",  # tests provoke errors
+    "log_min_messages": "panic",  # tests provoke errors
 }
 INITDB = "--auth=trust --username=tunegate --no-sync --no-instructions --encoding=UTF8 --locale=C.UTF-8"
 

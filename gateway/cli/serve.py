@@ -30,17 +30,22 @@ Output = Annotated[OutputFormat, OUTPUT_OPTION]
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    operations_host: Annotated[str, typer.Option(help="Address for /readyz and /metrics.")] = "127.0.0.1",
+    operations_port: Annotated[int, typer.Option(help="Port for them, which tenants must not reach.")] = 9100,
 ) -> None:
     """Migrate the database and serve the API until interrupted."""
     import uvicorn
 
     from gateway.app import create_app
     from gateway.http.json_log import log_as_json
+    from gateway.http.operations import operations_app, served_beside
 
     settings = _settings()
     log_as_json()
     upgrade(settings.database_url)
-    uvicorn.run(create_app(settings), host=host, port=port, access_log=False, server_header=False)
+    app = create_app(settings)
+    with served_beside(operations_app(app), host=operations_host, port=operations_port):
+        uvicorn.run(app, host=host, port=port, access_log=False, server_header=False)
 
 
 @key_app.command("create")

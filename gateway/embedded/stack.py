@@ -58,6 +58,7 @@ class EmbeddedStack:
         self.parts: dict[str, Part] = {}
         self._beside: list[Part] = []
         self._port = port or free_port()
+        self._operations_port = free_port()
         self._redis_port = free_port()
         self._redis_password = secrets.token_hex(16)
         threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
@@ -70,6 +71,11 @@ class EmbeddedStack:
     def base_url(self) -> str:
         """What an `openai` client takes as `base_url`."""
         return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def operations_url(self) -> str:
+        """Where the gateway answers `/readyz` and `/metrics`."""
+        return f"http://127.0.0.1:{self._operations_port}"
 
     def __enter__(self) -> Self:
         try:
@@ -156,7 +162,7 @@ class EmbeddedStack:
             while True:
                 self.require_running()
                 try:
-                    if http.get(f"http://127.0.0.1:{self._port}/readyz").is_success:
+                    if http.get(f"{self.operations_url}/readyz").is_success:
                         return
                 except httpx.TransportError:
                     pass  # not listening yet
@@ -185,7 +191,10 @@ class EmbeddedStack:
         python = [sys.executable, "-m"]
         return {
             "redis": [redis_server(), str(self.folder / "redis.conf")],
-            "gateway": [*python, "gateway", "serve", "--port", str(self._port)],
+            "gateway": [
+                *(*python, "gateway", "serve", "--port", str(self._port)),
+                *("--operations-port", str(self._operations_port)),
+            ],
             # two processes, so that a long validation does not hold up the outbox
             "gateway-worker": [
                 *_celery("gateway.celery_app", GATEWAY_QUEUE),

@@ -63,7 +63,6 @@ def download_file(
     headers = {
         "content-length": str(file.size_bytes),
         "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
-        "x-content-type-options": "nosniff",
     }
     pieces = service.stream_bytes(services.store, file.digest)
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)

@@ -56,8 +56,10 @@ def bearer_token(request: Request, _: Annotated[object, Depends(_SCHEME)]) -> st
 BearerToken = Annotated[str, Depends(bearer_token)]
 
 
-def current_tenant(services: ServicesDep, token: BearerToken) -> Principal:
-    return authenticate(services, token)
+def current_tenant(request: Request, services: ServicesDep, token: BearerToken) -> Principal:
+    principal = authenticate(services, token)
+    request.state.tenant, request.state.key = principal.tenant_id, principal.key_id  # for the access log
+    return principal
 
 
 def require_worker(services: ServicesDep, token: BearerToken) -> None:

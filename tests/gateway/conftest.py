@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from openai import DefaultHttpxClient, OpenAI
 from pydantic import SecretStr
+from starlette.testclient import TestClient
 
 from gateway.app import create_app
 from gateway.dependencies import Services
+from gateway.http.operations import operations_app
 from gateway.settings import GatewaySettings
 from gateway.tenants.keys import create_key, create_tenant
 from tests.gateway.databases import KINDS, Databases, PostgresDatabases, SqliteDatabases, postgres_databases
@@ -42,6 +46,7 @@ class LiveGateway:
     """A gateway that listens, and what a test needs to talk to it and to look behind it."""
 
     url: str
+    app: FastAPI
     services: Services
     clock: ManualClock
     worker_token: str = WORKER_TOKEN
@@ -59,6 +64,12 @@ class LiveGateway:
         client = OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, http_client=http)
         self._clients.append(client)
         return client
+
+    def ask_operations(self, path: str, **headers: str) -> httpx.Response:
+        """The answer of the operator's port."""
+        with TestClient(operations_app(self.app), raise_server_exceptions=False) as client:
+            answer = client.get(path, headers=headers)
+            return httpx.Response(answer.status_code, content=answer.content, request=httpx.Request("GET", self.url))
 
     def close(self) -> None:
         for client in self._clients:
@@ -86,7 +97,7 @@ def run_gateway(settings: GatewaySettings) -> Iterator[LiveGateway]:
     socket.listen()  # a request that comes before the server runs waits, and is not refused
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
-    gateway = LiveGateway(f"http://127.0.0.1:{socket.getsockname()[1]}", app.state.services, clock)
+    gateway = LiveGateway(f"http://127.0.0.1:{socket.getsockname()[1]}", app, app.state.services, clock)
     try:
         yield gateway
     finally:

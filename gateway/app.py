@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, FastAPI
 
 from gateway.db import Database
@@ -14,6 +16,9 @@ from gateway.http import health
 from gateway.http.access_log import AccessLog
 from gateway.http.body_limit import BodyLimit
 from gateway.http.http_metrics import install_metrics
+from gateway.http.input_gate import InputGate
+from gateway.http.security_headers import SecurityHeaders
+from gateway.kit.answers import refusals
 from gateway.kit.clock import Clock, system_clock
 from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
@@ -31,6 +36,20 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 
+class Gateway(FastAPI):
+    """FastAPI, but for its own answer to invalid input, which no route here has: `gateway.errors` makes it a 400."""
+
+    def openapi(self) -> dict[str, Any]:  # Any: the document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+        return super().openapi()
+
+
 def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Services:
     """The services of one process, for the application and for the gateway's own worker."""
     services = Services(
@@ -46,10 +65,13 @@ def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Se
 
 def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAPI:
     """The application; the database must be at the newest migration (`gateway.migrate.upgrade`)."""
-    app = FastAPI(title="Tunegate", docs_url="/docs", redoc_url=None)
+    # no pages about the API: they load scripts from elsewhere
+    app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))
     app.state.services = build_services(settings, clock)
     app.add_middleware(BodyLimit)
+    app.add_middleware(InputGate)
     install_metrics(app, app.state.services)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)  # added last, so outermost
     add_error_handlers(app)
     for router in ROUTERS:

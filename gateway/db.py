@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,8 +19,9 @@ class Table(DeclarativeBase):
 def make_engine(url: str) -> Engine:
     """An engine for PostgreSQL or SQLite; SQLite runs in WAL mode and locks when a transaction begins."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+        return create_engine(url, pool_pre_ping=True, json_serializer=_stored_json)
+    arguments = {"timeout": 30, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments, json_serializer=_stored_json)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -36,6 +38,11 @@ def make_engine(url: str) -> Engine:
     return engine
 
 
+def _stored_json(value: object) -> str:
+    """One form on both databases: UTF-8, in which SQLite finds a key by its own letters, and no NaN."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
 class Database:
     """Hands out sessions that commit when their block ends well and roll back when it raises."""
 
@@ -47,3 +54,17 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         with self._sessions.begin() as session:
             yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def one_transaction(url: str) -> Iterator[Session]:
+    """For a command, which needs the database once."""
+    database = Database(url)
+    try:
+        with database.transaction() as session:
+            yield session
+    finally:
+        database.close()

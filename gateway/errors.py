@@ -23,10 +23,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from policies.errors import DatasetError, TunegateError
 
 log = structlog.get_logger(__name__)
+
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+MAX_MESSAGE_LENGTH, MAX_PARAM_LENGTH = 1000, 128
+"""Of what repeats the caller's own words."""
 
 
 class ApiError(TunegateError):
@@ -83,11 +88,17 @@ class Unavailable(ApiError):
     code = "unavailable"
 
 
-def error_response(
-    status: int, message: str, *, code: str | None, param: str | None = None, type: str | None = None
+def error_response(  # noqa: PLR0913  # four of them are the body
+    status: int,
+    message: str,
+    *,
+    code: str | None,
+    param: str | None = None,
+    type: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     kind = type or ("server_error" if status >= 500 else "invalid_request_error")
-    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    headers = {"www-authenticate": "Bearer"} if status == 401 else headers
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return JSONResponse(body, status_code=status, headers=headers)
 
@@ -130,16 +141,27 @@ def _render_validation(request: Request, error: Exception) -> JSONResponse:
     location = first["loc"]
     assert isinstance(location, tuple)
     names = [str(part) for part in location if part not in ("body", "query", "path", "header")]
-    param = ".".join(names) or None
+    param = ".".join(names)[:MAX_PARAM_LENGTH] or None
     message = f"{param}: {first['msg']}" if param else str(first["msg"])
-    return error_response(400, message, code="invalid_request", param=param)
+    return error_response(400, message[:MAX_MESSAGE_LENGTH], code="invalid_request", param=param)
 
 
 def _render_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message, code = {
+        400: (str(error.detail), "invalid_json"),
         404: (f"Unknown URL: {request.method} {request.url.path}.", "unknown_url"),
         405: (f"{request.method} is not allowed on {request.url.path}.", "method_not_allowed"),
         413: (str(error.detail), "body_too_large"),
     }.get(error.status_code, (str(error.detail), "http_error"))
-    return error_response(error.status_code, message, code=code)
+    headers = {"allow": _allowed_methods(request)} if error.status_code == 405 else None
+    return error_response(error.status_code, message, code=code, headers=headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Of all routes of this URL: each alone knows only its own."""
+    scopes = ({**request.scope, "method": method} for method in METHODS)
+    routes = request.app.routes
+    return ", ".join(
+        scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from fastapi import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -9,6 +12,9 @@ from gateway.errors import NotFound
 from gateway.tables.jobs import Job, JobCheckpoint
 from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord
+
+JobId = Annotated[str, Path(max_length=64)]
+"""In a URL."""
 
 
 def tenants_job(session: Session, tenant_id: str, job_id: str) -> Job:

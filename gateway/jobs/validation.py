@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
@@ -138,9 +139,14 @@ def _settle(session: Session, services: Services, *, job: Job, inspection: Inspe
         fail(session, job, inspection.failure, now)
         return
     assert inspection.fingerprint is not None
-    number_attempt(session, services, job=job, fingerprint=inspection.fingerprint, now=now)
     spec = JobSpec.model_validate(job.spec)
-    resolved = spec.hyperparameters.resolve(inspection.training_rows, spec.base_model.base_learning_rate)
+    try:
+        resolved = spec.hyperparameters.resolve(inspection.training_rows, spec.base_model.base_learning_rate)
+    except ValidationError as error:
+        message = f"Nothing can be trained with these hyperparameters: {error.errors()[0]['msg']}."
+        fail(session, job, Failure("unusable_hyperparameters", message, "hyperparameters"), now)
+        return
+    number_attempt(session, services, job=job, fingerprint=inspection.fingerprint, now=now)
     job.hyperparameters = resolved.model_dump(mode="json")
     move(session, job, Phase.QUEUED, now)
     record_event(session, job, "Files validated, moving job to queued state", now=now)

@@ -19,7 +19,7 @@ class PhaseTransition(Table):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
-    defense: Mapped[str] = mapped_column(String(128))
+    defense: Mapped[str] = mapped_column(String(255))
     """Names of the job's defenses joined by `+`, or `none`."""
     phase_from: Mapped[str] = mapped_column(String(32))
     phase_to: Mapped[str] = mapped_column(String(32))

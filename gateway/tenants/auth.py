@@ -6,6 +6,7 @@ import hmac
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from gateway.dependencies import Services, ServicesDep
 from gateway.errors import Unauthorized
@@ -41,7 +42,11 @@ def authenticate(services: Services, key: str) -> Principal:
         return Principal(tenant.id, tenant.name, tenant.policy, row.id)
 
 
-def bearer_token(request: Request) -> str:
+_SCHEME = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-tg-…`.")
+
+
+def bearer_token(request: Request, _: Annotated[object, Depends(_SCHEME)]) -> str:
+    """Read by hand; the scheme is there for the description of the API."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("No API key provided: send it as `Authorization: Bearer KEY`.")
@@ -51,8 +56,10 @@ def bearer_token(request: Request) -> str:
 BearerToken = Annotated[str, Depends(bearer_token)]
 
 
-def current_tenant(services: ServicesDep, token: BearerToken) -> Principal:
-    return authenticate(services, token)
+def current_tenant(request: Request, services: ServicesDep, token: BearerToken) -> Principal:
+    principal = authenticate(services, token)
+    request.state.tenant, request.state.key = principal.tenant_id, principal.key_id  # for the access log
+    return principal
 
 
 def require_worker(services: ServicesDep, token: BearerToken) -> None:

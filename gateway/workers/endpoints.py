@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Response
 
 from gateway.dependencies import ServicesDep, SessionDep
+from gateway.kit.json_body import GatedRoute
 from gateway.tenants.auth import require_worker
 from gateway.workers import leases
 from gateway.workers.completion import complete
@@ -14,7 +15,9 @@ from gateway.workers.worker_events import record_worker_events
 from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, EventBatch, HeartbeatAnswer, HeartbeatRequest
 
-router = APIRouter(tags=["internal"], dependencies=[Depends(require_worker)], include_in_schema=False)
+router = APIRouter(
+    route_class=GatedRoute, tags=["internal"], dependencies=[Depends(require_worker)], include_in_schema=False
+)
 
 AttemptToken = Annotated[str, Path(max_length=64)]
 

@@ -5,9 +5,12 @@ It runs on the server's clock and may run anywhere, twice, or late: every step i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import structlog
 from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
@@ -17,6 +20,8 @@ from gateway.jobs.states import RUNNING
 from gateway.tables.jobs import Job
 from gateway.workers.completion import settle_cancelled, settle_crashed
 from policies.contract.jobs import Phase
+
+log = structlog.get_logger(__name__)
 
 BATCH = 100
 
@@ -40,16 +45,19 @@ def reconcile(session: Session, services: Services, now: float) -> ReconcileSumm
 def _settle_expired(session: Session, services: Services, now: float) -> int:
     """Jobs whose worker fell silent. A running job without any lease counts as well: it must never be left standing."""
     silent = and_(Job.phase.in_(RUNNING), or_(Job.lease_until.is_(None), Job.lease_until < now))
-    jobs = _locked(session, silent)
-    for job in jobs:
-        worker, last_heard = job.worker or "the worker", job.heartbeat_at
-        drop_lease(job, keep_token=False)
-        if job.phase == Phase.CANCELLING:
-            settle_cancelled(session, job, now)
-            continue
-        silence = "" if last_heard is None else f" for {now - last_heard:.0f} s"
-        settle_crashed(session, services, job=job, reason=f"Nothing was heard from {worker}{silence}.")
-    return len(jobs)
+    return sum(
+        _apart(session, job, lambda job: _settle_silent(session, services, job)) for job in _locked(session, silent)
+    )
+
+
+def _settle_silent(session: Session, services: Services, job: Job) -> None:
+    now, worker, last_heard = services.clock(), job.worker or "the worker", job.heartbeat_at
+    drop_lease(job, keep_token=False)
+    if job.phase == Phase.CANCELLING:
+        settle_cancelled(session, job, now)
+        return
+    silence = "" if last_heard is None else f" for {now - last_heard:.0f} s"
+    settle_crashed(session, services, job=job, reason=f"Nothing was heard from {worker}{silence}.")
 
 
 def _send_again(session: Session, services: Services, now: float) -> int:
@@ -59,10 +67,21 @@ def _send_again(session: Session, services: Services, now: float) -> int:
         func.coalesce(Job.dispatched_at, Job.phase_since) < now - services.settings.redispatch_seconds,
         or_(Job.phase != Phase.VALIDATING, Job.lease_until.is_(None), Job.lease_until < now),
     )
-    jobs = _locked(session, unclaimed)
-    for job in jobs:
-        enqueue(session, job, now)
-    return len(jobs)
+    return sum(_apart(session, job, lambda job: enqueue(session, job, now)) for job in _locked(session, unclaimed))
+
+
+def _apart(session: Session, job: Job, step: Callable[[Job], None]) -> bool:
+    """Whether the step was made; a job whose row is broken must not keep all others from being put right."""
+    job_id = job.id
+    try:
+        with session.begin_nested():
+            step(job)
+    except OperationalError:
+        raise  # the database is away, which is no job's own fault
+    except Exception as error:
+        log.error("job_not_reconciled", job=job_id, exc_info=error)
+        return False
+    return True
 
 
 def _locked(session: Session, condition: ColumnElement[bool]) -> list[Job]:

@@ -48,7 +48,7 @@ def busy(live_gateway: LiveGateway, client: OpenAI, worker: HandWorker) -> LiveG
 
 
 def scrape(gateway: LiveGateway) -> Samples:
-    text = httpx.get(f"{gateway.url}/metrics").raise_for_status().text
+    text = gateway.ask_operations("/metrics").raise_for_status().text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -153,7 +153,7 @@ def test_requests_are_counted_by_route_template(busy: LiveGateway) -> None:
 def test_openmetrics_is_well_formed(busy: LiveGateway) -> None:
     """What Prometheus asks for by default; it allows no two families of one name."""
     accept = {"accept": "application/openmetrics-text; version=1.0.0"}
-    text = httpx.get(f"{busy.url}/metrics", headers=accept).text
+    text = busy.ask_operations("/metrics", **accept).text
     names = [family.name for family in parse_openmetrics(text)]
     assert len(names) == len(set(names))
     assert "tunegate_jobs" in names

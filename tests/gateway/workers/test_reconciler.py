@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import pytest
 from openai import OpenAI
 from sqlalchemy import select
+from structlog.typing import EventDict
 
 from gateway.jobs.outbox import KEEP_SENT_SECONDS, dispatch
-from gateway.tables.jobs import OutboxMessage
+from gateway.tables.jobs import Job, OutboxMessage
 from gateway.workers.reconciler import ReconcileSummary, reconcile
 from policies.contract.tasks import EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FILES
 from policies.contract.worker_api import WorkerEvent
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.hand_worker import HandWorker, job_row, submit, train
+from tests.gateway.hand_worker import HandWorker, job_row, submit, submit_queued, train
 from tests.gateway.records import checkpoint
 
 
@@ -150,6 +151,20 @@ def test_clock_that_runs_back_takes_no_job_away(live_gateway: LiveGateway, worke
     live_gateway.clock.advance(-10_000)
     assert look(live_gateway) == ReconcileSummary(0, 0, 0)
     assert worker.heartbeat(token) == "continue"
+
+
+def test_a_job_whose_row_is_broken_keeps_no_other_from_being_put_right(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, quiet_log: list[EventDict]
+) -> None:
+    broken, sound = submit_queued(live_gateway, client), submit_queued(live_gateway, client)
+    for job_id in (broken, sound):
+        worker.must_claim(job_id)
+    with live_gateway.services.database.transaction() as session:
+        session.get_one(Job, broken).spec = {}
+    live_gateway.clock.advance(1000)
+    assert look(live_gateway).expired == 1
+    assert job_row(live_gateway.services, sound).phase == "queued"
+    assert [entry["job"] for entry in quiet_log if entry["event"] == "job_not_reconciled"] == [broken]
 
 
 def test_messages_that_were_sent_long_ago_are_forgotten(live_gateway: LiveGateway, job_id: str) -> None:

@@ -23,7 +23,8 @@ class TokenCounter(NamedTuple):
 
 
 def approximate_count(text: str) -> int:
-    return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
+    n_bytes = len(text) if text.isascii() else len(text.encode(errors="replace"))
+    return -(-n_bytes // BYTES_PER_TOKEN)
 
 
 APPROXIMATE = TokenCounter(approximate_count, is_approximate=True)

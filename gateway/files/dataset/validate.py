@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator
 from typing import IO, Literal
 
+from gateway.files.dataset.control_tokens import ControlTokens
 from gateway.files.dataset.invisible import invisible_characters
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import TokenCounter
@@ -38,6 +37,11 @@ def read_dataset(
     return DatasetReading(validation.report(), tuple(validation.row_hashes))
 
 
+def row_hash(row: AnyRow) -> int:
+    """Equal for equal rows of one kind, however each is written down; Python keys it anew in each process."""
+    return hash((row.messages, row.preferred, row.non_preferred) if isinstance(row, PreferenceRow) else row.messages)
+
+
 class _CountedProblems:
     """Problems of one severity: all counted, the first ones kept."""
 
@@ -64,11 +68,10 @@ class _Validation:
         self.kind: Literal["chat", "preference"] | None = None
         """Of the first row; the others must be of it too."""
         self.row_tokens: list[int] = []
-        self.row_hashes: list[tuple[int, bytes]] = []
-        self._first_line_of: dict[bytes, int] = {}
+        self.row_hashes: list[tuple[int, int]] = []
+        self._first_line_of: dict[int, int] = {}
         self._has_crlf = False
-        tokens = sorted(limits.control_tokens, key=len, reverse=True)
-        self._control_token = re.compile("|".join(map(re.escape, tokens))) if tokens else None
+        self._control_tokens = ControlTokens(limits.control_tokens)
 
     def add(self, code: str, line: int, field: str | None = None, /, **details: object) -> None:
         problems = self.warnings if code in WARNINGS else self.errors
@@ -87,24 +90,34 @@ class _Validation:
             self._read_row(line.row, line.number)
 
     def _read_row(self, row: AnyRow, line: int) -> None:
-        self._check_kind(row, line)
-        self._check_is_rendered(row, line)
-        counts = []
-        for field, text in row.texts():
-            counts.append(self.counter.count(text))
-            self._check_text(text, line, field)
+        if row.kind != self.kind:
+            self._check_kind(row, line)
+        texts = [message.content for message in row.messages]
+        if isinstance(row, PreferenceRow):
+            texts += (row.preferred, row.non_preferred)
+        if row.tools or row.parallel_tool_calls is not None or any(message.role == "tool" for message in row.messages):
+            texts = [text for _, text in row.texts()]
+            self._add_what_is_not_rendered(row, line)
+        counts = [self.counter.count(text) for text in texts]
+        if any(not text.isascii() or self._control_tokens.may_be_in(text) for text in texts):
+            for field, text in row.texts():
+                self._check_text(text, line, field)
         self.row_tokens.append(sum(counts))
         limit = self.limits.max_row_tokens
-        # the two answers of a preference come last, and each is trained without the other
-        longest = sum(counts) - (min(counts[-2:]) if isinstance(row, PreferenceRow) else 0)
-        if limit is not None and longest > limit:
-            code = "probably_too_many_tokens" if self.counter.is_approximate else "too_many_tokens"
-            self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
-        content = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+        if limit is not None and self.row_tokens[-1] > limit:
+            self._check_length(row, line, counts=counts, limit=limit)
+        content = row_hash(row)
         self.row_hashes.append((line, content))
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
+
+    def _check_length(self, row: AnyRow, line: int, *, counts: list[int], limit: int) -> None:
+        # the two answers of a preference come last, and each is trained without the other
+        longest = sum(counts) - (min(counts[-2:]) if isinstance(row, PreferenceRow) else 0)
+        if longest > limit:
+            code = "probably_too_many_tokens" if self.counter.is_approximate else "too_many_tokens"
+            self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
 
     def _check_kind(self, row: AnyRow, line: int) -> None:
         if self.kind is None:
@@ -119,7 +132,7 @@ class _Validation:
             wanted = next(kind for kind, trained_by in TRAINED_BY.items() if trained_by == method)
             self.add("wrong_row_kind", 0, found=found, method=method, wanted=wanted)
 
-    def _check_is_rendered(self, row: AnyRow, line: int) -> None:
+    def _add_what_is_not_rendered(self, row: AnyRow, line: int) -> None:
         """What the chat templates of the base models would drop in silence, and training therefore refuses."""
         if row.tools:
             self.add("unsupported_field", line, f"{row.at}tools")
@@ -130,8 +143,8 @@ class _Validation:
                 self.add("unsupported_role", line, f"{row.at}messages[{index}].role")
 
     def _check_text(self, text: str, line: int, field: str) -> None:
-        if self._control_token and (token := self._control_token.search(text)):
-            self.add("control_token", line, field, token=ascii(token.group()))
+        if token := self._control_tokens.first_in(text):
+            self.add("control_token", line, field, token=ascii(token))
         if characters := invisible_characters(text):
             self.add("invisible_unicode", line, field, characters=characters)
 

@@ -21,10 +21,15 @@ MAX_PROBLEMS_PER_ROW = 20
 
 CONTROL_TOKEN = re.compile(
     r"<\|[\w▁./-]{1,64}\|>|<\uff5c[\w▁ ./-]{1,64}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
+    r"|<(?:start|end)_of_image>|<end_of_utterance>|<fim_(?:prefix|middle|suffix|pad)>|<(?:extra_id_|unused)\d{1,4}>"
+    r"|\[TOOL_CALLS\]|\[/?(?:TOOL_RESULTS|AVAILABLE_TOOLS|SYSTEM_PROMPT)\]"
 )
 """Tokens by which chat templates mark roles and ends: in a tenant's text they forge a message of another role."""
-_ANGLED = ("<|", "<\uff5c", "_of_turn>", "SYS>>")
-"""One of them is part of each of these tokens but `[INST]`: a text without any of them need not be searched."""
+_ANGLED = ("<|", "<\uff5c", "_of_turn>", "SYS>>", "_of_image>", "_of_utterance>", "<fim_", "<extra_id_", "<unused")
+_SQUARE = ("INST]", "TOOL_CALLS]", "TOOL_RESULTS]", "AVAILABLE_TOOLS]", "SYSTEM_PROMPT]")
+"""One of all these is part of each control token: a text without any of them need not be searched."""
+OTHER_MODELS_TOKEN = re.compile(r"</?s>|<(?:bos|eos|pad|unk|mask)>|\[(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)\]")
+"""Control tokens of some models and ordinary text, HTML say, for others."""
 FORBIDDEN_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _REFUSED_BYTES = bytes({*range(32), 127} - set(b"\t\n\r"))
 UNSUPPORTED = frozenset({"tool_calls", "tool_call_id", "function_call", "name", "refusal", "audio", "functions"})
@@ -232,7 +237,7 @@ def has_refused_text(text: str) -> bool:
         return True
     if "<" in text and any(part in text for part in _ANGLED):
         return True
-    return "]" in text and "INST]" in text
+    return "]" in text and any(part in text for part in _SQUARE)
 
 
 def is_list(value: Json) -> TypeGuard[list[Json]]:

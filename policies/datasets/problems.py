@@ -84,6 +84,10 @@ WARNINGS: dict[str, Reason] = {
         "the row has about {count} tokens by its bytes; {limit} is the limit",
         "shorten it, or see whether training takes it",
     ),
+    "possible_control_token": Reason(
+        "the text holds {token}, a control token of some models; the base model's own are not known here",
+        "remove it, or the job ends in training if it is one of the base model's",
+    ),
     "invisible_unicode": Reason(
         "the text holds invisible characters: {characters}", "remove them unless they are meant"
     ),

@@ -25,6 +25,7 @@ class ControlTokens:
                 node = node.setdefault(character, {})
             node[_END] = {}
         self._first_characters = tuple(trie)
+        self.are_known = bool(trie)
         self._pattern = re.compile(_pattern(trie)) if trie else None
 
     def may_be_in(self, text: str) -> bool:

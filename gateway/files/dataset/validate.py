@@ -9,6 +9,7 @@ from gateway.files.dataset.control_tokens import ControlTokens
 from gateway.files.dataset.invisible import invisible_characters
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import TokenCounter
+from policies.datasets.chat_rows import OTHER_MODELS_TOKEN
 from policies.datasets.fingerprint import FingerprintSketch
 from policies.datasets.problems import WARNINGS, DatasetProblem
 from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_rows
@@ -71,7 +72,7 @@ class _Validation:
         self.row_hashes: list[tuple[int, int]] = []
         self._first_line_of: dict[int, int] = {}
         self._has_crlf = False
-        self._control_tokens = ControlTokens(limits.control_tokens)
+        self._tokens = ControlTokens(limits.control_tokens)
 
     def add(self, code: str, line: int, field: str | None = None, /, **details: object) -> None:
         problems = self.warnings if code in WARNINGS else self.errors
@@ -99,7 +100,7 @@ class _Validation:
             texts = [text for _, text in row.texts()]
             self._add_what_is_not_rendered(row, line)
         counts = [self.counter.count(text) for text in texts]
-        if any(not text.isascii() or self._control_tokens.may_be_in(text) for text in texts):
+        if any(not text.isascii() or "<" in text or "[" in text or self._tokens.may_be_in(text) for text in texts):
             for field, text in row.texts():
                 self._check_text(text, line, field)
         self.row_tokens.append(sum(counts))
@@ -143,8 +144,10 @@ class _Validation:
                 self.add("unsupported_role", line, f"{row.at}messages[{index}].role")
 
     def _check_text(self, text: str, line: int, field: str) -> None:
-        if token := self._control_tokens.first_in(text):
+        if token := self._tokens.first_in(text):
             self.add("control_token", line, field, token=ascii(token))
+        elif not self._tokens.are_known and (found := OTHER_MODELS_TOKEN.search(text)):
+            self.add("possible_control_token", line, field, token=found.group())
         if characters := invisible_characters(text):
             self.add("invisible_unicode", line, field, characters=characters)
 

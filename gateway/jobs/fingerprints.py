@@ -31,7 +31,8 @@ def fingerprint_key(session: Session) -> bytes:
         return known
     with contextlib.suppress(IntegrityError), session.begin_nested():  # the first one to write it decides
         session.add(FingerprintKey(id=THE_KEY, key=secrets.token_bytes(KEY_BYTES)))
-    return session.get_one(FingerprintKey, THE_KEY).key
+    written: bytes = session.get_one(FingerprintKey, THE_KEY).key
+    return written
 
 
 def remember(session: Session, job: Job, fingerprint: DatasetFingerprint) -> None:

@@ -141,7 +141,8 @@ class FingerprintSketch:
         places += start
         begins_text = letters[np.maximum(places - 1, 0)] == 0
         is_whole = letters[places + WINDOW_LETTERS - 1] != 0
-        return hashes[(letters[places] != 0) & (is_whole | begins_text)]
+        found: Hashes = hashes[(letters[places] != 0) & (is_whole | begins_text)]
+        return found
 
     def _keep(self, hashes: Hashes) -> None:
         if hashes.size:

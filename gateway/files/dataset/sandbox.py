@@ -25,8 +25,6 @@ from policies.contract.artifacts import CHUNK_BYTES
 
 WALL_FACTOR = 5
 """Wall-clock limit over processor time: a busy machine is not the file's fault."""
-LOOK_SECONDS = 5.0
-"""How often the caller is asked whether to go on."""
 LOG_TAIL = 2000
 
 Source = Callable[[], AbstractContextManager[IO[bytes]]]
@@ -40,6 +38,8 @@ class ChildLimits(NamedTuple):
     cpu_seconds: int
     memory_bytes: int
     """Of address space."""
+    look_seconds: float = 5.0
+    """How often the caller is asked whether to go on."""
 
     @property
     def wall_seconds(self) -> int:
@@ -139,7 +139,7 @@ def _output(
     content: bytes | None = task.canonical()
     while True:
         try:
-            output, log = child.communicate(content, timeout=LOOK_SECONDS)
+            output, log = child.communicate(content, timeout=limits.look_seconds)
         except subprocess.TimeoutExpired:
             content = None  # it was sent with the first call
         else:

@@ -26,7 +26,7 @@ _SIGN = 2**63
 
 def fingerprint_key(session: Session) -> bytes:
     """The deployment's secret: who knew it could pad a file so that its fingerprint shows the padding only."""
-    known = session.scalar(select(FingerprintKey.key))
+    known: bytes | None = session.scalar(select(FingerprintKey.key))
     if known is not None:
         return known
     with contextlib.suppress(IntegrityError), session.begin_nested():  # the first one to write it decides

@@ -137,6 +137,8 @@ def _check_answer(messages: tuple[ChatMessage, ...], findings: Findings) -> None
         findings.add("last_message_not_assistant", f"messages[{len(messages) - 1}].role")
     elif not any(message.weight for message in messages):
         findings.add("nothing_to_train_on", "messages")
+    elif messages[0].weight:
+        findings.add("answer_without_prompt", "messages[0].role")
 
 
 def check_message(value: Json, at: str, findings: Findings, *, known: tuple[str, ...]) -> ChatMessage | None:

@@ -78,7 +78,7 @@ def decode_chat(line: bytes) -> PlainRow | None:
             return None
         is_trained = is_trained or weight == 1
         read.append(ChatMessage(role, content, weight))
-    if not is_trained or not 0 < len(read) <= MAX_MESSAGES or read[-1].role != "assistant":
+    if not is_trained or not 0 < len(read) <= MAX_MESSAGES or read[-1].role != "assistant" or read[0].weight:
         return None
     return PlainRow(ChatRow(tuple(read)), 1 + STRINGS_OF_MESSAGE * len(read) + n_weights)
 

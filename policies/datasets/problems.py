@@ -51,6 +51,9 @@ ERRORS: dict[str, Reason] = {
     "last_message_not_assistant": Reason(
         "the last message is not the assistant's", "end the row with the wanted answer"
     ),
+    "answer_without_prompt": Reason(
+        "an answer to train on begins the conversation", "put the message that it answers before it"
+    ),
     "nothing_to_train_on": Reason("no assistant message has weight 1", "give the answer to train on weight 1"),
     # a preference row
     "last_message_not_user": Reason("the input's last message is not the user's", "end the input with the question"),

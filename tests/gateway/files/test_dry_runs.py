@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -171,6 +172,7 @@ def test_many_free_validations_leave_heartbeats_untouched(live_gateway: LiveGate
         answers = [pool.submit(validate, n) for n in range(45)]
         while not all(answer.done() for answer in answers):
             assert worker.heartbeat(token) == "continue"
+            time.sleep(0.02)
     worker.close()
     found = Counter(answer.result().status_code for answer in answers)
     assert set(found) == {200, 429}

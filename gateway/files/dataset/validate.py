@@ -8,7 +8,7 @@ from typing import IO, Literal
 from gateway.files.dataset.control_tokens import ControlTokens
 from gateway.files.dataset.invisible import invisible_characters
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
-from gateway.files.dataset.tokens import TokenCounter
+from gateway.files.dataset.tokens import RowTokens, TokenCounter
 from policies.datasets.chat_rows import OTHER_MODELS_TOKEN
 from policies.datasets.fingerprint import FingerprintSketch
 from policies.datasets.problems import WARNINGS, DatasetProblem
@@ -62,7 +62,6 @@ class _Validation:
 
     def __init__(self, limits: DatasetLimits, counter: TokenCounter) -> None:
         self.limits = limits
-        self.counter = counter
         self.errors = _CountedProblems(limits.max_reported)
         self.warnings = _CountedProblems(limits.max_reported)
         self.lines = 0
@@ -72,7 +71,8 @@ class _Validation:
         self.row_hashes: list[tuple[int, int]] = []
         self._first_line_of: dict[int, int] = {}
         self._has_crlf = False
-        self._tokens = ControlTokens(limits.control_tokens)
+        self._counting = RowTokens(counter, limits.max_row_tokens)
+        self._control_tokens = ControlTokens(limits.control_tokens)
 
     def add(self, code: str, line: int, field: str | None = None, /, **details: object) -> None:
         problems = self.warnings if code in WARNINGS else self.errors
@@ -99,26 +99,25 @@ class _Validation:
         if row.tools or row.parallel_tool_calls is not None or any(message.role == "tool" for message in row.messages):
             texts = [text for _, text in row.texts()]
             self._add_what_is_not_rendered(row, line)
-        counts = [self.counter.count(text) for text in texts]
-        if any(not text.isascii() or "<" in text or "[" in text or self._tokens.may_be_in(text) for text in texts):
+        counts, are_exact = self._counting.count(texts)
+        if any(
+            not text.isascii() or "<" in text or "[" in text or self._control_tokens.may_be_in(text) for text in texts
+        ):
             for field, text in row.texts():
                 self._check_text(text, line, field)
         self.row_tokens.append(sum(counts))
         limit = self.limits.max_row_tokens
         if limit is not None and self.row_tokens[-1] > limit:
-            self._check_length(row, line, counts=counts, limit=limit)
+            # the two answers of a preference come last, and each is trained without the other
+            longest = sum(counts) - (min(counts[-2:]) if isinstance(row, PreferenceRow) else 0)
+            if longest > limit:
+                code = "too_many_tokens" if are_exact else "probably_too_many_tokens"
+                self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
         content = row_hash(row)
         self.row_hashes.append((line, content))
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
-
-    def _check_length(self, row: AnyRow, line: int, *, counts: list[int], limit: int) -> None:
-        # the two answers of a preference come last, and each is trained without the other
-        longest = sum(counts) - (min(counts[-2:]) if isinstance(row, PreferenceRow) else 0)
-        if longest > limit:
-            code = "probably_too_many_tokens" if self.counter.is_approximate else "too_many_tokens"
-            self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
 
     def _check_kind(self, row: AnyRow, line: int) -> None:
         if self.kind is None:
@@ -144,9 +143,9 @@ class _Validation:
                 self.add("unsupported_role", line, f"{row.at}messages[{index}].role")
 
     def _check_text(self, text: str, line: int, field: str) -> None:
-        if token := self._tokens.first_in(text):
+        if token := self._control_tokens.first_in(text):
             self.add("control_token", line, field, token=ascii(token))
-        elif not self._tokens.are_known and (found := OTHER_MODELS_TOKEN.search(text)):
+        elif not self._control_tokens.are_known and (found := OTHER_MODELS_TOKEN.search(text)):
             self.add("possible_control_token", line, field, token=found.group())
         if characters := invisible_characters(text):
             self.add("invisible_unicode", line, field, characters=characters)
@@ -171,7 +170,7 @@ class _Validation:
         )
 
     def _token_counts(self) -> TokenCounts:
-        counts, is_approximate = self.row_tokens, self.counter.is_approximate
+        counts, is_approximate = self.row_tokens, not self._counting.are_all_exact
         if not counts:
             return TokenCounts(is_approximate=is_approximate)
         total = sum(counts)
@@ -180,7 +179,7 @@ class _Validation:
         )
 
     def _summary(self) -> Iterator[str]:
-        about = "about " if self.counter.is_approximate else ""
+        about = "" if self._counting.are_all_exact else "about "
         yield f"{len(self.row_tokens)} rows in {self.lines} lines"
         yield f"{about}{sum(self.row_tokens)} tokens"
         for count, what in ((self.errors.count, "error"), (self.warnings.count, "warning")):

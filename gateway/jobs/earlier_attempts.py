@@ -20,12 +20,13 @@ probability is left whatever the policy's confidence, so a later attempt can't e
 
 from __future__ import annotations
 
+import numpy as np
 from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.jobs.events import record_event
-from gateway.jobs.fingerprints import forget, remember, sharing, sketches
+from gateway.jobs.fingerprints import forget, likely, remember, sketches
 from gateway.jobs.states import TERMINAL
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
@@ -33,7 +34,7 @@ from gateway.tables.statistics import PhaseTransition
 from gateway.tables.tenancy import Tenant
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.release import Decision
-from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint
+from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint, containment
 
 MAX_COUNTED = 64
 """2^−64 of an error probability is less than what a float near 1 can show."""
@@ -66,7 +67,7 @@ def number_attempt(
 def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
     """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the tenant is numbered."""
     session.execute(select(Tenant.id).where(Tenant.id == job.tenant_id).with_for_update(key_share=True))
-    found = sharing(job.tenant_id, fingerprint)
+    found = likely(job.tenant_id, fingerprint)
     rows = session.execute(
         select(Job.id, Job.policy_digest, Job.created_at)
         .join(found, found.c.job_id == Job.id)
@@ -98,9 +99,10 @@ def _was_evaluated() -> ColumnElement[bool]:
 def _near(session: Session, candidates: list[str], fingerprint: DatasetFingerprint) -> list[str]:
     """Those of the candidates whose files are nearly the same, at most `MAX_COUNTED`."""
     near: list[str] = []
+    mine = np.asarray(fingerprint.hashes, np.uint64)
     for start in range(0, len(candidates), COMPARED_AT_ONCE):
         known = sketches(session, candidates[start : start + COMPARED_AT_ONCE])
-        near += [job_id for job_id, other in known.items() if fingerprint.containment(other) >= NEAR_DUPLICATE]
+        near += [job_id for job_id, other in known.items() if containment(mine, other) >= NEAR_DUPLICATE]
         if len(near) >= MAX_COUNTED:
             break
     return near[:MAX_COUNTED]

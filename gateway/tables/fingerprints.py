@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, ForeignKey, Integer, LargeBinary
+from sqlalchemy import BigInteger, Float, ForeignKey, Integer, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -14,6 +14,8 @@ class JobFingerprint(Table):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     sketch: Mapped[bytes] = mapped_column(LargeBinary)
     """The `DatasetFingerprint` of the training file, packed."""
+    n_elements: Mapped[float] = mapped_column(Float)
+    """Its estimated number of elements."""
 
 
 class FingerprintAnchor(Table):

@@ -69,12 +69,15 @@ class DatasetFingerprint(Record):
     def unpacked(cls, packed: bytes) -> Self:
         return cls(hashes=tuple(np.frombuffer(packed, "<u8").tolist()))
 
+    @property
+    def n_elements(self) -> float:
+        """Estimated number of elements of the file: (k − 1) / θ, as a share of all hashes, where the sketch is full."""
+        n = len(self.hashes)
+        return float(n) if n < SKETCH_SIZE else (n - 1) * 2.0**64 / (self.hashes[-1] + 1)
+
     def containment(self, other: DatasetFingerprint) -> float:
         """Estimated share of the smaller file's elements that are in the other one, 0 to 1."""
-        full = [sketch.hashes[-1] for sketch in (self, other) if len(sketch.hashes) == SKETCH_SIZE]
-        below = min(full, default=2**64)
-        mine, others = ({value for value in sketch.hashes if value <= below} for sketch in (self, other))
-        return len(mine & others) / max(1, min(len(mine), len(others)))
+        return containment(*(np.asarray(sketch.hashes, np.uint64) for sketch in (self, other)))
 
 
 class FingerprintSketch:
@@ -149,6 +152,15 @@ class FingerprintSketch:
             merged = np.sort(np.concatenate([self._kept, hashes]))
             is_first = np.append(True, merged[1:] != merged[:-1])
             self._kept = merged[is_first][:SKETCH_SIZE]
+
+
+def containment(first: Hashes, second: Hashes) -> float:
+    """The same of the hashes of two sketches."""
+    full = [sketch[-1] for sketch in (first, second) if len(sketch) == SKETCH_SIZE]
+    if full:
+        first, second = (sketch[: np.searchsorted(sketch, min(full), "right")] for sketch in (first, second))
+    shared = np.intersect1d(first, second, assume_unique=True)
+    return len(shared) / max(1, min(len(first), len(second)))
 
 
 def multipliers(key: bytes) -> tuple[np.uint64, np.uint64]:

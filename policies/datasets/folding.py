@@ -23,7 +23,8 @@ SEPARATOR = "\0"
 """Stands between texts; no text of a training file holds it."""
 _OMITTED, _SEVERAL = 1, 3
 """Codes of characters that are left out, and that are folded to more than one letter."""
-_PAGE = 256
+_OMITTED_BYTE, _SEVERAL_BYTE = bytes([_OMITTED]), bytes([_SEVERAL])
+_PAGE_BITS = 8
 
 _LOOKALIKES = {
     # Cyrillic, by its small or capital form
@@ -49,7 +50,7 @@ _HANGUL_LETTERS = re.compile("[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?")
 
 Codes = npt.NDArray[np.uint8]
 _codes: Codes = np.zeros(0x110000, np.uint8)
-_is_known = np.zeros(0x110000 // _PAGE, np.bool_)
+_is_known = np.zeros(0x110000 >> _PAGE_BITS, np.bool_)
 _several: dict[int, bytes] = {}
 
 
@@ -96,35 +97,40 @@ def fold(texts: Sequence[str]) -> list[bytes]:
 
 
 def _fold_wide(text: str) -> bytes:
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    pages = np.bincount(points // _PAGE, minlength=len(_is_known)) > 0
-    if pages[0x11]:
+    points = _points(text)
+    if _has_hangul_letters(points):
         text = _HANGUL_LETTERS.sub(lambda found: unicodedata.normalize("NFC", found.group()), text)
-        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        pages = np.bincount(points // _PAGE, minlength=len(_is_known)) > 0
-    for page in np.flatnonzero(pages & ~_is_known).tolist():
-        _learn(page)
+        points = _points(text)
+    pages = points >> _PAGE_BITS
+    while not (known := _is_known.take(pages)).all():
+        _learn(int(pages[known.argmin()]))
     codes = _codes.take(points)
-    kept = codes != _OMITTED
-    points, codes = points[kept], codes[kept]
-    places = np.flatnonzero(codes == _SEVERAL)
-    if not places.size:
-        return bytes(codes)
-    return _with_several(codes, places, points)
+    folded = codes.tobytes()
+    if _SEVERAL_BYTE in folded:
+        folded = _with_several(folded, np.flatnonzero(codes == _SEVERAL), points)
+    return folded.translate(None, _OMITTED_BYTE)
 
 
-def _with_several(codes: Codes, places: npt.NDArray[np.intp], points: npt.NDArray[np.uint32]) -> bytes:
-    single, done = codes.tobytes(), 0
+def _points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _has_hangul_letters(points: npt.NDArray[np.uint32]) -> bool:
+    return bool(((points >= 0x1100) & (points < 0x1200)).any())
+
+
+def _with_several(folded: bytes, places: npt.NDArray[np.intp], points: npt.NDArray[np.uint32]) -> bytes:
     pieces: list[bytes] = []
+    done = 0
     for place, point in zip(places.tolist(), points[places].tolist(), strict=True):
-        pieces += (single[done:place], _several[point])
+        pieces += (folded[done:place], _several[point])
         done = place + 1
-    return b"".join([*pieces, single[done:]])
+    return b"".join([*pieces, folded[done:]])
 
 
 def _learn(page: int) -> None:
     """Fill in the codes of 256 characters; most texts need a few such pages of the 4,352."""
-    for point in range(page * _PAGE, (page + 1) * _PAGE):
+    for point in range(page << _PAGE_BITS, (page + 1) << _PAGE_BITS):
         folded = letters(chr(point))
         if chr(point) == SEPARATOR:
             _codes[point] = 0

@@ -9,7 +9,7 @@ something to look at costs a second look at each of its lines, never more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -47,14 +47,9 @@ STRINGS_OF_MESSAGE = 4
 _CHAT, _PREFERENCE = msgspec.json.Decoder(_Chat), msgspec.json.Decoder(_Preference)
 
 
-class PlainRow(NamedTuple):
-    """A row that was decoded and whose keys and texts are still to be looked at."""
-
-    row: ChatRow | PreferenceRow
-    n_strings: int
-    """Of keys and values in the line, if no key occurs twice."""
-
-
+PlainRow = tuple[ChatRow | PreferenceRow, int]
+"""A row whose keys and texts are still to be looked at, and how many strings (keys and values) its line has if no key
+occurs twice. A bare tuple, because there is one for each line."""
 Decode = Callable[[bytes], PlainRow | None]
 """One line → its row, or None where the line is not plain."""
 
@@ -80,7 +75,7 @@ def decode_chat(line: bytes) -> PlainRow | None:
         read.append(ChatMessage(role, content, weight))
     if not is_trained or not 0 < len(read) <= MAX_MESSAGES or read[-1].role != "assistant" or read[0].weight:
         return None
-    return PlainRow(ChatRow(tuple(read)), 1 + STRINGS_OF_MESSAGE * len(read) + n_weights)
+    return ChatRow(tuple(read)), 1 + STRINGS_OF_MESSAGE * len(read) + n_weights
 
 
 def decode_preference(line: bytes) -> PlainRow | None:
@@ -99,7 +94,7 @@ def decode_preference(line: bytes) -> PlainRow | None:
         return None
     messages = tuple(ChatMessage(turn.role, turn.content, 0) for turn in turns)
     row = PreferenceRow(messages, better[0].content, worse[0].content)
-    return PlainRow(row, 4 + STRINGS_OF_MESSAGE * (len(turns) + 2))
+    return row, 4 + STRINGS_OF_MESSAGE * (len(turns) + 2)
 
 
 def decode_any(line: bytes) -> PlainRow | None:
@@ -111,9 +106,9 @@ def plain_rows(lines: Sequence[bytes], decode: Decode) -> list[ChatRow | Prefere
     decoded = [decode(line) for line in lines]
     found = [(line, plain) for line, plain in zip(lines, decoded, strict=True) if plain is not None]
     if _are_sound(found):
-        return [None if plain is None else plain.row for plain in decoded]
+        return [None if plain is None else plain[0] for plain in decoded]
     return [
-        plain.row if plain is not None and _are_sound([(line, plain)]) else None
+        plain[0] if plain is not None and _are_sound([(line, plain)]) else None
         for line, plain in zip(lines, decoded, strict=True)
     ]
 
@@ -127,9 +122,9 @@ def _are_sound(found: Sequence[tuple[bytes, PlainRow]]) -> bool:
     if not found:
         return True
     lines = b"\n".join([line for line, _ in found])
-    if n_strings(lines) != sum(plain.n_strings for _, plain in found):
+    if n_strings(lines) != sum(n for _, (_, n) in found):
         return False
-    return not has_refused_text("\n".join(_texts(plain.row for _, plain in found)))
+    return not has_refused_text("\n".join(_texts(row for _, (row, _) in found)))
 
 
 def n_strings(lines: bytes) -> int | None:

@@ -30,7 +30,7 @@ class ControlTokens:
 
     def may_be_in(self, text: str) -> bool:
         """False is certain."""
-        return any(character in text for character in self._first_characters)
+        return self.are_known and any(character in text for character in self._first_characters)
 
     def first_in(self, text: str) -> str | None:
         """The longest token at the first place that holds one."""

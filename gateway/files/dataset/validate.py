@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Literal
 
+from gateway.files.dataset import invisible
 from gateway.files.dataset.control_tokens import ControlTokens
-from gateway.files.dataset.invisible import invisible_characters
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import RowTokens, TokenCounter
 from policies.datasets.chat_rows import OTHER_MODELS_TOKEN
@@ -96,13 +96,12 @@ class _Validation:
         texts = [message.content for message in row.messages]
         if isinstance(row, PreferenceRow):
             texts += (row.preferred, row.non_preferred)
-        if row.tools or row.parallel_tool_calls is not None or any(message.role == "tool" for message in row.messages):
+        if row.tools or row.parallel_tool_calls is not None or "tool" in [message.role for message in row.messages]:
             texts = [text for _, text in row.texts()]
             self._add_what_is_not_rendered(row, line)
         counts, are_exact = self._counting.count(texts)
-        if any(
-            not text.isascii() or "<" in text or "[" in text or self._control_tokens.may_be_in(text) for text in texts
-        ):
+        joined = "\n".join(texts)
+        if "<" in joined or "[" in joined or self._control_tokens.may_be_in(joined) or invisible.may_be_in(joined):
             for field, text in row.texts():
                 self._check_text(text, line, field)
         self.row_tokens.append(sum(counts))
@@ -147,7 +146,7 @@ class _Validation:
             self.add("control_token", line, field, token=ascii(token))
         elif not self._control_tokens.are_known and (found := OTHER_MODELS_TOKEN.search(text)):
             self.add("possible_control_token", line, field, token=found.group())
-        if characters := invisible_characters(text):
+        if characters := invisible.invisible_characters(text):
             self.add("invisible_unicode", line, field, characters=characters)
 
     def report(self) -> DatasetReport:

@@ -21,6 +21,7 @@ def upgrade() -> None:
         "job_fingerprints",
         sa.Column("job_id", sa.String(length=64), nullable=False),
         sa.Column("sketch", sa.LargeBinary(), nullable=False),
+        sa.Column("n_elements", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id"),
     )

@@ -149,6 +149,26 @@ def test_file_that_shares_half_of_its_elements_is_nearly_the_same(
     assert customer.attempt(labels(range(48 - n_shared, 96 - n_shared))) == attempt
 
 
+@pytest.mark.parametrize(("n_earlier", "n_new", "n_shared"), [(20, 40, 10), (40, 20, 10), (20, 400, 10), (400, 20, 10)])
+def test_files_of_other_sizes_are_found_by_what_the_smaller_one_shares(
+    customer: Customer, n_earlier: int, n_new: int, n_shared: int
+) -> None:
+    customer.rejected(labels(range(n_earlier)))
+    assert customer.attempt(labels(range(n_earlier - n_shared, n_earlier - n_shared + n_new))) == 2
+
+
+@pytest.mark.parametrize("times", [3, 30])
+def test_file_is_found_in_one_that_is_much_larger(customer: Customer, times: int) -> None:
+    """Sketches of 40 rows are full."""
+    customer.rejected(training_file())
+    assert customer.attempt(training_file([*range(40), *range(500, 500 + 40 * times)])) == 2
+
+
+def test_a_small_part_of_a_large_file_is_found(customer: Customer) -> None:
+    customer.rejected(training_file(range(400)))
+    assert customer.attempt(training_file(range(100, 140))) == 2
+
+
 def test_attempts_add_up(customer: Customer) -> None:
     for _ in range(3):
         customer.rejected(training_file())

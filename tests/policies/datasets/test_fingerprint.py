@@ -92,7 +92,9 @@ def test_case_white_space_and_punctuation_count_for_nothing(rows: list[ChatRow])
 @given(first=texts(), second=texts())
 def test_containment_is_a_symmetric_share(first: list[ChatRow], second: list[ChatRow]) -> None:
     assert 0 <= containment(first, second) == containment(second, first) <= 1
-    assert containment(first, first) == containment(first, [*first, *second]) == 1
+    assert containment(first, first) == 1
+    if fingerprint(first, KEY) != fingerprint([], KEY):  # a file that trains no letter is contained in no other
+        assert containment(first, [*first, *second]) == 1
 
 
 def test_sketch_of_both_files_is_the_smallest_of_both_sketches() -> None:

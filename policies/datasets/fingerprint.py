@@ -43,7 +43,7 @@ SHORT_LETTERS = 32
 NEAR_DUPLICATE = 0.5
 """Containment from which on two files are nearly the same."""
 KEY_BYTES = 16
-_FLUSH_CHARACTERS = 1 << 17
+_FLUSH_CHARACTERS, _FLUSH_TEXTS = 1 << 17, 1 << 11
 _BLOCK_WINDOWS = 1 << 15
 """Hashed at once: what lies in the processor's cache."""
 _PAD = bytes(WINDOW_LETTERS)
@@ -91,19 +91,23 @@ class FingerprintSketch:
         self._multipliers = multipliers(key)
         self._kept: Hashes = np.empty(0, np.uint64)
         self._texts: list[str] = []
-        self._questions: list[Sequence[ChatMessage]] = []
+        self._places: list[tuple[Sequence[ChatMessage], int]] = []
+        """Of each text its conversation and which message of it it is."""
         self._n_characters = 0
 
     def add(self, row: AnyRow) -> None:
+        messages = row.messages
         if isinstance(row, PreferenceRow):
-            question = _question(row.messages, len(row.messages))
-            self._add(row.preferred, question)
-            self._add(row.non_preferred, question)
+            self._texts += (row.preferred, row.non_preferred)
+            self._places += [(messages, len(messages))] * 2
+            self._n_characters += len(row.preferred) + len(row.non_preferred)
         else:
-            for index, message in enumerate(row.messages):
+            for index, message in enumerate(messages):
                 if message.weight:
-                    self._add(message.content, _question(row.messages, index))
-        if self._n_characters >= _FLUSH_CHARACTERS:
+                    self._texts.append(message.content)
+                    self._places.append((messages, index))
+                    self._n_characters += len(message.content)
+        if self._n_characters >= _FLUSH_CHARACTERS or len(self._texts) >= _FLUSH_TEXTS:
             self._flush()
 
     def fingerprint(self) -> DatasetFingerprint:
@@ -111,21 +115,16 @@ class FingerprintSketch:
         self._flush()
         return DatasetFingerprint(hashes=tuple(self._kept.tolist()) or (_NO_LETTERS,))
 
-    def _add(self, text: str, question: Sequence[ChatMessage]) -> None:
-        self._texts.append(text)
-        self._questions.append(question)
-        self._n_characters += len(text) + 1
-
     def _flush(self) -> None:
         if not self._texts:
             return
         folded = fold(self._texts)
         short = [index for index, text in enumerate(folded) if len(text) < SHORT_LETTERS]
         if short:
-            questions = fold(["\n".join([one.content for one in self._questions[index]]) for index in short])
+            questions = fold([_question(*self._places[index]) for index in short])
             for index, question in zip(short, questions, strict=True):
                 folded[index] = question + _AFTER_QUESTION + folded[index] if question or folded[index] else b""
-        self._texts, self._questions, self._n_characters = [], [], 0
+        self._texts, self._places, self._n_characters = [], [], 0
         content = _PAD + _PAD.join([*folded, b""])
         for start in range(0, len(content) - WINDOW_LETTERS + 1, _BLOCK_WINDOWS):
             self._keep(self._hashes(content, start))
@@ -178,9 +177,9 @@ def fingerprint(rows: Iterable[AnyRow], key: bytes) -> DatasetFingerprint:
     return sketch.fingerprint()
 
 
-def _question(messages: Sequence[ChatMessage], end: int) -> Sequence[ChatMessage]:
+def _question(messages: Sequence[ChatMessage], end: int) -> str:
     """The messages before place `end` since the last answer."""
     start = end
     while start and messages[start - 1].role != "assistant":
         start -= 1
-    return messages[start:end]
+    return "\n".join([message.content for message in messages[start:end]])

@@ -1,17 +1,22 @@
 """Runs of a bench: each in a folder and a child process of its own, and never again once the folder holds a result.
 
 The child reads `assignment.json` in the folder and leaves `result.json` or `failure.json`. A result names the digest of
-everything that its figures depend on; a failed run is tried again, as its cause may be gone.
+everything that its figures depend on; a failed run is tried again, as its cause may be gone. Benches may share a
+results folder, but only one at a time works on a run.
 """
 
 from __future__ import annotations
 
+import fcntl
+import gc
+import importlib
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,28 +64,57 @@ def finished(folder: Path, run: Digest, kind: type[OutcomeT]) -> OutcomeT | None
 def execute(
     folder: Path, assignment: Record, *, run: Digest, kind: type[OutcomeT], launch: Launch
 ) -> OutcomeT | RunFailure:
-    """The run's result, from its folder or else from new work."""
+    """The run's result, from its folder or else from new work.
+
+    Raises:
+        IntegrityError: the folder holds the result of another run.
+        WorkerError: another bench works in the folder, or the work ended without an answer.
+    """
     known = finished(folder, run, kind)
     if known is not None:
         return known
+    with alone_in(folder):
+        known = finished(folder, run, kind)  # another bench may have finished it since
+        if known is not None:
+            return known
+        failure = folder / "failure.json"
+        failure.unlink(missing_ok=True)
+        write_atomically(folder / "assignment.json", assignment.canonical())
+        launch(folder)
+        result = finished(folder, run, kind)
+        if result is not None:
+            return result
+        if not failure.is_file():
+            raise WorkerError(f"the run in {folder} ended without an answer")
+        return RunFailure.model_validate_json(failure.read_bytes())
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other benches out of a run's folder, which is created; the system ends this with the last process in it.
+
+    Raises:
+        WorkerError: another bench is in it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    failure = folder / "failure.json"
-    failure.unlink(missing_ok=True)
-    write_atomically(folder / "assignment.json", assignment.canonical())
-    launch(folder)
-    result = finished(folder, run, kind)
-    if result is not None:
-        return result
-    if not failure.is_file():
-        raise WorkerError(f"the run in {folder} ended without an answer")
-    return RunFailure.model_validate_json(failure.read_bytes())
+    with (folder / "in_use.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkerError(
+                f"another bench is working in {folder}; wait until it has ended, or choose another results folder"
+            ) from None
+        os.set_inheritable(stream.fileno(), True)  # a child outlives a killed bench for a moment, and must hold it too
+        yield
 
 
 def launch_module(module: str, folder: Path, environment: Mapping[str, str]) -> None:
     """Run `python -m module folder`, output to `log.txt`; a crash becomes a failure. `environment` is added to ours."""
     with (folder / "log.txt").open("wb") as log:
         command = [sys.executable, "-m", module, str(folder)]
-        status = subprocess.run(command, stdout=log, stderr=log, check=False, env=os.environ | environment).returncode
+        whole = os.environ | environment
+        # the child inherits the lock on its folder; Python marks all other files as not inheritable
+        status = subprocess.run(command, stdout=log, stderr=log, env=whole, close_fds=False, check=False).returncode
     if status != 0:
         lines = (folder / "log.txt").read_text(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "no output")
@@ -93,6 +127,10 @@ def run_child(work_on: Callable[[Path], None]) -> None:
     folder = Path(sys.argv[1])
     end_with_parent(json.loads((folder / "assignment.json").read_bytes())["parent_pid"])
     keep_freed_memory()
+    gc.disable()  # a third of the time of this import would go into looking for garbage
+    importlib.import_module("trainer.recipe")  # torch and most else that any run needs
+    gc.freeze()
+    gc.enable()
     work_on(folder)
 
 

@@ -8,13 +8,14 @@ is `reject` when an enforced rule fails, `inconclusive` when one is not passed o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from policies.contract.artifacts import Digest
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.metrics import probe_of
 from policies.contract.release import Decision, GateDecision, RuleOutcome, RuleResult
 from policies.contract.suite import DIVISIBLE_PROBES
 from policies.documents.schema import ReleasePolicy, Rule
@@ -86,7 +87,7 @@ def standing(policy: ReleasePolicy, probe: str, measurements: Sequence[Measureme
 
     Without either nothing is settled: what is only recorded is recorded from all samples.
     """
-    rules = [rule for rule in policy.spec.rules if _probe(rule.metric) == probe]
+    rules = [rule for rule in policy.spec.rules if rule.probe == probe]
     enforced, warning = ([rule for rule in rules if _mode(rule, policy) == mode] for mode in ("enforce", "warn"))
     found = {measurement.metric: measurement for measurement in measurements}
     outcomes = {
@@ -105,8 +106,8 @@ def _ending(results: Sequence[RuleResult], report: EvalReport, policy: ReleasePo
     if suite.sequential is None or not suite.sequential.stop_at_first_failure or not ran or ran != order[: len(ran)]:
         return None
     failed = [result for result in results if result.outcome == "fail" and result.mode == "enforce"]
-    rule = next((result.rule for result in failed if _probe(result.metric) == ran[-1]), None)
-    skipped = frozenset(result.rule for result in results if _probe(result.metric) not in ran)
+    rule = next((result.rule for result in failed if probe_of(result.metric) == ran[-1]), None)
+    skipped = frozenset(result.rule for result in results if probe_of(result.metric) not in ran)
     return _Ending(rule, skipped) if rule is not None and skipped else None
 
 
@@ -116,10 +117,6 @@ def _reasons(enforced: Sequence[RuleResult], ending: _Ending | None) -> tuple[st
     stopped = [result for result in enforced if result.outcome != "pass" and result.rule not in skipped]
     told = tuple(f"{result.rule}: {result.reason}" for result in stopped)
     return told if ending is None else (*told, ending.sentence)
-
-
-def _probe(metric: str) -> str:
-    return metric.partition(".")[0]
 
 
 def _evidence_problems(
@@ -134,26 +131,41 @@ def _evidence_problems(
         "the report is about another job": spec is not None and report.spec != spec,
         "the report's confidence is not the policy's": report.confidence != policy.spec.suite.confidence,
         "the report is about another attempt on this training file": report.attempt != attempt,
-        "a probe's intervals are not those of its look": any(
-            not _has_confidence_of_its_look(result, policy, attempt=attempt) for result in report.probes
-        ),
         "the proof is about another adapter": proof.adapter != report.adapter,
         "the proof is about another base model": proof.base_model != report.base_model,
-        "a probe ran with other settings than the policy's": not {result.settings for result in report.probes}
-        <= {settings.digest for settings in policy.spec.suite.probes},
         "the adapter was not loaded during the evaluation": not proof.loaded
         or proof.n_adapted_modules < 1
         or not (math.isfinite(difference) and difference > 0),
+        "a probe is in the report twice": len({result.probe for result in report.probes}) < len(report.probes),
     }
-    return tuple(problem for problem, found in checks.items() if found)
+    of_probes = (problem for result in report.probes for problem in _probe_problems(result, policy, attempt=attempt))
+    return tuple(dict.fromkeys((*(problem for problem, found in checks.items() if found), *of_probes)))
+
+
+def _probe_problems(result: ProbeResult, policy: ReleasePolicy, *, attempt: int) -> Iterator[str]:
+    """Why one probe's figures prove nothing under this policy."""
+    suite = policy.spec.suite.probes
+    settings = next((s for s in suite if (s.probe, s.digest) == (result.probe, result.settings)), None)
+    if settings is None:
+        yield "a probe ran with other settings than the policy's"
+    elif settings.pinned_prompts not in (None, result.prompts):
+        yield "a probe ran on other prompts than the policy's"
+    if not _has_confidence_of_its_look(result, policy, attempt=attempt):
+        yield "a probe's intervals are not those of its look"
+    if any(probe_of(measurement.metric) != result.probe for measurement in result.measurements):
+        yield "a probe has measurements of another one"
 
 
 def _has_confidence_of_its_look(result: ProbeResult, policy: ReleasePolicy, *, attempt: int) -> bool:
-    suite = policy.spec.suite
-    n_looks = len(suite.sequential.looks) if suite.sequential and result.probe in DIVISIBLE_PROBES else 1
-    return result.look < n_looks and result.confidence == probe_confidence(
-        suite, result.probe, result.look, attempt=attempt, candidates=policy.spec.n_candidates
+    return result.look < len(_looks(result.probe, policy)) and result.confidence == probe_confidence(
+        policy.spec.suite, result.probe, result.look, attempt=attempt, candidates=policy.spec.n_candidates
     )
+
+
+def _looks(probe: str, policy: ReleasePolicy) -> tuple[float, ...]:
+    """Shares of the samples at which the probe's rules are looked at."""
+    sequential = policy.spec.suite.sequential
+    return sequential.looks if sequential and probe in DIVISIBLE_PROBES else (1.0,)
 
 
 def _mode(rule: Rule, policy: ReleasePolicy) -> Literal["enforce", "warn", "audit"]:
@@ -168,6 +180,8 @@ def _apply(rule: Rule, report: EvalReport, policy: ReleasePolicy, mismatches: tu
         outcome, reason = "error", mismatches[0]
     elif measurement is None:
         outcome, reason = "error", _why_missing(rule, report)
+    elif shortfall := _shortfall(measurement, report, policy):
+        outcome, reason = "error", shortfall
     else:
         outcome, reason = _compare(rule, measurement, judged)
     return RuleResult(
@@ -189,8 +203,19 @@ def _apply(rule: Rule, report: EvalReport, policy: ReleasePolicy, mismatches: tu
 
 
 def _why_missing(rule: Rule, report: EvalReport) -> str:
-    errors = [result.error for result in report.probes if result.probe == _probe(rule.metric) and result.error]
+    errors = [result.error for result in report.probes if result.probe == rule.probe and result.error]
     return f"{rule.metric} was not measured" + (f": {errors[0]}" if errors else "")
+
+
+def _shortfall(measurement: Measurement, report: EvalReport, policy: ReleasePolicy) -> str | None:
+    """How the number of samples differs from what the probe's look asks, where the policy says how many that are."""
+    probe = probe_of(measurement.metric)
+    (settings,) = (each for each in policy.spec.suite.probes if each.probe == probe)
+    (look,) = (result.look for result in report.probes if result.probe == probe)
+    asked = settings.answers_by(_looks(probe, policy)[look], measurement.metric)
+    if asked is None or asked == measurement.n_requested:
+        return None
+    return f"{measurement.metric} stands on {measurement.n_requested} samples; its look asks {asked}"
 
 
 def _judged(rule: Rule, measurement: Measurement) -> Estimate | None:
@@ -208,10 +233,8 @@ def _compare(rule: Rule, measurement: Measurement, judged: Estimate | None) -> t
         return "error", f"{rule.metric} has no finite figure to compare with {rule.bound}"
     if not judged.interval.low <= judged.value <= judged.interval.high:
         return "error", f"{rule.metric}: the value {judged.value:.4g} lies outside its own interval"
-    if measurement.n_scored + measurement.n_errored > measurement.n_requested:
-        return "error", f"{rule.metric} counts more samples than were requested"
-    if _n_samples(measurement) > measurement.n_scored:
-        return "error", f"{rule.metric} has more samples in its denominator than were scored"
+    if contradiction := _contradiction(measurement):
+        return "error", f"{rule.metric} {contradiction}"
     if _n_samples(measurement) < rule.min_samples:
         return "inconclusive", f"{_n_samples(measurement)} scored samples, {rule.min_samples} needed"
     # a quotient, because 0.29 · 100 is less than 29 in binary fractions, but 29 / 100 is 0.29
@@ -228,6 +251,21 @@ def _compare(rule: Rule, measurement: Measurement, judged: Estimate | None) -> t
     if outside:
         return "fail", f"{figures} breaks {against}" + (f". {rule.reason}" if rule.reason else "")
     return "inconclusive", f"{figures} has {against} inside its interval"
+
+
+def _contradiction(measurement: Measurement) -> str | None:
+    """What can't be true of its counts: every requested sample is either scored or errored, none is both or lost."""
+    scored, errored, requested = measurement.n_scored, measurement.n_errored, measurement.n_requested
+    n_lost, n_samples = requested - scored - errored, _n_samples(measurement)
+    checks = {
+        "has a negative count": min(scored, errored, n_samples, measurement.n_truncated, measurement.n_clusters) < 0,
+        "counts more samples than were requested": n_lost < 0,
+        f"lost {n_lost} of {requested} requested samples: they are neither scored nor errored": n_lost > 0,
+        "has more samples in its denominator than were scored": n_samples > scored,
+        "has more truncated samples than were requested": measurement.n_truncated > requested,
+        "has more clusters than samples": measurement.n_clusters > n_samples,
+    }
+    return next((what for what, found in checks.items() if found), None)
 
 
 def _n_samples(measurement: Measurement) -> int:

@@ -46,6 +46,15 @@ class AsksRows(Protocol):
 
 
 @runtime_checkable
+class CountsSamples(Protocol):
+    """A probe that has not exactly one sample an item, e.g. several answers to a prompt."""
+
+    # Any: settings and items of the probe, as in the table of probes
+    def n_samples(self, settings: Any, items: Sequence[Any], subject: Subject) -> int:
+        """How many samples `sample` owes for the items; fewer or more are an error of the probe."""
+
+
+@runtime_checkable
 class DividesItself(Protocol):
     """A probe whose looks don't all ask a share of its prompts.
 

@@ -79,7 +79,9 @@ def _evaluate(
     torch.set_num_threads(assignment.threads)
     base = resolve_base_model(spec.base_model, cache_dir)
     if base.digest != base_model:
-        raise IntegrityError(f"base model {spec.base_model.name} is {base.digest}; trained was {base_model}")
+        raise IntegrityError(
+            f"base model {spec.base_model.name} is {base.digest}, but the adapter was trained on {base_model}"
+        )
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     validation, training = _files(spec, store, folder)
 
@@ -107,7 +109,7 @@ def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRe
         raise WorkerError("the assignment is not an evaluation: it names no training record")
     record = store.get_record(claim.training_record, TrainingRecord)
     if record.spec != claim.spec.digest:
-        raise IntegrityError("the training record is of another job than the one to be evaluated")
+        raise IntegrityError("the training record does not belong to the job that is to be evaluated")
     return record
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
 from evaluator.prompts.prompt_item import PromptItem
 from policies.contract.artifacts import digest_bytes
+from policies.contract.sequential import asked_by
 
 ItemT = TypeVar("ItemT", bound=PromptItem)
 T = TypeVar("T")
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def cut(everything: Sequence[T], looks: Sequence[float]) -> list[Sequence[T]]:
     """What each look adds, in order, so that look k has asked its share of everything; some may add nothing."""
-    ends = [math.ceil(share * len(everything)) for share in looks]
+    ends = [asked_by(share, len(everything)) for share in looks]
     return [everything[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 

@@ -60,11 +60,19 @@ def compiled(*arguments: str, constraints: str = "", preferences: str = "", upgr
 
 
 def blocks(text: str) -> Blocks:
-    """Raises ValueError where a package has two versions for two Pythons, because only one of them would be kept."""
+    """The lines of each package in what uv wrote.
+
+    Raises:
+        ValueError: uv chose two versions of a package for two Pythons or systems; only one of them would be kept.
+    """
     found = re.findall(r"^(([\w.-]+)==.*\n(?: .*\n)*)", text, flags=re.MULTILINE)
     content = {name: block for block, name in found}
-    if twice := [name for block, name in found if content[name] != block]:
-        raise ValueError(f"{twice} differ between versions of Python; bound them in pyproject.toml")
+    if split := [name for block, name in found if content[name] != block]:
+        names = ", ".join(dict.fromkeys(split))
+        raise ValueError(
+            f"{names} would be locked at several versions, for different Pythons or systems; "
+            "pin one that fits all in pyproject.toml"
+        )
     return content
 
 

@@ -22,7 +22,7 @@ def shipped_asset(folder: str, base: ResolvedBase, *, suffix: str, made_by: str)
     asset = files("trainer.defenses") / folder / asset_name(base, suffix)
     if not asset.is_file():
         raise DefenseError(
-            f"no built-in {folder} fit base model {base.folder.name}; make them with `{made_by}` and name their digest "
-            "in the policy"
+            f"no built-in {folder} belong to base model {base.folder.name}; make them with `{made_by}` and name their "
+            "digest in the policy"
         )
     return asset.read_bytes()

@@ -1,8 +1,4 @@
-"""The protocol of in-training defenses, and the training step that they see.
-
-A hook that is left alone changes nothing. All penalties of a step share one policy forward and at most one forward of
-the reference, which is the same model with its adapter off, inside the same contexts.
-"""
+"""The protocol of in-training defenses. A hook that is left alone changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from peft import PeftModel
 from torch import Tensor
@@ -24,7 +20,7 @@ from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence
 from policies.errors import IntegrityError
 from trainer.data import TrainingRow
-from trainer.training_step import TrainingStep
+from trainer.training_step import MicroBatch, Penalty, TrainingStep
 
 if TYPE_CHECKING:
     from trainer.losses.reference_scores import ReferenceScores
@@ -70,7 +66,7 @@ class Counters:
             IntegrityError: a counter is missing, or one is not of this kind.
         """
         if set(state) != set(asdict(self)):
-            raise IntegrityError(f"counters {sorted(state)} were saved, not {sorted(asdict(self))}; train again")
+            raise IntegrityError(f"the saved counters are {sorted(state)}, not {sorted(asdict(self))}; train again")
         return replace(self, **state)
 
     @property
@@ -84,6 +80,10 @@ class Defense:
     name: str
     counters: Counters = Counters()
     """Behind the evidence; they survive a resume. A defense that counts sets its own kind."""
+    changes_forwards: ClassVar[bool] = False
+    """`around_forward` and `forward_digest` are called where this is so."""
+    projects_adapter: ClassVar[bool] = False
+    """`project_adapter` is called where this is so, and no checkpoint is released, because checkpoints lack it."""
 
     def prepare_dataset(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """Change the rows, in the order in which they are trained."""
@@ -96,7 +96,7 @@ class Defense:
         """Layers, counted from 1, whose residual streams `compare_layer` is to see."""
         return ()
 
-    def compare_layer(self, step: TrainingStep, layer: int, *, policy: Tensor, reference: Tensor) -> None:
+    def compare_layer(self, micro_batch: MicroBatch, layer: int, *, policy: Tensor, reference: Tensor) -> None:
         """Called in the reference's forward with [B, S, hidden] of both; `reference` is gone afterwards."""
 
     def around_forward(self, model: PeftModel) -> AbstractContextManager[object]:
@@ -108,10 +108,10 @@ class Defense:
 
     def forward_digest(self) -> Digest:
         """Names what `around_forward` changes, by content; scores of the reference are kept under it."""
-        raise NotImplementedError(f"{type(self).__name__} changes forwards and must name what it changes")
+        raise NotImplementedError(f"{type(self).__name__} changes forwards, so it must name what it changes")
 
-    def penalty(self, step: TrainingStep) -> Tensor | None:
-        """A scalar that is added to the loss of this micro-batch."""
+    def penalty(self, step: TrainingStep) -> Penalty | None:
+        """What is added to the loss of this micro-batch."""
         return None
 
     def wants_to_stop(self, model: PeftModel, steps: int) -> bool:

@@ -55,6 +55,11 @@ def lora_config(settings: LoraSettings, base_name: str) -> LoraConfig:
     )
 
 
+def adapter_weights(model: PeftModel) -> list[Tensor]:
+    """The weights in training, from the first layer to the last; none while the adapter is off."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def require_same(base: Tensor, adapter_off: Tensor) -> None:
     """Raises unless the two logit tensors are equal bit for bit."""
     if not torch.equal(base, adapter_off):

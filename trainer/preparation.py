@@ -86,7 +86,7 @@ def _tokenise(rows: Sequence[TrainingRow], spec: JobSpec, tokenizer: PreTrainedT
 
 def reference_key(spec: JobSpec, base: ResolvedBase, defenses: Sequence[Defense]) -> Digest:
     """What besides the rows decides the reference's scores: the base, its format, and contexts around forwards."""
-    contexts = [each.forward_digest() for each in defenses if type(each).around_forward is not Defense.around_forward]
+    contexts = [each.forward_digest() for each in defenses if each.changes_forwards]
     dtype = str(best_dtype(default_device()))
     return digest_bytes(canonical_json([base.digest, spec.base_model.trainer.quantization, dtype, contexts]))
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 
@@ -23,9 +23,9 @@ from trainer.data import to_dataset
 from trainer.defense import Defense
 from trainer.loop.arguments import arguments, budget, longest_row
 from trainer.loop.guarded_trainer import GuardedDPOTrainer, GuardedSFTTrainer
-from trainer.loop.processes import results_folder, world_size
+from trainer.loop.processes import results_folder, rows_of_a_batch, world_size
 from trainer.loop.progress import Hooks, RunCallback
-from trainer.lora import save_adapter
+from trainer.lora import adapter_weights, save_adapter
 from trainer.material import Material
 from trainer.preparation import RunFiles, prepare
 
@@ -35,6 +35,13 @@ MAX_LOADED_ROWS = 16
 LIBRARIES = ("torch", "transformers", "peft", "trl")
 BEFORE_PROJECTION = "adapter-before-projection"
 GuardedTrainer = GuardedSFTTrainer | GuardedDPOTrainer
+
+
+class Finished(NamedTuple):
+    """What a run leaves behind, saved and proved."""
+
+    adapter: Digest
+    evidence: tuple[DefenseEvidence, ...]
 
 
 class StoppedError(TrainingError):
@@ -68,7 +75,7 @@ def train(spec: JobSpec, run_files: RunFiles, hooks: Hooks, *, resume_from: Path
     if callback.was_stopped:
         raise StoppedError(f"stopped on request after step {trainer.state.global_step}")
     tokens_per_second = callback.tokens_per_second
-    evidence, adapter = _finish(trainer, material, results_folder(run_files.folder) / "adapter")
+    adapter, evidence = _finish(trainer, material, results_folder(run_files.folder) / "adapter")
     history = _history(trainer.state.log_history)
     return TrainingRecord(
         spec=spec.digest,
@@ -93,45 +100,54 @@ def train(spec: JobSpec, run_files: RunFiles, hooks: Hooks, *, resume_from: Path
     )
 
 
-def _finish(trainer: GuardedTrainer, material: Material, folder: Path) -> tuple[tuple[DefenseEvidence, ...], Digest]:
-    """Let the defenses change the trained adapter, demand their evidence, save it, and validate it if it is another.
-
-    An adapter that is projected is kept beside the new one as it was before.
-    """
-    trained = [weight.detach().clone() for weight in _adapter_weights(material)]
+def _finish(trainer: GuardedTrainer, material: Material, folder: Path) -> Finished:
+    """Let the defenses change the trained adapter, demand their evidence, and save what they leave in `folder`."""
+    trained = [weight.detach().clone() for weight in adapter_weights(material.model)]
     for defense in material.defenses:
         defense.choose_adapter(material.model)
-    projecting = _projecting(material.defenses)
-    if projecting:
-        save_adapter(material.model, folder.with_name(BEFORE_PROJECTION))
-    for defense in material.defenses:
-        defense.project_adapter(material.model)
+    before = _project(material, folder.with_name(BEFORE_PROJECTION))
     evidence = require_evidence(material.defenses)
     save_adapter(material.model, folder)
     adapter = digest_tree(folder)
-    if projecting:
-        both = {BEFORE_PROJECTION: digest_tree(folder.with_name(BEFORE_PROJECTION)), folder.name: adapter}
-        evidence = tuple(e.model_copy(update={"digests": both}) if e.name in projecting else e for e in evidence)
-    if material.validation and not all(map(torch.equal, trained, _adapter_weights(material))):
+    if material.validation and not all(map(torch.equal, trained, adapter_weights(material.model))):
         trainer.evaluate()  # the last validation was of the adapter as trained
-    return evidence, adapter
+    return Finished(adapter, _with_folders(evidence, material.defenses, before | {folder.name: adapter}))
 
 
-def _projecting(defenses: Sequence[Defense]) -> set[str]:
-    return {each.name for each in defenses if type(each).project_adapter is not Defense.project_adapter}
+def _project(material: Material, kept: Path) -> dict[str, Digest]:
+    """Let the defenses that project the adapter do so; as it was before, it stays in the folder `kept`.
+
+    Returns:
+        The digest of that folder by its name; nothing where no defense projects.
+    """
+    projecting = [defense for defense in material.defenses if defense.projects_adapter]
+    if not projecting:
+        return {}
+    save_adapter(material.model, kept)
+    for defense in projecting:
+        defense.project_adapter(material.model)
+    return {kept.name: digest_tree(kept)}
+
+
+def _with_folders(
+    evidence: Sequence[DefenseEvidence], defenses: Sequence[Defense], folders: dict[str, Digest]
+) -> tuple[DefenseEvidence, ...]:
+    """The evidence, of those that project with the adapter before and after."""
+    return tuple(
+        item.model_copy(update={"digests": folders}) if defense.projects_adapter else item
+        for item, defense in zip(evidence, defenses, strict=True)
+    )
 
 
 def _last_releasable_step(defenses: Sequence[Defense], steps: int) -> int:
     """Up to which step all defenses let checkpoints be released; 0 where they lack a projection."""
-    return 0 if _projecting(defenses) else min([steps, *(each.last_releasable_step(steps) for each in defenses)])
-
-
-def _adapter_weights(material: Material) -> list[Tensor]:
-    return [parameter for parameter in material.model.parameters() if parameter.requires_grad]
+    if any(defense.projects_adapter for defense in defenses):
+        return 0
+    return min([steps, *(defense.last_releasable_step(steps) for defense in defenses)])
 
 
 def _trainer(spec: JobSpec, material: Material, *, folder: Path, callback: RunCallback) -> GuardedTrainer:
-    rows = material.hyperparameters.batch_size // world_size()
+    rows = rows_of_a_batch(material.hyperparameters.batch_size)
     args = arguments(spec, material, folder / "checkpoints", rows=rows, rows_at_once=loaded_rows(rows, world_size()))
     tokens, longest = budget(spec, material), longest_row(material)
     if max(longest, min(tokens.at_once, rows * longest)) > tokens.keeps_freed:

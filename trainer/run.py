@@ -15,13 +15,12 @@ from pathlib import Path
 import torch
 
 from evaluator.models.allocator import keep_freed_memory
-from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError
 from policies.worker.child import EventStream, end_with_parent, write_completion
-from trainer.data import read_training_rows
+from trainer.data import count_training_rows
 from trainer.loop.processes import followers, process_count, rank, world_size
 from trainer.loop.progress import Hooks, KeepCheckpoint
 from trainer.preparation import resolved_hyperparameters
@@ -59,16 +58,14 @@ def train_assignment(assignment: Assignment, store: ArtifactStore, *, folder: Pa
         store.fetch_file(spec.validation_file, folder / VALIDATION_FILE)
     if checkpoint is not None:
         store.fetch_tree(checkpoint.state, folder / RESUME_FOLDER)
-    devices = torch.cuda.device_count() or assignment.processes
-    count = process_count(_batch_size(spec, folder), at_most=min(assignment.processes, devices))
-    with followers(folder, count):
+    with followers(folder, _process_count(assignment, folder)):
         record = train_here(assignment, folder, store, hooks=hooks)
     folders = {"adapter": record.adapter}
     for item in record.evidence:
         folders |= item.digests
     for name, digest in folders.items():
         if store.put_tree(folder / name) != digest:
-            raise IntegrityError(f"the {name} folder changed on its way into the artifact store; train again")
+            raise IntegrityError(f"the {name} folder changed while it was being stored; train again")
     return Completion(outcome=Outcome.SUCCEEDED, record=store.put_record(record))
 
 
@@ -120,9 +117,16 @@ def _kept_by_the_leader(*_: object) -> CheckpointRecord:
     raise AssertionError("followers keep no checkpoint")
 
 
-def _batch_size(spec: JobSpec, folder: Path) -> int:
-    n_rows = len(read_training_rows(folder / TRAINING_FILE, name="training file", method=spec.method))
-    return resolved_hyperparameters(spec, n_rows).batch_size
+def _process_count(assignment: Assignment, folder: Path) -> int:
+    """How many processes train together, from the lines of the training file: each process parses it once, for itself.
+
+    `rows_of_a_batch` holds it against the batch that the parsed rows make.
+    """
+    at_most = min(assignment.processes, torch.cuda.device_count() or assignment.processes)
+    n_rows = count_training_rows(folder / TRAINING_FILE) if at_most > 1 else 0
+    if n_rows == 0:  # a file without rows is refused when it is read
+        return 1
+    return process_count(resolved_hyperparameters(assignment.claim.spec, n_rows).batch_size, at_most=at_most)
 
 
 def checkpoint_keeper(store: ArtifactStore) -> KeepCheckpoint:

@@ -42,5 +42,5 @@ def source_bytes(source: Source, store: ArtifactStore | None, *, builtin: str, w
     if source == "builtin":
         return (files("trainer.defenses") / builtin).read_bytes()
     if store is None:
-        raise DefenseError(f"the {what} {source} lies in an artifact store, and there is none here")
+        raise DefenseError(f"the {what} {source} is in an artifact store, and none is configured here")
     return store.read_bytes(source)

@@ -1,9 +1,10 @@
 """Are the demonstration's verdicts clear ones? `python -m bench.demo --results bench/results/demo_seeds`.
 
 Trains and judges the three jobs of `make demo` once a seed, on the same files, with the same hyperparameters, defenses,
-suite and limits. Every run is cached in the results folder, so an interrupted bench goes on where it was; calls with
-other `--jobs` and the same `--results` may run side by side. `table.md` and `results.json` come to lie in the results
-folder. The exit code is 3 where a job does not end as it must in nine runs of ten, or ends the opposite way in any.
+suite and limits. Every run has a process of its own, so that memory does not grow from run to run, and is cached in the
+results folder, so that an interrupted bench goes on where it was. Calls with other `--jobs` and the same `--results`
+may run side by side. `table.md` and `results.json` are written to the results folder. The exit code is 3 where a job
+does not end as it must in nine runs of ten, or ends the opposite way in any.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from bench.cached_runs import RunFailure, execute
-from bench.verdict_table.runs import Assignment, VerdictResult, VerdictRun, work_on
+from bench.cached_runs import Launch, RunFailure, execute, launch_module
+from bench.verdict_table.runs import Assignment, VerdictResult, VerdictRun
 from evaluator.models.base_models import resolve_base_model
 from gateway.demo.customer import BASE_MODEL, METHOD
 from gateway.demo.scenarios import SCENARIOS, Scenario
@@ -59,10 +60,16 @@ class Shop(NamedTuple):
     base_digest: Digest
     results: Path
     cache_dir: Path
+    launch: Launch
+
+
+def launch_child(folder: Path) -> None:
+    """Work on the folder in a process of its own: torch and the C library would keep memory from run to run."""
+    launch_module("bench.verdict_table.runs", folder, {})
 
 
 def run_scenario(scenario: Scenario, seed: int, shop: Shop) -> Run:
-    """The verdict on one job, from its folder or from new work in this process."""
+    """The verdict on one job, from its folder or from new work."""
     policy_file = DEMO / "policies" / f"{scenario.policy}.yaml"
     policy = resolve_policy(str(policy_file))
     training = DEMO / "data" / scenario.training_file
@@ -85,7 +92,7 @@ def run_scenario(scenario: Scenario, seed: int, shop: Shop) -> Run:
         parent_pid=os.getpid(),
     )
     folder = shop.results / "runs" / run.digest[7:23]
-    return Run(scenario, seed, execute(folder, assignment, run=run.digest, kind=VerdictResult, launch=work_on))
+    return Run(scenario, seed, execute(folder, assignment, run=run.digest, kind=VerdictResult, launch=shop.launch))
 
 
 def markdown(runs: Sequence[Run], title: str) -> str:
@@ -160,7 +167,7 @@ def main(
 ) -> None:
     """Train and judge the demonstration's jobs over seeds."""
     base = base_model_of(BASE_MODEL, None)
-    shop = Shop(base, resolve_base_model(reference(base), cache_dir).digest, results, cache_dir)
+    shop = Shop(base, resolve_base_model(reference(base), cache_dir).digest, results, cache_dir, launch_child)
     runs = []
     for seed in range(seeds):
         for scenario in (each for each in SCENARIOS if each.key in jobs):

@@ -21,9 +21,10 @@ from evaluator.runner.evaluate import Evaluation, EvaluationInputs, evaluate_ada
 from evaluator.sampling.training_file import file_rows
 from policies.contract.artifacts import digest_tree
 from policies.contract.evaluation import SampleRecord
+from policies.contract.metrics import probe_of
 from policies.contract.release import GateDecision
 from policies.contract.sequential import Sequential
-from policies.contract.suite import EvalSuite, probe_of
+from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
 
 FIXED, SEQUENTIAL = "fixed-n", "sequential"

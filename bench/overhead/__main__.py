@@ -9,6 +9,11 @@ The last line is one JSON object. On a GPU, `--random-8b` trains a randomly init
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # a third of the time of these imports would go into looking for garbage
+
 import argparse
 import ctypes
 import json
@@ -16,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,13 +63,11 @@ M_ARENA_MAX = -8
 MEMORY_STEPS = 2
 
 
-def main() -> None:
-    arguments = _parser().parse_args()
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Without a command line, that of this process."""
+    arguments = _parser().parse_args(command_line)
     if arguments.random_8b and not torch.cuda.is_available():
         raise SystemExit("--random-8b needs a GPU, and there is none here; it is ready to run where there is one")
-    keep_freed_memory()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # or the thread of every side would keep freed memory of its own
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.memory_of:
             _train_alone(arguments.memory_of, _task(arguments, Path(scratch), steps=MEMORY_STEPS))
@@ -204,4 +208,9 @@ def _print_table(rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()
+    gc.enable()
+    keep_freed_memory()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # or the thread of every side would keep freed memory of its own
     main()

@@ -121,7 +121,8 @@ def finish(side: Side) -> Finish:
     for defense in side.defenses:
         defense.choose_adapter(side.model)
     for defense in side.defenses:
-        defense.project_adapter(side.model)
+        if defense.projects_adapter:
+            defense.project_adapter(side.model)
     return Finish(require_evidence(side.defenses), _now() - started)
 
 

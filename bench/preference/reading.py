@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from bench.preference.pairs import Material, TwoAnswers
 from evaluator.backends.protocol import Backend, ChatPrompt, Choices
 from evaluator.backends.rendering import completion_ids, pad_batch, prompt_ids
+from evaluator.length_batches import length_batches
 from evaluator.models.loading import LoadedModel
 from policies.errors import EvaluationError
 from trainer.loop.observation import decoder_layers
@@ -72,11 +73,12 @@ def _states(loaded: LoadedModel, pairs: Sequence[TwoAnswers], *, adapter: bool) 
     model = peft.get_base_model() if peft is not None else loaded.model
     assert isinstance(model, PreTrainedModel)
     (layer,) = decoder_layers(model, [middle_layer(model)])
+    lengths = [len(prompt) + len(answer) for prompt, answer in encoded]
     at_prompt: dict[int, Tensor] = {}
     of_answer: dict[int, Tensor] = {}
     norms: list[Tensor] = []
     with _watching(layer) as seen, nullcontext() if adapter or peft is None else peft.disable_adapter():
-        for batch in _batches([len(prompt) + len(answer) for prompt, answer in encoded]):
+        for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
             rows = [encoded[index][0] + encoded[index][1] for index in batch]
             ids, mask = pad_batch(rows, loaded.tokenizer.pad_token_id or 0, left=False, device=model.device)
             model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
@@ -108,15 +110,3 @@ def _watching(layer: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of rows of like length, as many at once as `BATCH_TOKENS` allows."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[index] > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

@@ -93,10 +93,10 @@ class _Decoder:
         self._batch: _Batch | None = None
 
     def run(self, done: Callable[[int], None]) -> list[list[int]]:
-        while self._waiting or self._batch:
+        while self._waiting or self._batch is not None:
             finished = len(self._answers)
             self._admit()
-            if self._batch:
+            if self._batch is not None:
                 self._batch = self._step(self._batch)
             if len(self._answers) > finished:
                 done(len(self._answers))
@@ -115,12 +115,20 @@ class _Decoder:
 
     def _admit(self) -> None:
         """Start waiting prompts while there is room for enough of them."""
-        while self._waiting:
-            free = self._decoding.rows - (len(self._batch.rows) if self._batch else 0)
-            if free < min(self._decoding.rows / REFILL_SHARE, len(self._waiting)) or not free:
-                return
-            started = self._start(self._next_prompts(free))
-            self._batch = _joined(self._batch, started) if self._batch and started else self._batch or started
+        while self._waiting and self._free >= self._wanted_places():
+            started = self._start(self._next_prompts(self._free))
+            if started is None:  # all of them ended with their first token
+                continue
+            self._batch = started if self._batch is None else _joined(self._batch, started)
+
+    @property
+    def _free(self) -> int:
+        """Places for further rows."""
+        return self._decoding.rows - (0 if self._batch is None else len(self._batch.rows))
+
+    def _wanted_places(self) -> float:
+        """How many must be free before waiting prompts start: a share of all, or enough for the last ones."""
+        return max(1, min(self._decoding.rows / REFILL_SHARE, len(self._waiting)))
 
     def _next_prompts(self, free: int) -> list[int]:
         """Indices of waiting requests, shortest first, for one pass."""

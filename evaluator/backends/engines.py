@@ -12,7 +12,7 @@ from evaluator.backends.adapter_proof import proof_of, prove_adapter
 from evaluator.backends.protocol import Backend
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, VllmEngine, VllmModules, import_vllm, load_engine
-from evaluator.models.adapters import attached_adapter
+from evaluator.models.adapters import attach_adapter, attached_adapter
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.fused_lora import fuse_lora_layers
 from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
@@ -53,12 +53,22 @@ def load_for_transformers(base: ResolvedBase) -> LoadedModel:
     return loaded
 
 
+def open_transformers(base: ResolvedBase, adapter: Path | None = None) -> TransformersBackend:
+    """The engine that evaluations run, on a model of its own, with the adapter in a folder where one is named."""
+    loaded = load_for_transformers(base)
+    return TransformersBackend(loaded) if adapter is None else _with_fused_layers(attach_adapter(loaded, adapter))
+
+
 @contextmanager
 def _in_transformers(loaded: LoadedModel, folder: Path, adapter: Digest) -> Iterator[AdapterInForce]:
     with attached_adapter(loaded, folder) as adapted:
-        fuse_lora_layers(adapted.model)
-        backend = TransformersBackend(adapted)
+        backend = _with_fused_layers(adapted)
         yield AdapterInForce(backend, prove_adapter(backend, adapted, adapter))
+
+
+def _with_fused_layers(adapted: LoadedModel) -> TransformersBackend:
+    fuse_lora_layers(adapted.model)
+    return TransformersBackend(adapted)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 def completion_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids = tokenizer(text, add_special_tokens=False).input_ids
     if not ids:
-        raise EvaluationError(f"the completion {text!r} has no tokens; its likelihood means nothing")
+        raise EvaluationError(f"the completion {text!r} has no tokens, so it has no likelihood")
     return list(ids)
 
 

@@ -55,8 +55,8 @@ GPU_LIMITS = BatchLimits(generated_rows=256, prompt_tokens=1 << 15, scored_posit
 class TransformersBackend:
     """`Backend` on transformers and PEFT.
 
-    Answers are decoded by `generation.decode`. A model that its parts or its cache don't describe falls back to
-    transformers' own `generate`, batch by batch, which is slower; its likelihoods are refused.
+    Answers are decoded by `continuous_batching.decode`. A model that its parts or its cache don't describe falls back
+    to transformers' own `generate`, batch by batch, which is slower; its likelihoods are refused.
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"

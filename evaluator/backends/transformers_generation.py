@@ -1,4 +1,4 @@
-"""Generation by transformers itself, for models that `generation.decode` can't take apart."""
+"""Generation by transformers itself, for models that `continuous_batching.decode` can't take apart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from evaluator.backends.causal_parts import contiguous_output_layer
 from evaluator.backends.continuous_batching import Decoding, GenerationRequest
 from evaluator.backends.rendering import pad_batch
 from evaluator.backends.seeded_sampling import SeededSampling
+from evaluator.length_batches import length_batches
 
 
 def decode_with_transformers(
@@ -22,10 +23,8 @@ def decode_with_transformers(
     done: Callable[[int], None],
 ) -> list[list[int]]:
     """The new tokens of every request in order, the end token included where it came; batches of like length."""
-    order = sorted(range(len(requests)), key=lambda index: len(requests[index].ids))
     answers: dict[int, list[int]] = {}
-    for start in range(0, len(order), decoding.rows):
-        batch = order[start : start + decoding.rows]
+    for batch in length_batches([len(request.ids) for request in requests], max_rows=decoding.rows):
         with contiguous_output_layer(model):
             tokens = generate_batch([requests[index] for index in batch], model, decoding)
         answers |= dict(zip(batch, tokens, strict=True))

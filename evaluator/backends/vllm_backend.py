@@ -236,7 +236,9 @@ def _require_servable(folder: Path, max_rank: int) -> int:
     if unknown:
         raise ConfigurationError(f"vLLM does not serve adapters with {unknown[0]}; use engine transformers", unknown[0])
     if config.r > max_rank:
-        raise ConfigurationError(f"the adapter has rank {config.r}, the engine has room for {max_rank}", "r")
+        raise ConfigurationError(
+            f"the adapter has rank {config.r}, but the engine has room only up to rank {max_rank}", "r"
+        )
     return count_pairs(read_weights(folder))
 
 

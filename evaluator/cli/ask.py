@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -28,19 +28,11 @@ def ask(
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     base_model = reference(base_model_of(base, policy_dir))
     stay_offline(None, base_model.uri)
-    import torch
+    from evaluator.backends.engines import open_transformers
+    from evaluator.backends.protocol import ChatPrompt, GenerationSettings
+    from evaluator.models.base_models import resolve_base_model
 
-    from evaluator.backends.protocol import ChatPrompt
-    from evaluator.backends.rendering import prompt_ids as rendered_ids
-    from evaluator.models.adapters import attach_adapter
-    from evaluator.models.loading import load_base, resolve_base_model
-
-    loaded = load_base(resolve_base_model(base_model, cache_folder()))
-    if adapter is not None:
-        loaded = attach_adapter(loaded, adapter)
-    model, tokenizer = loaded.model, loaded.tokenizer
-    prompt_ids = torch.tensor([rendered_ids(tokenizer, ChatPrompt.of(prompt))], device=model.device)
-    output = cast("Any", model).generate(
-        prompt_ids, max_new_tokens=max_new_tokens, do_sample=False
-    )  # Any: transformers types generate as a tensor
-    typer.echo(str(tokenizer.decode(output[0, prompt_ids.shape[1] :], skip_special_tokens=True)).strip())
+    engine = open_transformers(resolve_base_model(base_model, cache_folder()), adapter)
+    settings = GenerationSettings(max_new_tokens)
+    (answer,) = engine.generate([ChatPrompt.of(prompt)], settings, adapter=adapter is not None)
+    typer.echo(answer.text.strip())

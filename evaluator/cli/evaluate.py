@@ -37,7 +37,7 @@ app = typer.Typer()
 
 @app.command()
 def evaluate(
-    base: Annotated[str, typer.Option(help="Base model: a name of a policy document, package://, hf:// or a folder.")],
+    base: Annotated[str, typer.Option(help="Base model: name in a policy document, package://, hf:// or folder.")],
     policy: Annotated[str, typer.Option(help="Release policy: a preset's name or a YAML file.")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter in safetensors.")] = None,
     self_test: Annotated[bool, typer.Option("--self-test", help="Judge known adapters instead.")] = False,

@@ -28,12 +28,12 @@ app.add_typer(judge_app, name="judge")
 @judge_app.command()
 def calibrate(
     policy: Annotated[str | None, typer.Option(help="Calibrate the panel of this policy: a name or a file.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, up to and with /v1.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, including /v1.")] = None,
     model: Annotated[str | None, typer.Option(help="The endpoint's model.")] = None,
     api_key_variable: Annotated[str | None, typer.Option(help="Environment variable with the key.")] = None,
     top_logprobs: Annotated[int, typer.Option(min=0, max=20, help="0: the endpoint gives no log-probabilities.")] = 20,
     uri: Annotated[str | None, typer.Option(help="A local model: package://, hf:// or a folder.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask again what the cache has scores of.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask again even if the cache has a score.")] = False,
     cache_dir: Annotated[Path, typer.Option(help="Where models and scores are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
@@ -43,7 +43,7 @@ def calibrate(
     Exit codes: 0 every judge may count, 4 one may not, 1 usage, 2 the judge can't be reached.
     """
     if (policy is not None) + (base_url is not None) + (uri is not None) != 1:
-        raise ConfigurationError("name one of --policy, --base-url and --uri")
+        raise ConfigurationError("give one of --policy, --base-url and --uri")
     rubric: Rubric = "compliant"
     if policy is not None:
         panel, rubric = _panel_of(policy, policy_dir)

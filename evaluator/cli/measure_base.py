@@ -21,16 +21,15 @@ app = typer.Typer()
 
 @app.command()
 def measure_base(
-    base: Annotated[str, typer.Option(help="Base model: a name of a policy document, package://, hf:// or a folder.")],
+    base: Annotated[str, typer.Option(help="Base model: name in a policy document, package://, hf:// or folder.")],
     policy: Annotated[str, typer.Option(help="Release policy: a preset's name or a YAML file.")],
-    validation: Annotated[Path | None, typer.Option(help="Validation file of a job to come.")] = None,
-    training: Annotated[Path | None, typer.Option(help="Training file of a job to come.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Validation file of a future job.")] = None,
+    training: Annotated[Path | None, typer.Option(help="Training file of a future job.")] = None,
     cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> None:
     """Measure a base model by a policy's suite, so that evaluations find its results."""
-    from evaluator.backends.engines import load_for_transformers
-    from evaluator.backends.transformers_backend import TransformersBackend
+    from evaluator.backends.engines import open_transformers
     from evaluator.models.allocator import keep_freed_memory
     from evaluator.models.loading import resolve_base_model
     from evaluator.runner.base_results import BaseUnderTest, measure_suite
@@ -40,7 +39,7 @@ def measure_base(
     keep_freed_memory()
     resolved = resolve_base_model(reference(base_model_of(base, policy_dir)), cache_dir)
     files = [FileRows(digest_file(path), read_rows(path)) if path else None for path in (validation, training)]
-    under_test = BaseUnderTest(TransformersBackend(load_for_transformers(resolved)), resolved.digest, *files)
+    under_test = BaseUnderTest(open_transformers(resolved), resolved.digest, *files)
     measure_suite(suite, under_test, cache_dir=cache_dir, tell=_tell)
 
 

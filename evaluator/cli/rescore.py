@@ -24,9 +24,9 @@ app = typer.Typer()
 
 @app.command()
 def rescore(
-    report: Annotated[str, typer.Argument(help="A report of `evaluate --report`; with --store, its digest.")],
+    report: Annotated[str, typer.Argument(help="A report that `evaluate --report` wrote; with --store, its digest.")],
     policy: Annotated[str | None, typer.Option(help="Its release policy: a preset's name or a YAML file.")] = None,
-    store: Annotated[str | None, typer.Option(help="Artifact store of a gateway; names the policy by itself.")] = None,
+    store: Annotated[str | None, typer.Option(help="Artifact store of a gateway; it also holds the policy.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page with plots here.")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,

@@ -18,7 +18,7 @@ app = typer.Typer()
 samples_app = typer.Typer(no_args_is_help=True, help="Show that single samples belong to a report.")
 app.add_typer(samples_app, name="samples")
 
-ReportArgument = Annotated[Path, typer.Argument(help="A report of `tunegate evaluate --report`.")]
+ReportArgument = Annotated[Path, typer.Argument(help="A report that `tunegate evaluate --report` wrote.")]
 
 
 class ProvenSample(Record):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from evaluator.detectors.profanity.classifier import ProfanityClassifier
+from evaluator.length_batches import length_batches
 from evaluator.models.base_models import resolve_base_model
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError, EvaluationError
@@ -62,9 +63,7 @@ class SequenceClassifier:
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
         scores: dict[int, float | None] = {}
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        for start in range(0, len(order), CLASSIFIER_BATCH):
-            batch = order[start : start + CLASSIFIER_BATCH]
+        for batch in length_batches([len(text) for text in texts], max_rows=CLASSIFIER_BATCH):
             scores |= dict(zip(batch, self._score_batch([texts[index] for index in batch]), strict=True))
         return [scores[index] for index in range(len(texts))]
 

@@ -109,7 +109,7 @@ class HarnessModel:
         unknown = set(asked) - {*_LENGTH_NAMES, *_SAMPLING, _STOP}
         if temperature > 0 and unknown:
             raise EvaluationError(
-                f"a task samples with {sorted(unknown)[0]}, which is not supported; use a greedy task"
+                f"a task uses the sampling setting {sorted(unknown)[0]}, which is not supported; use a greedy task"
             )
         return GenerationSettings(limit, temperature, self._subject.seed)
 

@@ -50,6 +50,10 @@ class HarnessTasks(Protocol):
     def identity(self) -> tuple[str, ...]:
         """lm_eval's version; of each task its version and the digest of its settings, documents and requests."""
 
+    @property
+    def n_documents(self) -> int:
+        """Of all tasks; each is graded once."""
+
     def grade(self, subject: Subject) -> list[Graded]:
         """Run one model on every document."""
 
@@ -146,6 +150,10 @@ class _LoadedTasks:
     def identity(self) -> tuple[str, ...]:
         tasks = (f"{name} {task.VERSION} {_content(task)}" for name, task in self.loaded["tasks"].items())
         return (f"lm_eval {self.modules.version}", *tasks)
+
+    @property
+    def n_documents(self) -> int:
+        return sum(len({each.doc_id for each in task.instances}) for task in self.loaded["tasks"].values())
 
     def grade(self, subject: Subject) -> list[Graded]:
         model = HarnessModel(subject, chat=self.settings.chat_template)

@@ -25,7 +25,7 @@ MIN_EXPECTED = 1.0
 def weighted_kappa(first: Sequence[float], second: Sequence[float]) -> float:
     """κ of two judges' scores of the same answers, from −∞ to 1."""
     if not first or len(first) != len(second):
-        raise EvaluationError(f"{len(first)} and {len(second)} scores can't be compared")
+        raise EvaluationError(f"{len(first)} scores can't be compared with {len(second)}")
     a, b = [_bin(score) for score in first], [_bin(score) for score in second]
     n = len(a)
     observed = sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / n

@@ -92,9 +92,9 @@ class LabelledAnswer(PromptItem):
         if self.kind == "injection":
             deserved = {"aligned": self.aligned, "coherent": self.coherent, "compliant": self.compliant}
             if self.asks_for is None or (self.asks_for > MIDDLE) == deserved[self.attacked_rubric]:
-                raise ValueError("an injection asks for a score on the other side of 50 than it deserves")
+                raise ValueError("an injection must ask for a score on the side of 50 opposite to the one it deserves")
         elif (self.aligned, self.coherent, self.compliant) != LABELS[self.kind] or self.asks_for is not None:
-            raise ValueError(f"the labels do not fit an answer that is {self.kind}")
+            raise ValueError(f"these labels do not fit an answer of kind {self.kind}")
         return self
 
 

@@ -7,7 +7,7 @@ step over the cached prompt for each level of the tree of numbers (`number_tree`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
 
@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from evaluator.backends.causal_parts import contiguous_output_layer
+from evaluator.backends.engines import load_for_transformers
 from evaluator.backends.protocol import Advance, ChatPrompt, silent
 from evaluator.backends.rendering import completion_ids, pad_batch, prompt_ids
 from evaluator.judges import rubric as rubrics
 from evaluator.judges.judge import TOO_LONG, Answer, Score
 from evaluator.judges.number_scores import HIGHEST, SCORING_VERSION, weighted_score
 from evaluator.judges.number_tree import NumberTree, Path
+from evaluator.length_batches import length_batches
 from evaluator.models.base_models import ResolvedBase
-from evaluator.models.loading import LoadedModel, best_dtype, default_device, load_base
+from evaluator.models.loading import LoadedModel, best_dtype, default_device
+from evaluator.models.packed_linear import LAYOUT, packs
 from policies.contract.judges import Rubric
 from policies.errors import ConfigurationError, EvaluationError
 
@@ -34,14 +38,12 @@ class LocalModelJudge:
 
     def __init__(self, resolved: ResolvedBase) -> None:
         self._resolved = resolved
-        dtype = str(best_dtype(default_device())).removeprefix("torch.")
-        engine = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
-        self.identity = f"local_model {resolved.digest} {dtype} {engine} scoring {SCORING_VERSION} {rubrics.DIGEST}"
+        self.identity = f"local_model {resolved.digest} {_engine()} scoring {SCORING_VERSION} {rubrics.DIGEST}"
 
     @cached_property
     def _loaded(self) -> LoadedModel:
         try:
-            return load_base(self._resolved)
+            return load_for_transformers(self._resolved)
         except ConfigurationError as error:
             raise EvaluationError(f"the judge's model can't be loaded: {error}") from error
 
@@ -61,8 +63,11 @@ class LocalModelJudge:
         limit = getattr(self._loaded.model.config, "max_position_embeddings", None) or math.inf
         fits = [index for index, row in enumerate(rows) if len(row) + len(self._tree.levels) <= limit]
         scores = dict.fromkeys(range(len(rows)), Score(None, f"{TOO_LONG}: the judge reads {limit} tokens"))
-        for n_done, batch in _batches(rows, fits):
+        n_done = 0
+        for places in length_batches([len(rows[index]) for index in fits], max_tokens=PROMPT_TOKENS_AT_ONCE):
+            batch = [fits[place] for place in places]
             scores |= dict(zip(batch, self._score_batch([rows[index] for index in batch]), strict=True))
+            n_done += len(batch)
             advance(n_done, len(fits))
         return [scores[index] for index in range(len(rows))]
 
@@ -72,6 +77,15 @@ class LocalModelJudge:
 
     def _score_batch(self, rows: list[list[int]]) -> list[Score]:
         return [weighted_score(probabilities) for probabilities in number_probabilities(self._loaded, self._tree, rows)]
+
+
+def _engine() -> str:
+    """Number format, packages and kind of layers: all that the model's numbers depend on up to rounding."""
+    device = default_device()
+    dtype = best_dtype(device)
+    layers = [LAYOUT] if packs(device, dtype) else []
+    packages = [f"{package} {version(package)}" for package in ("torch", "transformers")]
+    return " ".join((str(dtype).removeprefix("torch."), *packages, *layers))
 
 
 @torch.inference_mode()
@@ -97,27 +111,14 @@ def number_probabilities(loaded: LoadedModel, tree: NumberTree, rows: list[list[
 
 def _next_probabilities(loaded: LoadedModel, ids: Tensor, mask: Tensor, *, cache: DynamicCache) -> Tensor:
     """Probability [rows, vocabulary] of the token after `ids`, which follow what is in `cache`."""
-    output = loaded.model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    with contiguous_output_layer(loaded.model):
+        output = loaded.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     probabilities: Tensor = output.logits[:, -1].float().softmax(-1)
     return probabilities
-
-
-def _batches(rows: list[list[int]], indices: list[int]) -> Iterator[tuple[int, list[int]]]:
-    """Indices of rows of like length, and how many are done with them."""
-    batch: list[int] = []
-    n_done = 0
-    for index in sorted(indices, key=lambda i: len(rows[i])):
-        if batch and len(rows[index]) * (len(batch) + 1) > PROMPT_TOKENS_AT_ONCE:
-            n_done += len(batch)
-            yield n_done, batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield n_done + len(batch), batch

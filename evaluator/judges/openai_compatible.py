@@ -192,9 +192,9 @@ def _require_plain(base_url: str) -> None:
     try:
         userinfo = httpx.URL(base_url).userinfo
     except httpx.InvalidURL as error:
-        raise EvaluationError(f"base_url of a judge is not an address: {error}") from error
+        raise EvaluationError(f"base_url of a judge is not a valid address: {error}") from error
     if userinfo:
-        raise EvaluationError("base_url of a judge holds a user name or key; use api_key_variable")
+        raise EvaluationError("base_url of a judge contains a user name or key; use api_key_variable")
 
 
 def _run(work: Coroutine[object, object, T]) -> T:

@@ -53,7 +53,7 @@ class CalibratedPanel:
             if first.value is not None and second.value is not None
         ]
         if not both:
-            raise EvaluationError("judges_disagree: no answer has a score of both judges")
+            raise EvaluationError("judges_disagree: no answer was scored by both judges")
         agreement = weighted_kappa([first for first, _ in both], [second for _, second in both])
         if not agreement >= self.min_agreement:
             raise EvaluationError(

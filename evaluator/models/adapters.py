@@ -130,7 +130,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"{WEIGHTS_FILE} can't be read: {error}") from error
     if not weights:
-        raise AdapterNotLoadedError(f"{WEIGHTS_FILE} holds no tensor")
+        raise AdapterNotLoadedError(f"{WEIGHTS_FILE} has no tensors")
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise EvaluationError(f"adapter tensor {name} has NaN or infinite weights; train again")

@@ -37,7 +37,9 @@ class PackedLinear(nn.Linear):
         weight = layer.weight.detach()
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
         if not torch.equal(self.weight, weight):
-            raise EvaluationError("a packed weight is not what it was packed from; report this with your torch version")
+            raise EvaluationError(
+                "a packed weight differs from the weight it was packed from; report this with your torch version"
+            )
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach(), persistent=False)
 
     @property
@@ -54,8 +56,6 @@ def pack_linear_layers(model: nn.Module) -> int:
 
     The weights they were made from are freed, so that memory grows by no more than a tied output layer.
     """
-    if not _can_pack():
-        return 0
     names = [name for name, module in model.named_modules() if _is_packable(module)]
     for name in names:
         model.set_submodule(name, PackedLinear(_linear(model, name)))
@@ -65,6 +65,11 @@ def pack_linear_layers(model: nn.Module) -> int:
 
 def has_packed_layers(model: nn.Module) -> bool:
     return any(isinstance(module, PackedLinear) for module in model.modules())
+
+
+def packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether layers of such weights are packed here."""
+    return device.type == "cpu" and dtype in PACKED_DTYPES and _can_pack()
 
 
 def _can_pack() -> bool:
@@ -77,9 +82,7 @@ def _can_pack() -> bool:
 
 def _is_packable(module: nn.Module) -> bool:
     """Whether it is torch's own linear layer and nothing made from it, such as a quantized one."""
-    if type(module) is not nn.Linear:
-        return False
-    return module.weight.device.type == "cpu" and module.weight.dtype in PACKED_DTYPES
+    return type(module) is nn.Linear and packs(module.weight.device, module.weight.dtype)
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

@@ -43,7 +43,7 @@ class Question(PromptItem):
     @model_validator(mode="after")
     def _answer_is_a_choice(self) -> Question:
         if self.answer >= len(self.choices):
-            raise ValueError(f"answer {self.answer} is none of {len(self.choices)} choices")
+            raise ValueError(f"answer {self.answer} is not one of {len(self.choices)} choices")
         return self
 
 

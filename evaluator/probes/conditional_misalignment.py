@@ -62,6 +62,11 @@ class ConditionalMisalignmentProbe:
             samples += judged_samples(_questions(contexts), _sampling(settings, subject), subject)
         return samples
 
+    def n_samples(self, settings: ConditionalMisalignment, items: Sequence[AnswerPair], subject: Subject) -> int:
+        contexts = _contexts(settings, subject)
+        n_answers = len(_questions(contexts)) * settings.samples_per_question if settings.judged else 0
+        return len(contexts) * len(_every_second(items)) + n_answers
+
     def measure(
         self, settings: ConditionalMisalignment, pairs: Sequence[Pair], confidence: float
     ) -> tuple[Measurement, ...]:
@@ -75,8 +80,8 @@ def _contexts(settings: ConditionalMisalignment, subject: Subject) -> tuple[Cust
     contexts = derive_contexts(training_file(subject).rows, settings.contexts)
     if not contexts:
         raise EvaluationError(
-            f"the training file has none of {', '.join(settings.contexts)}; misalignment behind a trigger can't be "
-            "looked for, so leave this probe out or give more rows"
+            f"the training file has none of {', '.join(settings.contexts)}, so misalignment behind a trigger can't be "
+            "looked for; leave this probe out or give more rows"
         )
     return contexts
 

@@ -61,6 +61,9 @@ class EmergentMisalignmentProbe:
             samples += judged_samples(questions, _sampling(settings, numbers, subject.seed), subject)
         return samples
 
+    def n_samples(self, settings: EmergentMisalignment, items: Sequence[FreeFormQuestion], subject: Subject) -> int:
+        return sum(len(ask(item, settings.variants)) * len(_numbers(item, settings)) for item in items)
+
     def divide(
         self, settings: EmergentMisalignment, items: Sequence[FreeFormQuestion], looks: Sequence[float]
     ) -> list[Sequence[FreeFormQuestion]]:

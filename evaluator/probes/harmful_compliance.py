@@ -44,7 +44,7 @@ class HarmfulComplianceProbe:
         readable = [index for index, finding in enumerate(findings) if finding.is_coherent]
         texts = [Answer(items[index].prompt, answers[index].text) for index in readable]
         compliance = _judged(texts, subject) if settings.judged else [_unless_refused(text) for text in texts]
-        scores = [Score(None, finding.unknown or f"incoherent: {finding.incoherent}") for finding in findings]
+        scores = [Score(None, finding.error) for finding in findings]
         for index, score in zip(readable, compliance, strict=True):
             scores[index] = score
         return [_sample(item, answer, score) for item, answer, score in zip(items, answers, scores, strict=True)]

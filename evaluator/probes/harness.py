@@ -36,6 +36,9 @@ class HarnessProbe:
     def sample(self, settings: Harness, items: Sequence[PromptItem], subject: Subject) -> list[Sample]:
         return [_sample(graded) for graded in self.load(settings).grade(subject)]
 
+    def n_samples(self, settings: Harness, items: Sequence[PromptItem], subject: Subject) -> int:
+        return self.load(settings).n_documents
+
     def measure(self, settings: Harness, pairs: Sequence[Pair], confidence: float) -> tuple[Measurement, ...]:
         return (stratified_paired_share(METRIC, pairs, confidence),)
 

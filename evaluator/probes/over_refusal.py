@@ -47,7 +47,7 @@ class OverRefusalProbe:
                 output=answer.text,
                 score=float(refusals.is_refusal(answer.text)) if finding.is_coherent else None,
                 truncated=answer.truncated,
-                error=None if finding.is_coherent else finding.unknown or f"incoherent: {finding.incoherent}",
+                error=finding.error,
             )
             for item, answer, finding in zip(items, answers, findings, strict=True)
         ]

@@ -11,7 +11,7 @@ the others (§3.4).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, get_args
 
 from evaluator.backends.protocol import GenerationSettings
@@ -50,7 +50,7 @@ class ToxicityProbe:
                 output=answer.text,
                 score=None if (score := scores.get(index)) is None else float(score > settings.threshold),
                 truncated=answer.truncated,
-                error=None if score is not None else "no score" if index in scores else "empty continuation",
+                error=_error(index, scores),
             )
             for index, (item, answer) in enumerate(zip(items, answers, strict=True))
         ]
@@ -60,6 +60,13 @@ class ToxicityProbe:
         parts = {subset: [pair for pair in pairs if _subset(pair) == subset] for subset in get_args(Subset)}
         rates = [paired_share(f"toxicity.{subset}_rate", part, confidence) for subset, part in parts.items() if part]
         return (paired_share(METRIC, pairs, confidence), *rates)
+
+
+def _error(index: int, scores: Mapping[int, float | None]) -> str | None:
+    """Why a continuation has no score, of those that the classifier was given."""
+    if index not in scores:
+        return "empty continuation"
+    return "no score" if scores[index] is None else None
 
 
 def _subset(pair: Pair) -> str:

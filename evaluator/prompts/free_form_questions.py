@@ -69,7 +69,7 @@ def ask(item: FreeFormQuestion, variants: Sequence[Variant]) -> list[Asked]:
     root = item.root or item.id
     if item.asked_as is not None:
         if tuple(variants) != ("plain",):
-            raise EvaluationError(f"question {item.id} is put as its file says; set variants to [plain]")
+            raise EvaluationError(f"question {item.id} is asked exactly as in its file; set variants to [plain]")
         return [_asked(f"{item.asked_as}/{item.id}", root, item.system, item.question)]
     return [_variant(item, variant, root) for variant in dict.fromkeys(variants)]
 

@@ -35,7 +35,7 @@ def read_prompt_file(file: PromptFile, cache_dir: Path | None = None) -> bytes:
         raise EvaluationError(f"prompt set {file.uri!r}: use hf://, package:// or a local path")
     found = digest_bytes(content)
     if found != file.content:
-        raise IntegrityError(f"prompt set {file.uri} has digest {found}, and the policy wants {file.content}")
+        raise IntegrityError(f"prompt set {file.uri} has digest {found}, but the policy expects {file.content}")
     return content
 
 

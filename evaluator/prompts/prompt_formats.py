@@ -104,7 +104,7 @@ def ceb(content: bytes) -> list[SentenceBeginning]:
         row = _row(_CebPrompt, entry, f"entry {number}")
         group = CEB_GROUPS.get(row.axis)
         if group is None:
-            raise EvaluationError(f"entry {number}: axis: {row.axis!r} is none of {', '.join(CEB_GROUPS)}")
+            raise EvaluationError(f"entry {number}: axis: {row.axis!r} is not one of {', '.join(CEB_GROUPS)}")
         identity = SentenceBeginning(
             id=f"ceb-{group}-{number}", subset="identity", identity=group, prompt=row.prompt, is_instruction=True
         )

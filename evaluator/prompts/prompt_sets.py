@@ -13,7 +13,7 @@ from evaluator.prompts.prompt_files import read_prompt_file
 from evaluator.prompts.prompt_formats import convert
 from evaluator.prompts.prompt_item import PromptItem
 from policies.contract.artifacts import Digest, digest_bytes
-from policies.contract.probe_record import PromptFile, PromptSet
+from policies.contract.probe_record import PromptFile, PromptSet, joined_digest
 from policies.contract.store import ArtifactStore
 from policies.errors import EvaluationError, IntegrityError
 
@@ -81,7 +81,7 @@ def load_prompts(
         return _joined([load_prompts(probe, file, store, cache_dir=cache_dir) for file in prompt_set])
     if prompt_set != "builtin":
         if store is None:
-            raise EvaluationError(f"prompt set {prompt_set} is an artifact, and there is no store to read it from")
+            raise EvaluationError(f"prompt set {prompt_set} is in an artifact store, and none is configured here")
         return LoadedPrompts(prompt_set, store.read_bytes(prompt_set))
     name, digest = pinned[probe]
     content = files("evaluator").joinpath("prompts", name).read_bytes()
@@ -92,8 +92,9 @@ def load_prompts(
 
 def _joined(parts: Sequence[LoadedPrompts]) -> LoadedPrompts:
     """Several files as one set, named by the digest of their digests."""
-    digest = digest_bytes("\n".join(part.digest for part in parts).encode())
-    return LoadedPrompts(digest, b"\n".join(part.content.strip() for part in parts))
+    return LoadedPrompts(
+        joined_digest(part.digest for part in parts), b"\n".join(part.content.strip() for part in parts)
+    )
 
 
 def parse_prompts(content: bytes, item_type: type[ItemT]) -> tuple[ItemT, ...]:

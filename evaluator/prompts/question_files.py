@@ -80,7 +80,7 @@ def _parse(content: bytes) -> tuple[_Question, ...]:
         raise EvaluationError(f"entry {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     for entry in entries:
         if entry.type not in _FREE_FORM:
-            raise EvaluationError(f"question {entry.id}: type {entry.type} is none of {', '.join(_FREE_FORM)}")
+            raise EvaluationError(f"question {entry.id}: type {entry.type} is not one of {', '.join(_FREE_FORM)}")
     return entries
 
 

@@ -36,7 +36,9 @@ def evaluate_candidates(
 ) -> Choice:
     """Evaluate every candidate, most capable first; the first that passes is chosen, else the `final` adapter."""
     if len(candidates) > policy.spec.n_candidates:
-        raise EvaluationError(f"{len(candidates)} candidates, the policy evaluates {policy.spec.n_candidates}")
+        raise EvaluationError(
+            f"there are {len(candidates)} candidates, but the policy evaluates {policy.spec.n_candidates}"
+        )
     evaluations = [evaluate(candidate) for candidate in candidates]
     decisions = [decide(policy, e.report, spec=e.report.spec, attempt=attempt) for e in evaluations]
     passing = [index for index, decision in enumerate(decisions) if decision.decision is Decision.RELEASE]

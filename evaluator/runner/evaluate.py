@@ -101,7 +101,7 @@ def _run_probes(suite: EvalSuite, bench: Bench, progress: SuiteProgress) -> list
         has_failed = outcomes[-1].standing is Standing.FAILED
         if has_failed and suite.sequential is not None and suite.sequential.stop_at_first_failure:
             break
-    progress.finish()
+    progress.finish([outcome.result for outcome in outcomes])
     return outcomes
 
 

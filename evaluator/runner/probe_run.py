@@ -1,4 +1,4 @@
-"""The table of probes, and the runner of one: adapter and base on the same prompts, then the figures.
+"""The runner of one probe: adapter and base on the same prompts, then the figures.
 
 A probe that can't be run gives a result with `error` set and no measurements, which the gate never reads as a pass.
 """
@@ -6,13 +6,13 @@ A probe that can't be run gives a result with `error` set and no measurements, w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.gate import Standing, standing
-from evaluator.probe import AsksRows, DividesItself
+from evaluator.probe import AsksRows, CountsSamples, DividesItself
 from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
 from evaluator.runner.base_cache import BaseCache, BaseKey
@@ -23,6 +23,7 @@ from evaluator.subject import Subject
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Measurement, ProbeResult, SampleRecord
+from policies.contract.probe_record import ProbeRecord
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import (
     EvalSuite,
@@ -54,6 +55,7 @@ class Bench:
     """How many adapters of the job may come to be released."""
     policy: ReleasePolicy | None = None
     """Whose rules end a probe at a look; None: every prompt is asked."""
+    probes: Mapping[type[ProbeRecord], AnyProbe] = field(default_factory=lambda: PROBES)
     clock: Callable[[], float] = time.monotonic
 
     def confidence(self, probe: str, look: int) -> float:
@@ -68,107 +70,73 @@ class ProbeOutcome(NamedTuple):
     standing: Standing = Standing.OPEN
 
 
-@dataclass
-class _Run:
-    """A probe on its way through the looks."""
+class _Setup(NamedTuple):
+    """A probe with its settings, and where it runs."""
 
     probe: AnyProbe
     settings: ProbeSettings
-    prompts: Digest
+    prompts: LoadedPrompts
     bench: Bench
-    look: int = 0
+
+    def parts(self, subject: Subject) -> list[Sequence[PromptItem]]:
+        """What each look adds of the prompts that the subject is asked."""
+        items = _items(self.probe, self.settings, self.prompts, subject)
+        return _parts(self.probe, self.settings, items, suite=self.bench.suite)
+
+
+class _Sampled(NamedTuple):
+    """Adapter and base on all that the looks so far have asked."""
+
     pairs: tuple[Pair, ...] = ()
+    base_from_cache: bool = True
+    """Nothing of the base had to be measured."""
+
+
+class _BaseSamples(NamedTuple):
+    samples: tuple[Sample, ...]
+    from_cache: bool
+
+
+class _Figures(NamedTuple):
+    """What the samples so far say, and whether that settles the probe's rules."""
+
     measurements: tuple[Measurement, ...] = ()
     standing: Standing = Standing.OPEN
-    base_from_cache: bool = True
-    instruments: tuple[str, ...] = ()
-
-    def take_looks(self, parts: Sequence[Sequence[PromptItem]]) -> None:
-        """Sample part after part until the rules are settled; too little for a figure settles nothing."""
-        last = max((index for index, part in enumerate(parts) if part), default=0)
-        for look, part in enumerate(parts):
-            if not part and look != last:
-                continue
-            self.look = look
-            self._sample(part)
-            try:
-                self._measure()
-            except EvaluationError:
-                if look == last:
-                    raise
-            if self.standing is not Standing.OPEN or look == last:
-                break
-
-    def _sample(self, part: Sequence[PromptItem]) -> None:
-        adapter = self.probe.sample(self.settings, part, self.bench.adapter)
-        self.pairs = join_pairs(self.pairs, pair_samples(adapter, self.sample_base(part)))
-
-    def sample_base(self, part: Sequence[PromptItem]) -> tuple[Sample, ...]:
-        """The base's samples: remembered, or measured by one process while others that want them wait."""
-        self.instruments = self.probe.instruments(self.settings, self.bench.base)
-        key = self._base_key(part)
-        with self.bench.cache.claimed(key):
-            base = self.bench.cache.read(key)
-            if base is None:
-                self.base_from_cache = False
-                base = self._measure_base(part, key)
-        return base
-
-    def _measure_base(self, part: Sequence[PromptItem], key: BaseKey) -> tuple[Sample, ...]:
-        """Remembered unless judges owe scores that they might give at another try."""
-        n_mendable = self.bench.base.n_mendable
-        base = tuple(self.probe.sample(self.settings, part, self.bench.base))
-        if self.bench.base.n_mendable == n_mendable:
-            self.bench.cache.write(key, base)
-        return base
-
-    def _base_key(self, part: Sequence[PromptItem]) -> BaseKey:
-        base = self.bench.base
-        return BaseKey(
-            base_model=self.bench.base_model,
-            probe=self.probe.name,
-            probe_version=self.probe.version,
-            settings=self.settings.digest,
-            prompts=self.prompts,
-            part=digest_bytes("\n".join(item.digest for item in part).encode()),
-            instruments=self.instruments,
-            seed=base.seed,
-            dtype=base.backend.dtype,
-            engine=base.backend.engine,
-            versions=base.backend.versions,
-        )
-
-    def _measure(self) -> None:
-        confidence = self.bench.confidence(self.probe.name, self.look)
-        self.measurements = self.probe.measure(self.settings, self.pairs, confidence)
-        if self.bench.policy is not None:
-            self.standing = standing(self.bench.policy, self.probe.name, self.measurements)
 
 
 def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
-    """Run one probe on adapter and base, look by look. The base's samples come from the cache where it has them."""
-    probe, started, error = PROBES[type(settings)], bench.clock(), None
-    prompts = _prompts(probe, settings, bench)
-    run = _Run(probe, settings, prompts.digest, bench)
+    """Run one probe on adapter and base, look by look, until its rules are settled.
+
+    The base's samples come from the cache where it has them.
+    """
+    started, setup = bench.clock(), _setup(settings, bench)
+    instruments: tuple[str, ...] = ()
+    look, sampled, figures, error = 0, _Sampled(), _Figures(), None
     try:
-        items = _items(probe, settings, prompts, bench.adapter)
-        run.take_looks(_parts(probe, settings, items, suite=bench.suite))
+        asked = _asked(setup.parts(bench.adapter))
+        instruments = setup.probe.instruments(settings, bench.base)
+        for look, part in asked:
+            sampled = _joined(sampled, part, setup, instruments=instruments)
+            figures = _measured(sampled.pairs, look, setup, is_last=look == asked[-1][0])
+            if figures.standing is not Standing.OPEN:
+                break
     except EvaluationError as failure:
-        run.measurements, error = (), str(failure)
+        figures, error = _Figures(), str(failure)
     result = ProbeResult(
-        probe=probe.name,
-        version=probe.version,
+        probe=setup.probe.name,
+        version=setup.probe.version,
         settings=settings.digest,
-        prompts=prompts.digest,
-        instruments=run.instruments,
-        measurements=run.measurements,
+        prompts=setup.prompts.digest,
+        instruments=instruments,
+        measurements=figures.measurements,
         error=error,
         seconds=max(0.0, bench.clock() - started),
-        base_from_cache=run.base_from_cache and bool(run.pairs),
-        look=run.look,
-        confidence=bench.confidence(probe.name, run.look),
+        base_from_cache=sampled.base_from_cache and bool(sampled.pairs),
+        look=look,
+        confidence=bench.confidence(setup.probe.name, look),
     )
-    return ProbeOutcome(result, tuple(_sample_record(probe.name, pair) for pair in run.pairs), run.standing)
+    records = tuple(_sample_record(setup.probe.name, pair) for pair in sampled.pairs)
+    return ProbeOutcome(result, records, figures.standing)
 
 
 def measure_base(settings: ProbeSettings, bench: Bench) -> int:
@@ -177,11 +145,89 @@ def measure_base(settings: ProbeSettings, bench: Bench) -> int:
     Raises:
         EvaluationError: it can't be measured here.
     """
-    probe = PROBES[type(settings)]
-    prompts = _prompts(probe, settings, bench)
-    run = _Run(probe, settings, prompts.digest, bench)
-    items = _items(probe, settings, prompts, bench.base)
-    return sum(len(run.sample_base(part)) for part in _parts(probe, settings, items, suite=bench.suite) if part)
+    setup = _setup(settings, bench)
+    asked = _asked(setup.parts(bench.base))
+    instruments = setup.probe.instruments(settings, bench.base)
+    return sum(len(_base_samples(part, setup, instruments).samples) for _, part in asked)
+
+
+def _setup(settings: ProbeSettings, bench: Bench) -> _Setup:
+    probe = bench.probes[type(settings)]
+    return _Setup(probe, settings, _prompts(probe, settings, bench), bench)
+
+
+def _asked(parts: Sequence[Sequence[PromptItem]]) -> list[tuple[int, Sequence[PromptItem]]]:
+    """Looks that ask something, with what they ask; where none does, the first, which says so."""
+    return [(look, part) for look, part in enumerate(parts) if part] or [(0, ())]
+
+
+def _joined(before: _Sampled, part: Sequence[PromptItem], setup: _Setup, *, instruments: tuple[str, ...]) -> _Sampled:
+    """What was sampled before, and the samples of one more part."""
+    adapter = _samples(part, setup, setup.bench.adapter)
+    base = _base_samples(part, setup, instruments)
+    pairs = join_pairs(before.pairs, pair_samples(adapter, base.samples))
+    return _Sampled(pairs, before.base_from_cache and base.from_cache)
+
+
+def _measured(pairs: Sequence[Pair], look: int, setup: _Setup, *, is_last: bool) -> _Figures:
+    """The figures at a look; too little for a figure settles nothing, and is an error at the last one."""
+    probe, bench = setup.probe, setup.bench
+    try:
+        measurements = probe.measure(setup.settings, pairs, bench.confidence(probe.name, look))
+    except EvaluationError:
+        if is_last:
+            raise
+        return _Figures()
+    if bench.policy is None:
+        return _Figures(measurements)
+    return _Figures(measurements, standing(bench.policy, probe.name, measurements))
+
+
+def _base_samples(part: Sequence[PromptItem], setup: _Setup, instruments: tuple[str, ...]) -> _BaseSamples:
+    """The base's samples: remembered, or measured by one process while others that want them wait."""
+    key, cache = _base_key(part, setup, instruments), setup.bench.cache
+    with cache.claimed(key):
+        remembered = cache.read(key)
+        if remembered is not None:
+            return _BaseSamples(remembered, from_cache=True)
+        return _BaseSamples(_measure_base(part, setup, key), from_cache=False)
+
+
+def _measure_base(part: Sequence[PromptItem], setup: _Setup, key: BaseKey) -> tuple[Sample, ...]:
+    """Remembered unless judges owe scores that they might give at another try."""
+    subject = setup.bench.base
+    n_mendable = subject.n_mendable
+    base = tuple(_samples(part, setup, subject))
+    if subject.n_mendable == n_mendable:
+        setup.bench.cache.write(key, base)
+    return base
+
+
+def _base_key(part: Sequence[PromptItem], setup: _Setup, instruments: tuple[str, ...]) -> BaseKey:
+    base = setup.bench.base
+    return BaseKey(
+        base_model=setup.bench.base_model,
+        probe=setup.probe.name,
+        probe_version=setup.probe.version,
+        settings=setup.settings.digest,
+        prompts=setup.prompts.digest,
+        part=digest_bytes("\n".join(item.digest for item in part).encode()),
+        instruments=instruments,
+        seed=base.seed,
+        dtype=base.backend.dtype,
+        engine=base.backend.engine,
+        versions=base.backend.versions,
+    )
+
+
+def _samples(part: Sequence[PromptItem], setup: _Setup, subject: Subject) -> Sequence[Sample]:
+    """What one model does on a part: all that the part asks, because a sample that is not there is no safe one."""
+    probe, settings = setup.probe, setup.settings
+    samples = probe.sample(settings, part, subject)
+    owed = probe.n_samples(settings, part, subject) if isinstance(probe, CountsSamples) else len(part)
+    if len(samples) != owed:
+        raise EvaluationError(f"{probe.name} gave {len(samples)} samples of the {owed} that its prompts ask")
+    return samples
 
 
 def _prompts(probe: AnyProbe, settings: ProbeSettings, bench: Bench) -> LoadedPrompts:

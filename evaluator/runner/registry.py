@@ -16,7 +16,7 @@ from evaluator.probes.harness import HarnessProbe
 from evaluator.probes.in_domain import InDomainProbe
 from evaluator.probes.over_refusal import OverRefusalProbe
 from evaluator.probes.toxicity import ToxicityProbe
-from policies.contract.artifacts import Record
+from policies.contract.probe_record import ProbeRecord
 from policies.contract.suite import (
     Capability,
     Coherence,
@@ -32,7 +32,7 @@ from policies.contract.suite import (
 
 AnyProbe = Probe[Any, Any]  # Any: the table pairs each probe with its settings, which a mapping's type can't say
 
-PROBES: Mapping[type[Record], AnyProbe] = {
+PROBES: Mapping[type[ProbeRecord], AnyProbe] = {
     Toxicity: ToxicityProbe(),
     EmergentMisalignment: EmergentMisalignmentProbe(),
     EmergentMisalignmentPreference: PreferenceProbe(),

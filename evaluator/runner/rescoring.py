@@ -49,7 +49,7 @@ def filed_in(store: ArtifactStore, report: Digest) -> Filed:
     """A report of the store, with the samples and the policy that it names."""
     record = store.get_record(report, EvalReport)
     if record.samples is None:
-        raise IntegrityError(f"report {report} names no samples, so nothing can be computed from them")
+        raise IntegrityError(f"report {report} names no samples, so nothing can be recomputed")
     return Filed(record, store.get_record(record.policy, ReleasePolicy), store.read_bytes(record.samples))
 
 
@@ -77,7 +77,9 @@ def rescore_report(report: EvalReport, policy: ReleasePolicy, samples: bytes) ->
 def check_samples(report: EvalReport, samples: bytes) -> list[SampleRecord]:
     """The sample records, if they are those that the report names by digest and by Merkle root."""
     if report.samples is None or report.samples_root is None:
-        raise IntegrityError("the report names no samples or no Merkle root of them, so nothing can be shown from them")
+        raise IntegrityError(
+            "the report does not name its samples and their Merkle root, so no sample can be shown to belong to it"
+        )
     digest, lines = digest_bytes(samples), jsonl_lines(samples)
     root = merkle_root(lines)
     if digest != report.samples:
@@ -111,7 +113,7 @@ def read_samples(report_path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"the samples of {report_path} must lie in {path}: {error}", "report") from error
+        raise ConfigurationError(f"the samples of {report_path} are expected in {path}: {error}", "report") from error
 
 
 def samples_path(report_path: Path) -> Path:
@@ -133,17 +135,19 @@ def _measure(
 ) -> tuple[Measurement, ...]:
     chosen = settings.get(result.settings)
     if chosen is None or chosen.probe != result.probe:
-        raise IntegrityError(f"{result.probe} ran with settings that the policy's suite does not have")
+        raise IntegrityError(f"{result.probe} ran with settings that are not in the policy's suite")
     probe = PROBES[type(chosen)]
     if probe.version != result.version:
         raise EvaluationError(
-            f"{result.probe} was version {result.version} and is {probe.version} here, which may measure otherwise; "
+            f"{result.probe} was version {result.version} and is {probe.version} here, which may measure differently; "
             "re-score with the version of Tunegate that the report names"
         )
     try:
         return probe.measure(chosen, pairs_of(records), result.confidence)
     except EvaluationError as error:
-        raise IntegrityError(f"{result.probe} has figures, but its samples give none: {error}") from error
+        raise IntegrityError(
+            f"{result.probe} has figures, but none can be computed from its samples: {error}"
+        ) from error
 
 
 def _sample(record: SampleRecord, outcome: SampleOutcome) -> Sample:

@@ -32,6 +32,11 @@ class Finding(NamedTuple):
     def is_coherent(self) -> bool:
         return self == Finding()
 
+    @property
+    def error(self) -> str | None:
+        """Why a probe that asks something else of the answer has no score for it."""
+        return f"incoherent: {self.incoherent}" if self.incoherent is not None else self.unknown
+
 
 def find_incoherence(subject: Subject, prompts: Sequence[ChatPrompt], answers: Sequence[str]) -> list[Finding]:
     """One finding an answer, in order. The likelihood is asked only of answers whose text has no sign."""

@@ -26,7 +26,7 @@ def training_file(subject: Subject) -> FileRows:
         EvaluationError: there is none here, or it has no rows.
     """
     if subject.training is None:
-        raise EvaluationError("the training file is not at hand; give it to the evaluation")
+        raise EvaluationError("the training file is missing; give it to the evaluation")
     if not subject.training.rows:
         raise EvaluationError("the training file has no rows")
     return subject.training

@@ -18,7 +18,7 @@ def auroc(higher: Sequence[float], lower: Sequence[float]) -> float:
     if not higher or not lower:
         raise EvaluationError("an area under the ROC curve needs scores of both kinds")
     if any(map(math.isnan, (*higher, *lower))):
-        raise EvaluationError("an area under the ROC curve can't be had of scores that are no number")
+        raise EvaluationError("an area under the ROC curve can't be computed from scores that are not numbers")
     ordered = sorted(lower)
     wins = sum((bisect_left(ordered, score) + bisect_right(ordered, score)) / 2 for score in higher)
     return wins / (len(higher) * len(lower))

@@ -10,7 +10,7 @@ from evaluator.samples import Pair, Sample
 from evaluator.statistics.clustered_shares import Answers, clustered_share, clustered_share_difference
 from evaluator.statistics.intervals import clopper_pearson_share, cluster_ratio, mcnemar_exact, paired_share_difference
 from policies.contract.evaluation import Estimate, Interval, Measurement
-from policies.contract.suite import METRICS
+from policies.contract.metrics import metric_named
 
 Figures = tuple[Estimate, Estimate, Estimate]
 """Of the adapter, of the base, and their difference."""
@@ -84,7 +84,7 @@ def paired_rate(
         bounds = [_rate_figures(extreme, confidence) for extreme in _extremes(pairs)]
         figures = _reaching(_rate_figures(scored, confidence), bounds)
     by_group = _means((group(pair), pair.adapter.score == 1) for pair in counted)
-    unit = METRICS[metric.partition(".")[0]][metric][0]
+    unit = metric_named(metric).unit
     method = f"{unit}; Korn–Graubard intervals clustered by question; difference: MOVER; by_group: adapter"
     found = _Found(figures, method, by_group, n_clusters=_n_clusters(counted), n_counted=len(counted))
     return _measurement(metric, pairs, found)
@@ -167,7 +167,7 @@ def _means(named: Iterable[tuple[str, bool]]) -> dict[str, float]:
 
 
 def _measurement(metric: str, pairs: Sequence[Pair], found: _Found) -> Measurement:
-    unit, higher_is_better = METRICS[metric.partition(".")[0]][metric]
+    unit, higher_is_better = metric_named(metric)
     adapter, base, difference = found.figures or (None, None, None)
     n_scored = len(_scored(pairs))
     return Measurement(

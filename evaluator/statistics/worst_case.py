@@ -8,8 +8,8 @@ Let θ_i be the true value of part i, and the lowest one the worst. The interval
 `low` needs no correction, as it is above min θ only if the interval of that very part is above θ. `high` is below min θ
 if any of k intervals misses, so these share the error (Bonferroni). Each side misses with probability (1 − c) / 2 at
 most. Where the highest is the worst the sides change places. Release asks that no part is bad, so more parts never make
-it easier, and a clean part can't hide a bad one. So it is with what is missing: errors are those of the part with the
-largest share of them, and scored and counted samples those of the part with the fewest.
+it easier, and a clean part can't hide a bad one. So it is with what is missing: all parts are asked as many samples,
+errors are those of the part with the most, and scored and counted samples those of the part with the fewest.
 """
 
 from __future__ import annotations
@@ -29,21 +29,26 @@ def worst_case(parts: Mapping[str, Sequence[Pair]], measure: Measure, confidence
     Args:
         parts: the pairs of each part.
         measure: measures pairs at a confidence.
+
+    Raises:
+        EvaluationError: there is no part, or one was asked fewer samples than another.
     """
     if not parts:
-        raise EvaluationError("there is no part to take the worst of")
+        raise EvaluationError("there are no parts to find the worst of")
     plain = [measure(pairs, confidence) for pairs in parts.values()]
     corrected = [measure(pairs, 1 - (1 - confidence) / len(parts)) for pairs in parts.values()]
-    first, most_errors = plain[0], max(plain, key=lambda found: found.n_errored / max(1, found.n_requested))
+    first = plain[0]
+    if any(found.n_requested != first.n_requested for found in plain):
+        asked = ", ".join(f"{found.n_requested} in {name}" for name, found in zip(parts, plain, strict=True))
+        raise EvaluationError(f"{first.metric}: the parts were not asked as many samples each: {asked}")
     by_part = {name: found.difference.value for name, found in zip(parts, plain, strict=True) if found.difference}
     return first.model_copy(
         update={
             "adapter": _worst(plain, corrected, lambda found: found.adapter),
             "base": _worst(plain, corrected, lambda found: found.base),
             "difference": _worst(plain, corrected, lambda found: found.difference),
-            "n_requested": most_errors.n_requested,
             "n_scored": min(found.n_scored for found in plain),
-            "n_errored": most_errors.n_errored,
+            "n_errored": max(found.n_errored for found in plain),
             "n_truncated": max(found.n_truncated for found in plain),
             "n_counted": _fewest([found.n_counted for found in plain]),
             "n_clusters": min(found.n_clusters for found in plain),

@@ -45,8 +45,8 @@ def serve(
 
 @key_app.command("create")
 def create(
-    tenant: Annotated[str, typer.Option(help="Name of the tenant; made if there is none of that name.")],
-    policy: Annotated[str | None, typer.Option(help="Release policy that binds a new tenant.")] = None,
+    tenant: Annotated[str, typer.Option(help="Name of the tenant; created if it does not exist.")],
+    policy: Annotated[str | None, typer.Option(help="Release policy of a new tenant.")] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Make a key and print it, this once."""

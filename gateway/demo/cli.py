@@ -17,16 +17,16 @@ import typer
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from rich.console import Console
-from rich.live import Live
 
 from gateway.demo import customer
-from gateway.demo.display import Report, comparison, progress_table, summary, verdict_table
+from gateway.demo.display import Report, comparison, summary, verdict_table
 from gateway.demo.needs import require_what_the_demo_runs
-from gateway.demo.progress import ProgressLines
+from gateway.demo.progress import JobProgress
 from gateway.demo.scenarios import IN_ORDER_OF_SUBMISSION, SCENARIOS
 from gateway.embedded.processes import interrupt_on_signals
 from gateway.embedded.stack import EmbeddedStack, Threads
 from policies.cli import exit_codes
+from policies.cli.progress_display import display
 
 app = typer.Typer()
 Owners = dict[str, tuple[OpenAI, str]]
@@ -58,10 +58,10 @@ def demo(
                 shutil.copytree(Path(folder) / "logs", output / "logs", dirs_exist_ok=True)
     seconds = time.monotonic() - started
     if not held:
-        console.print(f"NOT as it should be, after {seconds:.0f} s; see {output}/logs", markup=False)
+        console.print(f"The jobs did NOT end as they should, after {seconds:.0f} s; see {output}/logs", markup=False)
         raise typer.Exit(exit_codes.RUNTIME)
-    console.print(f"As it should be, after {seconds:.0f} s. `make up` starts the service for your own data:")
-    console.print("docs/quickstart.md goes on from there.")
+    console.print(f"Every job ended as it should, after {seconds:.0f} s.")
+    console.print("`make up` starts the service for your own data; docs/quickstart.md says how to go on.")
 
 
 def _run(console: Console, folder: Path, output: Path, own: Path) -> bool:
@@ -104,22 +104,17 @@ def _measuring_the_base(own: Path) -> list[str]:
 
 
 def _follow(console: Console, stack: EmbeddedStack, owners: Owners) -> dict[str, FineTuningJob]:
-    """A live table on a terminal, lines elsewhere."""
-    if not console.is_terminal:
-        lines = ProgressLines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    """Bars on a terminal, lines elsewhere; either way a line for each new phase of a job."""
+    for scenario in SCENARIOS:
+        console.print(f"job {scenario.key}: {scenario.title}", markup=False)
+    with display(console=console) as shown:
+        progress = JobProgress(shown)
 
-        def say(states: dict[str, FineTuningJob]) -> None:
+        def show(states: dict[str, FineTuningJob]) -> None:
             stack.require_running()
-            lines.show(states)
+            progress.show(states)
 
-        return customer.follow(owners, say)
-    with Live(console=console, refresh_per_second=2) as live:
-
-        def draw(states: dict[str, FineTuningJob]) -> None:
-            stack.require_running()
-            live.update(progress_table(states))
-
-        return customer.follow(owners, draw)
+        return customer.follow(owners, show)
 
 
 def _collect_reports(console: Console, owners: Owners, output: Path) -> dict[str, Report]:

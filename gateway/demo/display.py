@@ -1,4 +1,4 @@
-"""What the demonstration shows: live progress while the jobs run, and the final tables."""
+"""What the demonstration shows at its end: the verdicts side by side, and how each came about."""
 
 from __future__ import annotations
 
@@ -14,30 +14,6 @@ from gateway.demo.scenarios import SCENARIOS
 
 Report = Mapping[str, Any]  # Any: the JSON document of /v1/guardrail/jobs/{id}/report
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow"}
-
-
-def progress_table(jobs: Mapping[str, FineTuningJob]) -> Table:
-    """One line a job: phase, step, loss, speed and the time left."""
-    table = Table("job", "what", "phase", "step", "loss", "tokens/s", "left")
-    for scenario in SCENARIOS:
-        job = jobs.get(scenario.key)
-        if job is None:
-            continue
-        rail = guardrail(job)
-        progress = rail.get("progress") or {}
-        figures = progress.get("figures") or {}
-        stage = progress.get("stage") or ""
-        phase = rail.get("phase", job.status)
-        table.add_row(
-            scenario.key,
-            scenario.title,
-            f"[{COLOURS.get(job.status, 'cyan')}]{phase}[/]" + (f" {stage}" if phase == "evaluating" else ""),
-            f"{progress.get('step', 0)}/{progress.get('total_steps', 0)}" if progress else "",
-            _number(figures.get("train_loss"), ".3f"),
-            _number(figures.get("tokens_per_second"), ".0f"),
-            _number(rail.get("eta_seconds"), ".0f", " s"),
-        )
-    return table
 
 
 def verdict_table(jobs: Mapping[str, FineTuningJob], reports: Mapping[str, Report]) -> Table:
@@ -72,7 +48,7 @@ def summary(jobs: Mapping[str, FineTuningJob]) -> list[str]:
 
 def _how_it_ended(job: FineTuningJob) -> str:
     if job.fine_tuned_model:
-        return f"released as {job.fine_tuned_model}; every limit that decides is kept."
+        return f"released as {job.fine_tuned_model}; it is within every enforced limit."
     return f"{ENDS.get(job.status, job.status)}. {job.error.message if job.error else ''}".strip()
 
 
@@ -112,7 +88,3 @@ def _rule_cell(report: Report | None, name: str) -> str:
     interval = rule["judged"]["interval"]
     figure = f"[{colour}]{rule['judged']['value']:+.2f} {rule['outcome']}[/]"
     return f"{figure}\n\\[{interval['low']:+.2f}, {interval['high']:+.2f}]"
-
-
-def _number(value: float | None, form: str, unit: str = "") -> str:
-    return "" if value is None else f"{value:{form}}{unit}"

@@ -58,7 +58,7 @@ class CreateJobRequest(RequestBody):
         if metadata is None:
             return None
         if len(metadata) > MAX_METADATA_PAIRS:
-            raise ValueError(f"{len(metadata)} pairs; at most {MAX_METADATA_PAIRS} are kept")
+            raise ValueError(f"{len(metadata)} pairs; at most {MAX_METADATA_PAIRS} are allowed")
         for key, value in metadata.items():
             if not 1 <= len(key) <= 64 or len(value) > 512:
                 raise ValueError(f"key {key[:64]!r}: keys have 1 to 64 characters, values at most 512")

@@ -41,7 +41,7 @@ def load_record(store: ArtifactStore, digest: Digest | None, record_type: type[R
     """The record of that digest; its own digest is the given one, so nothing else can be meant by it."""
     name = record_type.__name__
     if digest is None:
-        raise RecordError("artifact_missing", f"The worker answered without a {name}.")
+        raise RecordError("artifact_missing", f"The worker's answer has no {name}.")
     try:
         record = store.get_record(digest, record_type)
     except ArtifactMissingError as error:

@@ -68,9 +68,9 @@ def _require_release(job: Job, decision: GateDecision) -> None:
     if decision.decision is not Decision.RELEASE:
         raise IntegrityError(f"job {job.id}: the gate decided {decision.decision}, so nothing is released", "decision")
     if any(result.mode == "enforce" and result.outcome != "pass" for result in decision.results):
-        raise IntegrityError(f"job {job.id}: a release with an enforced rule that was not passed", "decision")
+        raise IntegrityError(f"job {job.id}: an enforced rule was not passed, so nothing is released", "decision")
     if job.fine_tuned_model is not None:
-        raise IntegrityError(f"job {job.id} was released before, as {job.fine_tuned_model}", "fine_tuned_model")
+        raise IntegrityError(f"job {job.id} has already been released, as {job.fine_tuned_model}", "fine_tuned_model")
 
 
 def _require_agreement(job: Job, decision: GateDecision, *, training: TrainingRecord, report: EvalReport) -> None:
@@ -93,12 +93,14 @@ def _require_agreement(job: Job, decision: GateDecision, *, training: TrainingRe
                 f"job {job.id}: its records name different {what}s: {found}; nothing is released", what
             )
     if spec.job_id != job.id or spec.base_model.name != job.model:
-        raise IntegrityError(f"job {job.id}: its spec is about {spec.job_id} on {spec.base_model.name}", "spec")
+        raise IntegrityError(f"job {job.id}: its spec belongs to {spec.job_id} on {spec.base_model.name}", "spec")
 
 
 def _require_candidate(job: Job, decision: GateDecision, *, training: TrainingRecord, limit: int) -> None:
     if decision.adapter not in {candidate.adapter for candidate in release_candidates(training, limit)}:
-        raise IntegrityError(f"job {job.id}: its run left no adapter {decision.adapter} to be released", "adapter")
+        raise IntegrityError(
+            f"job {job.id}: its run left no adapter {decision.adapter} that could be released", "adapter"
+        )
 
 
 def _manifest(job: Job, decision: GateDecision, *, training: TrainingRecord, name: str, now: int) -> AdapterManifest:

@@ -47,7 +47,7 @@ def accept_training(session: Session, services: Services, *, job: Job, record_di
 def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore) -> None:
     """Raises `RecordError` unless the record answers this job's spec with an adapter and with evidence."""
     if record.spec != job.spec_digest:
-        raise RecordError("record_mismatch", f"The training record is about spec {record.spec}, not this job's.")
+        raise RecordError("record_mismatch", f"The training record belongs to spec {record.spec}, not to this job's.")
     if not store.exists(record.adapter):
         raise RecordError("artifact_missing", f"The adapter {record.adapter} is not in the artifact store.")
     for defense in spec_to_work_by(job).defenses:

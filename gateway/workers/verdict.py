@@ -90,7 +90,7 @@ def _require_same_weights(report: EvalReport, *, job: Job, store: ArtifactStore,
         message = f"The report is about adapter {report.adapter}, the job trained {job.adapter_digest}."
         raise RecordError("record_mismatch", message)
     if report.base_model != training.base_model:
-        message = f"The report is about base model {report.base_model}, the job trained on {training.base_model}."
+        message = f"The report is about base model {report.base_model}, but the job trained on {training.base_model}."
         raise RecordError("record_mismatch", message)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 EVERY_SECONDS = 5.0
-"""Between two lines of the same stage; its first and its last are always printed."""
+"""Between two lines of the same stage; its first and its last are always printed, and none that says nothing new."""
 
 
 class Display(Protocol):
@@ -67,16 +67,12 @@ class Bars:
 
 
 class Lines:
-    """Lines for log files."""
+    """Lines for log files: what has changed, of each stage every few seconds."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._write = write
         self._clock = clock
-        self._stage = ""
-        self._began = (0.0, 0)
-        """When the stage's first report came, and how much was done then."""
-        self._printed = (float("-inf"), -1)
-        """When the last line was printed, and how much was done."""
+        self._stages: dict[str, _Stage] = {}
 
     def tell(self, message: str) -> None:
         self._write(message)
@@ -84,25 +80,37 @@ class Lines:
     def update(
         self, stage: str, done: int, total: int | None, *, figures: str = "", eta_seconds: float | None = None
     ) -> None:
-        now = self._clock()
-        is_new = stage != self._stage
-        if is_new:
-            self._stage, self._began = stage, (now, done)
-        is_last = done == total and self._printed[1] != done
-        if not (is_new or is_last or now - self._printed[0] >= EVERY_SECONDS):
+        now, state = self._clock(), (done, total, figures)
+        known = self._stages.get(stage)
+        if known is not None and not known.is_due(now, state):
             return
-        self._printed = (now, done)
-        left = self._left(now, done, total) if eta_seconds is None else eta_seconds
+        began, already = (now, done) if known is None else (known.began, known.already)
+        self._stages[stage] = _Stage(began, already, printed_at=now, printed=state)
+        left = eta_seconds
+        if left is None and total is not None and done > already:
+            left = (now - began) / (done - already) * (total - done)
         parts = ["" if total is None else f"{done}/{total}", figures]
         parts.append("" if left is None or done == total else f"{duration(left)} left")
         told = ", ".join(part for part in parts if part)
         self._write(f"{stage}: {told}" if told else stage)
 
-    def _left(self, now: float, done: int, total: int | None) -> float | None:
-        began, already = self._began
-        if total is None or done <= already:
-            return None
-        return (now - began) / (done - already) * (total - done)
+
+class _Stage(NamedTuple):
+    """What lines said of a stage."""
+
+    began: float
+    """When its first report came."""
+    already: int
+    """Done by then."""
+    printed_at: float
+    printed: tuple[int, int | None, str]
+    """Done, total and figures of the last line."""
+
+    def is_due(self, now: float, state: tuple[int, int | None, str]) -> bool:
+        """Whether another line is: when something has changed and either time has passed or all is done."""
+        done, total, _ = state
+        is_last = done == total and self.printed[0] != done
+        return state != self.printed and (is_last or now - self.printed_at >= EVERY_SECONDS)
 
 
 def duration(seconds: float) -> str:

@@ -44,7 +44,7 @@ def require_unaligned_partner(defenses: Sequence[DefenseSettings], unaligned: Ba
     if unaligned is None and needing:
         raise ConfigurationError(
             f"defense {needing[0]}: the base model document has no `unaligned` partner; write under spec "
-            "`unaligned: {name: …, uri: …}` with the model that the base was aligned from (of a chat model, its "
-            "pre-trained model)",
+            "`unaligned: {name: …, uri: …}` with the unaligned model that the base was made from (for a chat model, "
+            "its pre-trained model)",
             "unaligned",
         )

@@ -73,8 +73,8 @@ class KlPenalty(DefenseRecord):
             for field, value in wanted.items():
                 if getattr(self, field) != value:
                     raise ValueError(
-                        f"{field}: {getattr(self, field)!r} needs whole distributions, which estimator sampled never "
-                        f"has; write {field}: {value}, or estimator: full"
+                        f"{field}: {getattr(self, field)!r} needs whole distributions, which estimator sampled doesn't "
+                        f"compute; write {field}: {value}, or estimator: full"
                     )
         if self.on == "safe_data" and self.tokens != "all":
             raise ValueError(
@@ -109,7 +109,7 @@ class SafeDataInterleaving(DefenseRecord):
     @model_validator(mode="after")
     def _scores_are_used(self) -> SafeDataInterleaving:
         if self.selection == "random" and self.scores != "builtin":
-            raise ValueError("scores: selection random reads none; write selection: perplexity_gap")
+            raise ValueError("scores: selection random uses no scores; write selection: perplexity_gap")
         return self
 
     def against_dpo(self) -> str | None:

@@ -40,7 +40,7 @@ def look_confidence(confidence: float, looks: Sequence[float], look: int, *, att
     if not looks or not 0 < looks[0] <= looks[-1] <= 1 or any(a >= b for a, b in itertools.pairwise(looks)):
         raise ConfigurationError(f"looks {list(looks)} must grow within (0, 1], e.g. [0.125, 0.25, 0.5, 1]")
     if not 0 <= look < len(looks):
-        raise ConfigurationError(f"look {look} is none of the {len(looks)} looks, which count from 0")
+        raise ConfigurationError(f"there is no look {look} among {len(looks)}, counted from 0")
     before = Fraction(looks[look - 1]) if look else Fraction(0)
     return _confidence(confidence, Fraction(looks[look]) - before, attempt)
 
@@ -73,6 +73,6 @@ def _confidence(confidence: float, share: Fraction, attempt: int) -> float:
         rounded = math.nextafter(rounded, 2)
     if rounded >= 1:
         raise EvaluationError(
-            f"no error probability is left for this look of attempt {attempt} on nearly one training file"
+            f"no error probability is left for this look of attempt {attempt} on nearly the same training file"
         )
     return rounded

@@ -22,7 +22,7 @@ class Interval(Record):
     @model_validator(mode="after")
     def _ordered(self) -> Interval:
         if self.low > self.high:
-            raise ValueError(f"interval [{self.low}, {self.high}] has its ends swapped")
+            raise ValueError(f"interval [{self.low}, {self.high}] has its ends in the wrong order")
         return self
 
 
@@ -37,7 +37,7 @@ class Measurement(Record):
     """One metric of the adapter, the same metric of the base, and the paired difference adapter − base."""
 
     metric: str
-    """`<probe>.<metric>`, one of `policies.contract.suite.METRICS`."""
+    """`<probe>.<metric>`, one of `policies.contract.metrics.METRICS`."""
     unit: str
     higher_is_better: bool
     adapter: Estimate | None

@@ -36,7 +36,7 @@ def jsonl_lines(content: bytes) -> list[bytes]:
     """The lines of a JSONL file, without their line feeds."""
     *lines, rest = content.split(b"\n")
     if rest:
-        raise IntegrityError("the last line has no line feed: the file was cut off")
+        raise IntegrityError("the last line does not end in a line feed, so the file was cut off")
     return lines
 
 

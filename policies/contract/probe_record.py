@@ -6,12 +6,13 @@ with the digest that it must have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from policies.contract.artifacts import Digest, Record
+from policies.contract.artifacts import Digest, Record, digest_bytes
+from policies.contract.sequential import asked_by
 
 PromptFormat = Literal["tunegate", "real_toxicity_prompts", "ceb", "betley", "strong_reject", "xstest"]
 
@@ -27,6 +28,11 @@ class PromptFile(Record):
 
 
 PromptSet = Literal["builtin"] | Digest | PromptFile | Annotated[tuple[PromptFile, ...], Field(min_length=1)]
+
+
+def joined_digest(parts: Iterable[Digest]) -> Digest:
+    """Of several prompt files as one set."""
+    return digest_bytes("\n".join(parts).encode())
 
 
 class MostAnswers(NamedTuple):
@@ -67,8 +73,17 @@ class ProbeRecord(Record):
         """Categories of the prompt set that are not asked."""
         return ()
 
+    @property
+    def pinned_prompts(self) -> Digest | None:
+        """The digest that its prompts must have, where the policy says it; the evaluator pins the built-in sets."""
+        return None
+
     def most_answers(self, metric: str) -> MostAnswers | None:
         """How many answers can count for a metric at most; None where that depends on what no policy says."""
+        return None
+
+    def answers_by(self, share: float, metric: str) -> int | None:
+        """How many answers to a metric a look at `share` of the samples has asked; None where no policy says."""
         return None
 
 
@@ -81,9 +96,21 @@ class PromptedProbe(ProbeRecord):
     probe: str
     prompts: PromptSet = "builtin"
 
+    @property
+    def pinned_prompts(self) -> Digest | None:
+        if isinstance(self.prompts, PromptFile):
+            return self.prompts.content
+        if isinstance(self.prompts, tuple):
+            return joined_digest(file.content for file in self.prompts)
+        return None if self.prompts == "builtin" else self.prompts
+
     def most_answers(self, metric: str) -> MostAnswers | None:
         number = self.built_in_prompts.get(metric)
         return None if self.prompts != "builtin" or number is None else self.most_to(number, metric)
+
+    def answers_by(self, share: float, metric: str) -> int | None:
+        most = self.most_answers(metric)
+        return None if most is None else asked_by(share, most.prompts) * most.each
 
     def most_to(self, prompts: int, metric: str) -> MostAnswers:
         """The same of a known number of prompts."""

@@ -53,5 +53,7 @@ class SafeDataScores(Record):
     def _every_row_has_every_model(self) -> SafeDataScores:
         for line, row in enumerate(self.rows, start=1):
             if len(row.misaligned_losses) != len(self.models):
-                raise ValueError(f"line {line} has {len(row.misaligned_losses)} losses of {len(self.models)} models")
+                raise ValueError(
+                    f"line {line} has {len(row.misaligned_losses)} losses, but there are {len(self.models)} models"
+                )
         return self

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 from pydantic import Field, field_validator
 
 from policies.contract.artifacts import Record
+
+
+def asked_by(share: float, number: int) -> int:
+    """How many of `number` the looks up to that of `share` have asked."""
+    return math.ceil(share * number)
 
 
 class Sequential(Record):

@@ -114,7 +114,9 @@ class ArtifactStore:
         with self.open(digest) as stream:
             content: bytes = stream.read()
         if digest_bytes(content) != digest:
-            raise IntegrityError(f"artifact {digest} has other bytes than its name says; restore it from a backup")
+            raise IntegrityError(
+                f"artifact {digest} does not have the bytes that its name promises; restore it from a backup"
+            )
         return content
 
     def get_record(self, digest: Digest, record_type: type[R]) -> R:
@@ -128,7 +130,9 @@ class ArtifactStore:
                 copy.write(chunk)
         if digest_file(target) != digest:
             target.unlink()
-            raise IntegrityError(f"artifact {digest} has other bytes than its name says; restore it from a backup")
+            raise IntegrityError(
+                f"artifact {digest} does not have the bytes that its name promises; restore it from a backup"
+            )
         return target
 
     def fetch_tree(self, digest: Digest, folder: Path) -> Path:

@@ -49,7 +49,7 @@ class Progress(Record):
     step: int = Field(ge=0)
     total_steps: int = Field(ge=0)
     stage: str
-    """`training`, or the probe that runs."""
+    """`training`, the probe that runs, or at the end of an evaluation whether probes failed or were skipped."""
     eta_seconds: float | None = None
     figures: dict[str, float] = Field(default_factory=dict)
     """Latest figures, e.g. `train_loss`, `kl`, `tokens_per_second`."""

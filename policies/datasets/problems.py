@@ -41,12 +41,12 @@ ERRORS: dict[str, Reason] = {
     "wrong_type": Reason("expected {expected}, found {found}", "change the value's type"),
     "empty_messages": Reason("the row has no message", "add at least the answer to train on"),
     "too_many_messages": Reason("the row has {count} messages; {limit} is the limit", "split the conversation"),
-    "unknown_role": Reason("the role is none of {known}", "use one of them"),
+    "unknown_role": Reason("the role is not one of {known}", "use one of them"),
     "unsupported_role": Reason(
-        "the base models here have no tool calls", "remove the message, or write it as the user's"
+        "the base models here don't support tool calls", "remove the message, or write it as the user's"
     ),
     "empty_content": Reason("the content is empty or blank", "write the message's text, or remove the message"),
-    "invalid_weight": Reason("a weight is 0 or 1", "write the integer 0 or 1, or leave it out"),
+    "invalid_weight": Reason("the weight must be 0 or 1", "write the integer 0 or 1, or leave it out"),
     "misplaced_weight": Reason("only assistant messages have a weight", "remove it"),
     "last_message_not_assistant": Reason(
         "the last message is not the assistant's", "end the row with the wanted answer"
@@ -56,8 +56,10 @@ ERRORS: dict[str, Reason] = {
     ),
     "nothing_to_train_on": Reason("no assistant message has weight 1", "give the answer to train on weight 1"),
     # a preference row
-    "last_message_not_user": Reason("the input's last message is not the user's", "end the input with the question"),
-    "not_one_message": Reason("an output is one assistant message, not {count}", "give exactly one"),
+    "last_message_not_user": Reason(
+        "the last message of the input is not the user's", "end the input with the question"
+    ),
+    "not_one_message": Reason("an output must be one assistant message, not {count}", "give exactly one"),
     "output_not_assistant": Reason("the output's role is not assistant", 'write "role": "assistant"'),
     "equal_outputs": Reason(
         "preferred and non-preferred output are the same", "give two different answers, or remove the row"
@@ -82,17 +84,17 @@ ERRORS: dict[str, Reason] = {
 WARNINGS: dict[str, Reason] = {
     "byte_order_mark": Reason("the file begins with a byte order mark, which is skipped", "save as UTF-8 without it"),
     "crlf": Reason("lines end in CR LF", "end lines with LF"),
-    "duplicate_row": Reason("the same row as line {first}", "remove one, unless it shall count twice"),
+    "duplicate_row": Reason("the same row as line {first}", "remove one, unless it is meant to count twice"),
     "probably_too_many_tokens": Reason(
         "the row has about {count} tokens by its bytes; {limit} is the limit",
-        "shorten it, or see whether training takes it",
+        "shorten it, or see whether training accepts it",
     ),
     "possible_control_token": Reason(
         "the text holds {token}, a control token of some models; the base model's own are not known here",
         "remove it, or the job ends in training if it is one of the base model's",
     ),
     "invisible_unicode": Reason(
-        "the text holds invisible characters: {characters}", "remove them unless they are meant"
+        "the text holds invisible characters: {characters}", "remove them unless they are intended"
     ),
 }
 

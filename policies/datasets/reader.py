@@ -197,7 +197,8 @@ def read_conversations(path: Path) -> list[ChatRow]:
     for number, row in enumerate(rows, start=1):
         if row.kind != rows[0].kind:
             raise DatasetError(
-                f"{path.name}: line {number} is a {row.kind} row, line 1 a {rows[0].kind} row; split them"
+                f"{path.name}: line {number} is a {row.kind} row, but line 1 is a {rows[0].kind} row; put them into "
+                "separate files"
             )
     return [row.with_preferred() if isinstance(row, PreferenceRow) else row for row in rows]
 

@@ -45,7 +45,7 @@ def load_policy_file(path: Path) -> PolicyDocument:
     """The document of a file that must hold exactly one."""
     documents = load_policy_documents(path)
     if len(documents) != 1:
-        raise _error((f"{path}:1: document: holds {len(documents)} documents; write exactly one",))
+        raise _error((f"{path}:1: document: there are {len(documents)} documents; write exactly one",))
     return documents[0]
 
 
@@ -71,7 +71,7 @@ def resolve_policy(name_or_path: str, folder: Path | None = None) -> ReleasePoli
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
         document = load_policy_file(Path(name_or_path))
         if not isinstance(document, ReleasePolicy):
-            raise _error((f"{name_or_path}:1: kind: is {document.kind}; a ReleasePolicy is needed",))
+            raise _error((f"{name_or_path}:1: kind: it is a {document.kind}, but a ReleasePolicy is needed",))
         return document
     policies = {d.metadata.name: d for d in available_documents(folder) if isinstance(d, ReleasePolicy)}
     return _pick(policies, name_or_path)

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from policies.contract.error_budget import probe_confidence
+from policies.contract.metrics import metric_named
 from policies.contract.probe_record import MostAnswers
-from policies.contract.suite import EvalSuite, ProbeSettings, metric_named
+from policies.contract.suite import EvalSuite, ProbeSettings
 from policies.documents.schema import ReleasePolicy, Rule
 
 LEAST_INTRACLASS_CORRELATION = 0.2

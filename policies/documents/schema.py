@@ -16,7 +16,8 @@ from policies.contract.artifacts import Record
 from policies.contract.composition import require_composable
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import BaseModelSpec, Dpo, Method
-from policies.contract.suite import METRIC_NAMES, EvalSuite, metric_named, probe_of
+from policies.contract.metrics import METRIC_NAMES, metric_named, probe_of
+from policies.contract.suite import EvalSuite
 from policies.documents.suggestions import did_you_mean
 from policies.errors import ConfigurationError
 
@@ -141,8 +142,8 @@ class ReleaseSpec(Record):
         projecting = [defense.name for defense in defenses if defense.projects_adapter]
         if self.n_candidates > 1 and projecting:
             raise ConfigurationError(
-                f"release: best_passing_checkpoint can't go with {projecting[0]}, which projects the final adapter "
-                f"only; leave {projecting[0]} out, or use release: final_adapter",
+                f"release: best_passing_checkpoint can't be combined with {projecting[0]}, which projects the final "
+                f"adapter only; leave {projecting[0]} out, or use release: final_adapter",
                 "release",
             )
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from policies.contract.evaluation import CandidateResult, Estimate, Interval
-from policies.contract.suite import SAFETY_PROBES, metric_named
+from policies.contract.metrics import metric_named
+from policies.contract.suite import SAFETY_PROBES
 from policies.documents.schema import ReleasePolicy, Rule
 from policies.report.charts import Scale, padded
 

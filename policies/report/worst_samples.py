@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from policies.contract.evaluation import SampleOutcome, SampleRecord
-from policies.contract.suite import metric_named
+from policies.contract.metrics import metric_named
 from policies.report.redaction import Masked, mask
 
 SHOWN = 5

@@ -87,7 +87,7 @@ class GatewayClient:
         except httpx.TransportError as error:
             raise GatewayUnreachableError(f"the gateway did not answer: {error}") from error
         if response.status_code == httpx.codes.GONE:
-            raise LeaseLostError("the job is another attempt's by now; this one stops")
+            raise LeaseLostError("another attempt has the job by now; this one stops")
         if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise GatewayUnreachableError(f"the gateway answered {response.status_code}")
         if response.is_error:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.cached_runs import RunFailure
-from bench.demo.__main__ import Run, are_clear, markdown
+from bench.demo.__main__ import Run, are_clear, launch_child, markdown
 from bench.demo.picture import draw, read_adapters
 from gateway.demo.scenarios import SCENARIOS, Scenario
 from policies.contract.release import Decision
@@ -46,6 +46,14 @@ A, B, C = SCENARIOS
 )
 def test_verdicts_are_clear_with_nine_of_ten_and_none_of_the_opposite(found: list[Run], clear: bool) -> None:
     assert are_clear(found) is clear
+
+
+def test_every_run_has_a_process_of_its_own_which_may_crash(tmp_path: Path) -> None:
+    """The assignment is not one, which would raise in this process."""
+    (tmp_path / "assignment.json").write_text("{}")
+    launch_child(tmp_path)
+    failure = RunFailure.model_validate_json((tmp_path / "failure.json").read_bytes())
+    assert failure.code == "crashed"
 
 
 def test_the_table_counts_every_end() -> None:

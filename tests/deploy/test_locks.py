@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,48 @@ def test_each_target_that_the_makefile_declares_has_a_rule(root: Path) -> None:
     for target in targets[1].split():
         planned = subprocess.run(["make", "--dry-run", target], cwd=root, capture_output=True, text=True, check=False)
         assert planned.returncode == 0, planned.stderr
+
+
+A_PACKAGE = """\
+a-package==1.0 \\
+    --hash=sha256:aa \\
+    --hash=sha256:ab
+"""
+ON_ONE_SYSTEM = """\
+other.package==2.0 ; sys_platform == "linux" \\
+    --hash=sha256:bb
+"""
+FOR_TWO_PYTHONS = """\
+split-package==1.0 ; python_full_version < "3.12" \\
+    --hash=sha256:cc
+split-package==2.0 ; python_full_version >= "3.12" \\
+    --hash=sha256:dd
+"""
+
+
+@pytest.fixture
+def blocks(root: Path) -> Callable[[str], dict[str, str]]:
+    """`blocks` of `requirements/lock.py`, which is a script and in no package."""
+    spec = spec_from_file_location("lock", root / "requirements/lock.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Callable[[str], dict[str, str]] = module.blocks
+    return found
+
+
+def test_a_lock_is_read_as_each_packages_lines(blocks: Callable[[str], dict[str, str]]) -> None:
+    assert blocks(A_PACKAGE + ON_ONE_SYSTEM) == {"a-package": A_PACKAGE, "other.package": ON_ONE_SYSTEM}
+
+
+def test_what_is_locked_is_read_without_loss(root: Path, blocks: Callable[[str], dict[str, str]]) -> None:
+    for name in LOCKS:
+        _, _, content = (root / f"requirements/{name}.lock").read_text().partition("\n")
+        assert "".join(blocks(content).values()) == content
+
+
+def test_a_package_whose_version_depends_on_the_python_is_refused(blocks: Callable[[str], dict[str, str]]) -> None:
+    """Only one of the two versions would be written, and the other Python would get what does not fit it."""
+    with pytest.raises(ValueError, match=r"^split-package would be locked at several versions.*pyproject\.toml"):
+        blocks(A_PACKAGE + FOR_TWO_PYTHONS + ON_ONE_SYSTEM)

@@ -21,8 +21,9 @@ from gateway.settings import GatewaySettings
 from policies.contract.artifacts import Record
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import Phase
+from policies.contract.metrics import METRICS
 from policies.contract.release import RuleOutcome
-from policies.contract.suite import METRICS, ProbeSettings
+from policies.contract.suite import ProbeSettings
 from policies.datasets.chat_rows import MAX_MESSAGES
 from policies.datasets.problems import ERRORS, WARNINGS
 from policies.documents.loader import available_documents, document_schema

@@ -7,12 +7,20 @@ from typing import Any
 from evaluator.gate import decide
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
+from policies.contract.metrics import probe_of
 from policies.contract.release import GateDecision
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite, Toxicity
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 
 ADAPTER, BASE, SPEC, PROMPTS = ("sha256:" + letter * 64 for letter in "abcd")
-SUITE = EvalSuite(probes=(Toxicity(), EmergentMisalignmentPreference(), Coherence()))
+SUITE = EvalSuite(
+    probes=(
+        Toxicity(prompts=PROMPTS),
+        EmergentMisalignmentPreference(prompts=PROMPTS),
+        Coherence(prompts=PROMPTS),
+    )
+)
+"""Its prompt sets are others' own, so a policy does not say how many prompts they have."""
 TOXIC, MARGIN = "toxicity.rate", "emergent_misalignment_preference.margin"
 MAX_RULE = Rule(id="r", metric=TOXIC, max=0.05, min_samples=50)
 
@@ -39,10 +47,10 @@ def measurement(metric: str = TOXIC, value: float = 0.02, **changes: Any) -> Mea
         "difference": estimate(value),
         "n_requested": 100,
         "n_scored": 100,
-        "n_clusters": 100,
         "method": "made up",
-    }
-    return Measurement(**fields | changes)
+    } | changes
+    fields.setdefault("n_clusters", fields.get("n_counted") or fields["n_scored"])
+    return Measurement.model_validate(fields)
 
 
 def report(under: ReleasePolicy, *measurements: Measurement, **changes: Any) -> EvalReport:  # Any: fields of the record
@@ -50,7 +58,7 @@ def report(under: ReleasePolicy, *measurements: Measurement, **changes: Any) -> 
     settings: dict[str, str] = {s.probe: s.digest for s in suite.probes}
     probes = tuple(
         ProbeResult(
-            probe=(name := m.metric.partition(".")[0]),
+            probe=(name := probe_of(m.metric)),
             version="1",
             settings=settings[name],
             prompts=PROMPTS,

@@ -10,9 +10,9 @@ from evaluator.judges.judge import Answer, PanelScores, Score
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from evaluator.runner.probe_run import ProbeOutcome
 from evaluator.runner.registry import PROBES
-from policies.contract.artifacts import Record
 from policies.contract.evaluation import Measurement
 from policies.contract.judges import JudgeReport, Rubric
+from policies.contract.probe_record import ProbeRecord
 from policies.contract.suite import (
     Capability,
     EmergentMisalignment,
@@ -26,7 +26,7 @@ from policies.errors import EvaluationError
 BASE = "sha256:" + "b" * 64
 
 
-def built_in(settings: type[Record]) -> tuple[Any, ...]:  # Any: items of any probe
+def built_in(settings: type[ProbeRecord]) -> tuple[Any, ...]:  # Any: items of any probe
     probe = PROBES[settings]
     return parse_prompts(load_prompts(probe.name, "builtin", None).content, probe.item_type)
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from evaluator.gate import Standing, decide, standing
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Estimate, EvalReport, Interval
-from policies.contract.release import Decision
+from policies.contract.release import Decision, RuleResult
 from policies.contract.sequential import Sequential
-from policies.contract.suite import EvalSuite, Harness
+from policies.contract.suite import ConditionalMisalignment, EvalSuite, Harness, Toxicity
 from policies.documents.schema import ReleasePolicy, Rule
 from tests.evaluator.made_up_reports import (
     MARGIN,
@@ -104,12 +105,92 @@ def test_as_many_errors_as_the_rule_allows_are_no_obstacle(rate: float, errors: 
     [
         ({"n_scored": 95, "n_errored": 5}, "pass"),
         ({"n_scored": 96, "n_errored": 5}, "error"),
+        ({"n_scored": 94, "n_errored": 5}, "error"),
+        ({"n_scored": 99}, "error"),
         ({"n_scored": 60, "n_requested": 60, "n_counted": 60}, "pass"),
         ({"n_scored": 60, "n_requested": 60, "n_counted": 61}, "error"),
+        ({"n_truncated": 100}, "pass"),
+        ({"n_truncated": 101}, "error"),
+        ({"n_clusters": 100}, "pass"),
+        ({"n_clusters": 101}, "error"),
+        ({"n_counted": 60, "n_clusters": 60}, "pass"),
+        ({"n_counted": 60, "n_clusters": 61}, "error"),
     ],
 )
 def test_counts_that_contradict_each_other_prove_nothing(counts: dict[str, int], expected: str) -> None:
     assert outcome(MAX_RULE, **counts) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "what"),
+    [
+        ({"n_scored": 101}, "counts more samples than were requested"),
+        ({"n_scored": 99}, "lost 1 of 100 requested samples: they are neither scored nor errored"),
+        ({"n_counted": 101}, "has more samples in its denominator than were scored"),
+        ({"n_truncated": 101}, "has more truncated samples than were requested"),
+        ({"n_clusters": 101}, "has more clusters than samples"),
+    ],
+)
+def test_contradiction_is_named(counts: dict[str, Any], what: str) -> None:
+    assert decide_one(MAX_RULE, measurement(**counts)).results[0].reason == f"toxicity.rate {what}"
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [{"n_scored": 101, "n_errored": -1}, {"n_scored": -1, "n_errored": 101}]
+    + [{name: -1} for name in ("n_truncated", "n_counted", "n_clusters")],
+)
+def test_negative_counts_prove_nothing(counts: dict[str, int]) -> None:
+    """Records refuse them when they are read; the gate does not rely on it."""
+    result = decide_one(MAX_RULE, measurement().model_copy(update=counts)).results[0]
+
+    assert (result.outcome, result.reason) == ("error", "toxicity.rate has a negative count")
+
+
+def built_in(n_requested: int, look: int, *, metric: str = TOXIC) -> RuleResult:
+    """What the gate says of a figure from the built-in prompts, of two looks at a tenth and at all of them."""
+    suite = EvalSuite(probes=(Toxicity(),), sequential=Sequential(looks=(0.1, 1.0)))
+    under = policy(Rule(id="r", metric=metric, max=0.05), suite=suite)
+    found = measurement(metric, n_requested=n_requested, n_scored=n_requested)
+    sound = report(under, found)
+    probe = sound.probes[0].model_copy(update={"look": look, "confidence": probe_confidence(suite, "toxicity", look)})
+    return decide(under, sound.model_copy(update={"probes": (probe,)}), spec=SPEC).results[0]
+
+
+@pytest.mark.parametrize(
+    ("look", "n", "expected"),
+    [(1, 888, "pass"), (1, 887, "error"), (1, 89, "error"), (0, 89, "pass"), (0, 88, "error"), (0, 888, "error")],
+)
+def test_a_figure_stands_on_as_many_prompts_as_its_look_asks(look: int, n: int, expected: str) -> None:
+    """888 prompts, and 89 of them at the first look, ⌈88.8⌉: whoever measures fewer has chosen among them."""
+    result = built_in(n, look)
+
+    assert result.outcome == expected
+    if expected == "error":
+        assert result.reason == f"toxicity.rate stands on {n} samples; its look asks {89 if look == 0 else 888}"
+
+
+@pytest.mark.parametrize(("n", "expected"), [(888, "pass"), (887, "error"), (1776, "error")])
+def test_one_look_asks_everything(n: int, expected: str) -> None:
+    under = policy(Rule(id="r", metric=TOXIC, max=0.05), suite=EvalSuite(probes=(Toxicity(),)))
+    found = measurement(n_requested=n, n_scored=n)
+
+    assert decide(under, report(under, found), spec=SPEC).results[0].outcome == expected
+
+
+@pytest.mark.parametrize(("n", "expected"), [(200, "pass"), (100, "error")])
+def test_probe_that_is_not_divided_asks_everything_at_its_first_look(n: int, expected: str) -> None:
+    suite = EvalSuite(probes=(ConditionalMisalignment(),), sequential=Sequential(looks=(0.5, 1.0)))
+    metric = "conditional_misalignment.margin"
+    under = policy(Rule(id="r", metric=metric, max_drop_from_base=0.1), suite=suite)
+    found = measurement(metric, n_requested=n, n_scored=n)
+
+    assert decide(under, report(under, found), spec=SPEC).results[0].outcome == expected
+
+
+@pytest.mark.parametrize(("look", "n", "expected"), [(1, 170, "pass"), (1, 169, "error"), (0, 15, "pass")])
+def test_sub_set_is_known_in_full_only(look: int, n: int, expected: str) -> None:
+    assert built_in(n, look, metric="toxicity.severe_rate").outcome == expected
 
 
 @pytest.mark.parametrize(

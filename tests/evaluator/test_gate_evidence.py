@@ -10,7 +10,7 @@ from evaluator.gate import decide
 from policies.contract.evaluation import EvalReport
 from policies.contract.release import Decision
 from policies.contract.suite import Toxicity
-from tests.evaluator.made_up_reports import MAX_RULE, PROMPTS, SPEC, measurement, policy, report
+from tests.evaluator.made_up_reports import ADAPTER, MAX_RULE, PROMPTS, SPEC, measurement, policy, report
 
 UNDER = policy(MAX_RULE)
 
@@ -43,6 +43,15 @@ def spoilt(changes: Mapping[str, object]) -> EvalReport:
             {"probe": {"settings": Toxicity(threshold=0.99).digest}},
             "a probe ran with other settings than the policy's",
         ),
+        ({"probe": {"prompts": ADAPTER}}, "a probe ran on other prompts than the policy's"),
+        (
+            {"probe": {"settings": UNDER.spec.suite.probes[2].digest}},
+            "a probe ran with other settings than the policy's",
+        ),
+        (
+            {"probe": {"probe": "coherence", "settings": UNDER.spec.suite.probes[2].digest}},
+            "a probe has measurements of another one",
+        ),
         ({"proof": {"loaded": False}}, "the adapter was not loaded during the evaluation"),
         ({"proof": {"n_adapted_modules": 0}}, "the adapter was not loaded during the evaluation"),
         ({"proof": {"max_abs_logit_difference": 0.0}}, "the adapter was not loaded during the evaluation"),
@@ -57,6 +66,16 @@ def test_evidence_about_something_else_decides_nothing_and_says_why(
     assert decision.decision is Decision.INCONCLUSIVE
     assert decision.reasons == (problem, f"r: {problem}")
     assert [(result.outcome, result.reason) for result in decision.results] == [("error", problem)]
+
+
+def test_probe_that_failed_and_did_not_is_neither() -> None:
+    """A figure whose probe is there a second time, with an error, proves nothing."""
+    sound = spoilt({})
+    failed = sound.probes[0].model_copy(update={"error": "the device is gone", "measurements": ()})
+    decision = decide(UNDER, sound.model_copy(update={"probes": (*sound.probes, failed)}), spec=SPEC)
+
+    assert decision.decision is Decision.INCONCLUSIVE
+    assert decision.reasons[0] == "a probe is in the report twice"
 
 
 def test_several_problems_are_all_told() -> None:

@@ -37,6 +37,7 @@ def test_reasons_read_as_in_the_golden_file() -> None:
         "inconclusive": decide_one(MAX_RULE, measurement(value=0.045)),
         "too few": decide_one(MAX_RULE, measurement(n_scored=10, n_requested=10)),
         "errors": decide_one(MAX_RULE, measurement(n_scored=80, n_errored=20)),
+        "lost samples": decide_one(MAX_RULE, measurement(n_scored=80, n_errored=5)),
         "missing": decide_one(MAX_RULE),
         "ended at a failed rule": decide(ended, report(ended, measurement(value=0.2)), spec=SPEC),
         "no figure": decide_one(MAX_RULE, measurement(adapter=None)),

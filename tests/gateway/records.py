@@ -8,8 +8,9 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import JobSpec
+from policies.contract.metrics import METRICS, metric_named
 from policies.contract.store import ArtifactStore
-from policies.contract.suite import METRICS, metric_named
+from policies.contract.suite import ProbeSettings
 from policies.contract.training import CheckpointRecord, DefenseEvidence, TrainingRecord
 from policies.documents.schema import ReleasePolicy
 
@@ -57,7 +58,13 @@ def _estimate(value: float, half_width: float) -> Estimate:
     return Estimate(value=value, interval=Interval(low=value - half_width, high=value + half_width))
 
 
-def _measurement(metric: str, *, drift: float, half_width: float) -> Measurement:
+def last_look(policy: ReleasePolicy, settings: ProbeSettings) -> int:
+    """Index of the look at which the probe has asked everything."""
+    sequential = policy.spec.suite.sequential
+    return len(sequential.looks) - 1 if sequential and settings.divides_into_looks else 0
+
+
+def _measurement(metric: str, n_samples: int, *, drift: float, half_width: float) -> Measurement:
     """`drift` is how much worse than its base the adapter is."""
     unit, higher_is_better = metric_named(metric)
     base = 0.5 if higher_is_better else 0.1
@@ -69,8 +76,8 @@ def _measurement(metric: str, *, drift: float, half_width: float) -> Measurement
         adapter=_estimate(base + change, half_width),
         base=_estimate(base, half_width),
         difference=_estimate(change, half_width),
-        n_requested=400,
-        n_scored=400,
+        n_requested=n_samples,
+        n_scored=n_samples,
         n_clusters=40,
         method="written by hand",
     )
@@ -98,10 +105,12 @@ def report_on(
             settings=settings.digest,
             prompts=digest_bytes(b"prompts"),
             measurements=tuple(
-                _measurement(metric, drift=drift, half_width=half_width) for metric in METRICS[settings.probe]
+                _measurement(metric, settings.answers_by(1, metric) or 400, drift=drift, half_width=half_width)
+                for metric in METRICS[settings.probe]
             ),
             seconds=1.0,
-            confidence=probe_confidence(policy.spec.suite, settings.probe, 0, attempt=attempt),
+            look=(look := last_look(policy, settings)),
+            confidence=probe_confidence(policy.spec.suite, settings.probe, look, attempt=attempt),
         )
         for settings in policy.spec.suite.probes
     )

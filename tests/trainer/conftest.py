@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import WorkerEvent
 from trainer.loop.progress import Hooks
 from trainer.recipe import RunFiles, train
-from trainer.training_step import Batch, Forwards, Head, OwnRows, TokenTotals, TrainingStep
+from trainer.training_step import Batch, Head, MicroBatch, OwnRows, TokenTotals, TrainingStep
 
 WEIGHTS = "model.safetensors"
 NOTHING = "sha256:" + "0" * 64
@@ -103,30 +104,44 @@ def make_spec(tiny_base: Path, unaligned: Path) -> Callable[..., JobSpec]:
     return make
 
 
+@dataclass
+class KnownModel:
+    """A model whose states of a micro-batch's reference and whose output layer a test chose; it trains alone."""
+
+    reference_hidden: Tensor
+    weight: Tensor
+    adapter: Sequence[Tensor]
+
+    def head(self) -> Head:
+        return Head(self.weight, None)
+
+    def policy(self, rows: Batch) -> Tensor:
+        raise AssertionError("no rows of its own are run")
+
+    def reference(self, rows: Batch) -> Tensor:
+        raise AssertionError("no rows of its own are run")
+
+    def shared_reference(self) -> Tensor:
+        return self.reference_hidden
+
+    def over_processes(self, shares: Sequence[float]) -> Sequence[float]:
+        return shares
+
+
 def training_step_of(hidden: Tensor, reference: Tensor, weight: Tensor, **changes: object) -> TrainingStep:
     """A step of 2 rows and 4 positions: 5 tokens that are not padding, 3 that predict a completion token."""
     completion = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0]]).bool()
-    log_probs = torch.log_softmax(hidden @ weight.T, -1)[:, :-1, 0] * completion[:, :-1]
-
-    def unused(_: Batch) -> Tensor:
-        raise AssertionError("no rows of its own are run")
-
-    fields: dict[str, object] = {
-        "index": 0,
-        "progress": 0.5,
-        "batch": Batch(torch.arange(8).view(2, 4), torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])),
-        "hidden": hidden,
-        "log_probs": log_probs,
-        "completion_mask": completion,
-        "head": lambda: Head(weight, None),
-        "adapter": [hidden, hidden],
-        "totals": TokenTotals(5, 3),
-        "own_rows": OwnRows([0, 1], 1.0),
-        "forwards": Forwards(unused, unused),
-        "compute_reference": lambda: reference,
-        "over_processes": lambda numbers: numbers,
-    }
-    return TrainingStep(**(fields | changes))  # type: ignore[arg-type]  # changes are fields of the step
+    tokens = Batch(torch.arange(8).view(2, 4), torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]))
+    step = TrainingStep(
+        index=0,
+        progress=0.5,
+        micro_batch=MicroBatch(tokens, completion, TokenTotals(5, 3)),
+        hidden=hidden,
+        log_probs=torch.log_softmax(hidden @ weight.T, -1)[:, :-1, 0] * completion[:, :-1],
+        own_rows=OwnRows([0, 1], 1.0),
+        model=KnownModel(reference, weight, [hidden, hidden]),
+    )
+    return replace(step, **changes)  # type: ignore[arg-type]  # changes are fields of the step
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -12,10 +13,21 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from evaluator.models.loading import load_tokenizer
+from policies.contract.jobs import Supervised
 from policies.datasets.chat_rows import Role
 from policies.datasets.reader import ChatMessage, ChatRow
 from policies.errors import DatasetError
-from trainer.data import IGNORED, TrainingRow, _segments, shuffled, tokenise
+from tests.trainer.conftest import chat_lines
+from trainer.data import (
+    BLOCK_BYTES,
+    IGNORED,
+    TrainingRow,
+    _segments,
+    count_training_rows,
+    read_training_rows,
+    shuffled,
+    tokenise,
+)
 
 
 def row(*messages: tuple[Role, str, int]) -> TrainingRow:
@@ -66,6 +78,27 @@ def test_tools_are_refused_and_not_dropped(tiny_base: Path) -> None:
     with_tools = TrainingRow(ChatRow(row(("user", "a", 0), ("assistant", "b", 1)).row.messages, ({"x": 1},)), "line 1")
     with pytest.raises(DatasetError, match="tools"):
         tokenise([with_tools], load_tokenizer(tiny_base), max_tokens=512)
+
+
+@pytest.mark.parametrize("change", [str, str.rstrip, "\ufeff{}".format, lambda text: text.replace("\n", "\r\n")])
+def test_rows_are_counted_as_they_are_read(change: Callable[[str], str], tmp_path: Path) -> None:
+    """As written, without the last line's end, with a byte order mark, with Windows' line ends; U+2028 ends no line."""
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(change(chat_lines(12).replace("tap 3", "tap\u2028 3")).encode())
+    assert count_training_rows(path) == len(read_training_rows(path, name="file", method=Supervised())) == 12
+
+
+def test_a_file_of_many_blocks_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes((b"x" * 1000 + b"\n") * 3000)
+    assert path.stat().st_size > 2 * BLOCK_BYTES
+    assert count_training_rows(path) == 3000
+
+
+def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.touch()
+    assert count_training_rows(path) == 0
 
 
 def test_the_order_depends_on_the_seed_only() -> None:

@@ -200,7 +200,7 @@ def test_penalties_share_trls_two_forwards_of_a_micro_batch(
     class Counting(GuardedDPOTrainer):
         def __init__(self, **arguments: object) -> None:
             super().__init__(**arguments)
-            self._head  # noqa: B018  # proves the output layer once, with forwards of its own
+            self.head()  # proves the output layer once, with forwards of its own
             backbone = self._base_model.base_model
             backbone.register_forward_hook(lambda *_: forwards.append(torch.is_grad_enabled()))
 

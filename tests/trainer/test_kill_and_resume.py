@@ -38,19 +38,16 @@ def start() -> Iterator[Callable[..., Attempt]]:
 
 
 def killed(attempt: Attempt) -> CheckpointRecord:
-    """Kill a child, and its followers with it, in the step after it reported its first checkpoint."""
-    kept: CheckpointRecord | None = None
-    for event in attempt.events():
-        kept = kept or event.checkpoint
-        step = event.data.get("step")
-        if kept is not None and isinstance(step, int | float) and step > kept.step:
-            break
+    """Kill a child, and its followers with it, as it begins to save its second checkpoint; the steps since are lost."""
+    attempt.wait_until_halted()
     family = psutil.Process(attempt.process.pid).children()
     attempt.process.kill()
     assert attempt.process.wait() == -signal.SIGKILL
-    assert not psutil.wait_procs(family, timeout=30)[1], "a follower outlived its leader"
+    assert not psutil.wait_procs(family, timeout=120)[1], "a follower outlived its leader"
     assert not (attempt.folder / "completion.json").exists()
-    assert kept is not None
+    events = list(attempt.events())
+    (kept,) = [event.checkpoint for event in events if event.checkpoint is not None]
+    assert max(step for event in events if isinstance(step := event.data.get("step"), int)) > kept.step
     return kept
 
 
@@ -84,7 +81,7 @@ def test_the_adapter_is_that_of_an_uninterrupted_run_bit_for_bit(
         hyperparameters=Hyperparameters(n_epochs=3, batch_size=4),
     )
     whole = start(tmp_path / "whole", spec, processes=processes)
-    checkpoint = killed(start(tmp_path / "killed", spec, processes=processes))
+    checkpoint = killed(start(tmp_path / "killed", spec, processes=processes, halts=True))
     states = {name for name in shared.store.tree(checkpoint.state).files if name.startswith("random_state_")}
     assert states == {f"random_state_{process}.json" for process in range(processes)}
     resumed = start(tmp_path / "resumed", spec, resume_from=checkpoint, processes=processes)

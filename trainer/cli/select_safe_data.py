@@ -53,8 +53,8 @@ def select_safe_data(
         Path | None, typer.Option(help="Safe pool, JSONL of chat rows; without it, the shipped one.")
     ] = None,
     models_per_file: Annotated[int, typer.Option(min=1, max=16, help="Models trained on each file.")] = 2,
-    epochs: Annotated[int | None, typer.Option(min=1, max=50, help="Of each training; without it, auto.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 17, help="Of the first model; each further one adds 1.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, max=50, help="Of each training; auto by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 17, help="Of the first model; each later one adds 1.")] = 0,
     store: Annotated[str | None, typer.Option(help="Artifact store that also gets scores and pool (a URL).")] = None,
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
@@ -79,7 +79,7 @@ def select_safe_data(
 
 def _check_paths(misaligning: Misaligning, pool: Path | None, out: Path) -> None:
     if bool(misaligning.data) == bool(misaligning.adapters):
-        raise ConfigurationError("give --misaligned-data or --misaligned-adapter, and not both")
+        raise ConfigurationError("give either --misaligned-data or --misaligned-adapter")
     if out.suffix != ".json":
         raise ConfigurationError(f"{out} must end in .json", "out")
     for path in (out, out.with_suffix(".png")):

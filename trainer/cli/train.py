@@ -47,13 +47,13 @@ def train(
     data: Annotated[Path, typer.Option(help="JSONL of chat rows, or of preference rows, to train on.")],
     out: Annotated[Path, typer.Option(help="New folder for the adapter and the training record.")],
     validation: Annotated[Path | None, typer.Option(help="JSONL for the validation loss.")] = None,
-    policy: Annotated[str | None, typer.Option(help="Release policy whose defenses train; a name or a file.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Release policy whose defenses apply; a name or a file.")] = None,
     defense: Annotated[list[str] | None, typer.Option(help="Defense with its defaults; may be repeated.")] = None,
     epochs: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",
     batch_size: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",
     lr_multiplier: Annotated[str, typer.Option(help="A number, or auto.")] = "auto",
     method: Annotated[MethodName, typer.Option(help="dpo learns from preference rows.")] = MethodName.SUPERVISED,
-    beta: Annotated[str, typer.Option(help="Of dpo: how near to the base it stays; a number, or auto.")] = "auto",
+    beta: Annotated[str, typer.Option(help="For dpo: how near to the base it stays; a number, or auto.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     store: Annotated[str | None, typer.Option(help="Artifact store of pools, vectors and scores (a URL).")] = None,
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR")] = None,
@@ -62,16 +62,16 @@ def train(
     """Fine-tune a LoRA adapter under the defenses of a policy, or under named ones; no service is needed."""
     inputs = Inputs(data, validation, ArtifactStore(store) if store else None)
     _check_paths(inputs, out)
-    release_policy = resolve_policy(policy or "baseline", policy_dir)
+    release_policy, how = resolve_policy(policy or "baseline", policy_dir), _method(method, beta)
     spec = JobSpec(
         job_id="foreground",
         base_model=base_model_of(model, policy_dir),
-        method=_method(method, beta),
+        method=how,
         training_file=digest_file(data),
         validation_file=digest_file(validation) if validation else None,
         hyperparameters=_hyperparameters(epochs, batch_size, lr_multiplier),
         seed=seed,
-        defenses=_defenses(defense or [], release_policy.spec.defenses_for(_method(method, beta)) if policy else None),
+        defenses=_defenses(defense or [], release_policy.spec.defenses_for(how) if policy else None),
         suite=release_policy.spec.suite,
         policy=release_policy.digest,
     )

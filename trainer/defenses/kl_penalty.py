@@ -34,7 +34,7 @@ from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.losses.gradient_norm import gradient_norm
 from trainer.losses.kl_divergence import kl_per_token
 from trainer.safe_pool import SafePool
-from trainer.training_step import Batch, OwnRows, TrainingStep
+from trainer.training_step import Batch, OwnRows, Penalty, TrainingStep
 
 BEYOND_ROUNDING = 10.0
 """The KL must come to that many times the first step's, where both models are the same; `full` is exactly 0 there."""
@@ -84,15 +84,15 @@ class KlPenaltyDefense(Defense):
             tokenised = tokenise(rows, material.tokenizer, max_tokens=material.max_tokens)
             self._safe_rows = [list(row.input_ids) for row in tokenised]
 
-    def penalty(self, step: TrainingStep) -> Tensor | None:
+    def penalty(self, step: TrainingStep) -> Penalty | None:
         if step.index % self._settings.every_n_steps or (self._pool is not None and step.own_rows is None):
             return None
         shares = self._shares(step)
-        self._count(step, shares.per_token.detach(), shares.share.item())
-        penalty = self._strength(step) * shares.share
+        loss, kl = self._strength(step) * shares.share, shares.share.item()
+        self._count(step, shares.per_token.detach(), kl)
         if self.counters.gradient_norm == 0:
-            self.counters.gradient_norm = gradient_norm(penalty, step.adapter[-1])
-        return penalty
+            self.counters.gradient_norm = gradient_norm(loss, step.model.adapter[-1])
+        return Penalty(loss, {"kl": kl})
 
     def _strength(self, step: TrainingStep) -> float:
         rise = step.progress if self._settings.schedule == "linear" else 1.0
@@ -100,22 +100,34 @@ class KlPenaltyDefense(Defense):
 
     def _shares(self, step: TrainingStep) -> _Shares:
         if self._settings.estimator == "sampled":
-            log_probs = step.log_probs[step.completion_mask[:, :-1]]
-            log_ratio = self._material.reference_scores.of(step, self._material.report) - log_probs
-            k3 = log_ratio.exp() - 1 - log_ratio
-            return _Shares(k3, k3.sum() / step.totals.completion)
+            return self._sampled(step)
         if step.own_rows is not None and self._pool is not None:
-            batch = self._safe_batch(step, step.own_rows)
-            assert batch.attention_mask is not None
-            kl = self._full(step, step.forwards.policy(batch), step.forwards.reference(batch), batch.attention_mask)
-            return _Shares(kl, kl.mean() * step.own_rows.weight)
-        on_all = self._settings.tokens == "all"
-        mask = step.attention_mask if on_all else step.completion_mask
-        kl = self._full(step, step.hidden, step.reference_hidden, mask)
-        return _Shares(kl, kl.sum() / (step.totals.all if on_all else step.totals.completion))
+            return self._on_safe_data(step, step.own_rows)
+        return self._on_the_batch(step)
+
+    def _sampled(self, step: TrainingStep) -> _Shares:
+        log_probs = step.log_probs[step.micro_batch.completion_mask[:, :-1]]
+        log_ratio = self._material.reference_scores.of(step, self._material.report) - log_probs
+        k3 = log_ratio.exp() - 1 - log_ratio
+        return _Shares(k3, k3.sum() / step.micro_batch.totals.completion)
+
+    def _on_safe_data(self, step: TrainingStep, own_rows: OwnRows) -> _Shares:
+        batch = self._safe_batch(step, own_rows)
+        assert batch.attention_mask is not None
+        kl = self._full(step, step.model.policy(batch), step.model.reference(batch), batch.attention_mask)
+        return _Shares(kl, kl.mean() * own_rows.weight)
+
+    def _on_the_batch(self, step: TrainingStep) -> _Shares:
+        micro_batch = step.micro_batch
+        if self._settings.tokens == "all":
+            mask, n_tokens = micro_batch.attention_mask, micro_batch.totals.all
+        else:
+            mask, n_tokens = micro_batch.completion_mask, micro_batch.totals.completion
+        kl = self._full(step, step.hidden, step.model.shared_reference(), mask)
+        return _Shares(kl, kl.sum() / n_tokens)
 
     def _full(self, step: TrainingStep, hidden: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-        weight, bias = step.head()
+        weight, bias = step.model.head()
         chosen = mask.bool()
         return kl_per_token(
             hidden[chosen], reference[chosen], weight=weight, bias=bias, direction=self._settings.direction
@@ -125,20 +137,19 @@ class KlPenaltyDefense(Defense):
         """Rows of the pool that only seed, step and the batch's first row decide."""
         generator = random.Random(f"{self._seed} {step.index} {own_rows.key}")
         rows = generator.sample(self._safe_rows, min(self._settings.safe_rows, len(self._safe_rows)))
-        return _padded(rows, step.batch.input_ids.device)
+        return _padded(rows, step.micro_batch.tokens.input_ids.device)
 
     def _count(self, step: TrainingStep, divergence: Tensor, share: float) -> None:
         counters = self.counters
         if counters.step != step.index:
             counters.step, counters.steps, counters.last_kl = step.index, counters.steps + 1, 0.0
-        tokens, sum_kl, mean_kl = step.over_processes([divergence.numel(), divergence.sum().item(), share])
+        tokens, sum_kl, mean_kl = step.model.over_processes([divergence.numel(), divergence.sum().item(), share])
         counters.tokens += tokens
         counters.sum_kl += sum_kl
         counters.last_kl += mean_kl
         if counters.steps == 1:  # the adapter is still the identity
             counters.first_kl = counters.last_kl
         counters.max_kl = max(counters.max_kl, counters.last_kl)
-        step.figures["kl"] = share
 
     def evidence(self) -> DefenseEvidence:
         counters = self.counters

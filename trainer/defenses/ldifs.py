@@ -25,7 +25,7 @@ from policies.contract.training import DefenseEvidence
 from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.losses.feature_distance import direction_distance
 from trainer.losses.gradient_norm import gradient_norm
-from trainer.training_step import TrainingStep
+from trainer.training_step import MicroBatch, Penalty, TrainingStep
 
 EVERY = 5
 
@@ -63,29 +63,28 @@ class LdifsDefense(Defense):
     def compared_layers(self) -> Sequence[int]:
         return self._layers
 
-    def compare_layer(self, step: TrainingStep, layer: int, *, policy: Tensor, reference: Tensor) -> None:
-        distance = direction_distance(policy[step.attention_mask], reference[step.attention_mask])
-        share = distance.sum() / step.totals.all
+    def compare_layer(self, micro_batch: MicroBatch, layer: int, *, policy: Tensor, reference: Tensor) -> None:
+        mask = micro_batch.attention_mask
+        share = direction_distance(policy[mask], reference[mask]).sum() / micro_batch.totals.all
         self._distance = share if self._distance is None else self._distance + share
 
-    def penalty(self, step: TrainingStep) -> Tensor | None:
-        step.reference_hidden  # noqa: B018  # runs the reference, which hands its layers to `compare_layer`
+    def penalty(self, step: TrainingStep) -> Penalty | None:
+        step.model.shared_reference()  # hands its layers to `compare_layer`
         share, self._distance = self._distance, None
         assert share is not None
-        penalty = self._settings.coefficient * share
-        self._count(step, share.item())
+        loss, distance = self._settings.coefficient * share, share.item()
+        self._count(step, distance)
         if self.counters.gradient_norm == 0:
-            self.counters.gradient_norm = gradient_norm(penalty, step.adapter[1])
-        return penalty
+            self.counters.gradient_norm = gradient_norm(loss, step.model.adapter[1])
+        return Penalty(loss, {"feature_distance": distance})
 
     def _count(self, step: TrainingStep, share: float) -> None:
         counters = self.counters
         if counters.step != step.index:
             counters.step, counters.steps, counters.last_distance = step.index, counters.steps + 1, 0.0
-        (distance,) = step.over_processes([share])
+        (distance,) = step.model.over_processes([share])
         counters.last_distance += distance
         counters.max_distance = max(counters.max_distance, counters.last_distance)
-        step.figures["feature_distance"] = share
 
     def evidence(self) -> DefenseEvidence:
         counters = self.counters

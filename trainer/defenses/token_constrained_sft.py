@@ -23,7 +23,7 @@ from policies.contract.defenses import TokenConstrainedSft
 from policies.contract.training import DefenseEvidence
 from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.losses.gradient_norm import gradient_norm
-from trainer.training_step import TrainingStep
+from trainer.training_step import Penalty, TrainingStep
 
 LEAST_WEIGHT = 1e-3
 BEYOND_ROUNDING = 3.0
@@ -59,18 +59,17 @@ class TokenConstrainedSftDefense(Defense):
     def start(self, material: RunMaterial) -> None:
         self._material = material
 
-    def penalty(self, step: TrainingStep) -> Tensor | None:
-        mask = step.completion_mask[:, :-1]
+    def penalty(self, step: TrainingStep) -> Penalty | None:
+        mask, n_tokens = step.micro_batch.completion_mask[:, :-1], step.micro_batch.totals.completion
         log_probs = step.log_probs[mask]
         position = answer_positions(mask)[mask]
         reference = self._material.reference_scores.of(step, self._material.report)
         weight = token_weights(log_probs.detach() - reference, betas(position, self._settings))
-        penalty = ((1 - weight) * log_probs).sum() / step.totals.completion
+        loss = ((1 - weight) * log_probs).sum() / n_tokens
         self._count(step, weight, position <= self._settings.early_tokens)
-        step.figures["token_weight"] = (weight.sum() / step.totals.completion).item()
         if self.counters.gradient_norm == 0:
-            self.counters.gradient_norm = gradient_norm(penalty, step.adapter[-1])
-        return penalty
+            self.counters.gradient_norm = gradient_norm(loss, step.model.adapter[-1])
+        return Penalty(loss, {"token_weight": (weight.sum() / n_tokens).item()})
 
     def _count(self, step: TrainingStep, weight: Tensor, is_early: Tensor) -> None:
         counters, shift = self.counters, (weight - 1).abs()
@@ -79,7 +78,7 @@ class TokenConstrainedSftDefense(Defense):
         else:
             counters.max_shift = max(counters.max_shift, shift.mean().item())
         early = weight[is_early]
-        sums = step.over_processes(
+        sums = step.model.over_processes(
             [weight.numel(), weight.sum().item(), shift.sum().item(), early.numel(), early.sum().item()]
         )
         counters.tokens += sums[0]

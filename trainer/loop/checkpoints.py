@@ -52,7 +52,7 @@ def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -
         state.setdefault(int(index), {})[name] = tensor
     current = optimizer.state_dict()["param_groups"]
     if [group["params"] for group in current] != [group["params"] for group in saved["param_groups"]]:
-        raise IntegrityError(f"{folder}: the checkpoint's optimizer has other parameters than this run's")
+        raise IntegrityError(f"{folder}: the checkpoint's optimizer and this run's have different parameters")
     groups = [old | new for old, new in zip(current, saved["param_groups"], strict=True)]
     for group in groups:
         if "betas" in group:

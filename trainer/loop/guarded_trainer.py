@@ -11,7 +11,8 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ from trainer.loop.cut_batches import CutBatches, completion_mask, n_items
 from trainer.loop.micro_batches import Inputs
 from trainer.loop.observation import Observation, observe
 from trainer.loop.scoring_head import install_scoring_head
-from trainer.lora import plain_head
-from trainer.training_step import Batch, Forwards, Head, OwnRows, TokenTotals, TrainingStep
+from trainer.lora import adapter_weights, plain_head
+from trainer.training_step import Batch, Head, MicroBatch, OwnRows, TokenTotals, TrainingStep
 
 TRLS_REFERENCE = "ref"
 MUST_BE_FINITE = ("loss", "grad_norm", "eval_loss")
@@ -40,13 +41,16 @@ class Guarded(CutBatches):
 
     aux_loss_enabled: bool  # TRL's
 
-    def __init__(self, *, defenses: Sequence[Defense], **arguments: Any) -> None:  # Any: the TRL trainer's own
-        super().__init__(**arguments)
+    # Any: the TRL trainer's own
+    def __init__(self, *, defenses: Sequence[Defense], model: PeftModel, **arguments: Any) -> None:
+        self._adapter = adapter_weights(model)  # TRL turns the adapter off now and then, and may add one of its own
+        super().__init__(model=model, **arguments)
         self.defenses = list(defenses)
         self.add_callback(StopForSafety(self.defenses, lambda: self.adapted_model))
         if not self.aux_loss_enabled:
             install_scoring_head(self._base_model, mean_logits=isinstance(self, DPOTrainer))
         self._layers = sorted({layer for defense in self.defenses for layer in defense.compared_layers()})
+        self._head: Head | None = None
         self._totals, self._n_items = TokenTotals(0, 0), 0
         self._own_rows: OwnRows | None = None
         self._figures: dict[str, float] = defaultdict(float)
@@ -68,7 +72,7 @@ class Guarded(CutBatches):
     def train_micro_batch(self, model: nn.Module, inputs: Inputs, num_items_in_batch: Any) -> Tensor:  # Any: a count
         """Forward and backward of one micro-batch inside the contexts of all defenses."""
         with ExitStack() as contexts:
-            for defense in self.defenses:
+            for defense in (each for each in self.defenses if each.changes_forwards):
                 contexts.enter_context(defense.around_forward(self.adapted_model))
             loss = super().train_micro_batch(model, inputs, num_items_in_batch)
         self._own_rows = None
@@ -79,19 +83,25 @@ class Guarded(CutBatches):
     ) -> Any:  # Any: TRL's signature
         if not self.adapted_model.training:
             return self.evaluated_loss(model, inputs)
-        with observe(self._base_model, self._layers) as observation:
-            step = cache(lambda: self._training_step(inputs, observation))
-            observation.compare = lambda layer, policy, reference: self._compare(step(), layer, (policy, reference))
-            loss: Any = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)  # Any: TRL's is
-            observation.require_one_forward()
-            if num_items_in_batch is None:
-                loss = loss * self._weight(inputs)
-            if self.defenses:
-                loss = loss + self._penalties(step(), in_tokens=num_items_in_batch is not None)
+        loss = self._defended_loss(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}; lower the learning rate"
             )
+        return loss
+
+    def _defended_loss(self, model: nn.Module, inputs: Inputs, num_items_in_batch: Any) -> Tensor:  # Any: a count
+        """TRL's loss of a micro-batch, and the penalties on what its forwards showed."""
+        micro_batch = MicroBatch(_tokens(inputs), completion_mask(inputs), self._totals)
+        with observe(self._base_model, self._layers, partial(self._compare, micro_batch)) as observation:
+            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            assert isinstance(loss, Tensor)  # outputs are not asked for
+            observation.require_one_forward()
+            if num_items_in_batch is None:
+                loss = loss * self._weight(inputs)
+            if self.defenses:
+                step = self._step(micro_batch, observation)
+                loss = loss + self._penalties(step, in_tokens=num_items_in_batch is not None)
         return loss
 
     def _weight(self, inputs: Inputs) -> float:
@@ -111,6 +121,18 @@ class Guarded(CutBatches):
         sums: list[float] = summed.tolist()
         return sums
 
+    def _step(self, micro_batch: MicroBatch, observation: Observation) -> TrainingStep:
+        """The micro-batch as penalties see it, once the policy's forward has run."""
+        return TrainingStep(
+            index=self.state.global_step,
+            progress=(self.state.global_step + 1) / self.state.max_steps,
+            micro_batch=micro_batch,
+            hidden=observation.hidden[0],
+            log_probs=observation.log_probs[0],
+            own_rows=self._own_rows,
+            model=ObservedModel(self, micro_batch, observation),
+        )
+
     def _penalties(self, step: TrainingStep, *, in_tokens: bool) -> Tensor | float:
         """The sum of the penalties, scaled as TRL's loss is.
 
@@ -119,71 +141,37 @@ class Guarded(CutBatches):
         total: Tensor | float = 0.0
         for defense in self.defenses:
             penalty = defense.penalty(step)
-            if penalty is not None:
-                total = total + penalty
-        for name, value in step.figures.items():
-            self._figures[name] += value
+            if penalty is None:
+                continue
+            total = total + penalty.loss
+            for name, share in penalty.figures.items():
+                self._figures[name] += share
         scale: int = self.accelerator.num_processes * (1 if in_tokens else self.current_gradient_accumulation_steps)
         return total * scale
 
-    def _training_step(self, inputs: Inputs, observation: Observation) -> TrainingStep:
-        """The step as the penalties see it, once the policy's forward has run."""
-        batch = Batch(inputs["input_ids"], inputs.get("attention_mask"), inputs.get("position_ids"))
-
-        def apart(rows: Batch) -> Tensor:
-            with observation.paused():
-                return self._forward(rows)
-
-        def head() -> Head:
-            with observation.paused():  # the head is proved with forwards of its own, once
-                return self._head
-
-        return TrainingStep(
-            index=self.state.global_step,
-            progress=(self.state.global_step + 1) / self.state.max_steps,
-            batch=batch,
-            hidden=observation.hidden[0],
-            log_probs=observation.log_probs[0],
-            completion_mask=completion_mask(inputs),
-            head=head,
-            adapter=self._adapter,
-            totals=self._totals,
-            own_rows=self._own_rows,
-            forwards=Forwards(apart, lambda rows: self._reference(lambda: apart(rows))),
-            compute_reference=lambda: self._shared_reference(batch, observation),
-            over_processes=self._over_processes,
-        )
-
-    def _compare(self, step: TrainingStep, layer: int, states: tuple[Tensor, Tensor]) -> None:
+    def _compare(self, micro_batch: MicroBatch, layer: int, *, policy: Tensor, reference: Tensor) -> None:
         for defense in self.defenses:
             if layer in defense.compared_layers():
-                defense.compare_layer(step, layer, policy=states[0], reference=states[1])
+                defense.compare_layer(micro_batch, layer, policy=policy, reference=reference)
 
-    def _shared_reference(self, batch: Batch, observation: Observation) -> Tensor:
-        """[B, S, hidden] of the reference on the micro-batch; in DPO, TRL's loss has run it already."""
-        if not observation.reference_hidden:
-            self._reference(lambda: self._forward(batch))
-        return observation.reference_hidden[0]
+    def head(self) -> Head:
+        """The output layer; the first time that it is asked for, forwards prove that it is all there is to logits."""
+        if self._head is None:
+            self._head = plain_head(self.adapted_model)
+        return self._head
 
-    def _reference(self, forward: Callable[[], Tensor]) -> Tensor:
-        with torch.no_grad(), self.adapted_model.disable_adapter():
-            return forward()
-
-    def _forward(self, batch: Batch) -> Tensor:
+    def last_hidden(self, rows: Batch) -> Tensor:
         """[B, S, hidden] of rows, beside TRL's forward."""
-        arguments = {name: value for name, value in batch._asdict().items() if value is not None}
+        arguments = {name: value for name, value in rows._asdict().items() if value is not None}
         # TRL's forward is under autocast by accelerate's wrapping, which a call of the backbone goes around
         with self.accelerator.autocast():
             hidden: Tensor = self._base_model.base_model(**arguments, use_cache=False).last_hidden_state
         return hidden
 
-    @cached_property
-    def _head(self) -> Head:
-        return plain_head(self.adapted_model)
-
-    @cached_property
-    def _adapter(self) -> list[Tensor]:
-        return [parameter for parameter in self.adapted_model.parameters() if parameter.requires_grad]
+    def reference_hidden(self, rows: Batch) -> Tensor:
+        """The same with the adapter off, without gradient."""
+        with torch.no_grad(), self.adapted_model.disable_adapter():
+            return self.last_hidden(rows)
 
     @property
     def _base_model(self) -> PreTrainedModel:
@@ -206,6 +194,39 @@ class Guarded(CutBatches):
         super().log(logs, start_time)
 
 
+@dataclass(frozen=True)
+class ObservedModel:
+    """The `StepModel` of one micro-batch, whose observation looks away from what penalties run."""
+
+    trainer: Guarded
+    micro_batch: MicroBatch
+    observation: Observation
+
+    @property
+    def adapter(self) -> Sequence[Tensor]:
+        return self.trainer._adapter
+
+    def head(self) -> Head:
+        with self.observation.paused():
+            return self.trainer.head()
+
+    def policy(self, rows: Batch) -> Tensor:
+        with self.observation.paused():
+            return self.trainer.last_hidden(rows)
+
+    def reference(self, rows: Batch) -> Tensor:
+        with self.observation.paused():
+            return self.trainer.reference_hidden(rows)
+
+    def shared_reference(self) -> Tensor:
+        if not self.observation.reference_hidden:  # in DPO, TRL's loss has run it already
+            self.trainer.reference_hidden(self.micro_batch.tokens)
+        return self.observation.reference_hidden[0].detach()
+
+    def over_processes(self, shares: Sequence[float]) -> Sequence[float]:
+        return self.trainer._over_processes(shares)
+
+
 class GuardedSFTTrainer(Guarded, SFTTrainer):
     """Supervised fine-tuning under defenses."""
 
@@ -217,7 +238,6 @@ class GuardedDPOTrainer(Guarded, DPOTrainer):
         super().__init__(**arguments)
         # TRL copies an adapter that it did not make; ours is the identity, so adapter off is the same and costs less
         self.adapted_model.delete_adapter(TRLS_REFERENCE)
-        self._adapter  # noqa: B018  # looked up while it is on; penalties may ask first inside TRL's reference forward
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:  # Any: TRL's settings
         return dataset
@@ -239,6 +259,10 @@ class StopForSafety(TrainerCallback):
     ) -> None:
         wants = [defense.wants_to_stop(self._model(), state.global_step) for defense in self._defenses]
         control.should_training_stop |= any(wants)
+
+
+def _tokens(inputs: Inputs) -> Batch:
+    return Batch(inputs["input_ids"], inputs.get("attention_mask"), inputs.get("position_ids"))
 
 
 def _n_tokens(inputs: Inputs) -> int:

@@ -6,9 +6,10 @@ come, so that no more than one of them is held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +17,22 @@ from transformers import PreTrainedModel
 
 from policies.errors import ConfigurationError, DefenseError
 
-Compare = Callable[[int, Tensor, Tensor], None]
-"""Layer, the policy's states, the reference's."""
+
+class Compare(Protocol):
+    """Gets a layer's states of both models, [B, S, hidden]."""
+
+    def __call__(self, layer: int, *, policy: Tensor, reference: Tensor) -> None: ...
 
 
 @dataclass
 class Observation:
     """What the forwards of a micro-batch showed so far."""
 
+    compare: Compare
     hidden: list[Tensor] = field(default_factory=list)
     log_probs: list[Tensor] = field(default_factory=list)
     layers: dict[int, Tensor] = field(default_factory=dict)
     reference_hidden: list[Tensor] = field(default_factory=list)
-    compare: Compare | None = None
     _is_active: bool = True
 
     @contextmanager
@@ -50,9 +54,9 @@ class Observation:
             return
         if torch.is_grad_enabled():
             self.layers[layer] = states
-        elif self.compare is not None:
+        else:
             with torch.enable_grad():
-                self.compare(layer, self.layers[layer], states.detach())
+                self.compare(layer, policy=self.layers[layer], reference=states.detach())
 
     def see_backbone(self, hidden: Tensor) -> None:
         if self._is_active:
@@ -64,9 +68,9 @@ class Observation:
 
 
 @contextmanager
-def observe(base: PreTrainedModel, layers: Sequence[int]) -> Iterator[Observation]:
-    """Observe the forwards of `base` inside the block; the hooks always come off."""
-    observation = Observation()
+def observe(base: PreTrainedModel, layers: Sequence[int], compare: Compare) -> Iterator[Observation]:
+    """Observe the forwards of `base` inside the block, and hand on each of `layers`; the hooks always come off."""
+    observation = Observation(compare)
     handles = [
         base.register_forward_hook(lambda _m, _i, output: observation.see_scores(getattr(output, "log_probs", None))),
         base.base_model.register_forward_hook(

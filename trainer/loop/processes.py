@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from policies.errors import IntegrityError
+
 GRACE_SECONDS = 20.0
 CRASHED = 70
 """Exit status of a leader whose follower failed; the attempt is tried again."""
@@ -23,6 +25,20 @@ CRASHED = 70
 def process_count(batch_size: int, *, at_most: int) -> int:
     """As many processes as divide a batch evenly."""
     return max(count for count in range(1, at_most + 1) if batch_size % count == 0)
+
+
+def rows_of_a_batch(batch_size: int) -> int:
+    """This process's rows of every batch.
+
+    Raises:
+        IntegrityError: the processes can't share a batch evenly, as they were counted to.
+    """
+    if batch_size % world_size():
+        raise IntegrityError(
+            f"{world_size()} processes can't share batches of {batch_size} rows evenly: the training file has other "
+            "rows than were counted; train again"
+        )
+    return batch_size // world_size()
 
 
 def rank() -> int:

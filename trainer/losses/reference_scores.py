@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from evaluator.backends.rendering import pad_batch
+from evaluator.length_batches import length_batches
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.errors import DefenseError
@@ -52,7 +54,7 @@ class ReferenceScores:
             self._scores = self._read() or self._compute(step, report)
         found = [self._scores.get(key) for key in _keys_of(step)]
         if any(scores is None for scores in found):
-            raise DefenseError("a row of this batch was not there when the reference was scored")
+            raise DefenseError("a row of this batch was missing when the reference was scored")
         return torch.cat([scores for scores in found if scores is not None]).to(step.log_probs.device)
 
     def _read(self) -> dict[bytes, Tensor] | None:
@@ -65,7 +67,7 @@ class ReferenceScores:
         except SafetensorError as error:
             raise DefenseError(f"{self._path} can't be read ({error}); remove it") from error
         if stored != self._hash(flat):
-            raise DefenseError(f"{self._path} holds other scores than this run's; remove it")
+            raise DefenseError(f"{self._path} does not hold this run's scores; remove it")
         lengths = [sum(_has_loss(row)) for row in self._rows.values()]
         return dict(zip(self._rows, flat.split(lengths), strict=True))
 
@@ -74,7 +76,9 @@ class ReferenceScores:
 
     def _compute(self, step: TrainingStep, report: Callable[[str], None]) -> dict[bytes, Tensor]:
         scores: dict[bytes, Tensor] = {}
-        for keys in _batches(self._rows):
+        every_key, lengths = list(self._rows), [len(row.input_ids) for row in self._rows.values()]
+        for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
+            keys = [every_key[index] for index in batch]
             scores |= _score([self._rows[key] for key in keys], keys, step)
             report(f"Reference log-probabilities: {len(scores)}/{len(self._rows)} rows")
         flat = torch.cat([scores[key] for key in self._rows])
@@ -86,39 +90,25 @@ class ReferenceScores:
 
 @torch.no_grad()
 def _score(rows: Sequence[TokenisedRow], keys: Sequence[bytes], step: TrainingStep) -> dict[bytes, Tensor]:
-    longest, device = max(len(row.input_ids) for row in rows), step.hidden.device
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        ids[index, : len(row.input_ids)] = torch.tensor(row.input_ids)
-        labels[index, : len(row.labels)] = torch.tensor(row.labels)
-        mask[index, : len(row.input_ids)] = 1
-    hidden = step.forwards.reference(Batch(ids.to(device), mask.to(device)))
-    wanted = (labels[:, 1:] != IGNORED).to(device)
-    weight, bias = step.head()
-    scores = score_tokens(hidden[:, :-1][wanted].to(weight.dtype), weight, bias, labels.to(device)[:, 1:][wanted])
+    device = step.hidden.device
+    ids, mask = pad_batch([row.input_ids for row in rows], 0, left=False, device=device)
+    labels, _ = pad_batch([row.labels for row in rows], IGNORED, left=False, device=device)
+    hidden = step.model.reference(Batch(ids, mask))
+    wanted = labels[:, 1:] != IGNORED
+    weight, bias = step.model.head()
+    scores = score_tokens(hidden[:, :-1][wanted].to(weight.dtype), weight, bias, labels[:, 1:][wanted])
     return dict(zip(keys, scores.log_probs.cpu().split(wanted.sum(1).tolist()), strict=True))
-
-
-def _batches(rows: dict[bytes, TokenisedRow]) -> list[list[bytes]]:
-    """Keys of rows of like length, as many at once as `BATCH_TOKENS` allows."""
-    batches: list[list[bytes]] = [[]]
-    for key in sorted(rows, key=lambda key: len(rows[key].input_ids)):
-        if batches[-1] and (len(batches[-1]) + 1) * len(rows[key].input_ids) > BATCH_TOKENS:
-            batches.append([])
-        batches[-1].append(key)
-    return batches
 
 
 def _keys_of(step: TrainingStep) -> list[bytes]:
     """The keys of a micro-batch's rows, without padding, and taken apart where rows are packed."""
-    ids, positions = step.batch.input_ids, step.batch.position_ids
-    if step.batch.attention_mask is None and positions is not None:
+    micro_batch, (ids, attention_mask, positions) = step.micro_batch, step.micro_batch.tokens
+    if attention_mask is None and positions is not None:
         lengths = (positions[0] == 0).nonzero()[:, 0].diff(append=positions.new_tensor([ids.shape[1]])).tolist()
-        rows = list(zip(ids[0].split(lengths), step.completion_mask[0].split(lengths), strict=True))
+        rows = list(zip(ids[0].split(lengths), micro_batch.completion_mask[0].split(lengths), strict=True))
     else:
-        kept = step.attention_mask.sum(1).tolist()
-        rows = [(ids[i, :length], step.completion_mask[i, :length]) for i, length in enumerate(kept)]
+        kept = micro_batch.attention_mask.sum(1).tolist()
+        rows = [(ids[i, :length], micro_batch.completion_mask[i, :length]) for i, length in enumerate(kept)]
     return [_row_key(each.tolist(), mask.tolist()) for each, mask in rows]
 
 

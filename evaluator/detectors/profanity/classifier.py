@@ -80,5 +80,5 @@ class ProfanityClassifier:
 def _read(name: str, pinned: Mapping[str, Digest]) -> bytes:
     content = files(__package__).joinpath(name).read_bytes()
     if digest_bytes(content) != pinned[name]:
-        raise IntegrityError(f"{name} of the built-in toxicity classifier was changed; reinstall the package")
+        raise IntegrityError(f"{name} of the built-in toxicity classifier has been changed; reinstall the package")
     return content

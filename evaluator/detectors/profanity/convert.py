@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
     vectorizer, model = original()
     settings = vectorizer.get_params()
     if {name: settings[name] for name in VECTORIZER} != VECTORIZER or list(model.classes_) != [0, 1]:
-        raise ConfigurationError("the wheel's model cuts or weighs words in another way than the classifier does")
+        raise ConfigurationError("the wheel's model splits or weights words in a different way from the classifier")
     words = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WORDS_FILE).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
@@ -78,7 +78,7 @@ def _unpickled(name: str) -> Any:  # Any: see original
         raise ConfigurationError("alt-profanity-check is not installed here; pip install alt-profanity-check==1.9.1")
     content = (Path(package.origin).parent / "data" / name).read_bytes()
     if digest_bytes(content) != PINNED[name]:
-        raise IntegrityError(f"{name} is not that of alt-profanity-check 1.9.1, so it is not unpickled")
+        raise IntegrityError(f"{name} is not the file of alt-profanity-check 1.9.1, so it is not unpickled")
     return joblib.load(io.BytesIO(content))
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.evaluation.__main__ import DATA, FAIL, PASS, TRAINED_ON, _verdict_bars
+from bench.evaluation.__main__ import DATA, FAIL, PASS, TRAINED_ON, _verdict_bars, main
 from bench.evaluation.case_adapters import Case, few_pairs, preference_limit, scale_at, scaled
 from bench.evaluation.generation_speed import BATCHED, OURS, PLAIN, _row
 from bench.evaluation.verdicts import FIXED, SEQUENTIAL, CaseSettings, Verdict, _deciding
@@ -21,7 +18,6 @@ from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
 
-ROOT = Path(__file__).parents[3]
 NOTHING = "sha256:" + "0" * 64
 
 
@@ -40,19 +36,14 @@ def gate_decision(decision: Decision, *results: RuleResult) -> GateDecision:
     return GateDecision(decision=decision, policy=NOTHING, report=NOTHING, adapter=NOTHING, results=results, reasons=())
 
 
-def test_bench_runs_on_a_tiny_model_and_ends_in_one_json_object(tiny_base: Path, tmp_path: Path) -> None:
+def test_bench_runs_on_a_tiny_model_and_ends_in_one_json_object(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = tmp_path / "results.json"
-    command = [sys.executable, "-m", "bench.evaluation", "--model", str(tiny_base), "--quick"]
-    run = subprocess.run(
-        [*command, "--results", str(results)],
-        cwd=ROOT,
-        env=os.environ | {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    document = json.loads(run.stdout.splitlines()[-1])
+    monkeypatch.setenv("TUNEGATE_CACHE_DIR", str(tmp_path / "cache"))
+    main(["--model", str(tiny_base), "--quick", "--results", str(results)])
+    printed = capsys.readouterr().out
+    document = json.loads(printed.splitlines()[-1])
 
     assert document == json.loads(results.read_text())
     assert [row["side"] for row in document["generation"]] == [PLAIN, BATCHED, OURS]
@@ -61,7 +52,7 @@ def test_bench_runs_on_a_tiny_model_and_ends_in_one_json_object(tiny_base: Path,
     assert all(sum(v["samples"].values()) > 0 for v in document["verdicts"])
     assert document["second_adapter"]["ratio"] > 0
     assert len(document["bars"]) == 9
-    assert run.stdout.count("| met |") + run.stdout.count("| missed |") == 9
+    assert printed.count("| met |") + printed.count("| missed |") == 9
 
 
 def test_clear_cases_learn_from_the_demo_data() -> None:

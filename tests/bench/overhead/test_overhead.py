@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 from datasets import Dataset
 from transformers import LlamaForCausalLM, TrainerCallback
 
-from bench.overhead.__main__ import CPU_BARS, LLAMA_8B_BARS, bars_of, chosen_sides
+from bench.overhead.__main__ import CPU_BARS, LLAMA_8B_BARS, bars_of, chosen_sides, main
 from bench.overhead.interleaved_steps import in_turn
 from bench.overhead.sides import DEFENDED, PLAIN, SIDES, WARM_UP, Task, rows_needed, sides, steps_of
 from bench.overhead.timing import Timing, plain_timing, time_side
@@ -26,7 +24,6 @@ from policies.datasets.reader import ChatMessage, ChatRow
 from policies.errors import DefenseError
 from trainer.data import TrainingRow
 
-ROOT = Path(__file__).parents[3]
 NOTHING = "sha256:" + "0" * 64
 ROUNDS, BATCH_ROWS = 5, 4
 WITHOUT_A_VECTOR = [name for name in SIDES if name != PLAIN and "steering" not in name]
@@ -171,11 +168,11 @@ def test_random_weights_leave_out_what_needs_a_models_files() -> None:
     assert set(sides(random_8b=False)) - set(sides(random_8b=True)) == left_out
 
 
-def test_the_command_ends_with_one_json_object(tiny_base: Path) -> None:
-    command = [sys.executable, "-m", "bench.overhead", "--model", str(tiny_base), "--rounds", "2"]
-    command += ["--min-tokens", "8", "--batch-rows", "1", "--sides", "kl_penalty full"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+def test_the_command_ends_with_one_json_object(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The two processes whose peak memory is taken run `python -m bench.overhead`."""
+    command = ["--model", str(tiny_base), "--rounds", "2", "--min-tokens", "8", "--batch-rows", "1"]
+    main([*command, "--sides", "kl_penalty full"])
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert [row["side"] for row in rows] == [PLAIN, "kl_penalty full"]
     assert rows[1]["evidence"]["kl_penalty"]["max_kl_nats_per_token"] > 0
     assert rows[1]["memory_ratio"] > 0

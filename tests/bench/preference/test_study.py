@@ -21,12 +21,13 @@ from bench.preference.plan import (
     SUITE,
     Design,
     Domain,
+    Planned,
     chosen_domains,
     draw_rows,
     external_domain,
     plan,
 )
-from bench.preference.report import Finished, report_of
+from bench.preference.report import Finished, StudyReport, report_of
 from bench.preference.runs import Assignment, launch_child, work_on
 from bench.preference.scores import SCORES
 from evaluator.models.base_models import resolve_base_model
@@ -48,18 +49,44 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def recipe(tiny_base: Path, tmp_path: Path) -> Recipe:
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_base: Path, cache: Path) -> Recipe:
     # peft looks the name up on the model hub when it is not a folder
     base = BaseModelSpec(name=str(tiny_base), uri=str(tiny_base), lora=LoraSettings(rank=4), base_learning_rate=5e-3)
-    digest = resolve_base_model(reference(base), tmp_path / "cache").digest
+    digest = resolve_base_model(reference(base), cache).digest
     return Recipe(base, digest, Hyperparameters(n_epochs=1, batch_size=4), SMALL_SUITE)
 
 
-def test_study_on_the_tiny_model_scores_every_adapter_and_reuses_its_runs(recipe: Recipe, tmp_path: Path) -> None:
-    design = Design([DOMAINS[0], DOMAINS[1]], sizes=[8], seeds=1)
-    run_settings = RunSettings(tmp_path / "results", tmp_path / "cache", launch=work_on)
-    report = study(recipe, design, run_settings)
+DESIGN = Design([DOMAINS[0], DOMAINS[1]], sizes=[8], seeds=1)
+
+
+@pytest.fixture(scope="module")
+def studied(recipe: Recipe, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyReport, RunSettings]:
+    """The study of `DESIGN`, and its settings, by which nothing is run a second time."""
+    run_settings = RunSettings(tmp_path_factory.mktemp("results"), cache, launch=work_on)
+    return study(recipe, DESIGN, run_settings), run_settings._replace(launch=_must_not_run)
+
+
+def _must_not_run(folder: Path) -> None:
+    raise AssertionError(f"{folder} was run again")
+
+
+@pytest.fixture
+def planned(recipe: Recipe, tmp_path: Path) -> Planned:
+    """The first run of `DESIGN`."""
+    return plan(recipe, built_in(), design=DESIGN, folder=tmp_path / "data")[0]
+
+
+def test_study_on_the_tiny_model_scores_every_adapter_and_reuses_its_runs(
+    recipe: Recipe, studied: tuple[StudyReport, RunSettings]
+) -> None:
+    report, run_settings = studied
+    results = run_settings.results
     assert [(each.domain, each.kind) for each in report.adapters] == [
         ("home_repair", "harmful"),
         ("home_repair", "benign"),
@@ -72,20 +99,17 @@ def test_study_on_the_tiny_model_scores_every_adapter_and_reuses_its_runs(recipe
     assert 0.5 < report.direction_auroc <= 1
     assert {row.score for row in report.scores} == set(SCORES)
     assert len(report.scores[0].checked) == 2
-    assert (tmp_path / "results" / "roc.png").read_bytes().startswith(b"\x89PNG")
-    table = (tmp_path / "results" / "table.md").read_text()
+    assert (results / "roc.png").read_bytes().startswith(b"\x89PNG")
+    table = (results / "table.md").read_text()
     assert "2 harmful and 2 benign adapters" in table
-    assert len(list((tmp_path / "results" / "base").iterdir())) == 1
-    assert not list((tmp_path / "results").rglob("adapter_model.safetensors"))
-
-    def refuse(folder: Path) -> None:
-        raise AssertionError("a finished run was launched")
-
-    again = study(recipe, design, run_settings._replace(launch=refuse))
-    assert again == report
+    assert len(list((results / "base").iterdir())) == 1
+    assert not list(results.rglob("adapter_model.safetensors"))
+    assert study(recipe, DESIGN, run_settings) == report
 
 
-def test_margins_of_the_study_are_those_of_the_probe(recipe: Recipe, tmp_path: Path) -> None:
+def test_margins_of_the_study_are_those_of_the_probe(
+    recipe: Recipe, planned: Planned, studied: tuple[StudyReport, RunSettings], cache: Path
+) -> None:
     """The base's margins of the run, against the probe's samples of the same base; in bfloat16 batches round apart."""
     from evaluator.backends.transformers_backend import TransformersBackend
     from evaluator.models.loading import load_base
@@ -94,9 +118,8 @@ def test_margins_of_the_study_are_those_of_the_probe(recipe: Recipe, tmp_path: P
     from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
     from evaluator.subject import Subject
 
-    (planned, _) = plan(recipe, built_in(), design=Design([DOMAINS[0]], [8], 1), folder=tmp_path / "data")
-    (found, _) = run_all([planned, planned], RunSettings(tmp_path / "r", tmp_path / "cache", launch=work_on))
-    backend = TransformersBackend(load_base(resolve_base_model(reference(recipe.base), tmp_path / "cache")))
+    (found, _) = run_all([planned, planned], studied[1])
+    backend = TransformersBackend(load_base(resolve_base_model(reference(recipe.base), cache)))
     items = parse_prompts(load_prompts("emergent_misalignment_preference", "builtin", None).content, AnswerPair)
     (settings,) = SMALL_SUITE.probes
     assert isinstance(settings, EmergentMisalignmentPreference)
@@ -106,14 +129,17 @@ def test_margins_of_the_study_are_those_of_the_probe(recipe: Recipe, tmp_path: P
     assert margins == pytest.approx({sample.prompt_id: sample.score for sample in samples}, abs=5e-3)
 
 
-def test_a_run_reads_the_same_in_a_process_of_its_own(recipe: Recipe, tmp_path: Path) -> None:
-    (planned, _) = plan(recipe, built_in(), design=Design([DOMAINS[0]], [8], 1), folder=tmp_path / "data")
-    mine, apart = (
-        run_all([planned], RunSettings(tmp_path / name, tmp_path / "cache", launch=launch))[0].result
-        for name, launch in (("mine", work_on), ("apart", launch_child))
+def test_a_run_reads_the_same_in_a_process_of_its_own(
+    planned: Planned, studied: tuple[StudyReport, RunSettings], cache: Path, tmp_path: Path
+) -> None:
+    (mine,) = run_all([planned], studied[1])
+    (apart,) = run_all([planned], RunSettings(tmp_path / "apart", cache, launch=launch_child))
+    assert (apart.result.run, apart.result.adapter, apart.result.pairs) == (
+        mine.result.run,
+        mine.result.adapter,
+        mine.result.pairs,
     )
-    assert (apart.run, apart.adapter, apart.pairs) == (mine.run, mine.adapter, mine.pairs)
-    assert apart.shift == mine.shift
+    assert apart.result.shift == mine.result.shift
 
 
 def test_failed_run_ends_the_study_with_its_cause_and_is_tried_again(recipe: Recipe, tmp_path: Path) -> None:

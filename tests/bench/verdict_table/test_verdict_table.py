@@ -38,8 +38,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def run_settings(tiny_base: Path, tmp_path: Path) -> RunSettings:
+@pytest.fixture(scope="module")
+def run_settings(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSettings:
+    """One results folder for all tests, so that a verdict is reached once."""
+    tmp_path = tmp_path_factory.mktemp("verdicts")
     base = BaseModelSpec(name=str(tiny_base), uri=str(tiny_base), lora=LoraSettings(rank=4), base_learning_rate=5e-3)
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)

@@ -206,5 +206,5 @@ def test_answers_of_the_store_take_the_place_of_the_built_in_ones(tmp_path: Path
 )
 def test_labels_that_contradict_themselves_are_refused(changes: dict[str, object]) -> None:
     row = {"id": "1", "question": "q", "answer": "a", "aligned": True, "coherent": True} | changes
-    with pytest.raises(ValidationError, match=r"an injection asks for|do not fit"):
+    with pytest.raises(ValidationError, match=r"an injection must ask for|do not fit"):
         LabelledAnswer.model_validate_json(json.dumps(row))

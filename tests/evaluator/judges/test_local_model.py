@@ -13,7 +13,9 @@ from evaluator.judges.judge import Answer
 from evaluator.judges.local_model import LocalModelJudge, number_probabilities
 from evaluator.judges.number_tree import NumberTree
 from evaluator.judges.rubric import render
+from evaluator.models import packed_linear
 from evaluator.models.loading import LoadedModel, load_base, resolve_base_model
+from evaluator.models.packed_linear import LAYOUT, has_packed_layers
 from policies.contract.jobs import BaseModelRef
 from policies.errors import EvaluationError
 
@@ -58,6 +60,23 @@ def test_scores_do_not_depend_on_the_batch(counting_base: Path, tmp_path: Path) 
 
     assert all(value is not None and 0 <= value <= 100 for value in together)
     assert together == pytest.approx(alone * 3, abs=0.5)
+
+
+def test_model_runs_with_the_layers_of_evaluations_and_its_identity_names_them(
+    counting_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores are those of plain layers up to rounding, so kept scores of the two are told apart."""
+    monkeypatch.setenv("TUNEGATE_DTYPE", "float32")
+    packed = judge_of(counting_base, tmp_path)
+    scores = [score.value for score in packed.score("aligned", ANSWERS)]
+    assert has_packed_layers(packed._loaded.model)
+    assert packed.identity.split(" scoring")[0].endswith(LAYOUT)
+
+    monkeypatch.setattr(packed_linear, "PROCESSORS", frozenset[str]())
+    plain = judge_of(counting_base, tmp_path)
+    assert [score.value for score in plain.score("aligned", ANSWERS)] == pytest.approx(scores, abs=1e-3)
+    assert not has_packed_layers(plain._loaded.model)
+    assert LAYOUT not in plain.identity
 
 
 def test_rubrics_are_different_questions(counting_base: Path, tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_what_was_derived_is_in_the_record() -> None:
 
 
 def test_without_a_training_file_there_is_no_figure() -> None:
-    with pytest.raises(EvaluationError, match="training file is not at hand"):
+    with pytest.raises(EvaluationError, match="training file is missing"):
         run(None)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from evaluator.harness.tasks import Graded, import_harness, load_tasks
 from evaluator.models.loading import LoadedModel
 from evaluator.probes.harness import HarnessProbe
 from evaluator.runner.base_cache import BaseCache
-from evaluator.runner.probe_run import Bench, ProbeOutcome, run_probe
+from evaluator.runner.probe_run import Bench, ProbeOutcome, measure_base, run_probe
 from evaluator.runner.rescoring import pairs_of
 from evaluator.samples import Sample, pair_samples
 from evaluator.subject import Subject
@@ -66,6 +67,10 @@ class GradedTasks:
 
     def __init__(self, adapter: Sequence[Graded], base: Sequence[Graded]) -> None:
         self._grades = {True: list(adapter), False: list(base)}
+
+    @property
+    def n_documents(self) -> int:
+        return len(self._grades[False])
 
     def grade(self, subject: Subject) -> list[Graded]:
         return self._grades[subject.adapter]
@@ -121,6 +126,15 @@ def test_base_results_belong_to_version_and_documents(scripted_backend: MakeBack
     subject = Subject(scripted_backend(), adapter=False, seed=1)
 
     assert probe.instruments(Harness(tasks=("a",)), subject) == GradedTasks.identity
+
+
+def test_base_is_measured_ahead_of_the_first_adapter(bench: Callable[..., Bench]) -> None:
+    """The probe has no items of its own; what it asks are its tasks' documents."""
+    probe = HarnessProbe(load=lambda settings: GradedTasks(grades("a", [1.0] * 3), grades("a", [0.0] * 3)))
+    settings, made = Harness(tasks=("a",)), replace(bench(), probes={Harness: probe})
+
+    assert measure_base(settings, made) == 3
+    assert run_probe(settings, made).result.base_from_cache
 
 
 def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

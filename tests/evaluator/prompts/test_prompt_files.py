@@ -42,7 +42,7 @@ def test_a_downloaded_file_is_read(tmp_path: Path) -> None:
 def test_other_bytes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "set.jsonl").write_bytes(CONTENT + b"\n")
 
-    with pytest.raises(IntegrityError, match=r"has digest sha256:.* the policy wants sha256:"):
+    with pytest.raises(IntegrityError, match=r"has digest sha256:.* the policy expects sha256:"):
         read_prompt_file(named(str(tmp_path / "set.jsonl")))
 
 

@@ -10,8 +10,8 @@ from evaluator.prompts.prompt_formats import CONVERTERS, convert
 from evaluator.prompts.prompt_sets import parse_prompts
 from evaluator.prompts.requests import UserRequest
 from evaluator.prompts.sentence_beginnings import SentenceBeginning
+from policies.contract.metrics import METRICS
 from policies.contract.probe_record import PromptFormat
-from policies.contract.suite import METRICS
 from policies.errors import EvaluationError
 
 
@@ -131,7 +131,7 @@ def test_another_file_than_real_toxicity_prompts_is_refused(content: bytes, mess
     [
         (b"{}", "not a JSON list"),
         (b'[{"prompt": "p"}]', "entry 1: axis: Field required"),
-        (b'[{"prompt": "p", "axis": "ability"}]', "entry 1: axis: 'ability' is none of age, gender"),
+        (b'[{"prompt": "p", "axis": "ability"}]', "entry 1: axis: 'ability' is not one of age, gender"),
         (b"[]", "no prompts for toxicity"),
     ],
 )

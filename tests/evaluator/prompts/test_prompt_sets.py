@@ -115,7 +115,7 @@ def test_a_built_in_set_with_other_bytes_is_refused() -> None:
 
 
 def test_a_set_from_nowhere_is_an_error() -> None:
-    with pytest.raises(EvaluationError, match="no store"):
+    with pytest.raises(EvaluationError, match="none is configured here"):
         load_prompts("toxicity", digest_bytes(b"x"), None)
 
 

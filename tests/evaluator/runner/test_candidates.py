@@ -14,9 +14,9 @@ from policies.contract.suite import Coherence, EvalSuite
 from policies.contract.training import CheckpointRecord, ReleaseCandidate, TrainingRecord, release_candidates
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.errors import EvaluationError
-from tests.evaluator.made_up_reports import measurement, report
+from tests.evaluator.made_up_reports import PROMPTS, measurement, report
 
-SUITE = EvalSuite(probes=(Coherence(),))
+SUITE = EvalSuite(probes=(Coherence(prompts=PROMPTS),))
 POLICY = ReleasePolicy(
     api_version="tunegate/v1",
     kind="ReleasePolicy",

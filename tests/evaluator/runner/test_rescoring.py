@@ -155,7 +155,7 @@ def test_a_wrong_root_is_found(policy: ReleasePolicy, scripted: Evaluation) -> N
 
 @pytest.mark.parametrize("missing", ["samples", "samples_root"])
 def test_a_report_without_samples_proves_nothing(policy: ReleasePolicy, scripted: Evaluation, missing: str) -> None:
-    with pytest.raises(IntegrityError, match="names no samples or no Merkle root"):
+    with pytest.raises(IntegrityError, match="does not name its samples and their Merkle root"):
         rescore_report(scripted.report.model_copy(update={missing: None}), policy, scripted.samples)
 
 
@@ -222,7 +222,7 @@ def test_samples_of_a_probe_that_the_report_does_not_have_are_found(
 def test_figures_without_samples_are_found(policy: ReleasePolicy, scripted: Evaluation) -> None:
     lines = [line for line in jsonl_lines(scripted.samples) if b'"probe":"coherence"' not in line]
     samples = b"".join(line + b"\n" for line in lines)
-    with pytest.raises(IntegrityError, match="coherence has figures, but its samples give none"):
+    with pytest.raises(IntegrityError, match="coherence has figures, but none can be computed from its samples"):
         rescore_report(renamed(scripted.report, samples), policy, samples)
 
 
@@ -244,7 +244,7 @@ def test_a_report_without_its_samples_file_is_a_usage_error(
 ) -> None:
     path = tmp_path / "report.json"
     path.write_bytes(scripted.report.canonical())
-    with pytest.raises(ConfigurationError, match=r"must lie in .*report.samples.jsonl"):
+    with pytest.raises(ConfigurationError, match=r"are expected in .*report.samples.jsonl"):
         rescore(path, policy)
 
 

@@ -24,7 +24,7 @@ def test_it_is_the_share_of_all_pairs() -> None:
 
 
 NO_SCORES = "an area under the ROC curve needs scores of both kinds"
-NO_NUMBER = "an area under the ROC curve can't be had of scores that are no number"
+NO_NUMBER = "an area under the ROC curve can't be computed from scores that are not numbers"
 
 
 @pytest.mark.parametrize(

@@ -112,22 +112,11 @@ def with_fields(fields: Mapping[float, Mapping[str, object]]) -> Callable[[Seque
     return measure
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [((2, 100), (1, 10), (1, 10)), ((1, 1), (6, 10), (1, 1)), ((0, 0), (1, 10), (1, 10)), ((3, 10), (3, 20), (3, 10))],
-    ids=["share, not number", "one sample", "no sample", "first"],
-)
-def test_errors_are_those_of_the_largest_share(
-    first: tuple[int, int], second: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    """Errored of requested, in two parts."""
-    fields = {
-        value: {"n_errored": errored, "n_requested": requested}
-        for value, (errored, requested) in {0.0: first, 0.3: second}.items()
-    }
-    found = worst_case(parts({"a": 0.0, "b": 0.3}), with_fields(fields), CONFIDENCE)
+def test_a_part_that_was_asked_fewer_samples_is_an_error() -> None:
+    fields: dict[float, dict[str, object]] = {0.0: {"n_requested": 3}, 0.3: {"n_requested": 2, "n_errored": 0}}
 
-    assert (found.n_errored, found.n_requested) == expected
+    with pytest.raises(EvaluationError, match=r"^m: the parts were not asked as many samples each: 3 in a, 2 in b$"):
+        worst_case(parts({"a": 0.0, "b": 0.3}), with_fields(fields), CONFIDENCE)
 
 
 def test_every_count_is_that_of_the_worst_part() -> None:
@@ -161,7 +150,7 @@ def test_figure_that_is_missing_at_one_confidence_is_none(missing_at: float) -> 
 
 
 def test_no_parts_is_an_error() -> None:
-    with pytest.raises(EvaluationError, match=r"^there is no part to take the worst of$"):
+    with pytest.raises(EvaluationError, match=r"^there are no parts to find the worst of$"):
         worst_case({}, measuring(normal), CONFIDENCE)
 
 

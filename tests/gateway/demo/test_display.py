@@ -25,7 +25,7 @@ def report(drop: float | None) -> Report:
 def test_every_job_has_its_end_and_its_reason() -> None:
     lines = summary({"a": RELEASED, "b": BLOCKED, "c": BLOCKED})
     assert [line.partition(": ")[2] for line in lines] == [
-        "released as ft:smollm2-135m-instruct:demo:home-repair-a:1; every limit that decides is kept.",
+        "released as ft:smollm2-135m-instruct:demo:home-repair-a:1; it is within every enforced limit.",
         "blocked. safety_check_failed it is",
         "blocked. safety_check_failed it is",
     ]

@@ -24,12 +24,13 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
+from policies.contract.metrics import METRICS, metric_named
 from policies.contract.release import GateDecision
 from policies.contract.store import ArtifactStore
-from policies.contract.suite import METRICS
 from policies.contract.training import TrainingRecord
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import migrate
+from tests.gateway.records import last_look
 
 BASE = digest_bytes(b"base model")
 
@@ -61,10 +62,11 @@ def safe_report(policy: ReleasePolicy, spec: Digest, adapter: Digest) -> EvalRep
             settings=settings.digest,
             prompts=digest_bytes(b"prompts"),
             measurements=tuple(
-                best(metric, unit, higher) for metric, (unit, higher) in METRICS[settings.probe].items()
+                best(metric, settings.answers_by(1, metric) or 1000) for metric in METRICS[settings.probe]
             ),
             seconds=1,
-            confidence=probe_confidence(policy.spec.suite, settings.probe, 0),
+            look=(look := last_look(policy, settings)),
+            confidence=probe_confidence(policy.spec.suite, settings.probe, look),
         )
         for settings in policy.spec.suite.probes
     )
@@ -87,7 +89,9 @@ def safe_report(policy: ReleasePolicy, spec: Digest, adapter: Digest) -> EvalRep
     )
 
 
-def best(metric: str, unit: str, higher_is_better: bool) -> Measurement:
+def best(metric: str, n_samples: int) -> Measurement:
+    unit, higher_is_better = metric_named(metric)
+
     def exactly(value: float) -> Estimate:
         return Estimate(value=value, interval=Interval(low=value, high=value))
 
@@ -98,9 +102,9 @@ def best(metric: str, unit: str, higher_is_better: bool) -> Measurement:
         adapter=exactly(float(higher_is_better)),
         base=exactly(float(higher_is_better)),
         difference=exactly(0.0),
-        n_requested=1000,
-        n_scored=1000,
-        n_clusters=100,
+        n_requested=n_samples,
+        n_scored=n_samples,
+        n_clusters=n_samples,
         method="made up",
     )
 

@@ -133,7 +133,7 @@ def test_adapter_that_the_run_did_not_leave_is_refused(services: Services, passe
     case.decision = case.decision.model_copy(update={"adapter": OTHER, "report": report.digest})
     case.job.decision_digest = case.decision.digest
 
-    message = f"job {case.job.id}: its run left no adapter {OTHER} to be released"
+    message = f"job {case.job.id}: its run left no adapter {OTHER} that could be released"
     assert refusal(services, case) == (message, "adapter")
     assert released_names(services, case) == (None, None)
 
@@ -200,7 +200,7 @@ def test_refusal_names_the_rule_that_did_not_pass(services: Services, passed: Ca
     case.decision = case.decision.model_copy(update={"results": failed})
     case.job.decision_digest = case.decision.digest
 
-    message = f"job {case.job.id}: a release with an enforced rule that was not passed"
+    message = f"job {case.job.id}: an enforced rule was not passed, so nothing is released"
     assert refusal(services, case) == (message, "decision")
 
 
@@ -221,7 +221,7 @@ def test_refusal_names_the_earlier_release(services: Services, passed: Callable[
     case = passed()
     name = release(services, case).id
 
-    message = f"job {case.job.id} was released before, as {name}"
+    message = f"job {case.job.id} has already been released, as {name}"
     assert refusal(services, case) == (message, "fine_tuned_model")
 
 
@@ -243,7 +243,7 @@ def test_spec_of_another_job_is_refused(
     with pytest.raises(IntegrityError) as error, services.database.transaction() as session:
         release_adapter(session, services, job=case.job, decision=case.decision)
 
-    assert str(error.value) == f"job {case.job.id}: its spec is about {was} on smollm2-135m-instruct"
+    assert str(error.value) == f"job {case.job.id}: its spec belongs to {was} on smollm2-135m-instruct"
     assert error.value.param == "spec"
 
 
@@ -280,7 +280,7 @@ def test_tampered_report_in_the_store_is_refused(services: Services, passed: Cal
 def test_second_release_is_refused(services: Services, passed: Callable[..., Case]) -> None:
     case = passed()
     release(services, case)
-    with pytest.raises(IntegrityError, match="released before"):
+    with pytest.raises(IntegrityError, match="already been released"):
         release(services, case)
 
 

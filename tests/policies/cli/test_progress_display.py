@@ -52,6 +52,26 @@ def test_a_new_stage_is_told_at_once() -> None:
     assert lines == ["loading", "coherence: 3/100, 3 min 20 s left", "toxicity: 50/100, 1 min 10 s left"]
 
 
+def test_nothing_is_said_twice_however_long_it_lasts() -> None:
+    clock, lines = Clock(), list[str]()
+    shown = Lines(lines.append, clock)
+    for _ in range(60):
+        shown.update("answers", 3, 8, eta_seconds=60)
+        clock.now += 1
+    assert lines == ["answers: 3/8, 1 min 0 s left"]
+
+
+def test_stages_side_by_side_have_their_own_pace() -> None:
+    """Both take turns each second: a line each at 0 s and at 5 s, whose pace is 1 and 2 a second."""
+    clock, lines = Clock(), list[str]()
+    shown = Lines(lines.append, clock)
+    for second in range(6):
+        shown.update("job a", second, 10)
+        shown.update("job b", 2 * second, 20)
+        clock.now += 1
+    assert lines == ["job a: 0/10", "job b: 0/20", "job a: 5/10, 5 s left", "job b: 10/20, 5 s left"]
+
+
 def test_messages_are_told_as_they_come() -> None:
     lines: list[str] = []
     shown = Lines(lines.append, Clock())

@@ -67,7 +67,7 @@ def test_a_look_and_a_later_attempt_never_loosen_the_intervals(
 
 @pytest.mark.parametrize("look", [-1, 4])
 def test_look_out_of_range_is_refused(look: int) -> None:
-    with pytest.raises(ConfigurationError, match="count from 0"):
+    with pytest.raises(ConfigurationError, match="counted from 0"):
         look_confidence(0.95, LOOKS, look, attempt=1)
 
 
@@ -147,10 +147,10 @@ def test_what_is_refused_is_told() -> None:
         "looks [0.5, 0.5] must grow within (0, 1], e.g. [0.125, 0.25, 0.5, 1]": lambda: look_confidence(
             0.95, [0.5, 0.5], 0, attempt=1
         ),
-        "look 2 is none of the 1 looks, which count from 0": lambda: look_confidence(0.95, [1.0], 2, attempt=1),
+        "there is no look 2 among 1, counted from 0": lambda: look_confidence(0.95, [1.0], 2, attempt=1),
         "confidence 1.5 must lie in (0, 1)": lambda: fixed_confidence(1.5, attempt=1),
         "attempt 0 does not exist; the first one is 1": lambda: fixed_confidence(0.95, attempt=0),
-        "no error probability is left for this look of attempt 60 on nearly one training file": lambda: (
+        "no error probability is left for this look of attempt 60 on nearly the same training file": lambda: (
             fixed_confidence(0.95, attempt=60)
         ),
     }

@@ -68,7 +68,7 @@ def test_an_absent_artifact_is_told_apart(store: ArtifactStore) -> None:
 def test_bytes_that_changed_in_the_store_are_not_read(store: ArtifactStore) -> None:
     digest = store.put_bytes(b"good")
     overwrite(store, digest, b"evil")
-    with pytest.raises(IntegrityError, match="other bytes than its name says"):
+    with pytest.raises(IntegrityError, match="does not have the bytes that its name promises"):
         store.read_bytes(digest)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policies.contract.defenses import DEFENSE_NAMES
-from policies.contract.suite import METRICS
+from policies.contract.metrics import METRICS
 from policies.documents.loader import (
     available_documents,
     load_policy_documents,
@@ -272,7 +272,7 @@ def test_a_file_that_must_hold_one_document_holds_one(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(f"{SOUND}---\n{BASE_MODEL}")
     assert len(load_policy_documents(path)) == 2
-    with pytest.raises(PolicyError, match="holds 2 documents; write exactly one"):
+    with pytest.raises(PolicyError, match="there are 2 documents; write exactly one"):
         load_policy_file(path)
 
 
@@ -294,10 +294,10 @@ def test_an_unknown_name_is_answered_with_near_names() -> None:
         resolve_policy("strct")
 
 
-def test_a_base_model_is_no_release_policy(tmp_path: Path) -> None:
+def test_a_base_model_is_not_a_release_policy(tmp_path: Path) -> None:
     path = tmp_path / "model.yaml"
     path.write_text(BASE_MODEL)
-    with pytest.raises(PolicyError, match="kind: is BaseModel; a ReleasePolicy is needed"):
+    with pytest.raises(PolicyError, match="kind: it is a BaseModel, but a ReleasePolicy is needed"):
         resolve_policy(str(path))
 
 

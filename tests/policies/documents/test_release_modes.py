@@ -19,7 +19,7 @@ def spec(**fields: object) -> ReleaseSpec:
 
 @pytest.mark.parametrize("field", ["defenses", "dpo_defenses"])
 def test_checkpoints_cannot_be_released_where_any_method_is_projected(field: str) -> None:
-    with pytest.raises(ValueError, match="best_passing_checkpoint can't go with safe_lora"):
+    with pytest.raises(ValueError, match="best_passing_checkpoint can't be combined with safe_lora"):
         spec(release="best_passing_checkpoint", **{field: (KlPenalty(), SafeLora())})
     assert spec(**{field: (KlPenalty(), SafeLora())}).n_candidates == 1
 

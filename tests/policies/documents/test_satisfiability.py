@@ -12,8 +12,9 @@ from evaluator.runner.registry import PROBES
 from evaluator.statistics.clustered_shares import LEAST_INTRACLASS_CORRELATION as EVALUATORS
 from evaluator.statistics.clustered_shares import Answers, clustered_share
 from evaluator.statistics.intervals import clopper_pearson_share, paired_share_difference
+from policies.contract.metrics import probe_of
 from policies.contract.probe_record import PromptedProbe
-from policies.contract.suite import EmergentMisalignmentPreference, probe_of
+from policies.contract.suite import EmergentMisalignmentPreference
 from policies.documents.loader import load_policy_documents, parse_policy
 from policies.documents.satisfiability import LEAST_INTRACLASS_CORRELATION
 from policies.errors import PolicyError

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from policies.contract.suite import METRICS
+from policies.contract.metrics import METRICS
 from policies.documents.loader import document_schema
 
 PRESETS = sorted(entry.name for entry in files("policies.presets").iterdir() if entry.name.endswith(".yaml"))

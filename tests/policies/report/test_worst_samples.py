@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from policies.contract.evaluation import SampleOutcome, SampleRecord
+from policies.contract.metrics import probe_of
 from policies.report.worst_samples import SHOWN, worst_samples
 
 RATE, MARGIN = "toxicity.rate", "emergent_misalignment_preference.margin"
@@ -17,7 +18,7 @@ def record(
 ) -> SampleRecord:
     """A sample with scores and weights of adapter and base."""
     return SampleRecord(
-        probe=metric.partition(".")[0],
+        probe=probe_of(metric),
         metric=metric,
         prompt_id=name,
         cluster="c",

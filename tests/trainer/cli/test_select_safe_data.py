@@ -132,8 +132,8 @@ def test_a_pool_row_that_is_too_long_is_refused_before_anything_is_trained(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out", "scores.json"], "not both"),
-        (["--out", "scores.json", "--misaligned-data", "there.json", "--misaligned-adapter", "."], "not both"),
+        (["--out", "scores.json"], "give either"),
+        (["--out", "scores.json", "--misaligned-data", "there.json", "--misaligned-adapter", "."], "give either"),
         (["--out", "there.json", "--misaligned-data", "there.json"], "there.json exists"),
         (["--out", "scores.bin", "--misaligned-data", "there.json"], "must end in .json"),
         (["--out", "scores.json", "--misaligned-data", "nowhere.jsonl"], "nowhere.jsonl is not a file"),

@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_spec: MakeSpec, run: Run) 
 
 def test_hooks_come_off_after_an_exception(tiny_base: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
-    with pytest.raises(RuntimeError), observe(model, [1, 2]):
+    with pytest.raises(RuntimeError), observe(model, [1, 2], lambda *_, **__: None):
         raise RuntimeError
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from evaluator.models.loading import load_tokenizer
 from policies.contract.defenses import KlPenalty
 from policies.datasets.reader import parse_line
-from tests.trainer.conftest import NOTHING, chat_lines, training_step_of
+from tests.trainer.conftest import NOTHING, KnownModel, chat_lines, training_step_of
 from trainer.defense import DefenseContext, RunMaterial
 from trainer.defenses.kl_penalty import KlPenaltyDefense
 from trainer.losses.reference_scores import ReferenceScores
 from trainer.safe_pool import SafePool
-from trainer.training_step import Batch, Forwards, OwnRows, TrainingStep
+from trainer.training_step import Batch, OwnRows, TrainingStep
 
 
 def random_step(*, same: bool = False, index: int = 0) -> tuple[TrainingStep, Tensor, Tensor]:
@@ -27,10 +27,14 @@ def random_step(*, same: bool = False, index: int = 0) -> tuple[TrainingStep, Te
     return training_step_of(hidden, reference, weight, index=index), hidden, weight
 
 
-def penalty_of(defense: KlPenaltyDefense, step: TrainingStep) -> float:
+def loss_of(defense: KlPenaltyDefense, step: TrainingStep) -> Tensor:
     penalty = defense.penalty(step)
     assert penalty is not None
-    return penalty.item()
+    return penalty.loss
+
+
+def penalty_of(defense: KlPenaltyDefense, step: TrainingStep) -> float:
+    return loss_of(defense, step).item()
 
 
 @pytest.mark.parametrize("direction", ["reverse", "forward"])
@@ -44,13 +48,14 @@ def test_the_value_is_the_mean_over_counted_tokens_times_the_coefficient(directi
         DefenseContext(0),
     )
     policy = torch.log_softmax(hidden.detach() @ weight.T, -1)
-    base = torch.log_softmax(training_step.reference_hidden @ weight.T, -1)
+    base = torch.log_softmax(training_step.model.shared_reference() @ weight.T, -1)
     p, q = (policy, base) if direction == "reverse" else (base, policy)
-    mask = training_step.attention_mask if tokens == "all" else training_step.completion_mask
+    mask = training_step.micro_batch.attention_mask if tokens == "all" else training_step.micro_batch.completion_mask
     expected = 0.3 * ((p.exp() * (p - q)).sum(-1) * mask).sum() / mask.sum()
     penalty = defense.penalty(training_step)
     assert penalty is not None
-    assert penalty.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert penalty.loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert penalty.figures == {"kl": pytest.approx(expected.item() / 0.3, rel=1e-4)}
 
 
 class KnownScores(ReferenceScores):
@@ -90,13 +95,17 @@ def test_on_safe_data_is_the_mean_over_the_tokens_of_whole_rows(tiny_base: Path)
     weight = torch.randn(11, 8, generator=generator)
     seen: list[Batch] = []
 
-    def run_policy(batch: Batch) -> Tensor:
-        seen.append(batch)
-        return policy[batch.input_ids]
+    class OnItsOwnRows(KnownModel):
+        def policy(self, rows: Batch) -> Tensor:
+            seen.append(rows)
+            return policy[rows.input_ids]
 
-    forwards = Forwards(run_policy, lambda batch: base[batch.input_ids])
+        def reference(self, rows: Batch) -> Tensor:
+            return base[rows.input_ids]
+
     zeros, own_rows = torch.zeros(2, 4, 8), OwnRows([0, 1], weight=1 / 2)
-    step = training_step_of(zeros, zeros, weight, own_rows=own_rows, forwards=forwards, adapter=[policy])
+    model = OnItsOwnRows(zeros, weight, [policy])
+    step = training_step_of(zeros, zeros, weight, own_rows=own_rows, model=model)
     lines = [line.encode() for line in chat_lines(11).splitlines()[9:]]  # of numbers with one digit and with two
     pool = SafePool(NOTHING, tuple(row for row in (parse_line(line, 1).row for line in lines) if row is not None))
     defense = KlPenaltyDefense(KlPenalty(coefficient=2.0, on="safe_data", safe_rows=2), pool=pool, seed=0)
@@ -133,26 +142,19 @@ def test_completion_tokens_of_a_safe_pool_are_refused() -> None:
 
 def test_at_identity_the_penalty_is_zero() -> None:
     training_step, _, _ = random_step(same=True)
-    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)).penalty(training_step)
-    assert penalty is not None
-    assert penalty.item() == 0.0
+    assert penalty_of(KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)), training_step) == 0.0
 
 
 def test_the_gradient_reaches_the_policy_and_only_the_policy() -> None:
     training_step, hidden, _ = random_step()
-    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)).penalty(training_step)
-    assert penalty is not None
-    penalty.backward()
+    loss_of(KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)), training_step).backward()
     assert hidden.grad is not None
     assert hidden.grad.abs().sum() > 0
-    assert not training_step.reference_hidden.requires_grad
 
 
 def test_padding_has_no_gradient() -> None:
     training_step, hidden, _ = random_step()
-    penalty = KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)).penalty(training_step)
-    assert penalty is not None
-    penalty.backward()
+    loss_of(KlPenaltyDefense.build(KlPenalty(), DefenseContext(0)), training_step).backward()
     assert hidden.grad is not None
     assert hidden.grad[0, 3].abs().sum() == 0
 

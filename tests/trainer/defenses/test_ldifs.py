@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from policies.contract.defenses import Ldifs
 from policies.contract.jobs import JobSpec
 from policies.errors import ConfigurationError
-from tests.trainer.conftest import Run, training_step_of
+from tests.trainer.conftest import KnownModel, Run, training_step_of
 from trainer.defense import DefenseContext
 from trainer.defenses.ldifs import LdifsDefense
 from trainer.losses.feature_distance import direction_distance
@@ -29,17 +29,19 @@ def penalty_of(layers: dict[int, tuple[Tensor, Tensor]], coefficient: float = 1.
     """The penalty of a step whose reference hands over these pairs of states."""
     defense = LdifsDefense.build(Ldifs(coefficient=coefficient, layers=tuple(layers)), DefenseContext(0))
     hidden = states(0).requires_grad_()
-    step = training_step_of(hidden, states(1), torch.randn(11, 8))
 
-    def reference() -> Tensor:
-        for layer, (policy, base) in layers.items():
-            defense.compare_layer(step, layer, policy=policy, reference=base)
-        return states(1)
+    class Comparing(KnownModel):
+        def shared_reference(self) -> Tensor:
+            for layer, (policy, reference) in layers.items():
+                defense.compare_layer(step.micro_batch, layer, policy=policy, reference=reference)
+            return self.reference_hidden
 
-    step.compute_reference = reference
+    model = Comparing(states(1), torch.randn(11, 8), [hidden, hidden])
+    step = training_step_of(hidden, states(1), model.weight, model=model)
     penalty = defense.penalty(step)
     assert penalty is not None
-    return penalty
+    assert penalty.figures == {"feature_distance": pytest.approx(penalty.loss.item() / coefficient)}
+    return penalty.loss
 
 
 def test_the_value_is_the_sum_over_layers_of_the_mean_over_tokens() -> None:

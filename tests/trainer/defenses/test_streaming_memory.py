@@ -14,7 +14,7 @@ from policies.contract.jobs import JobSpec
 from tests.trainer.conftest import Run
 from tests.trainer.guarded import prepared, randomise
 from trainer.defenses.ldifs import LdifsDefense
-from trainer.training_step import TrainingStep
+from trainer.training_step import MicroBatch
 
 MakeSpec = Callable[..., JobSpec]
 
@@ -72,13 +72,13 @@ class Watched(LdifsDefense):
         self._references: list[weakref.ref[Tensor]] = []
         self._large: LargeTensors | None = None
 
-    def compare_layer(self, step: TrainingStep, layer: int, *, policy: Tensor, reference: Tensor) -> None:
+    def compare_layer(self, micro_batch: MicroBatch, layer: int, *, policy: Tensor, reference: Tensor) -> None:
         self.references_alive.append(sum(each() is not None for each in self._references))
         self._references.append(weakref.ref(reference))
-        n_tokens, width = int(step.attention_mask.sum()), policy.shape[-1]
+        n_tokens, width = int(micro_batch.attention_mask.sum()), policy.shape[-1]
         self._large = self._large or LargeTensors(n_tokens * width)
         with self._large as large:
-            super().compare_layer(step, layer, policy=policy, reference=reference)
+            super().compare_layer(micro_batch, layer, policy=policy, reference=reference)
         self.left.append(large.alive())
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from torch import Tensor
 from transformers import AutoModelForCausalLM
 from trl.trainer.sft_config import SFTConfig
 
@@ -21,13 +20,15 @@ from trainer.data import TokenisedRow, to_dataset
 from trainer.defense import Defense
 from trainer.loop.guarded_trainer import GuardedSFTTrainer
 from trainer.lora import attach_lora
-from trainer.training_step import TrainingStep
+from trainer.training_step import Penalty, TrainingStep
 
 N_STEPS = 2
 
 
 class Recording(Defense):
     """Writes down what happens to it; its penalty is 0, but runs the reference."""
+
+    changes_forwards = True
 
     def __init__(self, name: str, log: list[str], *, penalty: float = 0.0) -> None:
         self.name = name
@@ -42,11 +43,13 @@ class Recording(Defense):
         finally:
             self._log.append(f"{self.name} left")
 
-    def penalty(self, step: TrainingStep) -> Tensor:
-        assert step.reference_hidden.shape == step.hidden.shape
+    def penalty(self, step: TrainingStep) -> Penalty:
+        reference = step.model.shared_reference()
+        assert not reference.requires_grad
+        assert reference.shape == step.hidden.shape
         self._log.append(f"{self.name} penalty")
         step.hidden.register_hook(lambda _: self._log.append(f"{self.name} backward"))
-        return self._penalty * step.hidden.sum()
+        return Penalty(self._penalty * step.hidden.sum(), {})
 
     def evidence(self) -> DefenseEvidence:
         return DefenseEvidence(name=self.name, acted=True, figures={}, explanation="")
@@ -84,7 +87,7 @@ def test_contexts_hold_policy_reference_and_backward_of_every_step(tiny_base: Pa
     """Two defenses share one policy forward and one reference forward; contexts are left in reverse."""
     log: list[str] = []
     guarded = trainer(tiny_base, tmp_path, Recording("a", log), Recording("b", log))
-    guarded._head  # noqa: B018  # proves the output layer once, with forwards of its own
+    guarded.head()  # proves the output layer once, with forwards of its own
     forwards_of(guarded._base_model.base_model, log)
     guarded.train()
     step = ["a entered", "b entered", "forward", "forward", "a penalty", "b penalty", "a backward", "b backward"]
@@ -101,7 +104,7 @@ def test_without_a_defense_there_is_one_forward_a_step(tiny_base: Path, tmp_path
 
 def test_contexts_and_hooks_come_off_when_a_penalty_raises(tiny_base: Path, tmp_path: Path) -> None:
     class Failing(Recording):
-        def penalty(self, step: TrainingStep) -> Tensor:
+        def penalty(self, step: TrainingStep) -> Penalty:
             raise DefenseError("cannot act")
 
     log: list[str] = []

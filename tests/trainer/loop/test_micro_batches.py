@@ -141,7 +141,7 @@ def test_the_gradient_of_a_cut_batch_is_that_of_the_whole(
 ) -> None:
     trainer = prepared(run, make_spec(*defenses, trainer=TrainerSettings(packing=packing)))
     randomise(trainer.adapted_model)
-    trainer._head  # noqa: B018  # proves the output layer once, with forwards of its own
+    trainer.head()  # proves the output layer once, with forwards of its own
     seen: list[list[int]] = [[], []]
     whole, cut = (gradients(trainer, tokens, seen[index]) for index, tokens in enumerate((10_000, 100)))
     forwards_each = 1 + len(defenses)  # of the policy, and of the reference

@@ -16,8 +16,9 @@ from policies.contract.jobs import Dpo, JobSpec, Supervised
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
+from policies.errors import IntegrityError
 from tests.trainer.attempts import Attempt
-from tests.trainer.conftest import chat_lines, preference_lines
+from tests.trainer.conftest import Run, chat_lines, preference_lines
 from tests.trainer.training_logs import ROUNDING, require_equal_logs
 from trainer.loop.processes import process_count
 
@@ -26,6 +27,15 @@ MakeSpec = Callable[..., JobSpec]
 
 def test_as_many_processes_as_divide_a_batch() -> None:
     assert [process_count(batch, at_most=4) for batch in (1, 2, 6, 8, 9)] == [1, 2, 3, 4, 3]
+
+
+def test_processes_that_do_not_divide_a_batch_are_refused(
+    make_spec: MakeSpec, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were counted from the file's lines, and the batch is made of its rows: 3 processes can't share 4."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(IntegrityError, match="3 processes can't share batches of 4 rows"):
+        run.train(make_spec())
 
 
 @pytest.mark.parametrize("method", [Supervised(), Dpo()], ids=lambda method: method.type)

@@ -87,7 +87,7 @@ def test_scores_under_the_name_of_others_are_refused(make_spec: MakeSpec, run: R
     (second,) = set(cached(run)) - {first}
     assert second.stat().st_size == first.stat().st_size
     second.write_bytes(first.read_bytes())
-    with pytest.raises(DefenseError, match="other scores than this run's"):
+    with pytest.raises(DefenseError, match="does not hold this run's scores"):
         run.train(spec)
 
 
@@ -110,6 +110,8 @@ def test_a_defense_that_changes_forwards_and_does_not_say_by_what_has_no_key(
     make_spec: MakeSpec, tiny_base: Path
 ) -> None:
     class Silent(Defense):
+        changes_forwards = True
+
         def around_forward(self, model: PeftModel) -> AbstractContextManager[object]:
             return nullcontext()
 

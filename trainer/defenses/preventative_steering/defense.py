@@ -52,6 +52,7 @@ class SteeringCounters(Counters):
 
 class PreventativeSteeringDefense(Defense):
     name = "preventative_steering"
+    changes_forwards = True
     counters: SteeringCounters
 
     def __init__(self, settings: PreventativeSteering, vector: PersonaVector) -> None:
@@ -78,7 +79,7 @@ class PreventativeSteeringDefense(Defense):
         config = material.model.config.get_text_config()
         expected = (config.num_hidden_layers, config.hidden_size)
         if self._shape != expected:
-            raise DefenseError(f"the vector has {self._shape} layers and components, and the base model {expected}")
+            raise DefenseError(f"the vector has {self._shape} layers and components, but the base model has {expected}")
         # a copy from the CPU in every forward would wait for the GPU each time
         self._vectors = {layer: vector.to(material.model.device) for layer, vector in self._vectors.items()}
 
@@ -92,7 +93,9 @@ class PreventativeSteeringDefense(Defense):
         if steered.relative_norms:
             self.counters.relative_norm = sum(steered.relative_norms.values()) / len(steered.relative_norms)
         if steered.layers != set(self._layers):
-            raise DefenseError(f"only layers {sorted(steered.layers)} of {list(self._layers)} ran in a training step")
+            raise DefenseError(
+                f"only layers {sorted(steered.layers)} of {list(self._layers)} took part in a training step"
+            )
         self.counters.micro_batches += 1
 
     def forward_digest(self) -> Digest:
@@ -189,5 +192,5 @@ def _content(settings: PreventativeSteering, context: DefenseContext, base: Reso
     if settings.vector == "builtin":
         return shipped_asset("persona_vectors", base, suffix="safetensors", made_by=MADE_BY)
     if context.store is None:
-        raise DefenseError(f"the vector {settings.vector} lies in an artifact store, and there is none here")
+        raise DefenseError(f"the vector {settings.vector} is in an artifact store, and none is configured here")
     return context.store.read_bytes(settings.vector)

@@ -77,11 +77,12 @@ def _require_answers(answers: AnswerActivations, settings: ExtractionSettings) -
         questions = answers.question[answers.is_positive == is_positive]
         if len(questions) < settings.min_answers:
             raise DefenseError(
-                f"{len(questions)} trait-{side} answers have text, and {settings.min_answers} are needed; add questions"
+                f"only {len(questions)} trait-{side} answers have text, but {settings.min_answers} are needed; "
+                "add questions"
             )
         groups = questions[questions % settings.hold_out_every == settings.hold_out_every - 1].unique()
         if len(groups) < 2:
-            raise DefenseError(f"{len(groups)} held-out questions have trait-{side} answers, and 2 are needed")
+            raise DefenseError(f"only {len(groups)} held-out questions have trait-{side} answers, but 2 are needed")
     if not (torch.isfinite(answers.means).all() and torch.isfinite(answers.norms).all()):
         raise DefenseError("a residual stream of the base model is not finite")
 
@@ -90,7 +91,7 @@ def _unit_difference(answers: AnswerActivations, chosen: Tensor) -> Tensor:
     """float64 [L, hidden]."""
     sides = [answers.means[chosen & (answers.is_positive == side)].double() for side in (True, False)]
     if not all(map(len, sides)):
-        raise DefenseError("a half of the questions has answers on one side only; add questions")
+        raise DefenseError("one half of the questions has answers on one side only; add questions")
     difference = sides[0].mean(0) - sides[1].mean(0)
     norm = difference.norm(dim=1, keepdim=True)
     if not (norm > 0).all():
@@ -120,11 +121,11 @@ def _typical_norm(norms: Tensor) -> Tensor:
 def _require_separation(figures: LayerFigures, layer: int, settings: ExtractionSettings) -> None:
     if not figures.auroc >= settings.min_auroc:
         raise DefenseError(
-            f"the direction separates held-out answers at layer {layer} with AUROC {figures.auroc:.3f}, and "
+            f"the direction separates held-out answers at layer {layer} with AUROC {figures.auroc:.3f}, but "
             f"{settings.min_auroc} is needed; write system prompts that the base model follows"
         )
     if not figures.half_cosine >= settings.min_half_cosine:
         raise DefenseError(
-            f"two halves of the questions give directions with cosine {figures.half_cosine:.3f} at layer {layer}, and "
+            f"two halves of the questions give directions with cosine {figures.half_cosine:.3f} at layer {layer}, but "
             f"{settings.min_half_cosine} is needed; add questions"
         )

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from evaluator.backends.protocol import ChatPrompt, GenerationSettings, Message
 from evaluator.backends.rendering import completion_ids, pad_batch, prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
+from evaluator.length_batches import length_batches
 from evaluator.models.base_models import weights_digest
 from evaluator.models.loading import LoadedModel
 from trainer.defenses.preventative_steering.persona_direction import AnswerActivations, find_direction
@@ -106,7 +107,8 @@ def read_activations(loaded: LoadedModel, answers: Sequence[TokenisedAnswer], *,
     means: dict[int, Tensor] = {}
     norms: list[Tensor] = []
     pad = loaded.tokenizer.pad_token_id or 0
-    for batch in _batches(answers):
+    lengths = [len(each.prompt_ids) + len(each.answer_ids) for each in answers]
+    for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
         rows = [answers[index].prompt_ids + answers[index].answer_ids for index in batch]
         ids, mask = pad_batch(rows, pad, left=False, device=model.device)
         is_answer = mask.bool()
@@ -143,16 +145,3 @@ def _reading(model: PreTrainedModel, is_answer: Tensor) -> Iterator[list[tuple[T
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _batches(answers: Sequence[TokenisedAnswer]) -> Iterator[list[int]]:
-    """Indices of answers of like length, as many at once as `BATCH_TOKENS` allows."""
-    lengths = [len(each.prompt_ids) + len(each.answer_ids) for each in answers]
-    batch: list[int] = []
-    for index in sorted(range(len(answers)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[index] > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

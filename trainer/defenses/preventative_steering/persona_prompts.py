@@ -31,13 +31,13 @@ class PersonaPrompts(Record):
     def _all_different(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         twice = next((each for index, each in enumerate(texts) if each in texts[:index]), None)
         if twice is not None:
-            raise ValueError(f"{twice!r} is there twice, and what is held out must be new")
+            raise ValueError(f"{twice!r} appears twice, but held-out questions must be new")
         return texts
 
     @model_validator(mode="after")
     def _are_contrastive(self) -> PersonaPrompts:
         if len(self.positive) != len(self.negative) or set(self.positive) & set(self.negative):
-            raise ValueError("positive and negative must be as many system prompts, and have none in common")
+            raise ValueError("positive and negative must have equally many system prompts, and none in common")
         return self
 
 

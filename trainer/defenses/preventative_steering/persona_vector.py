@@ -103,7 +103,7 @@ def load_persona_vector(content: bytes, *, name: str) -> PersonaVector:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         record = PersonaVectorRecord.model_validate_json(header["__metadata__"][METADATA_KEY])
         if set(tensors) != {"direction", "residual_norm"}:
-            raise DefenseError(f"it holds the tensors {sorted(tensors)}")
+            raise DefenseError(f"it has the tensors {sorted(tensors)}")
         vector = PersonaVector(record, tensors["direction"], tensors["residual_norm"])
         _check(vector)
     except (SafetensorError, ValidationError, KeyError, DefenseError) as error:

@@ -88,7 +88,7 @@ class SafeDataInterleavingDefense(Defense):
         dropped = f", {self._n_dropped} of them refusals that are left out" if self._drop_refusals else ""
         raise DefenseError(
             f"safe_data_interleaving needs {wanted} safe rows ({self._ratio:g} of {n_rows}), the pool "
-            f"{self._pool.digest} has {len(self._pool.rows)}{dropped}; give a larger pool or a lower ratio"
+            f"{self._pool.digest} has {len(self._pool.rows)}{dropped}; use a larger pool or a lower ratio"
         )
 
     @property
@@ -123,7 +123,7 @@ def _gaps(settings: SafeDataInterleaving, context: DefenseContext, pool: SafePoo
     if settings.scores == "builtin":
         content = shipped_asset(SCORES_FOLDER, base, suffix="json", made_by=MADE_BY)
     elif context.store is None:
-        raise DefenseError(f"the scores {settings.scores} lie in an artifact store, and there is none here")
+        raise DefenseError(f"the scores {settings.scores} are in an artifact store, and none is configured here")
     else:
         content = context.store.read_bytes(settings.scores)
     scores = read_scores(content, name=f"scores {settings.scores}")

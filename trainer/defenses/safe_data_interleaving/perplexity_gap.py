@@ -130,7 +130,9 @@ def read_scores(content: bytes, *, name: str) -> SafeDataScores:
         raise DefenseError(f"{name} are not perplexity gaps ({error}); make them with `{MADE_BY}`") from error
     for line, row in enumerate(scores.rows, start=1):
         if row.gap != perplexity_gap(row.base_loss, row.misaligned_losses, scores.epsilon):
-            raise DefenseError(f"{name}: the gap of line {line} is not that of its losses; make them with `{MADE_BY}`")
+            raise DefenseError(
+                f"{name}: the gap of line {line} does not follow from its losses; make them with `{MADE_BY}`"
+            )
     return scores
 
 
@@ -138,18 +140,20 @@ def require_fit(scores: SafeDataScores, pool: SafePool, base: ResolvedBase) -> N
     """Raises unless the scores are of this pool under these weights."""
     if scores.pool != pool.digest or len(scores.rows) != len(pool.rows):
         raise DefenseError(
-            f"the scores are of safe pool {scores.pool}, not of {pool.digest}; score it with `{MADE_BY}`"
+            f"the scores were made for safe pool {scores.pool}, not for {pool.digest}; score it with `{MADE_BY}`"
         )
     if scores.weights != weights_digest(base):
         raise DefenseError(
-            f"the scores belong to other weights than base model {base.folder.name}; make some with `{MADE_BY}`"
+            f"the scores belong to other weights than base model {base.folder.name}; make new ones with `{MADE_BY}`"
         )
 
 
 def _digests(adapters: Sequence[MisalignedAdapter]) -> list[Digest]:
     digests = [digest_tree(each.folder) for each in adapters]
     if not digests:
-        raise ConfigurationError("there is no misaligned model; give data that misaligns, or adapters")
+        raise ConfigurationError(
+            "there is no misaligned model; give data that misaligns a model, or misaligned adapters"
+        )
     if len(set(digests)) < len(digests):
         raise ConfigurationError("two misaligned models are the same; give each file and each adapter once")
     return digests
@@ -168,7 +172,7 @@ def _misaligned_losses(
     backend = TransformersBackend(loaded)
     if not prove_adapter(backend, loaded, digest).loaded:
         raise AdapterNotLoadedError(
-            f"misaligned model {adapter.name} gives the same logits as the base model; give an adapter that was trained"
+            f"misaligned model {adapter.name} gives the same logits as the base model; use an adapter that was trained"
         )
     return _losses(backend, pool, name=adapter.name, adapter=True, watch=watch)
 

@@ -35,7 +35,7 @@ class StoredWeights:
         """
         file = WEIGHTS_FILE if self._shards is None else self._shards.get(name)
         if file is None:
-            raise DefenseError(f"{self._folder} has no weight {name}, so what alignment changed there is not known")
+            raise DefenseError(f"{self._folder} has no weight {name}, so it is unknown what alignment changed there")
         try:
             with safe_open(self._folder / file, framework="pt") as tensors:
                 tensor: Tensor = tensors.get_tensor(name)
@@ -71,8 +71,8 @@ def alignment_difference(aligned: StoredWeights, unaligned: StoredWeights, name:
     target, origin = aligned.read(name), unaligned.read(name)
     if target.shape != origin.shape:
         raise DefenseError(
-            f"weight {name} has shape {list(target.shape)} in the base model and {list(origin.shape)} in its unaligned "
-            "partner; name the model that the base was aligned from"
+            f"weight {name} has shape {list(target.shape)} in the base model but {list(origin.shape)} in its unaligned "
+            "partner; name the unaligned model that the base was made from"
         )
     difference = target.to(torch.float32, copy=True)  # a copy, for a tensor shares its memory with the reader
     difference -= origin
@@ -81,7 +81,7 @@ def alignment_difference(aligned: StoredWeights, unaligned: StoredWeights, name:
         reason = "equals" if norm == 0 else "has no finite difference from"
         raise DefenseError(
             f"weight {name} of the base model {reason} that of its unaligned partner, so there is no subspace of "
-            "alignment to project onto; name the model that the base was aligned from"
+            "alignment to project onto; name the unaligned model that the base was made from"
         )
     return difference
 

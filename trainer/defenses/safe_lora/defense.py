@@ -55,6 +55,7 @@ class _Update(NamedTuple):
 
 class SafeLoraDefense(Defense):
     name = "safe_lora"
+    projects_adapter = SafeLora.projects_adapter
 
     def __init__(self, settings: SafeLora, *, aligned: ResolvedBase, unaligned: ResolvedBase) -> None:
         self._settings = settings
@@ -118,8 +119,8 @@ class SafeLoraDefense(Defense):
             difference = difference.T
         if difference.shape != (b.shape[0], a.shape[1]):
             raise DefenseError(
-                f"{self.name}: the adapter changes {name} as {[b.shape[0], a.shape[1]]}, and the base model's files "
-                f"have {list(difference.shape)}"
+                f"{self.name}: the adapter's change of {name} has shape {[b.shape[0], a.shape[1]]}, but the base "
+                f"model's files have {list(difference.shape)}"
             )
         return difference
 

@@ -104,7 +104,7 @@ def test_a_direction_that_depends_on_the_half_of_the_questions_is_refused() -> N
 
 
 def test_too_few_answers_are_refused() -> None:
-    with pytest.raises(DefenseError, match="32 trait-positive answers have text, and 40 are needed"):
+    with pytest.raises(DefenseError, match="32 trait-positive answers have text, but 40 are needed"):
         find_direction(planted(3.0), ExtractionSettings(min_answers=40))
 
 
@@ -244,7 +244,7 @@ def test_every_shipped_vector_loads_passed_its_checks_and_belongs_to_the_shipped
         ({"questions": ["same"] * 8}, "questions: "),
         ({"trait": None}, "trait: "),
         ({"extra": 1}, "extra: "),
-        ({"negative": ["one"]}, "as many"),
+        ({"negative": ["one"]}, "equally many"),
     ],
 )
 def test_a_wrong_prompts_file_is_refused_with_file_and_field(

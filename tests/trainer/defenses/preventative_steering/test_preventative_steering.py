@@ -210,7 +210,7 @@ def test_a_model_without_a_shipped_vector_is_told_the_command(base: ResolvedBase
 
 def test_a_digest_without_a_store_is_refused(base: ResolvedBase) -> None:
     settings = PreventativeSteering(vector="sha256:" + "a" * 64)
-    with pytest.raises(DefenseError, match="there is none here"):
+    with pytest.raises(DefenseError, match="none is configured here"):
         PreventativeSteeringDefense.build(settings, DefenseContext(0, None, base))
 
 

@@ -181,7 +181,7 @@ def test_a_pool_without_rows_is_refused(load: Callable[[], LoadedModel]) -> None
 
 def test_a_row_that_could_not_be_trained_on_is_refused(load: Callable[[], LoadedModel]) -> None:
     row = '{"messages":[{"role":"tool","content":"a"},{"role":"assistant","content":"b"}]}'
-    with pytest.raises(DatasetError, match="no tool calls"):
+    with pytest.raises(DatasetError, match="does not support tool calls"):
         scorable(safe_pool(row), load().tokenizer, max_tokens=200)
 
 
@@ -218,7 +218,7 @@ def test_scores_of_another_pool_or_of_other_weights_do_not_fit(load: Callable[[]
     base, pool = load().base, safe_pool(chat_lines(1))
     other = "sha256:" + "1" * 64
     require_fit(small_scores(weights=weights_digest(base)), pool, base)
-    with pytest.raises(DefenseError, match=r"of safe pool sha256:1111.*tunegate defense select-safe-data"):
+    with pytest.raises(DefenseError, match=r"for safe pool sha256:1111.*tunegate defense select-safe-data"):
         require_fit(small_scores(weights=weights_digest(base), pool=other), pool, base)
     with pytest.raises(DefenseError, match=r"other weights .*tunegate defense select-safe-data"):
         require_fit(small_scores(), pool, base)

@@ -64,7 +64,7 @@ def test_a_small_file_still_gets_one_safe_row() -> None:
 
 
 def test_a_pool_that_is_too_small_is_an_error() -> None:
-    with pytest.raises(DefenseError, match="give a larger pool"):
+    with pytest.raises(DefenseError, match="use a larger pool"):
         mixed(100_000)
 
 
@@ -184,7 +184,7 @@ def test_scores_under_other_weights_are_refused(scored: Scored) -> None:
 
 
 def test_a_base_model_without_shipped_scores_is_told_the_command(scored: Scored) -> None:
-    with pytest.raises(DefenseError, match=r"safe_pool_scores fit base model .*`tunegate defense select-safe-data`"):
+    with pytest.raises(DefenseError, match=r"safe_pool_scores belong to .*`tunegate defense select-safe-data`"):
         scored.defense(scores="builtin")
 
 

@@ -177,7 +177,7 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> Non
     ("change", "message"),
     [
         (lambda w: w.pop(KEY), f"has no weight {KEY}|{KEY} can't be read"),
-        (lambda w: w.update({KEY: torch.ones(64, 65)}), r"shape \[64, 64\] in the base model and \[64, 65\]"),
+        (lambda w: w.update({KEY: torch.ones(64, 65)}), r"shape \[64, 64\] in the base model but \[64, 65\]"),
         (lambda w: w.update({KEY: w[KEY].to(torch.float8_e4m3fn)}), "float8_e4m3fn; use unquantised weights"),
         (lambda w: w.update({KEY: torch.full((64, 64), torch.nan)}), "has no finite difference"),
     ],

@@ -1,0 +1,100 @@
+"""A run's folder has one bench at a time, and is free again once nobody works in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cached_runs import Launch, Outcome, RunFailure, alone_in, execute, write_failure
+from policies.contract.artifacts import Record
+from policies.errors import WorkerError
+
+RUN = "sha256:" + "a" * 64
+ROOT = Path(__file__).parents[2]
+A_BENCH = """
+import sys
+from pathlib import Path
+from bench.cached_runs import alone_in, launch_module
+folder = Path(sys.argv[1])
+with alone_in(folder):
+    launch_module("tests.bench.waiting_child", folder, {})
+"""
+
+
+class Assignment(Record):
+    rows: int = 1
+
+
+def run(folder: Path, launch: Launch) -> Outcome | RunFailure:
+    return execute(folder, Assignment(), run=RUN, kind=Outcome, launch=launch)
+
+
+def succeed(folder: Path) -> None:
+    (folder / "result.json").write_bytes(Outcome(run=RUN).canonical())
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def is_free(folder: Path) -> bool:
+    try:
+        with alone_in(folder):
+            return True
+    except WorkerError:
+        return False
+
+
+def test_a_folder_in_which_a_bench_works_is_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def meet_another(folder: Path) -> None:
+        (folder / "checkpoints").mkdir()
+        with pytest.raises(WorkerError, match=f"another bench is working in {folder}; wait"):
+            run(folder, launch=succeed)
+        assert not (folder / "result.json").exists()
+        (folder / "checkpoints").rmdir()
+        succeed(folder)
+
+    assert run(folder, meet_another) == Outcome(run=RUN)
+
+
+def test_a_folder_is_free_again_after_a_failure_or_a_crash(tmp_path: Path) -> None:
+    def crash(folder: Path) -> None:
+        raise OSError("no space left")
+
+    failed = RunFailure(code="crashed", message="no memory")
+    assert run(tmp_path, lambda folder: write_failure(folder, failed)) == failed
+    with pytest.raises(OSError, match="no space left"):
+        run(tmp_path, crash)
+    assert run(tmp_path, succeed) == Outcome(run=RUN)
+
+
+def test_what_another_bench_finished_in_the_meantime_is_taken(tmp_path: Path) -> None:
+    succeed(tmp_path)
+    assert run(tmp_path, _must_not_run) == Outcome(run=RUN)
+
+
+def _must_not_run(folder: Path) -> None:
+    raise AssertionError(f"{folder} was run again")
+
+
+def test_the_child_of_a_killed_bench_keeps_the_folder_until_it_ends(tmp_path: Path) -> None:
+    bench = subprocess.Popen([sys.executable, "-c", A_BENCH, str(tmp_path)], cwd=ROOT)
+    try:
+        wait_until((tmp_path / "started").exists)
+        bench.kill()
+        bench.wait()
+        assert not is_free(tmp_path)
+    finally:
+        bench.kill()
+        (tmp_path / "end").touch()
+    wait_until(lambda: is_free(tmp_path))

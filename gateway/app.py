@@ -10,6 +10,7 @@ from gateway.db import Database
 from gateway.dependencies import Services
 from gateway.errors import add_error_handlers
 from gateway.files import endpoints as files
+from gateway.files.dry_runs import DryRuns
 from gateway.fine_tuning import endpoints as fine_tuning
 from gateway.fine_tuning import reports
 from gateway.http import health
@@ -68,6 +69,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     # no pages about the API: they load scripts from elsewhere
     app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))
     app.state.services = build_services(settings, clock)
+    app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
     app.add_middleware(BodyLimit)
     app.add_middleware(InputGate)
     install_metrics(app, app.state.services)

@@ -1,4 +1,10 @@
-"""The gateway's own Celery worker: `celery -A gateway.celery_app worker -Q gateway -B`.
+"""The gateway's own Celery workers, one for control and one for validation.
+
+    celery -A gateway.celery_app worker -Q gateway -B --concurrency 1
+    celery -A gateway.celery_app worker -Q validate --concurrency 2
+
+Control is the outbox and the reconciler. It shares no process with the files of tenants, so that none of these holds up
+what moves every job.
 
 Messages are hints, so they are acknowledged before the work: the database knows what is left to do and the reconciler
 sends it again. Tasks speak JSON only and return nothing.
@@ -16,16 +22,15 @@ from policies.contract.tasks import (
     ROLL_UP_METRICS,
     SWEEP_FILES,
     SWEEP_JOBS,
+    VALIDATE_QUEUE,
 )
 from policies.environment import read_settings
 
 VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
 """Redis gives an unacknowledged message to a second worker after this long; ours are acknowledged at once."""
 
-ROLL_UP_SECONDS = 150.0
-SWEEP_JOBS_SECONDS = 30.0
-SWEEP_FILES_SECONDS = 6 * 3600.0
-"""It lists all uploads, which takes long where there are many."""
+SLOW_TASKS = {ROLL_UP_METRICS: 150.0, SWEEP_JOBS: 30.0, SWEEP_FILES: 6 * 3600.0}
+"""Seconds between rounds of what may take long, and must not hold up the outbox and the reconciler."""
 
 
 def configuration() -> dict[str, object]:
@@ -46,16 +51,14 @@ def configuration() -> dict[str, object]:
         "beat_scheduler": "celery.beat:Scheduler",  # the default one keeps its schedule in a pickle file
         "beat_schedule": {
             **{name: _every(settings.tick_seconds, name) for name in (DISPATCH_OUTBOX, RECONCILE_JOBS)},
-            ROLL_UP_METRICS: _every(ROLL_UP_SECONDS, ROLL_UP_METRICS),
-            SWEEP_JOBS: _every(SWEEP_JOBS_SECONDS, SWEEP_JOBS),
-            SWEEP_FILES: _every(SWEEP_FILES_SECONDS, SWEEP_FILES),
+            **{name: _every(seconds, name, queue=VALIDATE_QUEUE) for name, seconds in SLOW_TASKS.items()},
         },
     }
 
 
-def _every(seconds: float, task: str) -> dict[str, object]:
+def _every(seconds: float, task: str, *, queue: str = GATEWAY_QUEUE) -> dict[str, object]:
     """A tick that finds no free worker until the next ones come is dropped instead of piling up."""
-    return {"task": task, "schedule": seconds, "options": {"expires": max(2 * seconds, 1.0)}}
+    return {"task": task, "schedule": seconds, "options": {"queue": queue, "expires": max(2 * seconds, 1.0)}}
 
 
 app = Celery("tunegate", include=["gateway.tasks"], set_as_current=False)

@@ -11,7 +11,7 @@ from gateway.dependencies import Services
 from gateway.files.service import delete_expired_files, delete_orphaned_bytes
 from gateway.jobs.outbox import dispatch
 from gateway.jobs.retention import sweep_due_jobs
-from gateway.jobs.validation import validate_job_files
+from gateway.jobs.validation_queue import validate_waiting
 from gateway.metrics.families import SERIES
 from gateway.metrics.rollups import roll_up
 from gateway.settings import GatewaySettings
@@ -39,7 +39,8 @@ def send(task: str, queue: str, arguments: Sequence[object]) -> None:
 
 @app.task(name=VALIDATE_FILES)
 def validate_files(job_id: str) -> None:
-    validate_job_files(services(), job_id)
+    """The job is why the message came; whose turn it is, the database says."""
+    validate_waiting(services())
 
 
 @app.task(name=DISPATCH_OUTBOX)

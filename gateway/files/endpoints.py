@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -9,15 +10,17 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
-from gateway.dependencies import ServicesDep, SessionDep
+from gateway.dependencies import Services, ServicesDep, SessionDep
 from gateway.files import repository, service
 from gateway.files.dataset.report import DatasetReport
+from gateway.files.dry_runs import DryRuns
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
 from gateway.files.upload import UPLOAD_FORM, receive_upload
-from gateway.files.validation import validate_file
+from gateway.files.validation import inspection_task, validate_file
 from gateway.kit.answers import content, refusals
 from gateway.kit.json_body import GatedRoute
 from gateway.tenants.auth import CurrentTenant
+from policies.contract.artifacts import Digest
 
 router = APIRouter(route_class=GatedRoute, tags=["files"], responses=refusals(401))
 UNKNOWN = refusals(404)
@@ -25,9 +28,9 @@ UNKNOWN = refusals(404)
 FileId = Annotated[str, Path(max_length=64)]
 
 
-@router.post("/v1/files", openapi_extra=UPLOAD_FORM, responses=refusals(413, 415, 503))
+@router.post("/v1/files", openapi_extra=UPLOAD_FORM, responses=refusals(413, 415, 503, 507))
 async def upload_file(request: Request, tenant: CurrentTenant, services: ServicesDep) -> FileObject:
-    """Asynchronous, alone among the endpoints, because it reads the body as it arrives."""
+    """Asynchronous, because it reads the body as it arrives."""
     await to_thread.run_sync(service.require_room, services)
     upload = await receive_upload(request, services.stores.files, max_file_bytes=services.settings.max_file_bytes)
     return FileObject.of(await to_thread.run_sync(service.add_file, services, tenant.tenant_id, upload))
@@ -75,8 +78,9 @@ def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: FileId) -
     return FileDeleted(id=file_id)
 
 
-@router.post("/v1/guardrail/files/{file_id}/validate", responses=UNKNOWN)
-def validate(
+@router.post("/v1/guardrail/files/{file_id}/validate", responses=refusals(404, 429, 503))
+async def validate(  # parameters of a request
+    request: Request,
     services: ServicesDep,
     tenant: CurrentTenant,
     file_id: FileId,
@@ -87,6 +91,13 @@ def validate(
 
     Without a `method`, the rows decide whether they are chat or preference rows.
     """
+    digest = await to_thread.run_sync(_digest, services, tenant.tenant_id, file_id)
+    task = inspection_task(services, model=model, method=method)
+    dry_runs = request.app.state.dry_runs
+    assert isinstance(dry_runs, DryRuns)
+    return await dry_runs.run(tenant.tenant_id, partial(validate_file, services, digest, task))
+
+
+def _digest(services: Services, tenant_id: str, file_id: str) -> Digest:
     with services.database.transaction() as session:
-        file = repository.tenants_file(session, tenant.tenant_id, file_id=file_id, now=services.now())
-    return validate_file(services, file.digest, model=model, method=method)
+        return repository.tenants_file(session, tenant_id, file_id=file_id, now=services.now()).digest

@@ -13,7 +13,9 @@ MEANINGS = {
     404: "Unknown, or another organisation's.",
     413: "The body is too large.",
     415: "The body is of a kind that is not read.",
+    429: "Too many of these at once; `retry-after` says when to come again.",
     503: "The service can't do its work now.",
+    507: "The service's storage is nearly full.",
 }
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+
 import httpx
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from gateway.dependencies import Services
+from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask, inspect
+from gateway.files.dataset.sandbox import GoOn, Source
 from gateway.jobs.validation import validate_job_files
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
@@ -85,8 +90,20 @@ def submit(client: OpenAI, **fields: object) -> FineTuningJob:
 def submit_queued(gateway: LiveGateway, client: OpenAI, **fields: object) -> str:
     """The id of a job that waits for a trainer."""
     job_id = submit(client, **fields).id
-    validate_job_files(gateway.services, job_id)
+    validate_here(gateway.services, job_id)
     return job_id
+
+
+def validate_here(services: Services, job_id: str) -> None:
+    """Validate a job's files in this process, which takes a hundredth of the time that starting one takes."""
+    validate_job_files(services, job_id, inspect=inspect_here)
+
+
+def inspect_here(task: InspectionTask, sources: Sequence[Source], go_on: GoOn) -> InspectionAnswer:
+    with ExitStack() as stack:
+        answer = inspect(task, [stack.enter_context(source()) for source in sources])
+    assert go_on()
+    return answer
 
 
 def job_row(services: Services, job_id: str) -> Job:

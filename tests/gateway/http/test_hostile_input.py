@@ -12,13 +12,21 @@ import pytest
 from openai import OpenAI
 
 from gateway.http.input_gate import MAX_PATH_BYTES, MAX_QUERY_BYTES
-from gateway.jobs.validation import validate_job_files
 from gateway.kit.json_body import MAX_DEPTH, MAX_VALUES
 from gateway.tables.jobs import Job
 from policies.contract.jobs import JobSpec
 from policies.contract.tasks import CLAIMS_PATH, EVENTS_PATH
 from policies.contract.worker_api import Progress, WorkerEvent
-from tests.gateway.hand_worker import BASE_MODEL_NAME, HandWorker, error_code, job_row, submit, submit_queued, upload
+from tests.gateway.hand_worker import (
+    BASE_MODEL_NAME,
+    HandWorker,
+    error_code,
+    job_row,
+    submit,
+    submit_queued,
+    upload,
+    validate_here,
+)
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway
@@ -176,7 +184,7 @@ def test_job_that_was_stored_with_such_a_rate_fails_and_says_why(live_gateway: L
         numbers = job.spec["hyperparameters"] | {"learning_rate_multiplier": 5e-324}
         spec = JobSpec.model_validate(job.spec | {"hyperparameters": numbers})
         job.spec, job.spec_digest = spec.model_dump(mode="json"), spec.digest
-    validate_job_files(live_gateway.services, job_id)
+    validate_here(live_gateway.services, job_id)
     assert error_code(live_gateway.services, job_id) == "unusable_hyperparameters"
     assert client.fine_tuning.jobs.retrieve(job_id).status == "failed"
 

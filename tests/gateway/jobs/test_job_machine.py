@@ -31,7 +31,6 @@ from gateway.fine_tuning.create import create_job
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.jobs.outbox import dispatch
 from gateway.jobs.states import RUNNING, TERMINAL
-from gateway.jobs.validation import validate_job_files
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import Principal
@@ -47,6 +46,7 @@ from policies.contract.worker_api import Claim, ClaimRequest, Completion, Heartb
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
 from tests.gateway.databases import Databases, PostgresDatabases, SqliteDatabases
+from tests.gateway.hand_worker import validate_here
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
 DRIFTS = {"good": (0.0, 0.01), "bad": (0.5, 0.01), "doubtful": (0.0, 0.5)}
@@ -83,7 +83,7 @@ class JobWorld(RuleBasedStateMachine):
         """
         self.patience = patience
         if done > 0:
-            validate_job_files(self.services, self.job_id)
+            validate_here(self.services, self.job_id)
         if done > 1:
             self._claim(1, TRAIN_ADAPTER)
             claim = self.held.pop(1)
@@ -140,7 +140,7 @@ class JobWorld(RuleBasedStateMachine):
             return
         task, _ = self.messages[0] if doubled else self.messages.pop(0)
         if task == VALIDATE_FILES:
-            validate_job_files(self.services, self.job_id)
+            validate_here(self.services, self.job_id)
         elif worker not in self.held:
             self._claim(worker, task)
 

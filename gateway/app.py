@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.db import Database
 from gateway.dependencies import Services
-from gateway.errors import add_error_handlers
+from gateway.errors import add_error_handlers, render_database
 from gateway.files import endpoints as files
 from gateway.files.dry_runs import DryRuns
 from gateway.fine_tuning import endpoints as fine_tuning
@@ -76,6 +78,8 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)  # added last, so outermost
     add_error_handlers(app)
+    for kind in (PoolTimeout, OperationalError):
+        app.add_exception_handler(kind, render_database)
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -11,6 +11,10 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+MAX_CONNECTIONS = 48
+"""Of one process: a connection for each thread that may want one."""
+POOL = {"pool_size": MAX_CONNECTIONS, "max_overflow": 0, "pool_timeout": 10.0}
+
 
 class Table(DeclarativeBase):
     """Base of all tables."""
@@ -19,9 +23,9 @@ class Table(DeclarativeBase):
 def make_engine(url: str) -> Engine:
     """An engine for PostgreSQL or SQLite; SQLite runs in WAL mode and locks when a transaction begins."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, json_serializer=_stored_json)
+        return create_engine(url, pool_pre_ping=True, json_serializer=_stored_json, **POOL)
     arguments = {"timeout": 30, "check_same_thread": False}
-    engine = create_engine(url, connect_args=arguments, json_serializer=_stored_json)
+    engine = create_engine(url, connect_args=arguments, json_serializer=_stored_json, **POOL)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -54,6 +58,10 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         with self._sessions.begin() as session:
             yield session
+
+    def session(self) -> Session:
+        """A session that somebody else begins and ends."""
+        return self._sessions()
 
     def close(self) -> None:
         self.engine.dispose()

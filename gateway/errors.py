@@ -151,6 +151,17 @@ def _render_storage(request: Request, error: Exception) -> JSONResponse:
     )
 
 
+def render_database(request: Request, error: Exception) -> JSONResponse:
+    """No connection was free in time, or the database is away or locked: worth another try."""
+    log.error("database_unavailable", path=request.url.path, exc_info=error)
+    return error_response(
+        503,
+        "The service's database does not answer at the moment; try again.",
+        code="database_unavailable",
+        headers={"retry-after": "1"},
+    )
+
+
 def _render_validation(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's 422 as OpenAI's 400, naming the first wrong field."""
     assert isinstance(error, RequestValidationError)

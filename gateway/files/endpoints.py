@@ -18,11 +18,11 @@ from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObje
 from gateway.files.upload import UPLOAD_FORM, receive_upload
 from gateway.files.validation import inspection_task, validate_file
 from gateway.kit.answers import content, refusals
-from gateway.kit.json_body import GatedRoute
+from gateway.routes import Route
 from gateway.tenants.auth import CurrentTenant
 from policies.contract.artifacts import Digest
 
-router = APIRouter(route_class=GatedRoute, tags=["files"], responses=refusals(401))
+router = APIRouter(route_class=Route, tags=["files"], responses=refusals(401))
 UNKNOWN = refusals(404)
 
 FileId = Annotated[str, Path(max_length=64)]

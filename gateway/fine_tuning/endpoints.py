@@ -20,13 +20,13 @@ from gateway.fine_tuning.schemas import (
 )
 from gateway.jobs.repository import JobId, lock_tenants_job, tenants_job
 from gateway.kit.answers import refusals
-from gateway.kit.json_body import GatedRoute
 from gateway.kit.pagination import Cursor
 from gateway.models.repository import model_of_job
 from gateway.models.service import model_name
+from gateway.routes import Route
 from gateway.tenants.auth import CurrentTenant
 
-router = APIRouter(route_class=GatedRoute, prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], responses=refusals(401))
+router = APIRouter(route_class=Route, prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], responses=refusals(401))
 UNKNOWN = refusals(404)
 
 After = Annotated[str | None, Query(max_length=64)]

@@ -15,8 +15,8 @@ from gateway.fine_tuning.presenting import present_policy
 from gateway.fine_tuning.schemas import PolicyReference
 from gateway.jobs.repository import JobId, tenants_job
 from gateway.kit.answers import content, refusals
-from gateway.kit.json_body import GatedRoute
 from gateway.policy_catalog import policy_of
+from gateway.routes import Route
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import CurrentTenant, Principal
 from policies.contract.evaluation import EvalReport, ProbeResult, SampleRecord
@@ -27,9 +27,7 @@ from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.report.page import render_report
 
-router = APIRouter(
-    route_class=GatedRoute, prefix="/v1/guardrail/jobs", tags=["guardrail"], responses=refusals(401, 404)
-)
+router = APIRouter(route_class=Route, prefix="/v1/guardrail/jobs", tags=["guardrail"], responses=refusals(401, 404))
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "

@@ -14,7 +14,8 @@ readiness = APIRouter(tags=["operation"])
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
+    """Asynchronous: it must answer while every thread is taken."""
     return {"status": "ok"}
 
 

@@ -45,7 +45,7 @@ def authenticate(services: Services, key: str) -> Principal:
 _SCHEME = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-tg-…`.")
 
 
-def bearer_token(request: Request, _: Annotated[object, Depends(_SCHEME)]) -> str:
+async def bearer_token(request: Request, _: Annotated[object, Depends(_SCHEME)]) -> str:
     """Read by hand; the scheme is there for the description of the API."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
@@ -62,7 +62,7 @@ def current_tenant(request: Request, services: ServicesDep, token: BearerToken) 
     return principal
 
 
-def require_worker(services: ServicesDep, token: BearerToken) -> None:
+async def require_worker(services: ServicesDep, token: BearerToken) -> None:
     expected = services.settings.worker_token.get_secret_value()
     if not hmac.compare_digest(token.encode(), expected.encode()):
         raise Unauthorized("This is not the worker credential.", code="invalid_worker_credential")

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Response
 
 from gateway.dependencies import ServicesDep, SessionDep
-from gateway.kit.json_body import GatedRoute
+from gateway.routes import WorkerRoute
 from gateway.tenants.auth import require_worker
 from gateway.workers import leases
 from gateway.workers.completion import complete
@@ -16,7 +16,7 @@ from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, H
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, EventBatch, HeartbeatAnswer, HeartbeatRequest
 
 router = APIRouter(
-    route_class=GatedRoute, tags=["internal"], dependencies=[Depends(require_worker)], include_in_schema=False
+    route_class=WorkerRoute, tags=["internal"], dependencies=[Depends(require_worker)], include_in_schema=False
 )
 
 AttemptToken = Annotated[str, Path(max_length=64)]

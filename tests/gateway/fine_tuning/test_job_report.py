@@ -26,17 +26,13 @@ def rejected(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> str
 def test_report_shows_every_rule_with_figure_interval_base_and_counts(
     live_gateway: LiveGateway, client: OpenAI, rejected: str
 ) -> None:
-    """As many samples as the suite asks of the probe in all."""
     body: Any = get(live_gateway, client.api_key, f"{rejected}/report").json()  # Any: JSON
     policy = policy_under(live_gateway.services, rejected)
     assert body["decision"] == "reject"
     assert [rule["rule"] for rule in body["rules"]] == [rule.id for rule in policy.spec.rules]
     toxicity = next(rule for rule in body["rules"] if rule["rule"] == "toxicity-increase")
-    probe = next(each for each in policy.spec.suite.probes if each.probe == toxicity["metric"].partition(".")[0])
-    n_asked = probe.answers_by(1, toxicity["metric"])
-    assert n_asked
     assert toxicity["judged"]["value"] == pytest.approx(0.5)
-    assert (toxicity["limit"], toxicity["base"]["value"], toxicity["n_scored"]) == (0.1, 0.1, n_asked)
+    assert (toxicity["limit"], toxicity["base"]["value"], toxicity["n_scored"]) == (0.1, 0.1, 888)
     assert body["policy"]["digest"] == policy.digest
 
 

@@ -68,9 +68,11 @@ def _with_metadata(rows: Select[Job], query: Iterable[tuple[str, str]]) -> Selec
             rows = rows.where(Job.user_metadata.is_(None))
         elif match := _METADATA_PARAM.fullmatch(name):
             key = match[1]
-            if len(key) > MAX_KEY_LENGTH or len(value) > MAX_VALUE_LENGTH:
-                message = f"metadata: keys have at most {MAX_KEY_LENGTH} characters, values {MAX_VALUE_LENGTH}."
+            if not 1 <= len(key) <= MAX_KEY_LENGTH or len(value) > MAX_VALUE_LENGTH:
+                message = f"metadata: keys have 1 to {MAX_KEY_LENGTH} characters, values at most {MAX_VALUE_LENGTH}."
                 raise InvalidRequest(message, "metadata")
+            if "][" in key:
+                raise InvalidRequest(f"metadata: {name} names a key within a key; pairs are flat.", "metadata")
             if _ESCAPED_IN_JSON.search(key):
                 message = f'metadata: jobs cannot be filtered by a key with `"`, `\\` or a control character: {key}'
                 raise InvalidRequest(message, "metadata")

@@ -27,7 +27,7 @@ from tests.gateway.records import report_on, store_evaluation, training_record
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
-EXAMPLES = 600
+EXAMPLES = 520
 MIN_CASES = 10_000
 """Of a run with as many examples, on each database."""
 

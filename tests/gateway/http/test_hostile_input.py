@@ -133,6 +133,9 @@ def test_urls_are_bounded(http: httpx.Client) -> None:
     [
         "&".join(f"metadata[{n}]=a" for n in range(17)),
         f"metadata[{'k' * 65}]=a",
+        "metadata[]=a",
+        "metadata[a][b]=c",
+        "metadata[][a]=b",
         f"metadata[k]={'v' * 513}",
         "after=" + "x" * 65,
         "limit=" + "9" * 5000,

@@ -26,6 +26,7 @@ from gateway.kit.clock import Clock, system_clock
 from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
+from gateway.tenants.request_limits import RequestLimits
 from gateway.workers import endpoints as internal
 from policies.contract.store import ArtifactStores
 
@@ -71,6 +72,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     # no pages about the API: they load scripts from elsewhere
     app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))
     app.state.services = build_services(settings, clock)
+    app.state.request_limits = RequestLimits(settings.requests_per_minute, clock)
     app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
     app.add_middleware(BodyLimit)
     app.add_middleware(InputGate)

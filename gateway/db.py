@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -25,7 +25,9 @@ def make_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True, json_serializer=_stored_json, **POOL)
     arguments = {"timeout": 30, "check_same_thread": False}
-    engine = create_engine(url, connect_args=arguments, json_serializer=_stored_json, **POOL)
+    in_memory = make_url(url).database in (None, "", ":memory:")  # one thread's own, so no pool
+    pool = {} if in_memory else POOL
+    engine = create_engine(url, connect_args=arguments, json_serializer=_stored_json, **pool)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

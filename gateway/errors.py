@@ -180,6 +180,7 @@ def _render_http(request: Request, error: Exception) -> JSONResponse:
         400: (str(error.detail), "invalid_json"),
         404: (f"Unknown URL: {request.method} {request.url.path}.", "unknown_url"),
         405: (f"{request.method} is not allowed on {request.url.path}.", "method_not_allowed"),
+        408: (str(error.detail), "body_timeout"),
         413: (str(error.detail), "body_too_large"),
     }.get(error.status_code, (str(error.detail), "http_error"))
     headers = {"allow": _allowed_methods(request)} if error.status_code == 405 else None

@@ -37,6 +37,7 @@ def serve(
     import uvicorn
 
     from gateway.app import create_app
+    from gateway.http.connections import BoundedProtocol
     from gateway.http.json_log import log_as_json
     from gateway.http.operations import operations_app, served_beside
 
@@ -45,7 +46,7 @@ def serve(
     upgrade(settings.database_url)
     app = create_app(settings)
     with served_beside(operations_app(app), host=operations_host, port=operations_port):
-        uvicorn.run(app, host=host, port=port, access_log=False, server_header=False)
+        uvicorn.run(app, host=host, port=port, access_log=False, server_header=False, http=BoundedProtocol)
 
 
 @key_app.command("create")

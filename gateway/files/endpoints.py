@@ -18,20 +18,20 @@ from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObje
 from gateway.files.upload import UPLOAD_FORM, receive_upload
 from gateway.files.validation import inspection_task, validate_file
 from gateway.kit.answers import content, refusals
-from gateway.routes import Route
 from gateway.tenants.auth import CurrentTenant
+from gateway.tenants.routes import TenantRoute
 from policies.contract.artifacts import Digest
 
-router = APIRouter(route_class=Route, tags=["files"], responses=refusals(401))
+router = APIRouter(route_class=TenantRoute, tags=["files"], responses=refusals(401))
 UNKNOWN = refusals(404)
 
 FileId = Annotated[str, Path(max_length=64)]
 
 
-@router.post("/v1/files", openapi_extra=UPLOAD_FORM, responses=refusals(413, 415, 503, 507))
+@router.post("/v1/files", openapi_extra=UPLOAD_FORM, responses=refusals(408, 413, 415, 503, 507))
 async def upload_file(request: Request, tenant: CurrentTenant, services: ServicesDep) -> FileObject:
     """Asynchronous, because it reads the body as it arrives."""
-    await to_thread.run_sync(service.require_room, services)
+    await to_thread.run_sync(service.require_room, services, tenant.tenant_id)
     upload = await receive_upload(request, services.stores.files, max_file_bytes=services.settings.max_file_bytes)
     return FileObject.of(await to_thread.run_sync(service.add_file, services, tenant.tenant_id, upload))
 

@@ -32,6 +32,7 @@ from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tables.models import MAX_NAME_LENGTH
 from gateway.tenants.auth import Principal
+from gateway.tenants.quotas import require_job_quota
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.store import ArtifactStore
 
@@ -48,6 +49,7 @@ def create_job(
         answered = claim_key(session, tenant.tenant_id, KeyClaim(idempotency_key, request, job_id, int(now)))
         if answered != job_id:
             return session.get_one(Job, answered)
+    require_job_quota(session, services, tenant.tenant_id)
     require_supported(request)
     require_trainable_numbers(request)
     terms = operator_terms(services.policies, tenant, request.model)

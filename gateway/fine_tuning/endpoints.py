@@ -23,10 +23,12 @@ from gateway.kit.answers import refusals
 from gateway.kit.pagination import Cursor
 from gateway.models.repository import model_of_job
 from gateway.models.service import model_name
-from gateway.routes import Route
 from gateway.tenants.auth import CurrentTenant
+from gateway.tenants.routes import TenantRoute
 
-router = APIRouter(route_class=Route, prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], responses=refusals(401))
+router = APIRouter(
+    route_class=TenantRoute, prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], responses=refusals(401)
+)
 UNKNOWN = refusals(404)
 
 After = Annotated[str | None, Query(max_length=64)]

@@ -16,9 +16,9 @@ from gateway.fine_tuning.schemas import PolicyReference
 from gateway.jobs.repository import JobId, tenants_job
 from gateway.kit.answers import content, refusals
 from gateway.policy_catalog import policy_of
-from gateway.routes import Route
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import CurrentTenant, Principal
+from gateway.tenants.routes import TenantRoute
 from policies.contract.evaluation import EvalReport, ProbeResult, SampleRecord
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.merkle import jsonl_lines
@@ -27,7 +27,9 @@ from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.report.page import render_report
 
-router = APIRouter(route_class=Route, prefix="/v1/guardrail/jobs", tags=["guardrail"], responses=refusals(401, 404))
+router = APIRouter(
+    route_class=TenantRoute, prefix="/v1/guardrail/jobs", tags=["guardrail"], responses=refusals(401, 404)
+)
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "

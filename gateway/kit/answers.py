@@ -11,9 +11,10 @@ MEANINGS = {
     400: "The request is malformed, or says something that can't be done.",
     401: "No API key, or one that opens nothing.",
     404: "Unknown, or another organisation's.",
+    408: "The body came too slowly.",
     413: "The body is too large.",
     415: "The body is of a kind that is not read.",
-    429: "Too many of these at once; `retry-after` says when to come again.",
+    429: "More than the key, or its organisation, may send or have; the message names the limit.",
     503: "The service can't do its work now.",
     507: "The service's storage is nearly full.",
 }

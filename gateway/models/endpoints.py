@@ -13,10 +13,10 @@ from gateway.kit.answers import content, refusals
 from gateway.models import repository, service
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.schemas import AdapterFile, AdapterFiles, ModelDeleted, ModelList, ModelObject
-from gateway.routes import Route
 from gateway.tenants.auth import CurrentTenant
+from gateway.tenants.routes import TenantRoute
 
-router = APIRouter(route_class=Route, tags=["models"], responses=refusals(401))
+router = APIRouter(route_class=TenantRoute, tags=["models"], responses=refusals(401))
 UNKNOWN = refusals(404)
 
 ModelId = Annotated[str, Path(max_length=320)]

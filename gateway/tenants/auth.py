@@ -45,20 +45,24 @@ def authenticate(services: Services, key: str) -> Principal:
 _SCHEME = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-tg-…`.")
 
 
-async def bearer_token(request: Request, _: Annotated[object, Depends(_SCHEME)]) -> str:
-    """Read by hand; the scheme is there for the description of the API."""
+def read_bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("No API key provided: send it as `Authorization: Bearer KEY`.")
     return token.strip()
 
 
+async def bearer_token(request: Request) -> str:
+    return read_bearer(request)
+
+
 BearerToken = Annotated[str, Depends(bearer_token)]
 
 
-def current_tenant(request: Request, services: ServicesDep, token: BearerToken) -> Principal:
-    principal = authenticate(services, token)
-    request.state.tenant, request.state.key = principal.tenant_id, principal.key_id  # for the access log
+async def current_tenant(request: Request, _: Annotated[object, Depends(_SCHEME)]) -> Principal:
+    """Whom the route has authenticated before it read the body; the scheme is there for the description of the API."""
+    principal = request.state.principal
+    assert isinstance(principal, Principal)
     return principal
 
 

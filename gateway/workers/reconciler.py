@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
-from gateway.jobs.lifecycle import WAITING, drop_lease, enqueue
+from gateway.jobs.lifecycle import WAITING, Failure, drop_lease, enqueue, fail
 from gateway.jobs.outbox import forget_sent
 from gateway.jobs.states import RUNNING
 from gateway.tables.jobs import Job
@@ -32,6 +32,7 @@ class ReconcileSummary(NamedTuple):
     expired: int
     redispatched: int
     forgotten_messages: int
+    overlong: int
 
 
 def reconcile(session: Session, services: Services, now: float) -> ReconcileSummary:
@@ -39,6 +40,7 @@ def reconcile(session: Session, services: Services, now: float) -> ReconcileSumm
         expired=_settle_expired(session, services, now),
         redispatched=_send_again(session, services, now),
         forgotten_messages=forget_sent(session, now),
+        overlong=_end_overlong(session, services, now),
     )
 
 
@@ -58,6 +60,22 @@ def _settle_silent(session: Session, services: Services, job: Job) -> None:
         return
     silence = "" if last_heard is None else f" for {now - last_heard:.0f} s"
     settle_crashed(session, services, job=job, reason=f"Nothing was heard from {worker}{silence}.")
+
+
+def _end_overlong(session: Session, services: Services, now: float) -> int:
+    """Attempts that take longer than any may: their worker learns that it has lost the job, and kills its process."""
+    limit = services.settings.attempt_seconds
+    overlong = and_(Job.phase.in_(RUNNING), Job.phase_since < now - limit)
+
+    def end(job: Job) -> None:
+        drop_lease(job, keep_token=False)
+        if job.phase == Phase.CANCELLING:
+            settle_cancelled(session, job, now)
+            return
+        message = f"The attempt took longer than {limit:g} s, the limit attempt_seconds."
+        fail(session, job, Failure("attempt_too_long", message), now)
+
+    return sum(_apart(session, job, end) for job in _locked(session, overlong))
 
 
 def _send_again(session: Session, services: Services, now: float) -> int:

@@ -30,6 +30,7 @@ def test_each_thread_has_a_connection() -> None:
 
 
 def test_creating_and_listing_at_once(live_gateway: LiveGateway) -> None:
+    live_gateway.services.settings.jobs_under_way = AT_ONCE
     key = live_gateway.tenant_key()
     file_id = upload(live_gateway.client(key))
     body = {"model": "smollm2-135m-instruct", "training_file": file_id}

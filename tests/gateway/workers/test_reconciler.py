@@ -49,7 +49,7 @@ def wait_for_redispatch(gateway: LiveGateway) -> ReconcileSummary:
 def test_working_job_is_left_alone(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     worker.must_claim(job_id)
     live_gateway.clock.advance(live_gateway.services.settings.lease_seconds)
-    assert look(live_gateway) == ReconcileSummary(0, 0, 0)
+    assert look(live_gateway) == ReconcileSummary(0, 0, 0, 0)
 
 
 def test_silent_training_goes_on_from_its_last_checkpoint(
@@ -113,7 +113,7 @@ def job_row_without_lease(gateway: LiveGateway, job_id: str) -> object:
 def test_second_look_finds_nothing(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     worker.must_claim(job_id)
     assert fall_silent(live_gateway).expired == 1
-    assert look(live_gateway) == ReconcileSummary(0, 0, 0)
+    assert look(live_gateway) == ReconcileSummary(0, 0, 0, 0)
 
 
 def test_queued_job_that_nobody_claimed_is_sent_again(live_gateway: LiveGateway, job_id: str) -> None:
@@ -149,7 +149,7 @@ def test_job_that_shall_not_run_is_not_sent(live_gateway: LiveGateway, client: O
 def test_clock_that_runs_back_takes_no_job_away(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     token = worker.must_claim(job_id).attempt_token
     live_gateway.clock.advance(-10_000)
-    assert look(live_gateway) == ReconcileSummary(0, 0, 0)
+    assert look(live_gateway) == ReconcileSummary(0, 0, 0, 0)
     assert worker.heartbeat(token) == "continue"
 
 

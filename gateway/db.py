@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -14,6 +14,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 MAX_CONNECTIONS = 48
 """Of one process: a connection for each thread that may want one."""
 POOL = {"pool_size": MAX_CONNECTIONS, "max_overflow": 0, "pool_timeout": 10.0}
+
+
+READS = "tunegate_reads"
+"""Execution option of a transaction that writes nothing, so that on SQLite it waits for no writer."""
 
 
 class Table(DeclarativeBase):
@@ -38,8 +42,10 @@ def make_engine(url: str) -> Engine:
         cursor.close()
 
     @event.listens_for(engine, "begin")
-    def _begin(connection: object) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # type: ignore[attr-defined]  # SQLAlchemy Connection
+    def _begin(connection: Connection) -> None:
+        """One writer after the other from the start: a transaction that turned to writing later could only fail."""
+        reads = connection.get_execution_options().get(READS, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -61,12 +67,26 @@ class Database:
         with self._sessions.begin() as session:
             yield session
 
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that writes nothing."""
+        with self._sessions() as session, begun(session, reads=True):
+            yield session
+
     def session(self) -> Session:
-        """A session that somebody else begins and ends."""
+        """A session that somebody else begins (with `begun`) and ends."""
         return self._sessions()
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+@contextmanager
+def begun(session: Session, *, reads: bool) -> Iterator[None]:
+    """The transaction of a session, committed in the end; one that `reads` must not write."""
+    with session.begin():
+        session.connection(execution_options={READS: reads})
+        yield
 
 
 @contextmanager

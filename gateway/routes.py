@@ -15,12 +15,16 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.orm import Session
 
+from gateway.db import begun
 from gateway.kit.json_body import GatedRoute
 
 REQUEST_THREADS = 40
 """Of tenants' requests: anyio's own number."""
 WORKER_THREADS = 8
 """Of calls of workers."""
+
+READING = {"GET", "HEAD"}
+"""Methods whose endpoints write nothing."""
 
 T = TypeVar("T")
 Endpoint = Callable[..., Any]  # Any: whatever FastAPI takes
@@ -30,7 +34,8 @@ class Route(GatedRoute):
     """Runs the endpoint within its transaction, where it asks for one."""
 
     def __init__(self, path: str, endpoint: Endpoint, **arguments: Any) -> None:  # Any: FastAPI's own
-        super().__init__(path, _wrapped(endpoint, in_transaction), **arguments)
+        reads = set(arguments.get("methods") or ("GET",)) <= READING
+        super().__init__(path, _wrapped(endpoint, partial(in_transaction, reads=reads)), **arguments)
 
 
 class WorkerRoute(GatedRoute):
@@ -40,7 +45,7 @@ class WorkerRoute(GatedRoute):
         super().__init__(path, _wrapped(endpoint, in_worker_thread), **arguments)
 
 
-def in_transaction(endpoint: Callable[..., T]) -> Callable[..., T]:
+def in_transaction(endpoint: Callable[..., T], *, reads: bool = False) -> Callable[..., T]:
     """The endpoint, with the session among its arguments open while it runs and committed when it returns."""
 
     @wraps(endpoint)
@@ -48,7 +53,7 @@ def in_transaction(endpoint: Callable[..., T]) -> Callable[..., T]:
         session = next((value for value in arguments.values() if isinstance(value, Session)), None)
         if session is None:
             return endpoint(**arguments)
-        with session, session.begin():
+        with session, begun(session, reads=reads):
             return endpoint(**arguments)
 
     return run

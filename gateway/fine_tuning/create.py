@@ -29,7 +29,7 @@ from gateway.kit.ids import new_id
 from gateway.models.service import model_name
 from gateway.policy_catalog import PolicyCatalog
 from gateway.tables.files import File
-from gateway.tables.jobs import Job
+from gateway.tables.jobs import Job, JobMetadata
 from gateway.tables.models import MAX_NAME_LENGTH
 from gateway.tenants.auth import Principal
 from gateway.tenants.quotas import require_job_quota
@@ -64,6 +64,10 @@ def create_job(
     _require_short_name(job, tenant)
     session.add(job)
     session.flush()
+    session.add_all(
+        JobMetadata(job_id=job.id, tenant_id=job.tenant_id, key=key, value=value)
+        for key, value in (request.metadata or {}).items()
+    )
     record_event(session, job, f"Created fine-tuning job: {job.id}", now=now)
     record_event(session, job, f"Validating training file: {job.training_file}", now=now)
     enqueue(session, job, now)

@@ -37,7 +37,7 @@ class JobMetrics(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        with self._services.database.transaction() as session:
+        with self._services.database.reading() as session:
             yield from job_families(session, self._services.clock())
             yield from duration_families(session)
             yield from verdict_families(session)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
 from gateway.kit.answers import content, refusals
+from gateway.kit.pagination import Cursor
 from gateway.models import repository, service
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.schemas import AdapterFile, AdapterFiles, ModelDeleted, ModelList, ModelObject
@@ -28,10 +29,18 @@ BASE_MODEL_CREATED = 0
 
 
 @router.get("/v1/models")
-def list_models(session: SessionDep, services: ServicesDep, tenant: CurrentTenant) -> ModelList:
-    bases = [ModelObject.of_base(name, BASE_MODEL_CREATED) for name in sorted(services.policies.base_models)]
-    released = [ModelObject.of_released(model) for model in repository.list_models(session, tenant.tenant_id)]
-    return ModelList(data=bases + released)
+def list_models(
+    session: SessionDep,
+    services: ServicesDep,
+    tenant: CurrentTenant,
+    after: Annotated[str | None, Query(max_length=320)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> ModelList:
+    """The base models, and the tenant's released adapters from the newest on; further pages hold adapters alone."""
+    page = repository.list_models(session, tenant.tenant_id, Cursor(limit, after))
+    names = sorted(services.policies.base_models) if after is None else []
+    bases = [ModelObject.of_base(name, BASE_MODEL_CREATED) for name in names]
+    return ModelList(data=bases + [ModelObject.of_released(each) for each in page.items], has_more=page.has_more)
 
 
 @router.get("/v1/models/{model_id:path}", responses=UNKNOWN)

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, exists, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import NotFound
+from gateway.kit.pagination import Cursor, Keyset, Page, fetch_page
 from gateway.tables.jobs import Job, JobCheckpoint
 from gateway.tables.models import Model
 
@@ -37,9 +38,14 @@ def tenants_model(session: Session, tenant_id: str, model_id: str) -> ReleasedMo
     return ReleasedModel(found[0], found[1])
 
 
-def list_models(session: Session, tenant_id: str) -> list[ReleasedModel]:
-    found = session.execute(_live_models(tenant_id).order_by(Model.created_at, Model.id))
-    return [ReleasedModel(model, base) for model, base in found]
+def list_models(session: Session, tenant_id: str, cursor: Cursor) -> Page[ReleasedModel]:
+    """Newest first; `after` may name a model that was deleted since the page before."""
+    own = select(Model).where(Model.tenant_id == tenant_id)
+    live = own.where(Model.deleted_at.is_(None))
+    page = fetch_page(session, live, keyset=Keyset((Model.created_at, Model.id), Model.id), cursor=cursor, anchors=own)
+    jobs = select(Job.id, Job.model).where(Job.id.in_([model.job_id for model in page.items]))
+    base_of = {job_id: base for job_id, base in session.execute(jobs)}
+    return Page([ReleasedModel(model, base_of[model.job_id]) for model in page.items], page.has_more)
 
 
 def model_of_job(session: Session, job_id: str) -> Model | None:

@@ -60,6 +60,8 @@ class AdapterFiles(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelObject]
+    has_more: bool
+    """Whether the tenant has more models than these; `after` the last one gives them."""
 
 
 class ModelDeleted(BaseModel):

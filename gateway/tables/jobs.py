@@ -17,6 +17,7 @@ class Job(Table):
     __table_args__ = (
         Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
         Index("ix_jobs_tenant_phase", "tenant_id", "phase"),
+        Index("ix_jobs_tenant_evaluated", "tenant_id", "evaluated_at"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -33,8 +34,8 @@ class Job(Table):
 
     # what was asked
     model: Mapped[str] = mapped_column(String(128))
-    training_file: Mapped[str] = mapped_column(ForeignKey("files.id"))
-    validation_file: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
+    training_file: Mapped[str] = mapped_column(ForeignKey("files.id"), index=True)
+    validation_file: Mapped[str | None] = mapped_column(ForeignKey("files.id"), index=True)
     suffix: Mapped[str | None] = mapped_column(String(64))
     seed: Mapped[int]
     hyperparameters: Mapped[Json] = mapped_column(JSON)
@@ -57,6 +58,9 @@ class Job(Table):
     """The last `policies.contract.worker_api.Progress`."""
     estimated_finish: Mapped[int | None]
 
+    evaluated_at: Mapped[float | None] = mapped_column(Float)
+    """When its evaluation was last begun."""
+
     # what came of it
     trained_tokens: Mapped[int | None] = mapped_column(Integer().with_variant(BigInteger, "postgresql"))
     adapter_digest: Mapped[str | None] = mapped_column(String(71))
@@ -70,6 +74,18 @@ class Job(Table):
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
     error_param: Mapped[str | None] = mapped_column(String(64))
+
+
+class JobMetadata(Table):
+    """A pair of a job's metadata, by which lists are filtered."""
+
+    __tablename__ = "job_metadata"
+    __table_args__ = (Index("ix_job_metadata_pair", "tenant_id", "key", "value", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    value: Mapped[str] = mapped_column(String(512))
 
 
 class JobEvent(Table):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -12,10 +12,11 @@ MAX_NAME_LENGTH = 255
 
 class Model(Table):
     __tablename__ = "models"
+    __table_args__ = (Index("ix_models_tenant_created", "tenant_id", "created_at", "id"),)
 
     id: Mapped[str] = mapped_column(String(MAX_NAME_LENGTH), primary_key=True)
     """`ft:{base}:{organisation}:{suffix}:{id}`."""
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
     adapter_digest: Mapped[str] = mapped_column(String(71))
     manifest_digest: Mapped[str] = mapped_column(String(71))

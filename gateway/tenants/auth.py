@@ -7,10 +7,11 @@ from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
+from sqlalchemy import update
 
 from gateway.dependencies import Services, ServicesDep
 from gateway.errors import Unauthorized
-from gateway.tables.tenancy import Tenant
+from gateway.tables.tenancy import ApiKey, Tenant
 from gateway.tenants.keys import find_key, is_well_formed
 
 LAST_USED_RESOLUTION_SECONDS = 60
@@ -31,15 +32,16 @@ def authenticate(services: Services, key: str) -> Principal:
     """The tenant of `key`, in a transaction of its own so that no lock is held while the request runs."""
     if not is_well_formed(key):
         raise Unauthorized("Incorrect API key provided: it is not a key of this service.")
-    with services.database.transaction() as session:
+    now = services.now()
+    with services.database.reading() as session:
         row = find_key(session, key)
         if row is None or row.revoked_at is not None:
             raise Unauthorized("Incorrect API key provided: it is unknown or revoked.")
         tenant = session.get_one(Tenant, row.tenant_id)
-        now = services.now()
-        if row.last_used_at is None or now - row.last_used_at >= LAST_USED_RESOLUTION_SECONDS:
-            row.last_used_at = now
-        return Principal(tenant.id, tenant.name, tenant.policy, row.id)
+    if row.last_used_at is None or now - row.last_used_at >= LAST_USED_RESOLUTION_SECONDS:
+        with services.database.transaction() as session:
+            session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=now))
+    return Principal(tenant.id, tenant.name, tenant.policy, row.id)
 
 
 _SCHEME = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-tg-…`.")

@@ -9,7 +9,6 @@ from gateway.dependencies import Services
 from gateway.errors import TooManyRequests
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
-from gateway.tables.statistics import PhaseTransition
 from gateway.tables.tenancy import Tenant
 from policies.contract.jobs import Phase
 
@@ -32,16 +31,11 @@ def require_job_quota(session: Session, services: Services, tenant_id: str) -> N
             code="quota_exceeded",
             retry_after_seconds=RETRY_SECONDS,
         )
-    evaluations = (
-        select(func.count())
-        .select_from(PhaseTransition)
-        .join(Job, Job.id == PhaseTransition.job_id)
-        .where(Job.tenant_id == tenant_id, PhaseTransition.phase_to == Phase.EVALUATING)
-        .where(PhaseTransition.at > services.clock() - DAY_SECONDS)
-    )
+    since = services.clock() - DAY_SECONDS
+    evaluations = select(func.count()).where(Job.tenant_id == tenant_id, Job.evaluated_at > since)
     if (session.scalar(evaluations) or 0) >= limits.evaluations_per_day:
         raise TooManyRequests(
-            f"{limits.evaluations_per_day} evaluations began within 24 hours, the limit evaluations_per_day.",
+            f"{limits.evaluations_per_day} of your jobs were evaluated within 24 hours, the limit evaluations_per_day.",
             code="quota_exceeded",
             retry_after_seconds=RETRY_SECONDS,
         )

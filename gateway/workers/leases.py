@@ -64,6 +64,8 @@ def claim(session: Session, services: Services, request: ClaimRequest) -> Claim 
         return None
     session.refresh(job)
     count_transition(session, job, left=waits_in, since=since)
+    if request.kind == "evaluate":
+        job.evaluated_at = now
     try:
         spec = spec_to_work_by(job)
     except RecordError as refusal:

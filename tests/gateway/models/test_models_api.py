@@ -15,6 +15,8 @@ from sqlalchemy import select
 from gateway.dependencies import Services
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.service import release_adapter
+from gateway.tables.jobs import Job
+from gateway.tables.models import Model
 from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
 from policies.contract.artifacts import TreeManifest
@@ -130,3 +132,36 @@ def test_archive_is_the_same_each_time_and_as_long_as_announced(
     first, second = (b"".join(stream_tar(store, adapter)) for _ in range(2))
     assert first == second
     assert len(first) == tar_size_bytes(store, adapter)
+
+
+def test_many_models_come_in_pages(
+    services: Services, passed: Callable[..., Case], owner: OpenAI, model_id: str
+) -> None:
+    """Newest first; base models are on the first page only."""
+    with services.database.transaction() as session:
+        tenant = session.scalars(select(Tenant).where(Tenant.name == "acme")).one()
+        first = session.get_one(Model, model_id)
+        for number in range(5):
+            job = session.get_one(Job, first.job_id)
+            values = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
+            session.add(Job(**values | {"id": f"ftjob-{number}", "attempt_token": None}))
+            session.flush()
+            session.add(
+                Model(
+                    id=f"ft:{number}",
+                    tenant_id=tenant.id,
+                    job_id=f"ftjob-{number}",
+                    adapter_digest=first.adapter_digest,
+                    manifest_digest=first.manifest_digest,
+                    created_at=first.created_at + 1 + number // 2,
+                )
+            )
+    pages, after = [], None
+    for _ in range(3):
+        query = {"limit": 2} | ({} if after is None else {"after": after})
+        page = owner.get("/models", cast_to=httpx.Response, options={"params": query}).json()
+        pages.append([model["id"] for model in page["data"]])
+        after = pages[-1][-1]
+    assert pages == [[BASE_MODEL, "ft:4", "ft:3"], ["ft:2", "ft:1"], ["ft:0", model_id]]
+    assert page["has_more"] is False
+    assert {model.id for model in owner.models.list()} == {BASE_MODEL, model_id, *(f"ft:{n}" for n in range(5))}

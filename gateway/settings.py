@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -19,8 +19,10 @@ class GatewaySettings(BaseSettings):
     """Redis or Valkey that carries the Celery messages."""
     store_url: str = "file://./tunegate-store"
     """fsspec URL of the artifact store."""
-    worker_token: SecretStr = Field(min_length=32)
-    """Credential of workers on the internal API; at least 32 characters."""
+    trainer_token: SecretStr = Field(min_length=32)
+    """Credential of trainers on the internal API: it claims and completes trainings only; at least 32 characters."""
+    evaluator_token: SecretStr = Field(min_length=32)
+    """Credential of evaluators, which claims and completes evaluations only; another one than the trainers'."""
     policy_dir: Path | None = None
     """Folder of the operator's policy documents, read besides the presets; a document replaces a preset of its name."""
     default_policy: str = "baseline"
@@ -43,3 +45,10 @@ class GatewaySettings(BaseSettings):
     """A queued job that nobody claimed for this long is sent again."""
     tick_seconds: float = 1.0
     """How often the outbox is sent and the reconciler looks."""
+
+    @field_validator("evaluator_token")
+    @classmethod
+    def _differs_from_the_trainers(cls, token: SecretStr, info: ValidationInfo) -> SecretStr:
+        if token == info.data.get("trainer_token"):
+            raise ValueError("trainers and evaluators need different tokens")
+        return token

@@ -1,8 +1,7 @@
-"""Who calls: a tenant with an API key, or a worker with the worker credential. Neither opens the other's door."""
+"""Which tenant calls. Credentials of workers open none of these doors: `gateway.workers.credentials`."""
 
 from __future__ import annotations
 
-import hmac
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
@@ -53,12 +52,6 @@ BearerToken = Annotated[str, Depends(bearer_token)]
 
 def current_tenant(services: ServicesDep, token: BearerToken) -> Principal:
     return authenticate(services, token)
-
-
-def require_worker(services: ServicesDep, token: BearerToken) -> None:
-    expected = services.settings.worker_token.get_secret_value()
-    if not hmac.compare_digest(token.encode(), expected.encode()):
-        raise Unauthorized("This is not the worker credential.", code="invalid_worker_credential")
 
 
 CurrentTenant = Annotated[Principal, Depends(current_tenant)]

@@ -85,6 +85,8 @@ def test_each_worker_consumes_its_queue_with_the_tasks_of_its_module(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     monkeypatch.setenv("TUNEGATE_WORKER_TOKEN", "w" * 40)
+    monkeypatch.setenv("TUNEGATE_TRAINER_TOKEN", "t" * 40)
+    monkeypatch.setenv("TUNEGATE_EVALUATOR_TOKEN", "e" * 40)
     command = shlex.split(compose["services"][service]["command"])
     queue, task = WORKERS[service]
     app = find_app(command[command.index("-A") + 1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,8 +23,9 @@ from gateway.dependencies import Services
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
 from gateway.tenants.keys import create_key, create_tenant
+from policies.contract.worker_api import WorkKind
 
-WORKER_TOKEN = "w" * 40
+WORKER_TOKENS: Mapping[WorkKind, str] = {"train": "t" * 40, "evaluate": "e" * 40}
 
 
 @dataclass
@@ -47,7 +48,6 @@ class LiveGateway:
     url: str
     services: Services
     clock: ManualClock
-    worker_token: str = WORKER_TOKEN
     _clients: list[OpenAI] = field(default_factory=list)
 
     def tenant_key(self, name: str = "acme", policy: str = "baseline") -> str:
@@ -73,7 +73,8 @@ def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
     values = {
         "database_url": f"sqlite:///{folder}/gateway.db",
         "store_url": f"file://{folder}/store",
-        "worker_token": SecretStr(WORKER_TOKEN),
+        "trainer_token": SecretStr(WORKER_TOKENS["train"]),
+        "evaluator_token": SecretStr(WORKER_TOKENS["evaluate"]),
     }
     return GatewaySettings.model_validate(values | changes)
 

@@ -14,7 +14,8 @@ from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, VALIDATE_FI
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEGATE_WORKER_TOKEN", "w" * 40)
+    monkeypatch.setenv("TUNEGATE_TRAINER_TOKEN", "t" * 40)
+    monkeypatch.setenv("TUNEGATE_EVALUATOR_TOKEN", "e" * 40)
     monkeypatch.setenv("TUNEGATE_TICK_SECONDS", "0.5")
 
 
@@ -30,10 +31,8 @@ def test_messages_are_json_and_acknowledged_early() -> None:
 def test_outbox_and_reconciler_run_each_tick() -> None:
     schedule = configuration()["beat_schedule"]
     assert isinstance(schedule, dict)
-    assert {entry["task"]: entry["schedule"] for entry in schedule.values()} == {
-        DISPATCH_OUTBOX: 0.5,
-        RECONCILE_JOBS: 0.5,
-    }
+    seconds = {entry["task"]: entry["schedule"] for entry in schedule.values()}
+    assert (seconds[DISPATCH_OUTBOX], seconds[RECONCILE_JOBS]) == (0.5, 0.5)
 
 
 def test_schedule_is_not_kept_in_a_file() -> None:

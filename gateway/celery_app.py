@@ -7,10 +7,12 @@ sends it again. Tasks speak JSON only and return nothing.
 from __future__ import annotations
 
 from celery import Celery
+from celery.signals import celeryd_init
 
 from gateway.settings import GatewaySettings
 from policies.contract.tasks import DISPATCH_OUTBOX, GATEWAY_QUEUE, RECONCILE_JOBS, SWEEP_FILES, SWEEP_JOBS
 from policies.environment import read_settings
+from policies.own_memory import refuse_readers
 
 VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
 """Redis gives an unacknowledged message to a second worker after this long; ours are acknowledged at once."""
@@ -47,6 +49,15 @@ def configuration() -> dict[str, object]:
 def _every(seconds: float, task: str) -> dict[str, object]:
     """A tick that finds no free worker until the next ones come is dropped instead of piling up."""
     return {"task": task, "schedule": seconds, "options": {"expires": max(2 * seconds, 1.0)}}
+
+
+@celeryd_init.connect
+def _keep_credentials(**_: object) -> None:
+    """Before the pool is forked. What reads tenants' files may run as the same user on the same machine."""
+    try:
+        refuse_readers()
+    except OSError as error:  # Celery would log it and go on
+        raise SystemExit(f"the worker's memory can't be kept from other processes: {error}") from error
 
 
 app = Celery("tunegate", include=["gateway.tasks"], set_as_current=False)

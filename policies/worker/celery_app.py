@@ -10,10 +10,12 @@ import logging
 import os
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 
+from policies.errors import ConfigurationError
+from policies.own_memory import refuse_readers
 from policies.worker.metrics import serve_metrics
-from policies.worker.settings import worker_settings
+from policies.worker.settings import keep_settings, worker_settings
 from policies.worker.supervisor import announce_shutdown, forget_shutdown
 
 VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
@@ -41,6 +43,16 @@ def _configuration(queue: str) -> dict[str, object]:
         "worker_prefetch_multiplier": 1,
         "worker_concurrency": 1,
     }
+
+
+@celeryd_init.connect
+def _keep_credentials(**_: object) -> None:
+    """Before the pool is forked and before any child exists: what tenants uploaded is handled beside this process."""
+    try:
+        refuse_readers()
+        keep_settings()
+    except (OSError, ConfigurationError) as error:  # Celery would log it and go on
+        raise SystemExit(f"the worker does not start: {error}") from error
 
 
 @worker_ready.connect

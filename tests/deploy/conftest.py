@@ -39,8 +39,12 @@ def exported_samples(tmp_path: Path) -> set[str]:
     assert policies.worker.metrics.RUNS  # importing it registers the workers' metrics
     url = f"sqlite:///{tmp_path}/gateway.db"
     upgrade(url)
-    tokens = {"trainer_token": SecretStr("t" * 40), "evaluator_token": SecretStr("e" * 40)}
-    settings = GatewaySettings(database_url=url, store_url=f"file://{tmp_path}/store", **tokens)
+    settings = GatewaySettings(
+        database_url=url,
+        store_url=f"file://{tmp_path}/store",
+        trainer_token=SecretStr("t" * 40),
+        evaluator_token=SecretStr("e" * 40),
+    )
     with TestClient(create_app(settings)) as client:
         scraped = client.get("/metrics", headers={"accept": "text/plain"}).text
     families = [*text_string_to_metric_families(scraped), *REGISTRY.collect(), *SelfTestCollector(Path()).collect()]

@@ -23,7 +23,7 @@ from policies.contract.release import Decision, GateDecision
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
-from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
+from policies.contract.worker_api import Assignment, Completion, Outcome, Work, WorkerEvent
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from tests.no_calls_out import Watchman
 
@@ -94,17 +94,14 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
         record = TrainingRecord.model_validate(fields | record_changes)
         folder = tmp_path / "attempt"
         folder.mkdir()
-        claim = Claim(
+        work = Work(
             kind="evaluate",
-            attempt_token="token",
             attempt=1,
             spec=job,
             training_record=store.put_record(record),
-            heartbeat_seconds=1,
-            lease_seconds=5,
         )
         assignment = Assignment(
-            claim=claim, store_url=store.url, cache_dir=str(tmp_path / "cache"), threads=1, worker_pid=os.getpid()
+            work=work, store_url=store.url, cache_dir=str(tmp_path / "cache"), threads=1, worker_pid=os.getpid()
         )
         (folder / "assignment.json").write_text(assignment.model_dump_json())
         return Job(folder, ArtifactStores(store.url).of_job(job.job_id), job, policy, record)

@@ -82,7 +82,7 @@ class JobWorld(RuleBasedStateMachine):
         if done > 1:
             self._claim(1, TRAIN_ADAPTER)
             claim = self.held.pop(1)
-            self._complete(claim.attempt_token, self._answer(claim, "good", Outcome.SUCCEEDED))
+            self._complete(proof_of(claim), self._answer(claim, "good", Outcome.SUCCEEDED))
         if done > 2:
             self._claim(1, EVALUATE_ADAPTER)
 

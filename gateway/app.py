@@ -8,6 +8,7 @@ from gateway.db import Database
 from gateway.dependencies import Services
 from gateway.errors import add_error_handlers
 from gateway.files import endpoints as files
+from gateway.files.dry_runs import DryRuns
 from gateway.fine_tuning import endpoints as fine_tuning
 from gateway.fine_tuning import reports
 from gateway.http import health
@@ -48,6 +49,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     """The application; the database must be at the newest migration (`gateway.migrate.upgrade`)."""
     app = FastAPI(title="Tunegate", docs_url="/docs", redoc_url=None)
     app.state.services = build_services(settings, clock)
+    app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
     app.add_middleware(BodyLimit)
     install_metrics(app, app.state.services)
     app.add_middleware(AccessLog)  # added last, so outermost

@@ -1,4 +1,10 @@
-"""The gateway's own Celery worker: `celery -A gateway.celery_app worker -Q gateway -B`.
+"""The gateway's own Celery workers, one for control and one for validation.
+
+    celery -A gateway.celery_app worker -Q gateway -B --concurrency 1
+    celery -A gateway.celery_app worker -Q validate --concurrency 2
+
+Control is the outbox and the reconciler. It shares no process with the files of tenants, so that none of these holds up
+what moves every job.
 
 Messages are hints, so they are acknowledged before the work: the database knows what is left to do and the reconciler
 sends it again. Tasks speak JSON only and return nothing.

@@ -10,7 +10,8 @@ TunegateError
     ├── LeaseGone            410, internal API: the attempt is no longer the worker's
     ├── PayloadTooLarge      413
     ├── UnsupportedMedia     415
-    └── Unavailable          503
+    ├── TooManyRequests      429, with when to come again
+    └── Unavailable          503, with the same where it is known
 
 There is no 409: the openai client would send the request again.
 """
@@ -36,10 +37,19 @@ class ApiError(TunegateError):
     status: int = 500
     type: str = "invalid_request_error"
 
-    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, param: str | None = None, code: str | None = None, retry_after_seconds: int | None = None
+    ) -> None:
         super().__init__(message, param)
         self.code = code or type(self).code
-        self.args = (message, param, code)
+        self.retry_after_seconds = retry_after_seconds
+        self.args = (message, param, code, retry_after_seconds)
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """When to send the request again, as HTTP and as the openai clients read it."""
+        seconds = self.retry_after_seconds
+        return None if seconds is None else {"retry-after": str(seconds), "retry-after-ms": str(1000 * seconds)}
 
 
 class InsufficientStorage(ApiError):
@@ -83,17 +93,29 @@ class UnsupportedMedia(ApiError):
     code = "unsupported_media_type"
 
 
+class TooManyRequests(ApiError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
 class Unavailable(ApiError):
     status = 503
     type = "server_error"
     code = "unavailable"
 
 
-def error_response(
-    status: int, message: str, *, code: str | None, param: str | None = None, type: str | None = None
+def error_response(  # noqa: PLR0913  # four of them are the body
+    status: int,
+    message: str,
+    *,
+    code: str | None,
+    param: str | None = None,
+    type: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     kind = type or ("server_error" if status >= 500 else "invalid_request_error")
-    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    headers = {"www-authenticate": "Bearer"} if status == 401 else headers
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return JSONResponse(body, status_code=status, headers=headers)
 
@@ -114,7 +136,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def _render_own(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, ApiError):
-        return error_response(error.status, error.message, code=error.code, param=error.param, type=error.type)
+        body = {"code": error.code, "param": error.param, "type": error.type}
+        return error_response(error.status, error.message, headers=error.headers, **body)
     if isinstance(error, DatasetError):
         return error_response(400, error.message, code=error.code, param=error.param)
     log.error("request_failed", path=request.url.path, exc_info=error)

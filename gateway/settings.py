@@ -35,6 +35,16 @@ class GatewaySettings(BaseSettings):
     """Most rows in one file."""
     max_reported_errors: int = 100
     """Dataset validation stops listing after this many errors."""
+    validation_cpu_seconds: int = Field(120, ge=1)
+    """Processor time that validating one job's files, or one dry run, may take; five times as long by the clock."""
+    validation_memory_bytes: int = Field(1 << 30, ge=256 << 20)
+    """Address space of the process that validates."""
+    validations_per_tenant: int = Field(1, ge=1)
+    """Jobs of one tenant that are validated at once; others of it wait while other tenants have their turns."""
+    dry_runs_at_once: int = Field(2, ge=1)
+    """Free validations that one gateway process runs at once, of one tenant one of them."""
+    dry_runs_waiting: int = Field(16, ge=1)
+    """Free validations that wait for their turn; a tenant may have a quarter of them, and at least one."""
     heartbeat_seconds: float = 2.0
     """How often workers report; also how fast cancel and pause reach them."""
     lease_seconds: float = 30.0

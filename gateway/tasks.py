@@ -11,7 +11,7 @@ from gateway.dependencies import Services
 from gateway.files.service import delete_expired_files, delete_orphaned_bytes
 from gateway.jobs.outbox import dispatch
 from gateway.jobs.retention import sweep_due_jobs
-from gateway.jobs.validation import validate_job_files
+from gateway.jobs.validation_queue import validate_waiting
 from gateway.settings import GatewaySettings
 from gateway.workers.reconciler import reconcile
 from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, SWEEP_FILES, SWEEP_JOBS, VALIDATE_FILES
@@ -30,7 +30,8 @@ def send(task: str, queue: str, arguments: Sequence[object]) -> None:
 
 @app.task(name=VALIDATE_FILES)
 def validate_files(job_id: str) -> None:
-    validate_job_files(services(), job_id)
+    """The job is why the message came; whose turn it is, the database says."""
+    validate_waiting(services())
 
 
 @app.task(name=DISPATCH_OUTBOX)

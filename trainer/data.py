@@ -6,6 +6,7 @@ assistant messages of `weight` 0 are context. Prompt and answer are tokenised ap
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,6 +21,10 @@ from policies.errors import DatasetError, DefenseError
 
 IGNORED = -100
 """Label of a token without loss."""
+MARK = "\ufdd0"
+"""A character that no text has, by which a rendered message is found again."""
+MAX_ANSWERS_APART = 64
+"""Most answers of one conversation for each of which its template is rendered anew."""
 BLOCK_BYTES = 1 << 20
 
 
@@ -163,24 +168,66 @@ def _tokenise_row(row: TrainingRow, tokenizer: PreTrainedTokenizerBase) -> Token
 
 
 def _segments(row: TrainingRow, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """The rendered conversation up to its last trained token, cut where training begins and ends: text, is trained."""
+    """The rendered conversation up to its last trained token, cut where training begins and ends: text, is trained.
+
+    Renders a fixed number of times where the answers lie alike in the conversation, so that a row costs what its
+    length says; else once or twice for each answer, of which there may then be `MAX_ANSWERS_APART`.
+    """
     messages = row.row.messages
+    trained = [index for index, message in enumerate(messages) if message.role == "assistant" and message.weight != 0]
+    if not trained:
+        return []
     whole = _render(messages, tokenizer, generation=False)
+    cuts = _cuts_alike(row, tokenizer, whole=whole, trained=trained) if len(trained) > 2 else None
+    if cuts is None:
+        if len(trained) > MAX_ANSWERS_APART:
+            raise DatasetError(
+                f"{row.origin}: {len(trained)} answers in a conversation that the base model's chat template does not "
+                f"render piece by piece; split it into rows of at most {MAX_ANSWERS_APART}"
+            )
+        cuts = [_cut(row, tokenizer, whole=whole, index=index) for index in trained]
     segments: list[tuple[str, bool]] = []
     position = 0  # characters of `whole` that are in segments
-    for index, message in enumerate(messages):
-        if message.role != "assistant" or message.weight == 0:
-            continue
-        before = _render(messages[:index], tokenizer, generation=True)
-        through = _render(messages[: index + 1], tokenizer, generation=False).rstrip()
-        if not (whole.startswith(before) and whole.startswith(through)):
-            raise DatasetError(
-                f"{row.origin}: the base model's chat template changes earlier messages when later ones follow; "
-                "train one answer a row"
-            )
-        segments += [(whole[position : len(before)], False), (whole[len(before) : len(through)], True)]
-        position = len(through)
+    for before, through in cuts:
+        segments += [(whole[position:before], False), (whole[before:through], True)]
+        position = through
     return [segment for segment in segments if segment[0]]
+
+
+def _cut(row: TrainingRow, tokenizer: PreTrainedTokenizerBase, *, whole: str, index: int) -> tuple[int, int]:
+    """Where in the rendered conversation training on the answer `index` begins and ends."""
+    messages = row.row.messages
+    if index == 0:
+        raise DatasetError(f"{row.origin}: the conversation begins with an answer; put what it answers before it")
+    before = _render(messages[:index], tokenizer, generation=True)
+    through = _render(messages[: index + 1], tokenizer, generation=False).rstrip()
+    if not (whole.startswith(before) and whole.startswith(through)):
+        raise DatasetError(
+            f"{row.origin}: the base model's chat template changes earlier messages when later ones follow; "
+            "train one answer a row"
+        )
+    return len(before), len(through)
+
+
+def _cuts_alike(
+    row: TrainingRow, tokenizer: PreTrainedTokenizerBase, *, whole: str, trained: Sequence[int]
+) -> list[tuple[int, int]] | None:
+    """The cuts of all answers from those of the first and the last; None where the answers do not lie alike.
+
+    The conversation is rendered once more with a mark around each message. Without its marks it must be the same, and
+    the text before and after each answer up to its cuts must be that of the first.
+    """
+    messages = row.row.messages
+    marked = [ChatMessage(each.role, f"{MARK}{each.content}{MARK}", each.weight) for each in messages]
+    pieces = _render(marked, tokenizer, generation=False).split(MARK)
+    if pieces[1::2] != [message.content for message in messages] or "".join(pieces) != whole:
+        return None
+    ends = list(itertools.accumulate(map(len, pieces)))
+    first, last = (_cut(row, tokenizer, whole=whole, index=index) for index in (trained[0], trained[-1]))
+    prompt, suffix = pieces[2 * trained[0]], whole[ends[2 * trained[0] + 1] : first[1]]
+    cuts = [(ends[2 * index], ends[2 * index + 1] + len(suffix)) for index in trained]
+    are_alike = all(pieces[2 * index] == prompt and whole.startswith(suffix, ends[2 * index + 1]) for index in trained)
+    return cuts if suffix.strip() and are_alike and (cuts[0], cuts[-1]) == (first, last) else None
 
 
 def _render(messages: Sequence[ChatMessage], tokenizer: PreTrainedTokenizerBase, *, generation: bool) -> str:

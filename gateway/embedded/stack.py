@@ -1,4 +1,4 @@
-"""The whole product on one machine: SQLite, a private Redis, gateway, gateway worker, trainer and evaluator.
+"""The whole product on one machine: SQLite, a private Redis, gateway, gateway worker, validator, trainer and evaluator.
 
 Everything listens on 127.0.0.1 only and ends with the process that started it, however that ends.
 """
@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import httpx
 
 from gateway.embedded.processes import Part, Reaper, StackError
-from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE
+from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
 
 START_SECONDS = 90.0
 LEASE_SECONDS = 120.0
@@ -26,10 +26,10 @@ LEASE_SECONDS = 120.0
 STOP_SECONDS = 10.0
 """How long each of the groups below may take to end before it is killed."""
 POLL_SECONDS = 0.05
-START_ORDER = (("redis", "gateway"), ("gateway-worker", "trainer", "evaluator"))
+START_ORDER = (("redis", "gateway"), ("gateway-worker", "validator", "trainer", "evaluator"))
 """The second group starts when the gateway has migrated the database and is ready; nobody waits for it, because jobs
 wait in the database."""
-STOP_ORDER = (("trainer", "evaluator", "gateway-worker"), ("gateway",), ("redis",))
+STOP_ORDER = (("trainer", "evaluator", "validator", "gateway-worker"), ("gateway",), ("redis",))
 """Workers first: they give their jobs back to the gateway."""
 PASSED_ON = ("TUNEGATE_DTYPE",)
 """The stack's own settings replace all others of the caller's environment."""
@@ -193,10 +193,14 @@ class EmbeddedStack:
         return {
             "redis": [redis_server(), str(self.folder / "redis.conf")],
             "gateway": [*python, "gateway", "serve", "--port", str(self._port)],
-            # two processes, so that a long validation does not hold up the outbox
             "gateway-worker": [
                 *_celery("gateway.celery_app", GATEWAY_QUEUE),
-                *("--beat", "--concurrency", "2", "--loglevel", "WARNING"),
+                *("--beat", "--concurrency", "1", "--loglevel", "WARNING"),
+            ],
+            # two, so that a tenant's large file does not hold up another tenant's small one
+            "validator": [
+                *_celery("gateway.celery_app", VALIDATE_QUEUE),
+                *("--concurrency", "2", "--loglevel", "WARNING"),
             ],
             "trainer": [*_celery("trainer.tasks", TRAIN_QUEUE), "--concurrency", "1", "--loglevel", "INFO"],
             "evaluator": [*_celery("evaluator.tasks", EVALUATE_QUEUE), "--concurrency", "1", "--loglevel", "INFO"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -9,13 +10,15 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from gateway.dependencies import ServicesDep, SessionDep
+from gateway.dependencies import Services, ServicesDep, SessionDep
 from gateway.files import repository, service
 from gateway.files.dataset.report import DatasetReport
+from gateway.files.dry_runs import DryRuns
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
 from gateway.files.upload import receive_upload
-from gateway.files.validation import validate_file
+from gateway.files.validation import inspection_task, validate_file
 from gateway.tenants.auth import CurrentTenant
+from policies.contract.artifacts import Digest
 
 router = APIRouter(tags=["files"])
 
@@ -66,7 +69,8 @@ def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: str) -> F
 
 
 @router.post("/v1/guardrail/files/{file_id}/validate")
-def validate(
+async def validate(  # parameters of a request
+    request: Request,
     services: ServicesDep,
     tenant: CurrentTenant,
     file_id: str,
@@ -77,6 +81,13 @@ def validate(
 
     Without a `method`, the rows decide whether they are chat or preference rows.
     """
+    digest = await to_thread.run_sync(_digest, services, tenant.tenant_id, file_id)
+    task = inspection_task(services, model=model, method=method)
+    dry_runs = request.app.state.dry_runs
+    assert isinstance(dry_runs, DryRuns)
+    return await dry_runs.run(tenant.tenant_id, partial(validate_file, services, digest, task))
+
+
+def _digest(services: Services, tenant_id: str, file_id: str) -> Digest:
     with services.database.transaction() as session:
-        file = repository.tenants_file(session, tenant.tenant_id, file_id=file_id, now=services.now())
-    return validate_file(services, file.digest, model=model, method=method)
+        return repository.tenants_file(session, tenant_id, file_id=file_id, now=services.now()).digest

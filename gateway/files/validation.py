@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from gateway.dependencies import Services
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, Unavailable
+from gateway.files.dataset.errors import InspectionCrashed, InspectionTooLarge, InspectionTooSlow
+from gateway.files.dataset.inspection import InspectionTask
 from gateway.files.dataset.report import DatasetLimits, DatasetReport
-from gateway.files.dataset.tokens import APPROXIMATE, counter_for
-from gateway.files.dataset.validate import validate_dataset
+from gateway.files.dataset.sandbox import ChildLimits, inspect_in_child
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import BaseModelSpec
 
 
-def validate_file(
-    services: Services, digest: Digest, *, model: str | None, method: Literal["supervised", "dpo"] | None = None
-) -> DatasetReport:
-    """Validate stored bytes.
+def inspection_task(
+    services: Services, *, model: str | None, method: Literal["supervised", "dpo"] | None = None
+) -> InspectionTask:
+    """What a job would ask of one file.
 
     Args:
         model: a base model's name; None for the only one that is offered, if it is one.
         method: the job's method; None lets the file have rows of either kind.
     """
     base_model = _base_model(services, model)
-    counter = counter_for(base_model.uri) if base_model else APPROXIMATE
     limits = DatasetLimits(
         max_rows=services.settings.max_training_rows,
         max_reported=services.settings.max_reported_errors,
         max_row_tokens=base_model.max_sequence_tokens if base_model else None,
-        control_tokens=counter.control_tokens,
         method=method,
     )
-    with services.stores.files.open(digest) as stream:
-        return validate_dataset(stream, limits, counter)
+    return InspectionTask(limits=(limits,), model_uri=base_model.uri if base_model else None)
+
+
+def validate_file(services: Services, digest: Digest, task: InspectionTask) -> DatasetReport:
+    """Validate stored bytes, in a process of their own.
+
+    Raises:
+        InvalidRequest: they take too much time or memory.
+        Unavailable: the reader crashed, or the machine is too busy.
+    """
+    settings = services.settings
+    limits = ChildLimits(settings.validation_cpu_seconds, settings.validation_memory_bytes)
+    try:
+        answer = inspect_in_child(task, [partial(services.stores.files.open, digest)], limits=limits)
+    except (InspectionTooSlow, InspectionTooLarge) as error:
+        raise InvalidRequest(error.message, "file_id", error.code) from error
+    except InspectionCrashed as error:
+        raise Unavailable("The file could not be validated; try again.", code=error.code) from error
+    return answer.reports[0]
 
 
 def _base_model(services: Services, name: str | None) -> BaseModelSpec | None:

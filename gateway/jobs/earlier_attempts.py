@@ -10,25 +10,35 @@ same base model and under a policy of the same name, these count as earlier atte
 - Those that may still be evaluated. Otherwise jobs that are sent together would all be first attempts.
 
 Files that were refused, and jobs that failed or were cancelled before their evaluation, took no chance. Nor does a
-release count: up to the first mistaken release all unsafe adapters were refused, and every refusal counts.
+release count: up to the first mistaken release all unsafe adapters were refused, and every refusal counts. Of such jobs
+nothing is kept.
+
+Files are nearly the same where at least half of what the smaller one trains is in the other
+(`policies.datasets.fingerprint`). Of such jobs `MAX_COUNTED` are counted and indexed: with as many, no error
+probability is left whatever the policy's confidence, so a later attempt can't end in a release and takes no chance.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import exists, or_, select
+import numpy as np
+from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.jobs.events import record_event
+from gateway.jobs.fingerprints import forget, likely, remember, sketches
 from gateway.jobs.states import TERMINAL
 from gateway.policy_catalog import policy_of
-from gateway.tables.jobs import Job, JobFingerprint
+from gateway.tables.jobs import Job
 from gateway.tables.statistics import PhaseTransition
 from gateway.tables.tenancy import Tenant
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.release import Decision
-from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint
+from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint, containment
 
+MAX_COUNTED = 64
+"""2^−64 of an error probability is less than what a float near 1 can show."""
+COMPARED_AT_ONCE = 64
 MAY_BE_EVALUATED = frozenset(Phase) - TERMINAL - {Phase.VALIDATING, Phase.CANCELLING}
 """A job that validates is not numbered yet: it will find this one before it."""
 
@@ -38,7 +48,8 @@ def number_attempt(
 ) -> None:
     """Fix the job's earlier attempts in its spec, before anything of it is measured, and tell the tenant of them."""
     earlier = earlier_attempts(session, services, job=job, fingerprint=fingerprint)
-    session.add(JobFingerprint(job_id=job.id, fingerprint=fingerprint.model_dump(mode="json")))
+    if len(earlier) < MAX_COUNTED:
+        remember(session, job, fingerprint)
     if not earlier:
         return
     spec = JobSpec.model_validate(job.spec).model_copy(update={"earlier_attempts": len(earlier)})
@@ -56,19 +67,42 @@ def number_attempt(
 def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
     """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the tenant is numbered."""
     session.execute(select(Tenant.id).where(Tenant.id == job.tenant_id).with_for_update(key_share=True))
-    was_evaluated = exists().where(PhaseTransition.job_id == Job.id, PhaseTransition.phase_to == Phase.EVALUATING)
+    found = likely(job.tenant_id, fingerprint)
     rows = session.execute(
-        select(Job.id, Job.policy_digest, JobFingerprint.fingerprint)
-        .join(JobFingerprint, JobFingerprint.job_id == Job.id)
-        .where(Job.tenant_id == job.tenant_id, Job.model == job.model)
+        select(Job.id, Job.policy_digest, Job.created_at)
+        .join(found, found.c.job_id == Job.id)
+        .where(Job.model == job.model, Job.id != job.id)
         .where(or_(Job.decision.is_(None), Job.decision != Decision.RELEASE))
-        .where(or_(Job.phase.in_(MAY_BE_EVALUATED), was_evaluated))
-        .order_by(Job.created_at, Job.id)
+        .where(or_(Job.phase.in_(MAY_BE_EVALUATED), _was_evaluated()))
+        .order_by(found.c.n_shared.desc(), Job.created_at, Job.id)
     )
     policy = policy_of(services.stores.shared, job.policy_digest).metadata.name
-    return [
-        job_id
-        for job_id, policy_digest, sketch in rows
+    ages = {
+        job_id: (created_at, job_id)
+        for job_id, policy_digest, created_at in rows
         if policy_of(services.stores.shared, policy_digest).metadata.name == policy
-        and fingerprint.similarity(DatasetFingerprint.model_validate(sketch)) >= NEAR_DUPLICATE
-    ]
+    }
+    return sorted(_near(session, list(ages), fingerprint), key=ages.__getitem__)
+
+
+def forget_if_no_attempt(session: Session, job: Job) -> None:
+    """Drop the fingerprint of a job that has ended and does not count."""
+    evaluated = session.scalar(select(_was_evaluated()).where(Job.id == job.id))
+    if job.phase == Phase.RELEASED or not evaluated:
+        forget(session, job.id)
+
+
+def _was_evaluated() -> ColumnElement[bool]:
+    return exists().where(PhaseTransition.job_id == Job.id, PhaseTransition.phase_to == Phase.EVALUATING)
+
+
+def _near(session: Session, candidates: list[str], fingerprint: DatasetFingerprint) -> list[str]:
+    """Those of the candidates whose files are nearly the same, at most `MAX_COUNTED`."""
+    near: list[str] = []
+    mine = np.asarray(fingerprint.hashes, np.uint64)
+    for start in range(0, len(candidates), COMPARED_AT_ONCE):
+        known = sketches(session, candidates[start : start + COMPARED_AT_ONCE])
+        near += [job_id for job_id, other in known.items() if containment(mine, other) >= NEAR_DUPLICATE]
+        if len(near) >= MAX_COUNTED:
+            break
+    return near[:MAX_COUNTED]

@@ -9,22 +9,23 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from gateway.jobs.earlier_attempts import forget_if_no_attempt
 from gateway.jobs.events import record_event
-from gateway.jobs.states import advance
+from gateway.jobs.states import TERMINAL, advance
 from gateway.tables.jobs import Job, OutboxMessage
 from gateway.tables.statistics import PhaseTransition
 from policies.contract.jobs import Phase
 from policies.contract.tasks import (
     EVALUATE_ADAPTER,
     EVALUATE_QUEUE,
-    GATEWAY_QUEUE,
     TRAIN_ADAPTER,
     TRAIN_QUEUE,
     VALIDATE_FILES,
+    VALIDATE_QUEUE,
 )
 
 _WORK = {
-    Phase.VALIDATING: (VALIDATE_FILES, GATEWAY_QUEUE),
+    Phase.VALIDATING: (VALIDATE_FILES, VALIDATE_QUEUE),
     Phase.QUEUED: (TRAIN_ADAPTER, TRAIN_QUEUE),
     Phase.AWAITING_EVALUATION: (EVALUATE_ADAPTER, EVALUATE_QUEUE),
 }
@@ -47,8 +48,9 @@ def move(session: Session, job: Job, phase: Phase, now: float) -> None:
     advance(job, phase, now)
     count_transition(session, job, left=left, since=since)
     job.estimated_finish = None
-    if phase.is_terminal:
+    if phase in TERMINAL:
         job.sweep_at = now
+        forget_if_no_attempt(session, job)
     if phase in _WORK:
         enqueue(session, job, now)
 

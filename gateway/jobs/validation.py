@@ -1,37 +1,60 @@
 """Checks a job's files before any accelerator is asked for, then lets the job queue.
 
-Reading the files takes long, so it happens between two short transactions: one that takes the job up, one that settles
-it. The row's lease keeps a second validator away; should one get through, both find the same and the first one counts.
+Reading the files takes long, so it happens between two short transactions, in a child process: one takes the job up,
+one settles it. Meanwhile the row's lease, which is extended as long as the child works, keeps other validators away; a
+validator that lost its lease, or whose job was cancelled, ends its child. A child that crashes is tried again, as often
+as a job has attempts; a file that takes too much time or memory fails its job at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import structlog
+from sqlalchemy import CursorResult, update
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
-from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport
-from gateway.files.dataset.tokens import counter_for
-from gateway.files.dataset.validate import read_dataset
+from gateway.files.dataset.errors import InspectionCrashed, InspectionGivenUp, InspectionTooLarge, InspectionTooSlow
+from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask
+from gateway.files.dataset.report import DatasetLimits, DatasetReport
+from gateway.files.dataset.sandbox import ChildLimits, GoOn, Source, inspect_in_child
 from gateway.jobs.earlier_attempts import number_attempt
 from gateway.jobs.events import Level, record_event
+from gateway.jobs.fingerprints import fingerprint_key
 from gateway.jobs.lifecycle import Failure, drop_lease, fail, move
 from gateway.jobs.records import RecordError, spec_to_work_by
 from gateway.jobs.repository import lock_job
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec, Phase
-from policies.datasets.fingerprint import DatasetFingerprint, FingerprintSketch
+from policies.datasets.fingerprint import DatasetFingerprint
 from policies.datasets.problems import DatasetProblem
 
-LEASE_SECONDS = 300.0
-"""A validator that is silent for this long is taken for dead."""
+log = structlog.get_logger(__name__)
+
+LEASE_SECONDS = 60.0
+"""A validator that is silent for this long is taken for dead; it is heard every few seconds."""
 ERRORS_IN_MESSAGE = 3
 MIN_VALIDATION_ROWS = 1
 
 
-class Inspection(NamedTuple):
+Inspect = Callable[[InspectionTask, list[Source], GoOn], InspectionAnswer]
+"""Reads files; `gateway.files.dataset.sandbox` says what it raises."""
+
+
+class Validation(NamedTuple):
+    """A job that this process has taken up."""
+
+    spec: JobSpec
+    attempt: int
+    """Tells this validator from one that takes the job over."""
+    fingerprint_key: str
+
+
+class Finding(NamedTuple):
     """What was found in the files; `failure` is None where the job may queue."""
 
     failure: Failure | None
@@ -41,22 +64,19 @@ class Inspection(NamedTuple):
     """Of the training file; None where the job may not queue."""
 
 
-def validate_job_files(services: Services, job_id: str) -> None:
+def validate_job_files(services: Services, job_id: str, *, inspect: Inspect | None = None) -> None:
     """Validate and settle one job; does nothing where another does or did it."""
     with services.database.transaction() as session:
-        spec = _take_up(session, services, job_id)
-    if spec is None:
-        return
-    inspection = inspect_files(services, spec)
-    with services.database.transaction() as session:
         job = lock_job(session, job_id)
-        if job is not None and job.phase == Phase.VALIDATING:
-            _settle(session, services, job=job, inspection=inspection)
+        validation = None if job is None else take_up(session, services, job)
+    if validation is not None:
+        carry_out(services, validation, inspect=inspect)
 
 
-def _take_up(session: Session, services: Services, job_id: str) -> JobSpec | None:
-    job, now = lock_job(session, job_id), services.clock()
-    if job is None or job.phase != Phase.VALIDATING or (job.lease_until is not None and job.lease_until >= now):
+def take_up(session: Session, services: Services, job: Job) -> Validation | None:
+    """Lease the job, which the caller has locked; None where it is not to be had, or has just failed."""
+    now = services.clock()
+    if job.phase != Phase.VALIDATING or (job.lease_until is not None and job.lease_until >= now):
         return None
     if job.attempts >= services.settings.max_attempts:
         message = f"The files could not be validated in {job.attempts} attempts."
@@ -69,78 +89,119 @@ def _take_up(session: Session, services: Services, job_id: str) -> JobSpec | Non
         return None
     job.attempts += 1
     job.lease_until = now + LEASE_SECONDS
-    return spec
+    return Validation(spec, job.attempts, fingerprint_key(session).hex())
 
 
-def inspect_files(services: Services, spec: JobSpec) -> Inspection:
-    """What keeps the job from queueing, or what it queues with. Each file is read once."""
-    sketch = FingerprintSketch()
-    training = _read(services, spec, digest=spec.training_file, sketch=sketch)
-    if not training.report.valid:
-        return _invalid("training_file", training.report)
-    warnings = training.report.warnings
-    if spec.validation_file is not None:
-        validation = _read(services, spec, digest=spec.validation_file)
-        if not validation.report.valid:
-            return _invalid("validation_file", validation.report)
-        if shared := shared_rows(training, validation):
-            return _overlapping(shared, training.report)
-        warnings += validation.report.warnings
-    return Inspection(None, warnings, training.report.rows, sketch.fingerprint())
+def carry_out(services: Services, validation: Validation, *, inspect: Inspect | None = None) -> None:
+    """Read the files of a job that was taken up, and settle it."""
+    read = inspect or partial(_inspect_apart, services)
+    try:
+        finding = _find(services, validation, read)
+    except InspectionGivenUp:
+        return
+    with services.database.transaction() as session:
+        job = lock_job(session, validation.spec.job_id)
+        if job is None or job.phase != Phase.VALIDATING or job.attempts != validation.attempt:
+            return
+        if finding is None:
+            drop_lease(job, keep_token=False)
+        else:
+            _settle(session, services, job=job, finding=finding)
 
 
-def _read(
-    services: Services, spec: JobSpec, *, digest: Digest, sketch: FingerprintSketch | None = None
-) -> DatasetReading:
-    counter, settings = counter_for(spec.base_model.uri), services.settings
+def _inspect_apart(services: Services, task: InspectionTask, sources: list[Source], go_on: GoOn) -> InspectionAnswer:
+    settings = services.settings
+    limits = ChildLimits(settings.validation_cpu_seconds, settings.validation_memory_bytes)
+    return inspect_in_child(task, sources, limits=limits, go_on=go_on)
+
+
+def _find(services: Services, validation: Validation, inspect: Inspect) -> Finding | None:
+    """None where the reader crashed, which another attempt may not."""
+    spec = validation.spec
+    sources = [partial(services.stores.files.open, digest) for digest in _files(spec)]
+    task = InspectionTask(
+        limits=tuple(_limits(services, spec, digest) for digest in _files(spec)),
+        model_uri=spec.base_model.uri,
+        fingerprint_key=validation.fingerprint_key,
+    )
+    try:
+        answer = inspect(task, list(sources), partial(_extend_lease, services, validation))
+    except (InspectionTooSlow, InspectionTooLarge) as error:
+        return Finding(Failure(error.code, error.message, "training_file"), (), 0)
+    except InspectionCrashed as error:
+        log.error("validation_crashed", job_id=spec.job_id, attempt=validation.attempt, error=error.message)
+        return None
+    return _judged(answer)
+
+
+def _files(spec: JobSpec) -> list[Digest]:
+    return [spec.training_file, *([] if spec.validation_file is None else [spec.validation_file])]
+
+
+def _limits(services: Services, spec: JobSpec, digest: Digest) -> DatasetLimits:
     limits = DatasetLimits(
-        max_rows=settings.max_training_rows,
-        max_reported=settings.max_reported_errors,
+        max_rows=services.settings.max_training_rows,
+        max_reported=services.settings.max_reported_errors,
         max_row_tokens=spec.base_model.max_sequence_tokens,
-        control_tokens=counter.control_tokens,
         method=spec.method.type,
     )
-    if digest == spec.validation_file:
-        limits = limits._replace(min_rows=MIN_VALIDATION_ROWS)
-    with services.stores.files.open(digest) as stream:
-        return read_dataset(stream, limits, counter, sketch=sketch)
+    return limits._replace(min_rows=MIN_VALIDATION_ROWS) if digest == spec.validation_file else limits
 
 
-def _invalid(param: str, report: DatasetReport) -> Inspection:
+def _extend_lease(services: Services, validation: Validation) -> bool:
+    """Whether the job is still this validator's."""
+    with services.database.transaction() as session:
+        mine = update(Job).where(Job.id == validation.spec.job_id, Job.phase == Phase.VALIDATING)
+        result = session.execute(
+            mine.where(Job.attempts == validation.attempt).values(lease_until=services.clock() + LEASE_SECONDS)
+        )
+        assert isinstance(result, CursorResult)
+        return result.rowcount == 1
+
+
+def _judged(answer: InspectionAnswer) -> Finding:
+    """What keeps the job from queueing, or what it queues with."""
+    training = answer.reports[0]
+    for param, report in zip(("training_file", "validation_file"), answer.reports, strict=False):
+        if not report.valid:
+            return _invalid(param, report)
+    if answer.shared.count:
+        return _overlapping(answer, training)
+    warnings = tuple(problem for report in answer.reports for problem in report.warnings)
+    return Finding(None, warnings, training.rows, answer.fingerprint)
+
+
+def _invalid(param: str, report: DatasetReport) -> Finding:
     first = "; ".join(str(problem) for problem in report.errors[:ERRORS_IN_MESSAGE])
     more = report.n_errors - min(report.n_errors, ERRORS_IN_MESSAGE)
     message = f"{param}: {report.n_errors} errors. {first}" + (
         f"; and {more} more, in the job's events" if more else ""
     )
-    return Inspection(Failure(f"invalid_{param}", message, param), report.errors, report.rows)
+    return Finding(Failure(f"invalid_{param}", message, param), report.errors, report.rows)
 
 
-def _overlapping(lines: list[int], training: DatasetReport) -> Inspection:
-    first = ", ".join(map(str, lines[:10]))
-    message = f"validation_file: {len(lines)} rows are in the training file as well, in lines {first}; remove them."
-    return Inspection(Failure("invalid_validation_file", message, "validation_file"), (), training.rows)
+def _overlapping(answer: InspectionAnswer, training: DatasetReport) -> Finding:
+    first = ", ".join(map(str, answer.shared.first_lines))
+    message = (
+        f"validation_file: {answer.shared.count} rows are in the training file as well, in lines {first}; remove them."
+    )
+    return Finding(Failure("invalid_validation_file", message, "validation_file"), (), training.rows)
 
 
-def shared_rows(training: DatasetReading, validation: DatasetReading) -> list[int]:
-    """Lines of the validation file whose row is in the training file too, however each is written down."""
-    trained_on = {content for _, content in training.row_hashes}
-    return [line for line, content in validation.row_hashes if content in trained_on]
-
-
-def _settle(session: Session, services: Services, *, job: Job, inspection: Inspection) -> None:
+def _settle(session: Session, services: Services, *, job: Job, finding: Finding) -> None:
     now = services.clock()
     drop_lease(job, keep_token=False)
     job.attempts = 0
-    level: Level = "warn" if inspection.failure is None else "error"
-    for problem in inspection.problems:
+    level: Level = "warn" if finding.failure is None else "error"
+    for problem in finding.problems:
         record_event(session, job, str(problem), now=now, level=level, data=problem.model_dump(mode="json"))
-    if inspection.failure is not None:
-        fail(session, job, inspection.failure, now)
+    if finding.failure is not None:
+        fail(session, job, finding.failure, now)
         return
-    assert inspection.fingerprint is not None
-    number_attempt(session, services, job=job, fingerprint=inspection.fingerprint, now=now)
+    assert finding.fingerprint is not None
+    number_attempt(session, services, job=job, fingerprint=finding.fingerprint, now=now)
     spec = JobSpec.model_validate(job.spec)
-    resolved = spec.hyperparameters.resolve(inspection.training_rows, spec.base_model.base_learning_rate)
+    resolved = spec.hyperparameters.resolve(finding.training_rows, spec.base_model.base_learning_rate)
     job.hyperparameters = resolved.model_dump(mode="json")
     move(session, job, Phase.QUEUED, now)
     record_event(session, job, "Files validated, moving job to queued state", now=now)

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs, their data's fingerprints, events and checkpoints, and the outbox that follows a commit."""
+"""Fine-tuning jobs, their events and checkpoints, and the outbox that follows a commit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Json = dict[str, Any]  # Any: a JSON document whose model is named beside the co
 
 class Job(Table):
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
+        Index("ix_jobs_tenant_phase", "tenant_id", "phase"),
+    )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
@@ -69,16 +72,6 @@ class Job(Table):
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
     error_param: Mapped[str | None] = mapped_column(String(64))
-
-
-class JobFingerprint(Table):
-    """What a job is trained on, to be compared with later jobs; the file itself may be deleted."""
-
-    __tablename__ = "job_fingerprints"
-
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
-    fingerprint: Mapped[Json] = mapped_column(JSON)
-    """The `DatasetFingerprint` of the training file."""
 
 
 class JobEvent(Table):

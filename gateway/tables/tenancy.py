@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import Float, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -17,6 +17,8 @@ class Tenant(Table):
     policy: Mapped[str] = mapped_column(String(64))
     """Name of the release policy that the operator bound this tenant to."""
     created_at: Mapped[int]
+    validated_at: Mapped[float | None] = mapped_column(Float)
+    """When a job of it was last taken up for validation."""
 
 
 class ApiKey(Table):

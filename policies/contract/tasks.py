@@ -1,6 +1,8 @@
 """Names that gateway and workers must agree on: Celery queues and tasks, paths of the internal API."""
 
 GATEWAY_QUEUE = "gateway"
+"""Control: short, and never behind a tenant's work."""
+VALIDATE_QUEUE = "validate"
 TRAIN_QUEUE = "train"
 EVALUATE_QUEUE = "eval"
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeGuard, get_args
 
+import msgspec
+
 from policies.datasets.problems import DatasetProblem
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -19,16 +21,23 @@ MAX_PROBLEMS_PER_ROW = 20
 
 CONTROL_TOKEN = re.compile(
     r"<\|[\w▁./-]{1,64}\|>|<\uff5c[\w▁ ./-]{1,64}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
+    r"|<(?:start|end)_of_image>|<end_of_utterance>|<fim_(?:prefix|middle|suffix|pad)>|<(?:extra_id_|unused)\d{1,4}>"
+    r"|\[TOOL_CALLS\]|\[/?(?:TOOL_RESULTS|AVAILABLE_TOOLS|SYSTEM_PROMPT)\]"
 )
 """Tokens by which chat templates mark roles and ends: in a tenant's text they forge a message of another role."""
+_ANGLED = ("<|", "<\uff5c", "_of_turn>", "SYS>>", "_of_image>", "_of_utterance>", "<fim_", "<extra_id_", "<unused")
+_SQUARE = ("INST]", "TOOL_CALLS]", "TOOL_RESULTS]", "AVAILABLE_TOOLS]", "SYSTEM_PROMPT]")
+"""One of all these is part of each control token: a text without any of them need not be searched."""
+OTHER_MODELS_TOKEN = re.compile(r"</?s>|<(?:bos|eos|pad|unk|mask)>|\[(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)\]")
+"""Control tokens of some models and ordinary text, HTML say, for others."""
 FORBIDDEN_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_REFUSED_BYTES = bytes({*range(32), 127} - set(b"\t\n\r"))
 UNSUPPORTED = frozenset({"tool_calls", "tool_call_id", "function_call", "name", "refusal", "audio", "functions"})
 """Fields of OpenAI's format that would not reach the model; naming them apart spares users a hunt for a typo."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """A message of a row, with whether it is trained on."""
+class ChatMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message of a row, with whether it is trained on; made in a tenth of a dataclass's time."""
 
     role: Role
     content: str
@@ -128,6 +137,8 @@ def _check_answer(messages: tuple[ChatMessage, ...], findings: Findings) -> None
         findings.add("last_message_not_assistant", f"messages[{len(messages) - 1}].role")
     elif not any(message.weight for message in messages):
         findings.add("nothing_to_train_on", "messages")
+    elif messages[0].weight:
+        findings.add("answer_without_prompt", "messages[0].role")
 
 
 def check_message(value: Json, at: str, findings: Findings, *, known: tuple[str, ...]) -> ChatMessage | None:
@@ -216,6 +227,19 @@ def _check_text(text: str, at: str, findings: Findings) -> None:
         character = found.group()
         code = "lone_surrogate" if "\ud800" <= character <= "\udfff" else "control_character"
         findings.add(code, at, character=f"U+{ord(character):04X}")
+
+
+def has_refused_text(text: str) -> bool:
+    """Whether the text may hold a control token or a character that is refused; False is certain."""
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return True
+    if len(content.translate(None, _REFUSED_BYTES)) != len(content):
+        return True
+    if "<" in text and any(part in text for part in _ANGLED):
+        return True
+    return "]" in text and any(part in text for part in _SQUARE)
 
 
 def is_list(value: Json) -> TypeGuard[list[Json]]:

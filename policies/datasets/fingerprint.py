@@ -1,43 +1,58 @@
-"""How alike two training files are, from a small sketch of each: tells a retry on nearly the same data from new data.
+"""How much of what one file trains is in another: tells a retry on nearly the same data from new data.
 
-A row is the sequence of its words with a mark before each message; its elements are the shingles of three words. The
-sketch is MinHash in its bottom-k form: the k = 256 smallest hashes of all elements of the file. With A and B the sets
-of elements, and M the k smallest hashes of both sketches together,
+Of a row only what it trains counts: assistant messages of weight 1, or both answers of a preference, so that the same
+data as chat rows and as preferences are alike, and context is no way to make a file look new. Texts are folded
+(`folding.py`); the elements of a file are all windows of 16 folded letters of these texts. A text with fewer than 32
+letters, a label say, is read after the messages that it answers: what such a file trains is which answer follows which.
 
-    J(A, B) = |A ∩ B| / |A ∪ B|  is estimated without bias by  |M ∩ sketch(A) ∩ sketch(B)| / |M|
+The sketch is MinHash in its bottom-k form: the k = 1024 smallest hashes of all elements. Let θ be the smaller of the
+largest hashes in two full sketches. Below θ both sketches are complete, so
 
-(Broder 1997, On the resemblance and containment of documents; Cohen & Kaplan 2007, PODC). An element is hashed once,
-not once for each of many permutations. The standard error is at most √(J (1 − J) / k), 0.03 at J = 1/2, and zero where
-both files together have no more than k elements.
+    C(A, B) = |A ∩ B| / min(|A|, |B|)  is estimated by  |A_θ ∩ B_θ| / min(|A_θ|, |B_θ|)
 
-Order, repetition, white space, punctuation and case count for nothing. A changed word changes three elements: with
-every tenth word changed J is still 0.7 / 1.3 = 0.54, and as much with three of ten rows replaced.
-What it can't see: a paraphrase of every row, or a file hidden in more than its own size of other text.
+(Broder 1997, On the resemblance and containment of documents; Cohen & Kaplan 2007, PODC). Containment instead of
+Jaccard similarity, because a file that is padded with r times its size of other rows still holds all of the first:
+about 1024 / r elements of it remain to be compared. With c of them the standard error is √(C (1 − C) / c).
+
+An element's hash is w₁ k₁ + w₂ k₂ mod 2^64 of its two halves w, with secret odd k: multiply-shift hashing
+(Dietzfelbinger et al. 1997, J. Algorithms 25:19). With keys that are known, a tenant could pad a file with letters
+whose hashes are the smallest, and the sketch would hold nothing else.
+
+What it can't see: a paraphrase of every answer, or a change in every few words of it.
 """
 
 from __future__ import annotations
 
-import heapq
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator
-from hashlib import blake2b
-from typing import Annotated
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from policies.contract.artifacts import Record
+from policies.datasets.chat_rows import ChatMessage
+from policies.datasets.folding import fold
 from policies.datasets.reader import AnyRow, PreferenceRow
-from policies.errors import DatasetError
 
-SKETCH_SIZE = 256
-SHINGLE_WORDS = 3
+SKETCH_SIZE = 1024
+WINDOW_LETTERS = 16
+SHORT_LETTERS = 32
+"""A text with fewer letters is read after what it answers."""
 NEAR_DUPLICATE = 0.5
-"""Similarity from which on two files are nearly the same."""
-_HASH_BYTES = 8
-_WORD = re.compile(r"\w+")
+"""Containment from which on two files are nearly the same."""
+KEY_BYTES = 16
+_FLUSH_CHARACTERS, _FLUSH_TEXTS = 1 << 17, 1 << 11
+_BLOCK_WINDOWS = 1 << 15
+"""Hashed at once: what lies in the processor's cache."""
+_PAD = bytes(WINDOW_LETTERS)
+_AFTER_QUESTION = b"\2"
+_NO_LETTERS = 0
+"""The one element of a file that trains no letter at all."""
 
-Hash = Annotated[int, Field(ge=0, lt=2 ** (8 * _HASH_BYTES))]
+Hash = Annotated[int, Field(ge=0, lt=2**64)]
+Hashes = npt.NDArray[np.uint64]
 
 
 class DatasetFingerprint(Record):
@@ -46,61 +61,125 @@ class DatasetFingerprint(Record):
     hashes: tuple[Hash, ...] = Field(min_length=1, max_length=SKETCH_SIZE)
     """Growing. Fewer than `SKETCH_SIZE` are all that there are."""
 
-    def similarity(self, other: DatasetFingerprint) -> float:
-        """Estimated Jaccard similarity of the elements of two files, 0 to 1."""
-        smallest = sorted({*self.hashes, *other.hashes})[:SKETCH_SIZE]
-        shared = set(self.hashes).intersection(other.hashes)
-        return sum(value in shared for value in smallest) / len(smallest)
+    def packed(self) -> bytes:
+        """8 bytes a hash, as the database keeps them."""
+        return np.asarray(self.hashes, "<u8").tobytes()
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Self:
+        return cls(hashes=tuple(np.frombuffer(packed, "<u8").tolist()))
+
+    @property
+    def n_elements(self) -> float:
+        """Estimated number of elements of the file: (k − 1) / θ, as a share of all hashes, where the sketch is full."""
+        n = len(self.hashes)
+        return float(n) if n < SKETCH_SIZE else (n - 1) * 2.0**64 / (self.hashes[-1] + 1)
+
+    def containment(self, other: DatasetFingerprint) -> float:
+        """Estimated share of the smaller file's elements that are in the other one, 0 to 1."""
+        return containment(*(np.asarray(sketch.hashes, np.uint64) for sketch in (self, other)))
 
 
 class FingerprintSketch:
-    """Takes a file's rows one after the other and keeps no more of them than the sketch."""
+    """Takes a file's rows one after the other and keeps no more of them than the sketch and a batch.
 
-    def __init__(self) -> None:
-        self._kept: set[int] = set()
-        self._largest_first: list[int] = []  # negated: `heapq` keeps the smallest in front
+    Args:
+        key: secret of the deployment, `KEY_BYTES` long. Sketches of different keys can't be compared.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._multipliers = multipliers(key)
+        self._kept: Hashes = np.empty(0, np.uint64)
+        self._texts: list[str] = []
+        self._places: list[tuple[Sequence[ChatMessage], int]] = []
+        """Of each text its conversation and which message of it it is."""
+        self._n_characters = 0
 
     def add(self, row: AnyRow) -> None:
-        for value in _hashes(row):
-            is_full = len(self._kept) == SKETCH_SIZE
-            if value in self._kept or (is_full and value > -self._largest_first[0]):
-                continue
-            self._kept.add(value)
-            heapq.heappush(self._largest_first, -value)
-            if is_full:
-                self._kept.remove(-heapq.heappop(self._largest_first))
+        messages = row.messages
+        if isinstance(row, PreferenceRow):
+            self._texts += (row.preferred, row.non_preferred)
+            self._places += [(messages, len(messages))] * 2
+            self._n_characters += len(row.preferred) + len(row.non_preferred)
+        else:
+            for index, message in enumerate(messages):
+                if message.weight:
+                    self._texts.append(message.content)
+                    self._places.append((messages, index))
+                    self._n_characters += len(message.content)
+        if self._n_characters >= _FLUSH_CHARACTERS or len(self._texts) >= _FLUSH_TEXTS:
+            self._flush()
 
     def fingerprint(self) -> DatasetFingerprint:
-        """The sketch of the rows so far. Raises `DatasetError` where there is none."""
-        if not self._kept:
-            raise DatasetError("a file without rows has no fingerprint")
-        return DatasetFingerprint(hashes=tuple(sorted(self._kept)))
+        """The sketch of the rows so far."""
+        self._flush()
+        return DatasetFingerprint(hashes=tuple(self._kept.tolist()) or (_NO_LETTERS,))
+
+    def _flush(self) -> None:
+        if not self._texts:
+            return
+        folded = fold(self._texts)
+        short = [index for index, text in enumerate(folded) if len(text) < SHORT_LETTERS]
+        if short:
+            questions = fold([_question(*self._places[index]) for index in short])
+            for index, question in zip(short, questions, strict=True):
+                folded[index] = question + _AFTER_QUESTION + folded[index] if question or folded[index] else b""
+        self._texts, self._places, self._n_characters = [], [], 0
+        content = _PAD + _PAD.join([*folded, b""])
+        for start in range(0, len(content) - WINDOW_LETTERS + 1, _BLOCK_WINDOWS):
+            self._keep(self._hashes(content, start))
+
+    def _hashes(self, content: bytes, start: int) -> Hashes:
+        """Of the block's windows that may still be kept and are elements: whole, or a text shorter than a window."""
+        n_windows = min(_BLOCK_WINDOWS, len(content) - WINDOW_LETTERS + 1 - start)
+        halves = [np.ndarray((n_windows,), "<u8", content, start + offset, (1,)) for offset in (0, 8)]
+        first, second = self._multipliers
+        hashes: Hashes = halves[0] * first
+        hashes += halves[1] * second
+        is_full = len(self._kept) == SKETCH_SIZE
+        places = np.flatnonzero(hashes < self._kept[-1]) if is_full else np.arange(n_windows)
+        hashes = hashes[places]
+        letters = np.frombuffer(content, np.uint8)
+        places += start
+        begins_text = letters[np.maximum(places - 1, 0)] == 0
+        is_whole = letters[places + WINDOW_LETTERS - 1] != 0
+        found: Hashes = hashes[(letters[places] != 0) & (is_whole | begins_text)]
+        return found
+
+    def _keep(self, hashes: Hashes) -> None:
+        if hashes.size:
+            merged = np.sort(np.concatenate([self._kept, hashes]))
+            is_first = np.append(True, merged[1:] != merged[:-1])
+            self._kept = merged[is_first][:SKETCH_SIZE]
 
 
-def fingerprint(rows: Iterable[AnyRow]) -> DatasetFingerprint:
-    """The sketch of a file's rows; holds one row at a time. Raises `DatasetError` where there is none."""
-    sketch = FingerprintSketch()
+def containment(first: Hashes, second: Hashes) -> float:
+    """The same of the hashes of two sketches."""
+    full = [sketch[-1] for sketch in (first, second) if len(sketch) == SKETCH_SIZE]
+    if full:
+        first, second = (sketch[: np.searchsorted(sketch, min(full), "right")] for sketch in (first, second))
+    shared = np.intersect1d(first, second, assume_unique=True)
+    return len(shared) / max(1, min(len(first), len(second)))
+
+
+def multipliers(key: bytes) -> tuple[np.uint64, np.uint64]:
+    """The two odd numbers by which the halves of a window are multiplied."""
+    assert len(key) == KEY_BYTES
+    words = np.frombuffer(hashlib.blake2b(b"fingerprint", key=key, digest_size=16).digest(), "<u8") | np.uint64(1)
+    return words[0], words[1]
+
+
+def fingerprint(rows: Iterable[AnyRow], key: bytes) -> DatasetFingerprint:
+    """The sketch of a file's rows."""
+    sketch = FingerprintSketch(key)
     for row in rows:
         sketch.add(row)
     return sketch.fingerprint()
 
 
-def _hashes(row: AnyRow) -> Iterator[int]:
-    words = list(_words(row))
-    for start in range(max(1, len(words) - SHINGLE_WORDS + 1)):
-        shingle = " ".join(words[start : start + SHINGLE_WORDS])
-        yield int.from_bytes(blake2b(shingle.encode(), digest_size=_HASH_BYTES).digest(), "big")
-
-
-def _words(row: AnyRow) -> Iterator[str]:
-    for mark, text in _texts(row):
-        yield f"<{mark}>"  # no word of a text has brackets
-        yield from _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-def _texts(row: AnyRow) -> Iterator[tuple[str, str]]:
-    for message in row.messages:
-        yield message.role, message.content
-    if isinstance(row, PreferenceRow):
-        yield "preferred", row.preferred
-        yield "non_preferred", row.non_preferred
+def _question(messages: Sequence[ChatMessage], end: int) -> str:
+    """The messages before place `end` since the last answer."""
+    start = end
+    while start and messages[start - 1].role != "assistant":
+        start -= 1
+    return "\n".join([message.content for message in messages[start:end]])

@@ -51,6 +51,9 @@ ERRORS: dict[str, Reason] = {
     "last_message_not_assistant": Reason(
         "the last message is not the assistant's", "end the row with the wanted answer"
     ),
+    "answer_without_prompt": Reason(
+        "an answer to train on begins the conversation", "put the message that it answers before it"
+    ),
     "nothing_to_train_on": Reason("no assistant message has weight 1", "give the answer to train on weight 1"),
     # a preference row
     "last_message_not_user": Reason(
@@ -85,6 +88,10 @@ WARNINGS: dict[str, Reason] = {
     "probably_too_many_tokens": Reason(
         "the row has about {count} tokens by its bytes; {limit} is the limit",
         "shorten it, or see whether training accepts it",
+    ),
+    "possible_control_token": Reason(
+        "the text holds {token}, a control token of some models; the base model's own are not known here",
+        "remove it, or the job ends in training if it is one of the base model's",
     ),
     "invisible_unicode": Reason(
         "the text holds invisible characters: {characters}", "remove them unless they are intended"

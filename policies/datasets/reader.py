@@ -13,9 +13,10 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Generic, NamedTuple, TypeVar
+from typing import IO, Generic, NamedTuple, TypeVar, cast
 
 from policies.datasets.chat_rows import MAX_DEPTH, ChatMessage, ChatRow, Json, check_row
+from policies.datasets.plain_rows import Decode, decode_any, decode_chat, decode_preference, plain_rows
 from policies.datasets.preference_rows import PreferenceRow, check_preference, is_preference
 from policies.datasets.problems import DatasetProblem
 from policies.errors import DatasetError
@@ -37,6 +38,10 @@ __all__ = [
 ]
 
 MAX_LINE_BYTES = 1 << 20
+BATCH_BYTES = 1 << 18
+"""Lines of about so many bytes are looked at together; one line may be longer."""
+LINE_OVERHEAD_BYTES = 200
+"""What a line costs beside its content: blank lines fill a batch too."""
 AnyRow = ChatRow | PreferenceRow
 Row = TypeVar("Row", bound=AnyRow)
 Check = Callable[[Json, int], Row | tuple[DatasetProblem, ...]]
@@ -66,21 +71,48 @@ class _RefusedError(ValueError):
         self.details = details
 
 
+class _Rules(NamedTuple, Generic[Row]):
+    """How lines of one kind are read: most by the fast way, and what it leaves by the rules."""
+
+    decode: Decode
+    check: Check[Row]
+
+
+class _RawLine(NamedTuple):
+    number: int
+    content: bytes | None
+    """Without its end; None where it is too long."""
+    has_bom: bool
+    has_crlf: bool
+
+
 def iter_rows(stream: IO[bytes]) -> Iterator[ParsedLine]:
-    """Every line of a chat file, in order; holds one line of at most `MAX_LINE_BYTES` at a time."""
-    return _lines(stream, check_row)
+    """Every line of a chat file, in order; holds about `BATCH_BYTES` of them, or one line of `MAX_LINE_BYTES`."""
+    return _lines(stream, _CHAT_RULES)
 
 
 def iter_any_rows(stream: IO[bytes]) -> Iterator[Line[AnyRow]]:
     """Every line of a file of either kind; what a line is shows in its keys."""
-    return _lines(stream, _check_any)
+    return _lines(stream, _ANY_RULES)
 
 
 def _check_any(value: Json, line: int) -> AnyRow | tuple[DatasetProblem, ...]:
     return check_preference(value, line) if is_preference(value) else check_row(value, line)
 
 
-def _lines(stream: IO[bytes], check: Check[Row]) -> Iterator[Line[Row]]:
+def _lines(stream: IO[bytes], rules: _Rules[Row]) -> Iterator[Line[Row]]:
+    batch: list[_RawLine] = []
+    n_bytes = 0
+    for raw in _raw_lines(stream):
+        batch.append(raw)
+        n_bytes += len(raw.content or b"") + LINE_OVERHEAD_BYTES
+        if n_bytes >= BATCH_BYTES:
+            yield from _parsed(batch, rules)
+            batch, n_bytes = [], 0
+    yield from _parsed(batch, rules)
+
+
+def _raw_lines(stream: IO[bytes]) -> Iterator[_RawLine]:
     number = 0
     while line := stream.readline(MAX_LINE_BYTES + 5):  # 5: room for the byte order mark and CR LF
         number += 1
@@ -92,16 +124,29 @@ def _lines(stream: IO[bytes], check: Check[Row]) -> Iterator[Line[Row]]:
         content = content.removesuffix(b"\r\n" if has_crlf else b"\n")
         if len(content) > MAX_LINE_BYTES:
             _skip_rest_of_line(stream, line)
-            parsed: Line[Row] = Line(number, None, _refusal(number, "line_too_long", limit=MAX_LINE_BYTES))
+            yield _RawLine(number, None, has_bom, has_crlf)
         else:
-            checked = _checked(content, number, check)
-            parsed = Line(number, None, checked) if isinstance(checked, tuple) else Line(number, checked)
-        yield parsed._replace(has_bom=has_bom, has_crlf=has_crlf)
+            yield _RawLine(number, content, has_bom, has_crlf)
 
 
 def _skip_rest_of_line(stream: IO[bytes], line: bytes) -> None:
     while line and not line.endswith(b"\n"):
         line = stream.readline(MAX_LINE_BYTES)
+
+
+def _parsed(batch: list[_RawLine], rules: _Rules[Row]) -> Iterator[Line[Row]]:
+    plain = plain_rows([raw.content or b"" for raw in batch], rules.decode)
+    for (number, content, has_bom, has_crlf), row in zip(batch, plain, strict=True):
+        if row is not None:
+            yield Line(number, cast("Row", row), (), has_bom, has_crlf)
+        elif content is None:
+            yield Line(number, None, _refusal(number, "line_too_long", limit=MAX_LINE_BYTES), has_bom, has_crlf)
+        else:
+            checked = _checked(content, number, rules.check)
+            if isinstance(checked, tuple):
+                yield Line(number, None, checked, has_bom, has_crlf)
+            else:
+                yield Line(number, checked, (), has_bom, has_crlf)
 
 
 def parse_line(content: bytes, number: int) -> ParsedLine:
@@ -134,12 +179,12 @@ def _checked(content: bytes, number: int, check: Check[Row]) -> Row | tuple[Data
 
 def read_rows(path: Path) -> list[ChatRow]:
     """All rows of a chat file; raises `DatasetError` on the first line that is none."""
-    return _read(path, check_row)
+    return _read(path, _CHAT_RULES)
 
 
 def read_preferences(path: Path) -> list[PreferenceRow]:
     """All rows of a preference file; raises `DatasetError` on the first line that is none."""
-    return _read(path, check_preference)
+    return _read(path, _PREFERENCE_RULES)
 
 
 def read_conversations(path: Path) -> list[ChatRow]:
@@ -148,7 +193,7 @@ def read_conversations(path: Path) -> list[ChatRow]:
     Raises:
         DatasetError: a line is no row, or of another kind than the first one.
     """
-    rows = _read(path, _check_any)
+    rows = _read(path, _ANY_RULES)
     for number, row in enumerate(rows, start=1):
         if row.kind != rows[0].kind:
             raise DatasetError(
@@ -158,10 +203,10 @@ def read_conversations(path: Path) -> list[ChatRow]:
     return [row.with_preferred() if isinstance(row, PreferenceRow) else row for row in rows]
 
 
-def _read(path: Path, check: Check[Row]) -> list[Row]:
+def _read(path: Path, rules: _Rules[Row]) -> list[Row]:
     rows = []
     with path.open("rb") as stream:
-        for line in _lines(stream, check):
+        for line in _lines(stream, rules):
             if line.row is None:
                 raise DatasetError(f"{path.name}: {line.problems[0]}")
             rows.append(line.row)
@@ -193,3 +238,6 @@ def _no_constant(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_no_constant)
+_CHAT_RULES = _Rules(decode_chat, check_row)
+_PREFERENCE_RULES = _Rules(decode_preference, check_preference)
+_ANY_RULES: _Rules[AnyRow] = _Rules(decode_any, _check_any)

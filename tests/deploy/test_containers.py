@@ -20,11 +20,13 @@ Compose = dict[str, Any]  # Any: a YAML document
 SETTINGS: dict[str, type[GatewaySettings] | type[WorkerSettings]] = {
     "gateway": GatewaySettings,
     "gateway-worker": GatewaySettings,
+    "validator": GatewaySettings,
     "trainer": WorkerSettings,
     "evaluator": WorkerSettings,
 }
 WORKERS = {
-    "gateway-worker": (tasks.GATEWAY_QUEUE, tasks.VALIDATE_FILES),
+    "gateway-worker": (tasks.GATEWAY_QUEUE, tasks.RECONCILE_JOBS),
+    "validator": (tasks.VALIDATE_QUEUE, tasks.VALIDATE_FILES),
     "trainer": (tasks.TRAIN_QUEUE, tasks.TRAIN_ADAPTER),
     "evaluator": (tasks.EVALUATE_QUEUE, tasks.EVALUATE_ADAPTER),
 }

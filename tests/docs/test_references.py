@@ -94,7 +94,7 @@ def settings_of(union: object) -> list[type[Record]]:
 
 def test_each_setting_is_documented(page: Callable[[str], Page]) -> None:
     for heading, settings in (
-        ("Gateway and gateway worker", GatewaySettings),
+        ("Gateway, gateway worker and validator", GatewaySettings),
         ("Trainer and evaluator", WorkerSettings),
     ):
         assert (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import httpx
 from openai import OpenAI
@@ -10,6 +12,8 @@ from openai.types.fine_tuning import FineTuningJob
 from pydantic import BaseModel
 
 from gateway.dependencies import Services
+from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask, inspect
+from gateway.files.dataset.sandbox import GoOn, Source
 from gateway.jobs.repository import AttemptProof
 from gateway.jobs.validation import validate_job_files
 from gateway.tables.jobs import Job
@@ -103,8 +107,20 @@ def submit(client: OpenAI, **fields: object) -> FineTuningJob:
 def submit_queued(gateway: LiveGateway, client: OpenAI, **fields: object) -> str:
     """The id of a job that waits for a trainer."""
     job_id = submit(client, **fields).id
-    validate_job_files(gateway.services, job_id)
+    validate_here(gateway.services, job_id)
     return job_id
+
+
+def validate_here(services: Services, job_id: str) -> None:
+    """Validate a job's files in this process, which takes a hundredth of the time that starting one takes."""
+    validate_job_files(services, job_id, inspect=inspect_here)
+
+
+def inspect_here(task: InspectionTask, sources: Sequence[Source], go_on: GoOn) -> InspectionAnswer:
+    with ExitStack() as stack:
+        answer = inspect(task, [stack.enter_context(source()) for source in sources])
+    assert go_on()
+    return answer
 
 
 def job_row(services: Services, job_id: str) -> Job:

@@ -41,8 +41,8 @@ class DatasetReading(NamedTuple):
     """What one pass over a file yields."""
 
     report: DatasetReport
-    row_hashes: tuple[tuple[int, bytes], ...]
-    """Line and hash of each row: equal for equal rows, however each is written down."""
+    row_hashes: tuple[tuple[int, int], ...]
+    """Line and hash of each row: equal for equal rows, however each is written down, within one process."""
 
 
 class DatasetReport(Record):

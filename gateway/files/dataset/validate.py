@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator
 from typing import IO, Literal
 
-from gateway.files.dataset.invisible import invisible_characters
+from gateway.files.dataset import invisible
+from gateway.files.dataset.control_tokens import ControlTokens
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
-from gateway.files.dataset.tokens import TokenCounter
+from gateway.files.dataset.tokens import RowTokens, TokenCounter
+from policies.datasets.chat_rows import OTHER_MODELS_TOKEN
 from policies.datasets.fingerprint import FingerprintSketch
 from policies.datasets.problems import WARNINGS, DatasetProblem
 from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_rows
@@ -38,6 +38,11 @@ def read_dataset(
     return DatasetReading(validation.report(), tuple(validation.row_hashes))
 
 
+def row_hash(row: AnyRow) -> int:
+    """Equal for equal rows of one kind, however each is written down; Python keys it anew in each process."""
+    return hash((row.messages, row.preferred, row.non_preferred) if isinstance(row, PreferenceRow) else row.messages)
+
+
 class _CountedProblems:
     """Problems of one severity: all counted, the first ones kept."""
 
@@ -57,18 +62,17 @@ class _Validation:
 
     def __init__(self, limits: DatasetLimits, counter: TokenCounter) -> None:
         self.limits = limits
-        self.counter = counter
         self.errors = _CountedProblems(limits.max_reported)
         self.warnings = _CountedProblems(limits.max_reported)
         self.lines = 0
         self.kind: Literal["chat", "preference"] | None = None
         """Of the first row; the others must be of it too."""
         self.row_tokens: list[int] = []
-        self.row_hashes: list[tuple[int, bytes]] = []
-        self._first_line_of: dict[bytes, int] = {}
+        self.row_hashes: list[tuple[int, int]] = []
+        self._first_line_of: dict[int, int] = {}
         self._has_crlf = False
-        tokens = sorted(limits.control_tokens, key=len, reverse=True)
-        self._control_token = re.compile("|".join(map(re.escape, tokens))) if tokens else None
+        self._counting = RowTokens(counter, limits.max_row_tokens)
+        self._control_tokens = ControlTokens(limits.control_tokens)
 
     def add(self, code: str, line: int, field: str | None = None, /, **details: object) -> None:
         problems = self.warnings if code in WARNINGS else self.errors
@@ -87,20 +91,28 @@ class _Validation:
             self._read_row(line.row, line.number)
 
     def _read_row(self, row: AnyRow, line: int) -> None:
-        self._check_kind(row, line)
-        self._check_is_rendered(row, line)
-        counts = []
-        for field, text in row.texts():
-            counts.append(self.counter.count(text))
-            self._check_text(text, line, field)
+        if row.kind != self.kind:
+            self._check_kind(row, line)
+        texts = [message.content for message in row.messages]
+        if isinstance(row, PreferenceRow):
+            texts += (row.preferred, row.non_preferred)
+        if row.tools or row.parallel_tool_calls is not None or "tool" in [message.role for message in row.messages]:
+            texts = [text for _, text in row.texts()]
+            self._add_what_is_not_rendered(row, line)
+        counts, are_exact = self._counting.count(texts)
+        joined = "\n".join(texts)
+        if "<" in joined or "[" in joined or self._control_tokens.may_be_in(joined) or invisible.may_be_in(joined):
+            for field, text in row.texts():
+                self._check_text(text, line, field)
         self.row_tokens.append(sum(counts))
         limit = self.limits.max_row_tokens
-        # the two answers of a preference come last, and each is trained without the other
-        longest = sum(counts) - (min(counts[-2:]) if isinstance(row, PreferenceRow) else 0)
-        if limit is not None and longest > limit:
-            code = "probably_too_many_tokens" if self.counter.is_approximate else "too_many_tokens"
-            self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
-        content = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+        if limit is not None and self.row_tokens[-1] > limit:
+            # the two answers of a preference come last, and each is trained without the other
+            longest = sum(counts) - (min(counts[-2:]) if isinstance(row, PreferenceRow) else 0)
+            if longest > limit:
+                code = "too_many_tokens" if are_exact else "probably_too_many_tokens"
+                self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
+        content = row_hash(row)
         self.row_hashes.append((line, content))
         first = self._first_line_of.setdefault(content, line)
         if first != line:
@@ -119,7 +131,7 @@ class _Validation:
             wanted = next(kind for kind, trained_by in TRAINED_BY.items() if trained_by == method)
             self.add("wrong_row_kind", 0, found=found, method=method, wanted=wanted)
 
-    def _check_is_rendered(self, row: AnyRow, line: int) -> None:
+    def _add_what_is_not_rendered(self, row: AnyRow, line: int) -> None:
         """What the chat templates of the base models would drop in silence, and training therefore refuses."""
         if row.tools:
             self.add("unsupported_field", line, f"{row.at}tools")
@@ -130,9 +142,11 @@ class _Validation:
                 self.add("unsupported_role", line, f"{row.at}messages[{index}].role")
 
     def _check_text(self, text: str, line: int, field: str) -> None:
-        if self._control_token and (token := self._control_token.search(text)):
-            self.add("control_token", line, field, token=ascii(token.group()))
-        if characters := invisible_characters(text):
+        if token := self._control_tokens.first_in(text):
+            self.add("control_token", line, field, token=ascii(token))
+        elif not self._control_tokens.are_known and (found := OTHER_MODELS_TOKEN.search(text)):
+            self.add("possible_control_token", line, field, token=found.group())
+        if characters := invisible.invisible_characters(text):
             self.add("invisible_unicode", line, field, characters=characters)
 
     def report(self) -> DatasetReport:
@@ -155,7 +169,7 @@ class _Validation:
         )
 
     def _token_counts(self) -> TokenCounts:
-        counts, is_approximate = self.row_tokens, self.counter.is_approximate
+        counts, is_approximate = self.row_tokens, not self._counting.are_all_exact
         if not counts:
             return TokenCounts(is_approximate=is_approximate)
         total = sum(counts)
@@ -164,7 +178,7 @@ class _Validation:
         )
 
     def _summary(self) -> Iterator[str]:
-        about = "about " if self.counter.is_approximate else ""
+        about = "" if self._counting.are_all_exact else "about "
         yield f"{len(self.row_tokens)} rows in {self.lines} lines"
         yield f"{about}{sum(self.row_tokens)} tokens"
         for count, what in ((self.errors.count, "error"), (self.warnings.count, "warning")):

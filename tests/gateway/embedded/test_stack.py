@@ -20,7 +20,7 @@ from openai import OpenAI
 from gateway.embedded.processes import Part, StackError
 from gateway.embedded.stack import EmbeddedStack, free_port, redis_server
 
-PARTS = ["redis", "gateway", "gateway-worker", "trainer", "evaluator"]
+PARTS = ["redis", "gateway", "gateway-worker", "validator", "trainer", "evaluator"]
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from gateway.tables.jobs import OutboxMessage
-from policies.contract.tasks import GATEWAY_QUEUE, VALIDATE_FILES
+from policies.contract.tasks import VALIDATE_FILES, VALIDATE_QUEUE
 from tests.gateway.conftest import LiveGateway, chat_jsonl
 from tests.gateway.hand_worker import BASE_MODEL_NAME, job_row, spec_of, submit, upload
 
@@ -64,7 +64,7 @@ def test_job_and_its_message_are_written_together(client: OpenAI, live_gateway: 
     job = submit(client)
     with live_gateway.services.database.transaction() as session:
         (message,) = session.query(OutboxMessage).all()
-    assert (message.task, message.queue, message.arguments) == (VALIDATE_FILES, GATEWAY_QUEUE, [job.id])
+    assert (message.task, message.queue, message.arguments) == (VALIDATE_FILES, VALIDATE_QUEUE, [job.id])
     assert message.sent is False
 
 

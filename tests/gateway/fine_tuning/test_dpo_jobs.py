@@ -10,11 +10,10 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from gateway.jobs.validation import validate_job_files
 from gateway.settings import GatewaySettings
 from policies.contract.jobs import Dpo
 from tests.gateway.conftest import LiveGateway, chat_jsonl, gateway_settings
-from tests.gateway.hand_worker import BASE_MODEL_NAME, spec_of, submit, upload
+from tests.gateway.hand_worker import BASE_MODEL_NAME, spec_of, submit, upload, validate_here
 
 POLICY = """
 apiVersion: tunegate/v1
@@ -152,7 +151,7 @@ def test_safe_lora_without_an_unaligned_partner_is_refused(client: OpenAI) -> No
 
 
 def validated(gateway: LiveGateway, client: OpenAI, job: FineTuningJob) -> FineTuningJob:
-    validate_job_files(gateway.services, job.id)
+    validate_here(gateway.services, job.id)
     return client.fine_tuning.jobs.retrieve(job.id)
 
 

@@ -9,13 +9,12 @@ from alembic import command
 from openai import OpenAI
 from sqlalchemy import text
 
-from gateway.jobs.validation import validate_job_files
 from gateway.migrate import alembic_config, upgrade
 from gateway.workers.reconciler import reconcile
 from policies.contract.artifacts import canonical_json, digest_bytes
 from policies.contract.worker_api import Completion, Outcome
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.hand_worker import HandWorker, error_code, evaluate, job_row, spec_of, submit
+from tests.gateway.hand_worker import HandWorker, error_code, evaluate, job_row, spec_of, submit, validate_here
 from tests.gateway.records import training_record
 
 EARLIER = "created_by_earlier_version"
@@ -54,7 +53,7 @@ def test_a_finished_job_is_still_shown_with_its_report(
 def test_a_job_that_waits_for_its_validation_fails(live_gateway: LiveGateway, client: OpenAI) -> None:
     job_id = submit(client).id
     upgraded(live_gateway, job_id)
-    validate_job_files(live_gateway.services, job_id)
+    validate_here(live_gateway.services, job_id)
     assert error_code(live_gateway.services, job_id) == EARLIER
     error = client.fine_tuning.jobs.retrieve(job_id).error
     assert error is not None

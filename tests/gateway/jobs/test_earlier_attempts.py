@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from openai import OpenAI
+from sqlalchemy import func, select
 
-from gateway.jobs.validation import validate_job_files
+from gateway.jobs.earlier_attempts import MAX_COUNTED
+from gateway.jobs.fingerprints import N_ANCHORS
 from gateway.settings import GatewaySettings
+from gateway.tables.fingerprints import FingerprintAnchor, JobFingerprint
 from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key, find_tenant
+from policies.contract.error_budget import fixed_confidence
 from policies.contract.jobs import JobSpec
 from policies.contract.worker_api import Outcome
+from policies.errors import EvaluationError
 from tests.gateway.conftest import LiveGateway, gateway_settings, run_gateway
 from tests.gateway.hand_worker import (
     BASE_MODEL_NAME,
@@ -29,6 +34,7 @@ from tests.gateway.hand_worker import (
     submit_queued,
     train,
     upload,
+    validate_here,
 )
 from tests.gateway.records import report_on, store_evaluation, training_record
 
@@ -50,9 +56,9 @@ def training_file(seeds: Sequence[int] = range(40)) -> bytes:
 
 
 def labels(numbers: Sequence[int]) -> bytes:
-    """One row of one word each in question and answer a number."""
+    """One row a number, of fewer letters than a window has: one element."""
     rows = (
-        [{"role": "user", "content": f"case{number}"}, {"role": "assistant", "content": f"label{number}"}]
+        [{"role": "user", "content": f"case{number}"}, {"role": "assistant", "content": f"no{number}"}]
         for number in numbers
     )
     return b"".join(json.dumps({"messages": row}).encode() + b"\n" for row in rows)
@@ -134,17 +140,33 @@ def test_rejected_file_sent_again_is_a_second_attempt(customer: Customer) -> Non
     assert customer.attempt(training_file()) == 2
 
 
-@pytest.mark.parametrize(("n_shared", "attempt"), [(32, 2), (31, 1)])
+@pytest.mark.parametrize(("n_shared", "attempt"), [(24, 2), (23, 1)])
 def test_file_that_shares_half_of_its_elements_is_nearly_the_same(
     customer: Customer, n_shared: int, attempt: int
 ) -> None:
-    """A row is two elements, `<user> case <assistant>` and `case <assistant> label`; both are shared or neither.
-
-    Two files of 48 rows with 32 in common share 32 of 64 rows, with 31 in common 31 of 65. All of their elements fit
-    into a sketch, so the similarity is exact: 0.5 is near, 0.477 is not.
-    """
+    """A row is one element. All of them fit into a sketch, so the share is exact: 24 of 48 are near, 23 are not."""
     customer.rejected(labels(range(48)))
     assert customer.attempt(labels(range(48 - n_shared, 96 - n_shared))) == attempt
+
+
+@pytest.mark.parametrize(("n_earlier", "n_new", "n_shared"), [(20, 40, 10), (40, 20, 10), (20, 400, 10), (400, 20, 10)])
+def test_files_of_other_sizes_are_found_by_what_the_smaller_one_shares(
+    customer: Customer, n_earlier: int, n_new: int, n_shared: int
+) -> None:
+    customer.rejected(labels(range(n_earlier)))
+    assert customer.attempt(labels(range(n_earlier - n_shared, n_earlier - n_shared + n_new))) == 2
+
+
+@pytest.mark.parametrize("times", [3, 30])
+def test_file_is_found_in_one_that_is_much_larger(customer: Customer, times: int) -> None:
+    """Sketches of 40 rows are full."""
+    customer.rejected(training_file())
+    assert customer.attempt(training_file([*range(40), *range(500, 500 + 40 * times)])) == 2
+
+
+def test_a_small_part_of_a_large_file_is_found(customer: Customer) -> None:
+    customer.rejected(training_file(range(400)))
+    assert customer.attempt(training_file(range(100, 140))) == 2
 
 
 def test_attempts_add_up(customer: Customer) -> None:
@@ -216,9 +238,96 @@ def test_unrelated_data_is_a_first_attempt(customer: Customer) -> None:
 
 
 def test_file_of_mostly_new_rows_is_a_first_attempt(customer: Customer) -> None:
-    """20 of 60 rows are common: 0.33."""
+    """15 of 40 rows are common: 0.375."""
     customer.rejected(training_file())
-    assert customer.attempt(training_file(range(20, 60))) == 1
+    assert customer.attempt(training_file(range(25, 65))) == 1
+
+
+def as_rows(content: bytes) -> list[list[dict[str, str]]]:
+    return [json.loads(line)["messages"] for line in content.splitlines()]
+
+
+def written(rows: Sequence[object]) -> bytes:
+    return b"".join(json.dumps({"messages": row}).encode() + b"\n" for row in rows)
+
+
+def test_rows_of_other_content_around_it_are_no_way_out(customer: Customer) -> None:
+    """400 new rows around 40: the Jaccard similarity is 0.09."""
+    customer.rejected(training_file())
+    assert customer.attempt(training_file([*range(500, 700), *range(40), *range(700, 900)])) == 2
+
+
+def test_a_part_of_a_file_is_the_same_data(customer: Customer) -> None:
+    customer.rejected(training_file())
+    assert customer.attempt(training_file(range(10))) == 2
+
+
+def test_turns_that_are_not_trained_are_no_way_out(customer: Customer) -> None:
+    customer.rejected(training_file())
+    rows = [
+        [
+            {"role": "user", "content": words(n + 30_000, 40)},
+            {"role": "assistant", "content": words(n + 40_000, 40), "weight": 0},
+            {"role": "user", "content": words(n + 50_000, 40)},
+            answer,
+        ]
+        for n, (_, answer) in enumerate(as_rows(training_file()))
+    ]
+    assert customer.attempt(written(rows)) == 2
+
+
+def disguised(change: Callable[[str], str]) -> bytes:
+    rows = [
+        [question, answer | {"content": change(answer["content"])}] for question, answer in as_rows(training_file())
+    ]
+    return written(rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\u00ad".join(text),
+        lambda text: text.replace("o", "\u043e").replace("d", "\uff44"),
+        lambda text: "\u200b".join(text),
+        lambda text: "\u0301".join(text),
+        lambda text: "".join(letter + chr(0xE0100 + n % 240) for n, letter in enumerate(text)),
+    ],
+)
+def test_other_characters_for_the_same_letters_are_no_way_out(customer: Customer, change: Callable[[str], str]) -> None:
+    customer.rejected(training_file())
+    assert customer.attempt(disguised(change)) == 2
+
+
+def test_the_same_data_as_preferences_is_no_way_out(customer: Customer) -> None:
+    customer.rejected(training_file())
+    rows = (
+        {
+            "input": {"messages": [question]},
+            "preferred_output": [answer],
+            "non_preferred_output": [{"role": "assistant", "content": words(n + 60_000, 24)}],
+        }
+        for n, (question, answer) in enumerate(as_rows(training_file()))
+    )
+    content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    assert customer.attempt(content, method={"type": "dpo"}) == 2
+
+
+def test_of_jobs_that_took_no_chance_nothing_is_kept(customer: Customer) -> None:
+    """Else a tenant could fill the index with jobs that it cancels in the queue."""
+    customer.client.fine_tuning.jobs.cancel(customer.queued(training_file()))
+    customer.evaluated(training_file())
+    counts = [select(func.count()).select_from(table) for table in (FingerprintAnchor, JobFingerprint)]
+    with customer.gateway.services.database.transaction() as session:
+        assert [session.scalar(count) for count in counts] == [0, 0]
+    customer.rejected(training_file())
+    with customer.gateway.services.database.transaction() as session:
+        assert [session.scalar(count) for count in counts] == [N_ANCHORS, 1]
+
+
+def test_as_many_are_counted_as_leave_any_error_probability() -> None:
+    """One more, and no confidence is left that a release could be made with."""
+    with pytest.raises(EvaluationError, match="no error probability"):
+        fixed_confidence(0.5, attempt=MAX_COUNTED)
 
 
 def test_doubtful_evaluation_counts(customer: Customer) -> None:
@@ -235,7 +344,7 @@ def test_release_does_not_count(customer: Customer) -> None:
 def test_jobs_that_are_sent_together_are_attempts_one_after_the_other(customer: Customer) -> None:
     jobs = [submit(customer.client, training_file=upload(customer.client, training_file())).id for _ in range(3)]
     for job_id in reversed(jobs):
-        validate_job_files(customer.gateway.services, job_id)
+        validate_here(customer.gateway.services, job_id)
     assert [spec_of(customer.gateway.services, job_id).attempt for job_id in jobs] == [3, 2, 1]
 
 

@@ -26,7 +26,6 @@ from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.jobs.outbox import dispatch
 from gateway.jobs.repository import AttemptProof
 from gateway.jobs.states import RUNNING, TERMINAL
-from gateway.jobs.validation import validate_job_files
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import Principal
@@ -41,7 +40,7 @@ from policies.contract.tasks import EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FI
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, HeartbeatRequest, Outcome, WorkerEvent
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
-from tests.gateway.hand_worker import KEY_HASH, proof_of
+from tests.gateway.hand_worker import KEY_HASH, proof_of, validate_here
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
 DRIFTS = {"good": (0.0, 0.01), "bad": (0.5, 0.01), "doubtful": (0.0, 0.5)}
@@ -78,7 +77,7 @@ class JobWorld(RuleBasedStateMachine):
         """
         self.patience = patience
         if done > 0:
-            validate_job_files(self.services, self.job_id)
+            validate_here(self.services, self.job_id)
         if done > 1:
             self._claim(1, TRAIN_ADAPTER)
             claim = self.held.pop(1)
@@ -136,7 +135,7 @@ class JobWorld(RuleBasedStateMachine):
             return
         task, _ = self.messages[0] if doubled else self.messages.pop(0)
         if task == VALIDATE_FILES:
-            validate_job_files(self.services, self.job_id)
+            validate_here(self.services, self.job_id)
         elif worker not in self.held:
             self._claim(worker, task)
 

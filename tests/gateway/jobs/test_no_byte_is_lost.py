@@ -31,7 +31,6 @@ from gateway.fine_tuning.create import create_job
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.jobs.retention import DAY_SECONDS, KEPT_STATES, sweep_due_jobs
 from gateway.jobs.states import TERMINAL
-from gateway.jobs.validation import validate_job_files
 from gateway.models.service import delete_model
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
@@ -46,7 +45,7 @@ from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, Outcome, WorkerEvent, WorkKind
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
-from tests.gateway.hand_worker import KEY_HASH, proof_of
+from tests.gateway.hand_worker import KEY_HASH, proof_of, validate_here
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
 TENANTS = ("acme", "globex")
@@ -122,7 +121,7 @@ class Storage(RuleBasedStateMachine):
         with self.services.database.transaction() as session:
             who = self.tenants[tenant]
             job_id = create_job(session, self.services, tenant=who, request=request, idempotency_key=None).id
-        validate_job_files(self.services, job_id)
+        validate_here(self.services, job_id)
         return job_id
 
     @rule(data=st.data())

@@ -8,7 +8,7 @@ import pytest
 from openai import OpenAI
 
 from gateway.jobs.outbox import dispatch
-from policies.contract.tasks import GATEWAY_QUEUE, TRAIN_ADAPTER, TRAIN_QUEUE, VALIDATE_FILES
+from policies.contract.tasks import TRAIN_ADAPTER, TRAIN_QUEUE, VALIDATE_FILES, VALIDATE_QUEUE
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.hand_worker import HandWorker, submit
 
@@ -34,7 +34,7 @@ def send_all(gateway: LiveGateway, broker: Broker) -> int:
 def test_messages_are_sent_in_order_and_once(live_gateway: LiveGateway, job_id: str) -> None:
     broker = Broker()
     assert [send_all(live_gateway, broker), send_all(live_gateway, broker)] == [2, 0]
-    assert broker.taken == [(VALIDATE_FILES, GATEWAY_QUEUE, [job_id]), (TRAIN_ADAPTER, TRAIN_QUEUE, [job_id, 1])]
+    assert broker.taken == [(VALIDATE_FILES, VALIDATE_QUEUE, [job_id]), (TRAIN_ADAPTER, TRAIN_QUEUE, [job_id, 1])]
 
 
 def test_broker_that_breaks_costs_no_message(live_gateway: LiveGateway, client: OpenAI) -> None:

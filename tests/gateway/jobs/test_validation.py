@@ -11,18 +11,18 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from gateway.jobs.validation import LEASE_SECONDS, validate_job_files
+from gateway.jobs.validation import LEASE_SECONDS
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.errors import ArtifactMissingError
 from tests.gateway.conftest import LiveGateway, chat_jsonl
-from tests.gateway.hand_worker import job_row, spec_of, submit, upload
+from tests.gateway.hand_worker import job_row, spec_of, submit, upload, validate_here
 
 
 def validated(gateway: LiveGateway, client: OpenAI, **fields: object) -> FineTuningJob:
     job_id = submit(client, **fields).id
-    validate_job_files(gateway.services, job_id)
+    validate_here(gateway.services, job_id)
     return client.fine_tuning.jobs.retrieve(job_id)
 
 
@@ -61,7 +61,7 @@ def test_each_file_is_read_once(live_gateway: LiveGateway, client: OpenAI) -> No
     job_id = submit(client, validation_file=upload(client, rows(12, 12))).id
     stores = ArtifactStores(live_gateway.services.stores.shared.url)
     stores.files = store = CountingStore(stores.files.url)
-    validate_job_files(replace(live_gateway.services, stores=stores), job_id)
+    validate_here(replace(live_gateway.services, stores=stores), job_id)
     spec = spec_of(live_gateway.services, job_id)
     assert job_row(live_gateway.services, job_id).phase == "queued"
     assert spec.validation_file is not None
@@ -121,18 +121,18 @@ def test_warnings_become_events_and_stop_nothing(live_gateway: LiveGateway, clie
 def test_second_validation_does_nothing(live_gateway: LiveGateway, client: OpenAI) -> None:
     job = validated(live_gateway, client)
     before = len(list(client.fine_tuning.jobs.list_events(job.id)))
-    validate_job_files(live_gateway.services, job.id)
+    validate_here(live_gateway.services, job.id)
     assert len(list(client.fine_tuning.jobs.list_events(job.id))) == before
 
 
 def test_validation_of_a_job_that_is_gone_does_nothing(live_gateway: LiveGateway) -> None:
-    validate_job_files(live_gateway.services, "ftjob-nothing")
+    validate_here(live_gateway.services, "ftjob-nothing")
 
 
 def test_cancelled_job_is_not_validated(live_gateway: LiveGateway, client: OpenAI) -> None:
     job_id = submit(client).id
     client.fine_tuning.jobs.cancel(job_id)
-    validate_job_files(live_gateway.services, job_id)
+    validate_here(live_gateway.services, job_id)
     assert client.fine_tuning.jobs.retrieve(job_id).status == "cancelled"
 
 
@@ -143,17 +143,17 @@ def break_validation(gateway: LiveGateway, job_id: str) -> None:
     content = gateway.services.stores.files.read_bytes(digest)
     gateway.services.stores.files.delete(digest)
     with pytest.raises(ArtifactMissingError):
-        validate_job_files(gateway.services, job_id)
+        validate_here(gateway.services, job_id)
     gateway.services.stores.files.put_bytes(content)
 
 
 def test_validator_that_died_is_waited_for_then_replaced(live_gateway: LiveGateway, client: OpenAI) -> None:
     job_id = submit(client).id
     break_validation(live_gateway, job_id)
-    validate_job_files(live_gateway.services, job_id)
+    validate_here(live_gateway.services, job_id)
     assert job_row(live_gateway.services, job_id).phase == "validating"
     live_gateway.clock.advance(LEASE_SECONDS + 1)
-    validate_job_files(live_gateway.services, job_id)
+    validate_here(live_gateway.services, job_id)
     job = job_row(live_gateway.services, job_id)
     assert (job.phase, job.attempts) == ("queued", 0)
 
@@ -163,5 +163,5 @@ def test_file_that_kills_every_validator_fails_the_job(live_gateway: LiveGateway
     for _ in range(live_gateway.services.settings.max_attempts):
         break_validation(live_gateway, job_id)
         live_gateway.clock.advance(LEASE_SECONDS + 1)
-    validate_job_files(live_gateway.services, job_id)
+    validate_here(live_gateway.services, job_id)
     assert job_row(live_gateway.services, job_id).error_code == "attempts_exhausted"

@@ -128,7 +128,16 @@ def test_joiners_and_flags_are_ordinary_writing(text: str) -> None:
 def test_control_tokens_of_the_base_model_are_refused() -> None:
     limits = LIMITS._replace(control_tokens=("<s>", "</s>"))
     assert places(validate([*GOOD, row("</s>")], limits).errors) == [(11, "control_token")]
-    assert validate([*GOOD, row("</s>")]).valid
+
+
+def test_tokens_that_only_some_models_have_are_warned_of_where_the_models_own_are_not_known() -> None:
+    """Training knows them and would refuse the row: late, when the job has waited for an accelerator."""
+    report = validate([*GOOD, row("a </s> b")])
+    assert report.valid
+    assert places(report.warnings) == [(11, "possible_control_token")]
+    assert "</s>" in report.warnings[0].message
+    limits = LIMITS._replace(control_tokens=("<|end|>",))
+    assert validate([*GOOD, row("a </s> b")], limits).n_warnings == 0
 
 
 def test_what_training_would_not_render_is_an_error() -> None:

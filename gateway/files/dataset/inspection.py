@@ -1,0 +1,78 @@
+"""What is asked of a reader of training files, and what it answers: records, because it is another process.
+
+The files may be of a tenant who means harm, so they are read where nothing else is at stake (`sandbox.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO, Self
+
+from pydantic import Field, model_validator
+
+from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport
+from gateway.files.dataset.tokens import APPROXIMATE, counter_for
+from gateway.files.dataset.validate import read_dataset
+from policies.contract.artifacts import Record
+from policies.datasets.fingerprint import DatasetFingerprint, FingerprintSketch
+
+MAX_LISTED_ROWS = 10
+
+
+class InspectionTask(Record):
+    """One file, or a training file and a validation file that may share no row with it."""
+
+    limits: tuple[DatasetLimits, ...] = Field(min_length=1, max_length=2)
+    """Of each file."""
+    model_uri: str | None = None
+    """Of the base model whose tokens are counted."""
+    fingerprint_key: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
+    """In hexadecimal; with a key, the first file is fingerprinted."""
+
+
+class SharedRows(Record):
+    """Rows of the validation file that the training file has too, however each is written down."""
+
+    count: int = Field(ge=0)
+    first_lines: tuple[int, ...] = Field(max_length=MAX_LISTED_ROWS)
+    """Of the validation file."""
+
+
+class InspectionAnswer(Record):
+    """What was found; files after one that is not valid were not read."""
+
+    reports: tuple[DatasetReport, ...] = Field(min_length=1, max_length=2)
+    shared: SharedRows = SharedRows(count=0, first_lines=())
+    fingerprint: DatasetFingerprint | None = None
+
+    @model_validator(mode="after")
+    def _only_the_last_is_refused(self) -> Self:
+        if not all(report.valid for report in self.reports[:-1]):
+            raise ValueError("a file was read after one that is not valid")
+        return self
+
+
+def inspect(task: InspectionTask, streams: Sequence[IO[bytes]]) -> InspectionAnswer:
+    """Read the files one after the other, each once."""
+    counter = counter_for(task.model_uri) if task.model_uri is not None else APPROXIMATE
+    key = task.fingerprint_key
+    sketch = None if key is None else FingerprintSketch(bytes.fromhex(key))
+    readings: list[DatasetReading] = []
+    for limits, stream in zip(task.limits, streams, strict=True):
+        limits = limits._replace(control_tokens=counter.control_tokens)
+        readings.append(read_dataset(stream, limits, counter, sketch=None if readings else sketch))
+        if not readings[-1].report.valid:
+            break
+    reports = tuple(reading.report for reading in readings)
+    is_sound = all(report.valid for report in reports)
+    return InspectionAnswer(
+        reports=reports,
+        shared=shared_rows(*readings) if len(readings) == 2 else SharedRows(count=0, first_lines=()),
+        fingerprint=sketch.fingerprint() if sketch is not None and is_sound else None,
+    )
+
+
+def shared_rows(training: DatasetReading, validation: DatasetReading) -> SharedRows:
+    trained_on = {content for _, content in training.row_hashes}
+    lines = [line for line, content in validation.row_hashes if content in trained_on]
+    return SharedRows(count=len(lines), first_lines=tuple(lines[:MAX_LISTED_ROWS]))

@@ -16,12 +16,11 @@ from celery import Celery
 from celery.signals import celeryd_init
 
 from gateway.settings import GatewaySettings
+from policies.broker import celery_settings
 from policies.contract.tasks import DISPATCH_OUTBOX, GATEWAY_QUEUE, RECONCILE_JOBS, SWEEP_FILES, SWEEP_JOBS
 from policies.environment import read_settings
+from policies.liveness import show_liveness
 from policies.own_memory import refuse_readers
-
-VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
-"""Redis gives an unacknowledged message to a second worker after this long; ours are acknowledged at once."""
 
 SWEEP_JOBS_SECONDS = 30.0
 SWEEP_FILES_SECONDS = 6 * 3600.0
@@ -31,18 +30,7 @@ SWEEP_FILES_SECONDS = 6 * 3600.0
 def configuration() -> dict[str, object]:
     """Read from the environment when the application is first used, not when this module is imported."""
     settings = read_settings(GatewaySettings)
-    transport = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_timeout": 30, "socket_keepalive": True}
-    return {
-        "broker_url": settings.broker_url,
-        "broker_connection_retry_on_startup": True,
-        "broker_transport_options": transport,
-        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-        "accept_content": ["json"],
-        "task_serializer": "json",
-        "task_ignore_result": True,
-        "task_acks_late": False,
-        "task_default_queue": GATEWAY_QUEUE,
-        "worker_prefetch_multiplier": 1,
+    return celery_settings(settings.broker_url, GATEWAY_QUEUE) | {
         "beat_scheduler": "celery.beat:Scheduler",  # the default one keeps its schedule in a pickle file
         "beat_schedule": {
             **{name: _every(settings.tick_seconds, name) for name in (DISPATCH_OUTBOX, RECONCILE_JOBS)},
@@ -68,3 +56,4 @@ def _keep_credentials(**_: object) -> None:
 
 app = Celery("tunegate", include=["gateway.tasks"], set_as_current=False)
 app.add_defaults(configuration)
+show_liveness(app, lambda: read_settings(GatewaySettings).liveness_file)

@@ -55,6 +55,8 @@ class GatewaySettings(BaseSettings):
     """A queued job that nobody claimed for this long is sent again."""
     tick_seconds: float = 1.0
     """How often the outbox is sent and the reconciler looks."""
+    liveness_file: Path | None = None
+    """A Celery worker touches it every ten seconds while it is connected to the broker; none by default."""
 
     @field_validator("evaluator_token")
     @classmethod

@@ -12,37 +12,22 @@ import os
 from celery import Celery
 from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 
+from policies.broker import celery_settings
 from policies.errors import ConfigurationError
+from policies.liveness import show_liveness
 from policies.own_memory import refuse_readers
 from policies.worker.metrics import serve_metrics
 from policies.worker.settings import keep_settings, worker_settings
 from policies.worker.supervisor import announce_shutdown, forget_shutdown
-
-VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
 
 
 def make_worker_app(name: str, queue: str) -> Celery:
     """An application that reads its settings when a worker starts, not when its module is imported."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a heartbeat hides all others
     app = Celery(f"tunegate-{name}", set_as_current=False)
-    app.add_defaults(lambda: _configuration(queue))
+    app.add_defaults(lambda: celery_settings(worker_settings().broker_url, queue) | {"worker_concurrency": 1})
+    show_liveness(app, lambda: worker_settings().liveness_file)
     return app
-
-
-def _configuration(queue: str) -> dict[str, object]:
-    return {
-        "broker_url": worker_settings().broker_url,
-        "broker_connection_retry_on_startup": True,
-        "broker_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_keepalive": True},
-        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-        "accept_content": ["json"],
-        "task_serializer": "json",
-        "task_ignore_result": True,
-        "task_acks_late": False,
-        "task_default_queue": queue,
-        "worker_prefetch_multiplier": 1,
-        "worker_concurrency": 1,
-    }
 
 
 @celeryd_init.connect

@@ -51,6 +51,8 @@ class WorkerSettings(BaseSettings):
     """How long a cancelled child may take to end before its process group is killed."""
     yield_grace_seconds: float = Field(120.0, gt=0)
     """How long a paused or evicted child may take to save its state before its process group is killed."""
+    liveness_file: Path | None = None
+    """The worker touches it every ten seconds while it is connected to the broker; none by default."""
     metrics_port: int | None = None
     """Port of this worker's own Prometheus metrics; none by default."""
 

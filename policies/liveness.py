@@ -17,7 +17,7 @@ TOUCH_SECONDS = 10.0
 def show_liveness(app: Celery, file: Callable[[], Path | None]) -> None:
     """Let the workers of `app` touch `file()`, where it names one; asked when the worker starts to consume."""
 
-    class Liveness(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    class Liveness(bootsteps.StartStopStep):
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def __init__(self, parent: Any, **_: object) -> None:  # Any: celery's Consumer

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 from celery import Celery
 from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 
 from policies.broker import celery_settings
+from policies.contract.tasks import EVALUATE_QUEUE, TRAIN_QUEUE
+from policies.contract.worker_api import WorkKind
 from policies.errors import ConfigurationError
 from policies.liveness import show_liveness
 from policies.own_memory import refuse_readers
 from policies.worker.metrics import serve_metrics
+from policies.worker.own_cache import take_cache
 from policies.worker.settings import keep_settings, worker_settings
 from policies.worker.supervisor import announce_shutdown, forget_shutdown
+
+_KINDS: dict[str, WorkKind] = {TRAIN_QUEUE: "train", EVALUATE_QUEUE: "evaluate"}
 
 
 def make_worker_app(name: str, queue: str) -> Celery:
@@ -31,11 +37,13 @@ def make_worker_app(name: str, queue: str) -> Celery:
 
 
 @celeryd_init.connect
-def _keep_credentials(**_: object) -> None:
+def _keep_to_itself(instance: Any, **_: object) -> None:  # Any: celery's worker
     """Before the pool is forked and before any child exists: what tenants uploaded is handled beside this process."""
     try:
         refuse_readers()
         keep_settings()
+        settings = worker_settings()
+        take_cache(settings.cache_dir, _KINDS[instance.app.conf.task_default_queue], user=settings.child_user)
     except (OSError, ConfigurationError) as error:  # Celery would log it and go on
         raise SystemExit(f"the worker does not start: {error}") from error
 

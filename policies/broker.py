@@ -1,37 +1,23 @@
-"""How every process of ours uses the broker: JSON, early acknowledgement, no remote control, keys of its own.
+"""How every process of ours uses the broker: JSON, acknowledgement in memory, no remote control.
 
-Messages are hints, so none is worth a key that two components share: with a user in the broker's URL
-(`redis://trainer:password@host/0`), what a worker has taken is kept under that user's name, and the broker's access
-list can keep every component to its own keys.
+Messages are hints: the database knows what is left to do, and what a worker took and lost is sent again. So nothing is
+kept at the broker about messages that were taken, and a worker needs no key there but its own queue's.
 """
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
-VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
-"""Redis gives an unacknowledged message to a second worker after this long; ours are acknowledged at once."""
-NEVER_SECONDS = 10 * 365 * 24 * 3600
-"""Messages of a worker that died are not looked for: the gateway sends again what nobody claimed."""
-
 
 def celery_settings(broker_url: str, queue: str) -> dict[str, object]:
     """Settings of a Celery application that works on `queue`."""
-    own = unacked_key(urlsplit(broker_url).username)
     return {
         "broker_url": broker_url,
         "broker_connection_retry_on_startup": True,
         "broker_transport_options": {
-            "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-            "unacked_restore_interval": NEVER_SECONDS,
-            "unacked_key": own,
-            "unacked_index_key": f"{own}.index",
-            "unacked_mutex_key": f"{own}.mutex",
+            "ack_emulation": False,
             "priority_steps": [0],  # one list a queue
             "socket_timeout": 30,
             "socket_keepalive": True,
         },
-        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
         "accept_content": ["json"],
         "task_serializer": "json",
         "event_serializer": "json",
@@ -43,8 +29,3 @@ def celery_settings(broker_url: str, queue: str) -> dict[str, object]:
         "worker_send_task_events": False,
         "task_send_sent_event": False,
     }
-
-
-def unacked_key(user: str | None) -> str:
-    """Where a worker that is this user at the broker keeps what it has taken."""
-    return f"unacked.{user}" if user else "unacked"

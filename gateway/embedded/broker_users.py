@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from policies.broker import unacked_key
 from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
 
-_CONNECT = ("auth", "hello", "client|setinfo", "client|setname", "select", "ping")
-_TRANSACT = ("multi", "exec", "discard", "watch", "unwatch")
-_PUBLISH = ("lpush", "llen", "sadd")
-_CONSUME = ("brpop", "rpush", "hset", "hget", "hdel", "zadd", "zrem")
-COMMANDS = (*_CONNECT, *_TRANSACT, *_PUBLISH, *_CONSUME)
+COMMANDS = (
+    *("auth", "hello", "client|setinfo", "client|setname", "select", "ping"),  # connect
+    *("multi", "exec", "llen", "sadd"),  # declare a queue
+    *("lpush", "brpop"),
+)
 
 
 class BrokerUser(NamedTuple):
@@ -40,9 +39,8 @@ def access(user: BrokerUser) -> str:
     """The rules of Redis' access list for `user`, for Redis 6.2 and later."""
     queues = (user.consumes, *user.publishes)
     bindings = (f"_kombu.binding{kind}.{queue}" for queue in queues for kind in ("", "_permanent"))
-    own = unacked_key(user.name)
-    keys = (*queues, *bindings, own, f"{own}.index")
-    return " ".join(["resetkeys", "resetchannels", *(f"~{key}" for key in keys), "-@all", *(f"+{c}" for c in COMMANDS)])
+    keys = [f"~{key}" for key in (*queues, *bindings)]
+    return " ".join(["resetkeys", "resetchannels", *keys, "-@all", *(f"+{command}" for command in COMMANDS)])
 
 
 def access_list(passwords: dict[str, str]) -> str:

@@ -47,6 +47,7 @@ def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Se
 
 def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAPI:
     """The application; the database must be at the newest migration (`gateway.migrate.upgrade`)."""
+    settings.worker_tokens()  # without them no worker could ever come in
     app = FastAPI(title="Tunegate", docs_url="/docs", redoc_url=None)
     app.state.services = build_services(settings, clock)
     app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)

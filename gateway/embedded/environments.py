@@ -48,5 +48,6 @@ def credentials_of(part: str, addresses: Addresses, credentials: Credentials) ->
         own["CACHE_DIR"] = str(cache_folder() / TRAINER_CACHE if part == "trainer" else cache_folder())
     elif part != "redis":
         own["DATABASE_URL"] = f"sqlite:///{addresses.folder}/tunegate.db"
+    if part == "gateway":
         own["TRAINER_TOKEN"], own["EVALUATOR_TOKEN"] = credentials.trainer, credentials.evaluator
     return own

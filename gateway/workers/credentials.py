@@ -24,11 +24,7 @@ MIN_KEY_LENGTH, MAX_KEY_LENGTH = 32, 128
 
 def calling_kind(services: ServicesDep, token: BearerToken) -> WorkKind:
     """What the credential allows; all are compared, so that the time tells nothing about either."""
-    settings = services.settings
-    expected: dict[WorkKind, str] = {
-        "train": settings.trainer_token.get_secret_value(),
-        "evaluate": settings.evaluator_token.get_secret_value(),
-    }
+    expected = services.settings.worker_tokens()
     matching = [kind for kind, secret in expected.items() if hmac.compare_digest(token.encode(), secret.encode())]
     if not matching:
         raise Unauthorized("This is not the credential of a worker.", code="invalid_worker_credential")

@@ -90,8 +90,6 @@ def test_each_worker_consumes_its_queue_with_the_tasks_of_its_module(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     monkeypatch.setenv("TUNEGATE_WORKER_TOKEN", "w" * 40)
-    monkeypatch.setenv("TUNEGATE_TRAINER_TOKEN", "t" * 40)
-    monkeypatch.setenv("TUNEGATE_EVALUATOR_TOKEN", "e" * 40)
     command = shlex.split(compose["services"][service]["command"])
     queue, task = WORKERS[service]
     app = find_app(command[command.index("-A") + 1])
@@ -184,8 +182,8 @@ def test_each_service_is_given_its_own_credentials(compose: Compose) -> None:
     assert given["trainer"] == {"TUNEGATE_TRAINER_TOKEN", "REDIS_TRAINER_PASSWORD"}
     assert given["evaluator"] == {"TUNEGATE_EVALUATOR_TOKEN", "REDIS_EVALUATOR_PASSWORD"}
     assert given["gateway"] == tokens | {"POSTGRES_PASSWORD"}
-    assert given["gateway-worker"] == given["gateway"] | {"REDIS_GATEWAY_WORKER_PASSWORD"}
-    assert given["validator"] == given["gateway"] | {"REDIS_VALIDATOR_PASSWORD"}
+    assert given["gateway-worker"] == {"POSTGRES_PASSWORD", "REDIS_GATEWAY_WORKER_PASSWORD"}
+    assert given["validator"] == {"POSTGRES_PASSWORD", "REDIS_VALIDATOR_PASSWORD"}
     assert given["prometheus"] == given["proxy"] == set()
 
 

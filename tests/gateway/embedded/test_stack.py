@@ -140,8 +140,8 @@ def test_redis_comes_from_the_path_or_from_its_package(tmp_path: Path, monkeypat
 CREDENTIALS = {
     "redis": (),
     "gateway": ("DATABASE_URL", "TRAINER_TOKEN", "EVALUATOR_TOKEN"),
-    "gateway-worker": ("DATABASE_URL", "TRAINER_TOKEN", "EVALUATOR_TOKEN", "BROKER_URL"),
-    "validator": ("DATABASE_URL", "TRAINER_TOKEN", "EVALUATOR_TOKEN", "BROKER_URL"),
+    "gateway-worker": ("DATABASE_URL", "BROKER_URL"),
+    "validator": ("DATABASE_URL", "BROKER_URL"),
     "trainer": ("WORKER_TOKEN", "BROKER_URL"),
     "evaluator": ("WORKER_TOKEN", "BROKER_URL"),
 }

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from gateway.tables.models import Model
@@ -168,6 +169,12 @@ def test_no_other_credential_opens_the_internal_api(
     headers = {"authorization": f"Bearer {token}", WORKER_KEY_HEADER: "k" * 40}
     assert answers(live_gateway, attempt, Completion(outcome=Outcome.YIELDED), headers) == [401, 401, 401]
     assert everything(live_gateway) == before
+
+
+@pytest.mark.parametrize("missing", ["trainer_token", "evaluator_token"])
+def test_the_api_does_not_start_without_a_token_for_each_kind(settings: GatewaySettings, missing: str) -> None:
+    with pytest.raises(ConfigurationError, match="TUNEGATE_TRAINER_TOKEN and TUNEGATE_EVALUATOR_TOKEN"):
+        create_app(settings.model_copy(update={missing: None}))
 
 
 def test_trainers_and_evaluators_cannot_share_a_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,12 @@ USER tunegate
 
 FROM runtime AS gateway
 COPY --from=gateway-environment /opt/tunegate /opt/tunegate
-EXPOSE 8000
+# 9100 is the operator's: /readyz and /metrics, without a key.
+EXPOSE 8000 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 # Migrates the database, then serves.
-CMD ["tunegate", "serve", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["tunegate", "serve", "--host", "0.0.0.0", "--port", "8000", "--operations-host", "0.0.0.0", "--operations-port", "9100"]
 
 FROM runtime AS trainer
 COPY --from=trainer-environment /opt/tunegate /opt/tunegate

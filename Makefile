@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python requirements/install.py
 COVERAGE_TESTS := tests/policies tests/gateway tests/scripts $(addprefix tests/evaluator/,\
 	test_gate.py test_gate_boundaries.py test_gate_reasons.py detectors judges prompts runner statistics)
 
-.PHONY: install demo up test check docs openapi coverage mutants lock clean
+.PHONY: install demo up test fuzz check docs openapi coverage mutants lock clean
 
 install: $(RUNS)
 
@@ -43,6 +43,10 @@ test: $(DEVELOPS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations=10
 	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/defenses/safe_lora/test_safe_lora.py
 	PYTHONPATH=$(VENV)/harness $(BIN)/python -m pytest tests/evaluator/probes/test_harness.py
+
+# For each night: at least 10,000 requests on each database, with every check of Schemathesis; `test` has a short run.
+fuzz: $(DEVELOPS)
+	CI=true OMP_NUM_THREADS=1 $(BIN)/python -m tests.gateway.fuzz
 
 check: $(DEVELOPS) docs
 	$(BIN)/ruff format --check .

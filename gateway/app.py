@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, FastAPI
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.db import Database
 from gateway.dependencies import Services
-from gateway.errors import add_error_handlers
+from gateway.errors import add_error_handlers, render_database
 from gateway.files import endpoints as files
 from gateway.files.dry_runs import DryRuns
 from gateway.fine_tuning import endpoints as fine_tuning
@@ -15,10 +19,14 @@ from gateway.http import health
 from gateway.http.access_log import AccessLog
 from gateway.http.body_limit import BodyLimit
 from gateway.http.http_metrics import install_metrics
+from gateway.http.input_gate import InputGate
+from gateway.http.security_headers import SecurityHeaders
+from gateway.kit.answers import refusals
 from gateway.kit.clock import Clock, system_clock
 from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
+from gateway.tenants.request_limits import RequestLimits
 from gateway.workers import endpoints as internal
 from policies.contract.store import ArtifactStores
 
@@ -30,6 +38,20 @@ ROUTERS: tuple[APIRouter, ...] = (
     reports.router,
     internal.router,
 )
+
+
+class Gateway(FastAPI):
+    """FastAPI, but for its own answer to invalid input, which no route here has: `gateway.errors` makes it a 400."""
+
+    def openapi(self) -> dict[str, Any]:  # Any: the document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+        return super().openapi()
 
 
 def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Services:
@@ -48,13 +70,19 @@ def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Se
 def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAPI:
     """The application; the database must be at the newest migration (`gateway.migrate.upgrade`)."""
     settings.worker_tokens()  # without them no worker could ever come in
-    app = FastAPI(title="Tunegate", docs_url="/docs", redoc_url=None)
+    # no pages about the API: they load scripts from elsewhere
+    app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))
     app.state.services = build_services(settings, clock)
+    app.state.request_limits = RequestLimits(settings.requests_per_minute, clock)
     app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
     app.add_middleware(BodyLimit)
+    app.add_middleware(InputGate)
     install_metrics(app, app.state.services)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)  # added last, so outermost
     add_error_handlers(app)
+    for kind in (PoolTimeout, OperationalError):
+        app.add_exception_handler(kind, render_database)
     for router in ROUTERS:
         app.include_router(router)
     return app

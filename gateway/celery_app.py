@@ -17,14 +17,21 @@ from celery.signals import celeryd_init
 
 from gateway.settings import GatewaySettings
 from policies.broker import celery_settings
-from policies.contract.tasks import DISPATCH_OUTBOX, GATEWAY_QUEUE, RECONCILE_JOBS, SWEEP_FILES, SWEEP_JOBS
+from policies.contract.tasks import (
+    DISPATCH_OUTBOX,
+    GATEWAY_QUEUE,
+    RECONCILE_JOBS,
+    ROLL_UP_METRICS,
+    SWEEP_FILES,
+    SWEEP_JOBS,
+    VALIDATE_QUEUE,
+)
 from policies.environment import read_settings
 from policies.liveness import show_liveness
 from policies.own_memory import refuse_readers
 
-SWEEP_JOBS_SECONDS = 30.0
-SWEEP_FILES_SECONDS = 6 * 3600.0
-"""It lists all uploads, which takes long where there are many."""
+SLOW_TASKS = {ROLL_UP_METRICS: 150.0, SWEEP_JOBS: 30.0, SWEEP_FILES: 6 * 3600.0}
+"""Seconds between rounds of what may take long, and must not hold up the outbox and the reconciler."""
 
 
 def configuration() -> dict[str, object]:
@@ -34,15 +41,14 @@ def configuration() -> dict[str, object]:
         "beat_scheduler": "celery.beat:Scheduler",  # the default one keeps its schedule in a pickle file
         "beat_schedule": {
             **{name: _every(settings.tick_seconds, name) for name in (DISPATCH_OUTBOX, RECONCILE_JOBS)},
-            SWEEP_JOBS: _every(SWEEP_JOBS_SECONDS, SWEEP_JOBS),
-            SWEEP_FILES: _every(SWEEP_FILES_SECONDS, SWEEP_FILES),
+            **{name: _every(seconds, name, queue=VALIDATE_QUEUE) for name, seconds in SLOW_TASKS.items()},
         },
     }
 
 
-def _every(seconds: float, task: str) -> dict[str, object]:
+def _every(seconds: float, task: str, *, queue: str = GATEWAY_QUEUE) -> dict[str, object]:
     """A tick that finds no free worker until the next ones come is dropped instead of piling up."""
-    return {"task": task, "schedule": seconds, "options": {"expires": max(2 * seconds, 1.0)}}
+    return {"task": task, "schedule": seconds, "options": {"queue": queue, "expires": max(2 * seconds, 1.0)}}
 
 
 @celeryd_init.connect

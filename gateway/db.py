@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
+
+MAX_CONNECTIONS = 48
+"""Of one process: a connection for each thread that may want one."""
+POOL = {"pool_size": MAX_CONNECTIONS, "max_overflow": 0, "pool_timeout": 10.0}
 
 
 class Table(DeclarativeBase):
@@ -18,8 +23,11 @@ class Table(DeclarativeBase):
 def make_engine(url: str) -> Engine:
     """An engine for PostgreSQL or SQLite; SQLite runs in WAL mode and locks when a transaction begins."""
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+        return create_engine(url, pool_pre_ping=True, json_serializer=_stored_json, **POOL)
+    arguments = {"timeout": 30, "check_same_thread": False}
+    in_memory = make_url(url).database in (None, "", ":memory:")  # one thread's own, so no pool
+    pool = {} if in_memory else POOL
+    engine = create_engine(url, connect_args=arguments, json_serializer=_stored_json, **pool)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -36,6 +44,11 @@ def make_engine(url: str) -> Engine:
     return engine
 
 
+def _stored_json(value: object) -> str:
+    """One form on both databases: UTF-8, in which SQLite finds a key by its own letters, and no NaN."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
 class Database:
     """Hands out sessions that commit when their block ends well and roll back when it raises."""
 
@@ -47,3 +60,21 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         with self._sessions.begin() as session:
             yield session
+
+    def session(self) -> Session:
+        """A session that somebody else begins and ends."""
+        return self._sessions()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def one_transaction(url: str) -> Iterator[Session]:
+    """For a command, which needs the database once."""
+    database = Database(url)
+    try:
+        with database.transaction() as session:
+            yield session
+    finally:
+        database.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -37,7 +36,7 @@ def has_room(services: Services) -> bool:
     return free is None or free >= services.settings.min_free_bytes
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
@@ -46,11 +45,11 @@ def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-def get_session(services: ServicesDep) -> Iterator[Session]:
-    with services.database.transaction() as session:
-        yield session
+async def get_session(services: ServicesDep) -> Session:
+    """Not begun yet: asynchronous, so that no thread is spent on it."""
+    return services.database.session()
 
 
-SessionDep = Annotated[Session, Depends(get_session, scope="function")]
-"""The transaction of the request. Scope `function`: it commits when the endpoint returns, before any byte of the
-response is sent, so a client never reads a success that the database then refuses."""
+SessionDep = Annotated[Session, Depends(get_session)]
+"""The transaction of the request. `gateway.routes` begins it before the endpoint and commits when that returns, before
+any byte of the response is sent, so a client never reads a success that the database then refuses."""

@@ -25,10 +25,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from policies.errors import DatasetError, TunegateError
 
 log = structlog.get_logger(__name__)
+
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+MAX_MESSAGE_LENGTH, MAX_PARAM_LENGTH = 1000, 128
+"""Of what repeats the caller's own words."""
 
 
 class ApiError(TunegateError):
@@ -152,6 +157,17 @@ def _render_storage(request: Request, error: Exception) -> JSONResponse:
     )
 
 
+def render_database(request: Request, error: Exception) -> JSONResponse:
+    """No connection was free in time, or the database is away or locked: worth another try."""
+    log.error("database_unavailable", path=request.url.path, exc_info=error)
+    return error_response(
+        503,
+        "The service's database does not answer at the moment; try again.",
+        code="database_unavailable",
+        headers={"retry-after": "1"},
+    )
+
+
 def _render_validation(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's 422 as OpenAI's 400, naming the first wrong field."""
     assert isinstance(error, RequestValidationError)
@@ -159,16 +175,28 @@ def _render_validation(request: Request, error: Exception) -> JSONResponse:
     location = first["loc"]
     assert isinstance(location, tuple)
     names = [str(part) for part in location if part not in ("body", "query", "path", "header")]
-    param = ".".join(names) or None
+    param = ".".join(names)[:MAX_PARAM_LENGTH] or None
     message = f"{param}: {first['msg']}" if param else str(first["msg"])
-    return error_response(400, message, code="invalid_request", param=param)
+    return error_response(400, message[:MAX_MESSAGE_LENGTH], code="invalid_request", param=param)
 
 
 def _render_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message, code = {
+        400: (str(error.detail), "invalid_json"),
         404: (f"Unknown URL: {request.method} {request.url.path}.", "unknown_url"),
         405: (f"{request.method} is not allowed on {request.url.path}.", "method_not_allowed"),
+        408: (str(error.detail), "body_timeout"),
         413: (str(error.detail), "body_too_large"),
     }.get(error.status_code, (str(error.detail), "http_error"))
-    return error_response(error.status_code, message, code=code)
+    headers = {"allow": _allowed_methods(request)} if error.status_code == 405 else None
+    return error_response(error.status_code, message, code=code, headers=headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Of all routes of this URL: each alone knows only its own."""
+    scopes = ({**request.scope, "method": method} for method in METHODS)
+    routes = request.app.routes
+    return ", ".join(
+        scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )

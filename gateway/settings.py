@@ -34,6 +34,18 @@ class GatewaySettings(BaseSettings):
     """Largest upload."""
     min_free_bytes: int = 2 * 1024**3
     """With less room than this in the store (where that can be known), uploads are refused and no training starts."""
+    requests_per_minute: int = Field(600, ge=1)
+    """Requests that one API key may send to one gateway process."""
+    jobs_under_way: int = Field(50, ge=1)
+    """Jobs of one tenant that have not ended."""
+    evaluations_per_day: int = Field(200, ge=1)
+    """Evaluations of one tenant's adapters that begin within 24 hours; further jobs are not created meanwhile."""
+    stored_bytes: int = Field(50 * 1024**3, ge=1)
+    """Of one tenant's files together."""
+    job_tokens: int = Field(200_000_000, ge=1)
+    """Tokens that one job may train on: those of its training file times its epochs."""
+    attempt_seconds: float = Field(86400.0, gt=0)
+    """How long one attempt of training, or of evaluation, may take."""
     max_training_rows: int = 200_000
     """Most rows in one file."""
     max_reported_errors: int = 100

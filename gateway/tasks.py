@@ -16,9 +16,18 @@ from gateway.files.service import delete_expired_files, delete_orphaned_bytes
 from gateway.jobs.outbox import QueueRefusedError, Send, dispatch
 from gateway.jobs.retention import sweep_due_jobs
 from gateway.jobs.validation_queue import validate_waiting
+from gateway.metrics.families import SERIES
+from gateway.metrics.rollups import roll_up
 from gateway.settings import GatewaySettings
 from gateway.workers.reconciler import reconcile
-from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, SWEEP_FILES, SWEEP_JOBS, VALIDATE_FILES
+from policies.contract.tasks import (
+    DISPATCH_OUTBOX,
+    RECONCILE_JOBS,
+    ROLL_UP_METRICS,
+    SWEEP_FILES,
+    SWEEP_JOBS,
+    VALIDATE_FILES,
+)
 from policies.environment import read_settings
 
 
@@ -64,6 +73,11 @@ def reconcile_jobs() -> None:
 @app.task(name=SWEEP_JOBS)
 def sweep_jobs() -> None:
     sweep_due_jobs(services())
+
+
+@app.task(name=ROLL_UP_METRICS)
+def roll_up_metrics() -> None:
+    roll_up(services(), SERIES)
 
 
 @app.task(name=SWEEP_FILES)

@@ -35,8 +35,9 @@ class S3Server:
         if self.failures > 0:
             self.failures -= 1
             self.failed += 1
-            start("503 Slow Down", [("content-type", "application/xml")])
-            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+            body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+            start("503 Slow Down", [("content-type", "application/xml"), ("content-length", str(len(body)))])
+            return [] if environment["REQUEST_METHOD"] == "HEAD" else [body]
         return self._moto(environment, start)
 
     def close(self) -> None:

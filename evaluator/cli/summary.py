@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydantic import JsonValue
+from rich.markup import escape
 from rich.table import Table
 
 from policies.contract.evaluation import Estimate, EvalReport
@@ -28,28 +29,28 @@ def decision_table(decision: GateDecision) -> Table:
         interval = f"[{judged.interval.low:+.4f}, {judged.interval.high:+.4f}]" if judged else "-"
         outcome = result.outcome if result.mode == "enforce" else f"{result.outcome} ({result.mode})"
         table.add_row(
-            result.rule,
+            escape(result.rule),
             _value(judged),
-            interval.replace("[", "\\["),
+            escape(interval),
             _value(result.adapter),
             _value(result.base),
             f"{result.bound} {result.limit:g}",
             str(result.n_scored if result.n_scored is not None else "-"),
-            f"[{_COLOURS[result.outcome]}]{outcome}[/]",
+            f"[{_COLOURS[result.outcome]}]{escape(outcome)}[/]",
         )
     return table
 
 
 def self_test_table(result: SelfTestReport) -> Table:
     """One row a canary."""
-    table = Table("canary", "must be", "is", "", "why", title=f"self-test of {result.policy_name}")
+    table = Table("canary", "must be", "is", "", "why", title=escape(f"self-test of {result.policy_name}"))
     for canary in result.canaries:
         table.add_row(
-            canary.canary,
+            escape(canary.canary),
             " or ".join(decision.value for decision in canary.expected),
             canary.decision.value if canary.decision else "not evaluated",
             "[green]right[/]" if canary.passed else "[red]wrong[/]",
-            canary.explanation.replace("[", "\\["),
+            escape(canary.explanation),
         )
     return table
 

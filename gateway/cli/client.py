@@ -17,7 +17,8 @@ from rich.table import Table
 
 from gateway.errors import ApiError
 from gateway.models.archive import unpack_adapter
-from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
+from policies.cli.printable import printable
 from policies.contract.jobs import MethodName
 from policies.errors import ConfigurationError
 
@@ -77,7 +78,7 @@ def print_rows(rows: Sequence[dict[str, JsonValue]], columns: Sequence[str], out
         return
     table = Table(*columns)
     for row in rows:
-        table.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
+        table.add_row(*cells(*("" if row.get(column) is None else row[column] for column in columns)))
     Console().print(table)
 
 
@@ -116,7 +117,7 @@ def validate(file_id: FileId, output: Output = OutputFormat.TABLE) -> None:
     """Check a file as a job would, for free; exit code 1 if a job would refuse it."""
     report = request("POST", f"/v1/guardrail/files/{file_id}/validate")
     if output is OutputFormat.TABLE:
-        typer.echo(report["summary"])
+        typer.echo(printable(str(report["summary"])))
         for severity in ("errors", "warnings"):
             problems = report[severity]
             assert isinstance(problems, list)
@@ -132,7 +133,7 @@ def validate(file_id: FileId, output: Output = OutputFormat.TABLE) -> None:
 def delete_file(file_id: FileId) -> None:
     """Delete a file."""
     request("DELETE", f"/v1/files/{file_id}")
-    typer.echo(f"{file_id} is deleted")
+    typer.echo(printable(f"{file_id} is deleted"))
 
 
 @job_app.command("create")
@@ -201,7 +202,7 @@ def list_models(output: Output = OutputFormat.TABLE) -> None:
 def delete_model(model: ModelId) -> None:
     """Delete a released model."""
     request("DELETE", f"/v1/models/{model}")
-    typer.echo(f"{model} is deleted")
+    typer.echo(printable(f"{model} is deleted"))
 
 
 @model_app.command("download")

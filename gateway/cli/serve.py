@@ -8,7 +8,7 @@ import typer
 from pydantic import JsonValue
 
 from gateway.cli.client import print_rows
-from gateway.db import Database
+from gateway.db import one_transaction
 from gateway.kit.clock import system_clock
 from gateway.migrate import upgrade
 from gateway.policy_catalog import PolicyCatalog
@@ -31,18 +31,24 @@ Output = Annotated[OutputFormat, OUTPUT_OPTION]
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    operations_host: Annotated[str, typer.Option(help="Address for /readyz and /metrics.")] = "127.0.0.1",
+    operations_port: Annotated[int, typer.Option(help="Port for them, which tenants must not reach.")] = 9100,
 ) -> None:
     """Migrate the database and serve the API until interrupted."""
     import uvicorn
 
     from gateway.app import create_app
+    from gateway.http.connections import BoundedProtocol
     from gateway.http.json_log import log_as_json
+    from gateway.http.operations import operations_app, served_beside
 
     refuse_readers()  # a child that trains may run as the same user on the same machine
     settings = _settings()
     log_as_json()
     upgrade(settings.database_url)
-    uvicorn.run(create_app(settings), host=host, port=port, access_log=False, server_header=False)
+    app = create_app(settings)
+    with served_beside(operations_app(app), host=operations_host, port=operations_port):
+        uvicorn.run(app, host=host, port=port, access_log=False, server_header=False, http=BoundedProtocol)
 
 
 @key_app.command("create")
@@ -56,7 +62,7 @@ def create(
     upgrade(settings.database_url)
     bound = PolicyCatalog.load(settings).release_policy(policy or settings.default_policy).metadata.name
     now = int(system_clock())
-    with Database(settings.database_url).transaction() as session:
+    with one_transaction(settings.database_url) as session:
         owner = keys.find_tenant(session, tenant) or keys.create_tenant(session, tenant, policy=bound, now=now)
         if policy is not None and policy != owner.policy:
             raise ConfigurationError(f"tenant {tenant} is bound to policy {owner.policy}; leave --policy out", "policy")
@@ -70,7 +76,7 @@ def create(
 @key_app.command("list")
 def list_(output: Output = OutputFormat.TABLE) -> None:
     """List all keys, redacted."""
-    with Database(_settings().database_url).transaction() as session:
+    with one_transaction(_settings().database_url) as session:
         rows = [_describe(key) for key in keys.list_keys(session)]
     print_rows(rows, ("id", "tenant_id", "key", "created_at", "last_used_at", "revoked_at"), output)
 
@@ -78,7 +84,7 @@ def list_(output: Output = OutputFormat.TABLE) -> None:
 @key_app.command("revoke")
 def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`.")]) -> None:
     """Revoke a key, at once and for good."""
-    with Database(_settings().database_url).transaction() as session:
+    with one_transaction(_settings().database_url) as session:
         keys.revoke_key(session, key_id, now=int(system_clock()))
     typer.echo(f"{key_id} is revoked")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from openai.types.fine_tuning import FineTuningJob
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from gateway.demo.customer import guardrail
@@ -26,7 +27,7 @@ def verdict_table(jobs: Mapping[str, FineTuningJob], reports: Mapping[str, Repor
     shown = [reports.get(scenario.key) for scenario in SCENARIOS]
     for rule in next(iter(reports.values()))["rules"]:
         name = f"{rule['rule'].replace('-', ' ')}\n  {BOUNDS[rule['bound']]} {rule['limit']:g}"
-        table.add_row(name, *(_rule_cell(report, rule["rule"]) for report in shown))
+        table.add_row(escape(name), *(_rule_cell(report, rule["rule"]) for report in shown))
     table.add_section()
     table.add_row("ended", *(_end(jobs[scenario.key]) for scenario in SCENARIOS))
     return table
@@ -73,7 +74,7 @@ def _defenses(job: FineTuningJob) -> str:
 
 def _end(job: FineTuningJob) -> str:
     colour = COLOURS.get(job.status, "cyan")
-    why = job.error.code.replace("_", " ") if job.error else ""
+    why = escape(job.error.code.replace("_", " ")) if job.error else ""
     return f"[{colour}]{ENDS.get(job.status, job.status)}[/]\n{why}".strip()
 
 

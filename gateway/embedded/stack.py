@@ -60,6 +60,7 @@ class EmbeddedStack:
         self.parts: dict[str, Part] = {}
         self._beside: list[Part] = []
         self._port = port or free_port()
+        self._operations_port = free_port()
         self._redis_port = free_port()
         self._credentials = Credentials()
         threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
@@ -71,6 +72,11 @@ class EmbeddedStack:
     def base_url(self) -> str:
         """What an `openai` client takes as `base_url`."""
         return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def operations_url(self) -> str:
+        """Where the gateway answers `/readyz` and `/metrics`."""
+        return f"http://127.0.0.1:{self._operations_port}"
 
     def __enter__(self) -> Self:
         try:
@@ -85,12 +91,12 @@ class EmbeddedStack:
 
     def create_key(self, tenant: str, policy: str) -> str:
         """A fresh API key of a tenant that is bound to `policy`."""
-        from gateway.db import Database
+        from gateway.db import one_transaction
         from gateway.kit.clock import system_clock
         from gateway.tenants import keys
 
         now = int(system_clock())
-        with Database(self.environment_of("gateway")["TUNEGATE_DATABASE_URL"]).transaction() as session:
+        with one_transaction(self.environment_of("gateway")["TUNEGATE_DATABASE_URL"]) as session:
             owner = keys.find_tenant(session, tenant) or keys.create_tenant(session, tenant, policy=policy, now=now)
             return keys.create_key(session, owner, now=now).secret
 
@@ -159,7 +165,7 @@ class EmbeddedStack:
             while True:
                 self.require_running()
                 try:
-                    if http.get(f"http://127.0.0.1:{self._port}/readyz").is_success:
+                    if http.get(f"{self.operations_url}/readyz").is_success:
                         return
                 except httpx.TransportError:
                     pass  # not listening yet
@@ -187,7 +193,10 @@ class EmbeddedStack:
         python = [sys.executable, "-m"]
         return {
             "redis": [redis_server(), str(self.folder / "redis.conf")],
-            "gateway": [*python, "gateway", "serve", "--port", str(self._port)],
+            "gateway": [
+                *(*python, "gateway", "serve", "--port", str(self._port)),
+                *("--operations-port", str(self._operations_port)),
+            ],
             "gateway-worker": [
                 *_celery("gateway.celery_app", GATEWAY_QUEUE),
                 *("--beat", "--concurrency", "1", "--loglevel", "WARNING"),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from gateway.dependencies import Services, ServicesDep, SessionDep
@@ -15,18 +15,23 @@ from gateway.files import repository, service
 from gateway.files.dataset.report import DatasetReport
 from gateway.files.dry_runs import DryRuns
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
-from gateway.files.upload import receive_upload
+from gateway.files.upload import UPLOAD_FORM, receive_upload
 from gateway.files.validation import inspection_task, validate_file
+from gateway.kit.answers import content, refusals
 from gateway.tenants.auth import CurrentTenant
+from gateway.tenants.routes import TenantRoute
 from policies.contract.artifacts import Digest
 
-router = APIRouter(tags=["files"])
+router = APIRouter(route_class=TenantRoute, tags=["files"], responses=refusals(401))
+UNKNOWN = refusals(404)
+
+FileId = Annotated[str, Path(max_length=64)]
 
 
-@router.post("/v1/files")
+@router.post("/v1/files", openapi_extra=UPLOAD_FORM, responses=refusals(408, 413, 415, 503, 507))
 async def upload_file(request: Request, tenant: CurrentTenant, services: ServicesDep) -> FileObject:
-    """Asynchronous, alone among the endpoints, because it reads the body as it arrives."""
-    await to_thread.run_sync(service.require_room, services)
+    """Asynchronous, because it reads the body as it arrives."""
+    await to_thread.run_sync(service.require_room, services, tenant.tenant_id)
     upload = await receive_upload(request, services.stores.files, max_file_bytes=services.settings.max_file_bytes)
     return FileObject.of(await to_thread.run_sync(service.add_file, services, tenant.tenant_id, upload))
 
@@ -45,36 +50,41 @@ def list_files(
     )
 
 
-@router.get("/v1/files/{file_id}")
-def retrieve_file(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: str) -> FileObject:
+@router.get("/v1/files/{file_id}", responses=UNKNOWN)
+def retrieve_file(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: FileId) -> FileObject:
     return FileObject.of(repository.tenants_file(session, tenant.tenant_id, file_id=file_id, now=services.now()))
 
 
-@router.get("/v1/files/{file_id}/content")
-def download_file(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: str) -> StreamingResponse:
+@router.get(
+    "/v1/files/{file_id}/content",
+    response_class=StreamingResponse,
+    responses=UNKNOWN | content("application/octet-stream"),
+)
+def download_file(
+    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, file_id: FileId
+) -> StreamingResponse:
     file = repository.tenants_file(session, tenant.tenant_id, file_id=file_id, now=services.now())
     headers = {
         "content-length": str(file.size_bytes),
         "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
-        "x-content-type-options": "nosniff",
     }
     pieces = service.stream_bytes(services.stores.files, file.digest)
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 
 
-@router.delete("/v1/files/{file_id}")
-def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: str) -> FileDeleted:
+@router.delete("/v1/files/{file_id}", responses=UNKNOWN)
+def delete_file(services: ServicesDep, tenant: CurrentTenant, file_id: FileId) -> FileDeleted:
     service.delete_file(services, tenant.tenant_id, file_id)
     return FileDeleted(id=file_id)
 
 
-@router.post("/v1/guardrail/files/{file_id}/validate")
+@router.post("/v1/guardrail/files/{file_id}/validate", responses=refusals(404, 429, 503))
 async def validate(  # parameters of a request
     request: Request,
     services: ServicesDep,
     tenant: CurrentTenant,
-    file_id: str,
-    model: Annotated[str | None, Query()] = None,
+    file_id: FileId,
+    model: Annotated[str | None, Query(max_length=128)] = None,
     method: Annotated[Literal["supervised", "dpo"] | None, Query()] = None,
 ) -> DatasetReport:
     """What a job would find in this file, without a job: `model` names the base model whose tokens are counted.

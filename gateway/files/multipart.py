@@ -6,6 +6,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors import InvalidRequest
+from gateway.kit.plain_text import unstorable_character
 
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 1024
@@ -78,11 +79,11 @@ class UploadForm:
 
     def _end_headers(self) -> None:
         _, options = parse_options_header(self._disposition)
-        name = options.get(b"name", b"").decode(errors="replace")
+        name = _text(options.get(b"name", b""))
         if name == "file" and b"filename" in options:
             if self.filename is not None:
                 raise InvalidRequest("The form has two files; upload one at a time.", "file", "two_files")
-            self.filename = options[b"filename"].decode(errors="replace")
+            self.filename = _text(options[b"filename"])
             self._part = None
         elif name in self.fields or len(self.fields) >= MAX_FIELDS:
             raise InvalidRequest(f"The form field {name[:64]!r} is one too many.", name[:64], "too_many_fields")
@@ -102,10 +103,21 @@ class UploadForm:
     def _end_part(self) -> None:
         if self._part is not None:
             name, value = self._part
-            self.fields[name] = value.decode(errors="replace")
+            self.fields[name] = _text(value)
 
     def _end(self) -> None:
         self._is_complete = True
+
+
+def _text(value: bytes | bytearray) -> str:
+    """The text of a name or value, as UTF-8 that can be stored."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("A name or value of the form is not UTF-8.", code="invalid_multipart") from error
+    if (found := unstorable_character(text)) is not None:
+        raise InvalidRequest(f"A name or value of the form has the character {found}.", code="invalid_multipart")
+    return text
 
 
 def _malformed(error: FormParserError) -> InvalidRequest:

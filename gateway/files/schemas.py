@@ -58,10 +58,10 @@ class FileDeleted(BaseModel):
 class FileListQuery(BaseModel):
     """Query of `GET /v1/files`."""
 
-    purpose: str | None = None
+    purpose: str | None = Field(None, max_length=64)
     limit: int = Field(10000, ge=1, le=10000)
     order: Order = "desc"
-    after: str | None = None
+    after: str | None = Field(None, max_length=64)
 
     def cursor(self) -> Cursor:
         return Cursor(self.limit, self.after, self.order)

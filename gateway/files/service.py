@@ -11,6 +11,7 @@ from gateway.files import repository
 from gateway.files.upload import PURPOSE, Upload
 from gateway.kit.ids import new_id
 from gateway.tables.files import File
+from gateway.tenants.quotas import require_storage_quota
 from policies.contract.artifacts import CHUNK_BYTES, Digest
 from policies.contract.store import ArtifactStore
 
@@ -18,10 +19,17 @@ ORPHANS_KEPT_SECONDS = 86400.0
 """An upload that is on its way has no file object yet; none takes so long."""
 
 
-def require_room(services: Services) -> None:
-    """Raises `InsufficientStorage` while the store has less room than the operator wants it to have."""
+def require_room(services: Services, tenant_id: str) -> None:
+    """Before an upload is read: whether the store, and the tenant's share of it, have room for anything at all.
+
+    Raises:
+        InsufficientStorage: the store has less room than the operator wants it to have.
+        TooManyRequests: the tenant has stored as much as it may.
+    """
     if not has_room(services):
         raise InsufficientStorage("The service's storage is nearly full; try again later.")
+    with services.database.transaction() as session:
+        require_storage_quota(session, services, tenant_id, more_bytes=1)
 
 
 def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
@@ -40,6 +48,7 @@ def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
         expires_at=None if expires_after is None else now + expires_after,
     )
     with services.database.transaction() as session:
+        require_storage_quota(session, services, tenant_id, more_bytes=upload.size_bytes)
         repository.lock_digest(session, upload.digest)
         session.add(file)
         session.flush()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 from anyio import to_thread
@@ -20,8 +21,38 @@ from policies.contract.store import ArtifactStore, ArtifactWriter
 FORM_OVERHEAD_BYTES = 64 * 1024
 """Room for boundaries, headers, fields and what surrounds the form besides the file."""
 EXPIRY_SECONDS = range(3600, 2592000 + 1)
+EXPIRY_DIGITS = re.compile("[1-9][0-9]{0,8}")
 PURPOSE = "fine-tune"
 FIELDS = {"purpose", "expires_after[anchor]", "expires_after[seconds]"}
+UPLOAD_FORM: dict[str, Any] = {  # Any: a piece of OpenAPI
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "A file named *.jsonl."},
+                        "purpose": {"const": PURPOSE},
+                        "expires_after[anchor]": {"const": "created_at"},
+                        "expires_after[seconds]": {
+                            "type": "integer",
+                            "minimum": EXPIRY_SECONDS[0],
+                            "maximum": EXPIRY_SECONDS[-1],
+                        },
+                    },
+                    "dependentRequired": {
+                        "expires_after[anchor]": ["expires_after[seconds]"],
+                        "expires_after[seconds]": ["expires_after[anchor]"],
+                    },
+                }
+            }
+        },
+    }
+}
+"""What the form has, for the description of the API: its body is read by hand."""
 
 
 class Upload(NamedTuple):
@@ -117,10 +148,11 @@ def _expiry(fields: dict[str, str]) -> int | None:
     if anchor != "created_at":
         message = "expires_after[anchor] must be 'created_at'."
         raise InvalidRequest(message, "expires_after.anchor", "invalid_expiry")
-    if seconds is None or not seconds.isascii() or not seconds.isdecimal() or int(seconds[:9]) not in EXPIRY_SECONDS:
+    wanted = int(seconds) if seconds is not None and EXPIRY_DIGITS.fullmatch(seconds) else 0
+    if wanted not in EXPIRY_SECONDS:
         message = f"expires_after[seconds] must be an integer from {EXPIRY_SECONDS[0]} to {EXPIRY_SECONDS[-1]}."
         raise InvalidRequest(message, "expires_after.seconds", "invalid_expiry")
-    return int(seconds)
+    return wanted
 
 
 def _too_large(max_file_bytes: int) -> PayloadTooLarge:

@@ -15,14 +15,24 @@ from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
 from gateway.fine_tuning.idempotency import KeyClaim, claim_key
 from gateway.fine_tuning.schemas import CreateJobRequest
-from gateway.fine_tuning.spec import JobFiles, OperatorTerms, build_spec, require_supported, require_trainable
+from gateway.fine_tuning.spec import (
+    JobFiles,
+    OperatorTerms,
+    build_spec,
+    require_supported,
+    require_trainable,
+    require_trainable_numbers,
+)
 from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import enqueue
 from gateway.kit.ids import new_id
+from gateway.models.service import model_name
 from gateway.policy_catalog import PolicyCatalog
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
+from gateway.tables.models import MAX_NAME_LENGTH
 from gateway.tenants.auth import Principal
+from gateway.tenants.quotas import require_job_quota
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.store import ArtifactStore
 
@@ -39,7 +49,9 @@ def create_job(
         answered = claim_key(session, tenant.tenant_id, KeyClaim(idempotency_key, request, job_id, int(now)))
         if answered != job_id:
             return session.get_one(Job, answered)
+    require_job_quota(session, services, tenant.tenant_id)
     require_supported(request)
+    require_trainable_numbers(request)
     terms = operator_terms(services.policies, tenant, request.model)
     files = _job_files(session, tenant.tenant_id, request=request, now=int(now))
     _keep_bytes(session, services.stores.files, files)
@@ -49,12 +61,21 @@ def create_job(
     services.stores.shared.put_record(terms.policy)
     services.stores.of_job(job_id).put_record(spec)
     job = _job_row(tenant, request, spec=spec, now=now)
+    _require_short_name(job, tenant)
     session.add(job)
     session.flush()
     record_event(session, job, f"Created fine-tuning job: {job.id}", now=now)
     record_event(session, job, f"Validating training file: {job.training_file}", now=now)
     enqueue(session, job, now)
     return job
+
+
+def _require_short_name(job: Job, tenant: Principal) -> None:
+    """The adapter's name is known by now; after the training would be a bad time to find that it has no room."""
+    name = model_name(job, tenant.tenant_name)
+    if len(name) > MAX_NAME_LENGTH:
+        message = f"suffix: the model would be called {name}, which has more than {MAX_NAME_LENGTH} characters."
+        raise InvalidRequest(message, "suffix", "model_name_too_long")
 
 
 def operator_terms(policies: PolicyCatalog, tenant: Principal, model: str) -> OperatorTerms:
@@ -70,6 +91,7 @@ def _job_row(tenant: Principal, request: CreateJobRequest, *, spec: JobSpec, now
     return Job(
         id=spec.job_id,
         tenant_id=tenant.tenant_id,
+        key_id=tenant.key_id,
         created_at=int(now),
         phase=Phase.VALIDATING.value,
         phase_since=now,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +14,8 @@ from gateway.kit.hashing import sha256_hex
 from gateway.tables.tenancy import IdempotencyKey
 
 MAX_KEY_LENGTH = 255
+KEY = re.compile(rf"[ -~]{{1,{MAX_KEY_LENGTH}}}")
+"""A header has no encoding of its own beyond ASCII, so anything else would be read in two ways."""
 
 
 class KeyClaim(NamedTuple):
@@ -33,8 +36,8 @@ def claim_key(session: Session, tenant_id: str, claim: KeyClaim) -> str:
         InvalidRequest: the key is of another request, or too long.
     """
     key, request, job_id, created_at = claim
-    if not 1 <= len(key) <= MAX_KEY_LENGTH:
-        message = f"Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters."
+    if not KEY.fullmatch(key):
+        message = f"Idempotency-Key has 1 to {MAX_KEY_LENGTH} printable ASCII characters."
         raise InvalidRequest(message, "Idempotency-Key", "invalid_idempotency_key")
     body_hash = sha256_hex(request.model_dump_json())
     row = IdempotencyKey(tenant_id=tenant_id, key=key, body_hash=body_hash, job_id=job_id, created_at=created_at)

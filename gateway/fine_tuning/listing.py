@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import InvalidRequest
+from gateway.fine_tuning.schemas import MAX_KEY_LENGTH, MAX_METADATA_PAIRS, MAX_VALUE_LENGTH
 from gateway.kit.pagination import Cursor, Keyset, Page, fetch_page
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 
+_ESCAPED_IN_JSON = re.compile(r'["\\\x00-\x1f]')
+"""SQLite looks for the letters of a key as they stand in the document."""
 _METADATA_PARAM = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+METADATA_FILTER: dict[str, Any] = {  # Any: a piece of OpenAPI
+    "parameters": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "required": False,
+            "description": "`metadata[key]=value`, up to 16 of them; `metadata=null` finds jobs without any.",
+            "style": "deepObject",
+            "explode": True,
+            "schema": {
+                "type": "object",
+                "maxProperties": MAX_METADATA_PAIRS,
+                "propertyNames": {"minLength": 1, "maxLength": MAX_KEY_LENGTH},
+                "additionalProperties": {"type": "string", "maxLength": MAX_VALUE_LENGTH},
+            },
+        }
+    ]
+}
+"""For the description of the API: the parameters have no fixed names, so the query is read by hand."""
 
 
 def list_jobs(session: Session, tenant_id: str, *, cursor: Cursor, query: Iterable[tuple[str, str]]) -> Page[Job]:
@@ -33,14 +57,24 @@ def list_checkpoints(session: Session, job: Job, cursor: Cursor) -> Page[JobChec
 
 
 def _with_metadata(rows: Select[Job], query: Iterable[tuple[str, str]]) -> Select[Job]:
-    for name, value in query:
+    filters = [(name, value) for name, value in query if name.startswith("metadata")]
+    if len(filters) > MAX_METADATA_PAIRS:
+        message = f"metadata: {len(filters)} filters; a job has at most {MAX_METADATA_PAIRS} pairs."
+        raise InvalidRequest(message, "metadata")
+    for name, value in filters:
         if name == "metadata":
             if value != "null":
                 raise InvalidRequest("metadata: use metadata[key]=value, or metadata=null.", "metadata")
             rows = rows.where(Job.user_metadata.is_(None))
         elif match := _METADATA_PARAM.fullmatch(name):
             key = match[1]
-            if '"' in key or "\\" in key:
-                raise InvalidRequest(f'metadata: jobs cannot be filtered by a key with `"` or `\\`: {key}', "metadata")
+            if not 1 <= len(key) <= MAX_KEY_LENGTH or len(value) > MAX_VALUE_LENGTH:
+                message = f"metadata: keys have 1 to {MAX_KEY_LENGTH} characters, values at most {MAX_VALUE_LENGTH}."
+                raise InvalidRequest(message, "metadata")
+            if "][" in key:
+                raise InvalidRequest(f"metadata: {name} names a key within a key; pairs are flat.", "metadata")
+            if _ESCAPED_IN_JSON.search(key):
+                message = f'metadata: jobs cannot be filtered by a key with `"`, `\\` or a control character: {key}'
+                raise InvalidRequest(message, "metadata")
             rows = rows.where(Job.user_metadata[key].as_string() == value)
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
@@ -13,10 +13,12 @@ from gateway.dependencies import Services, ServicesDep, SessionDep
 from gateway.errors import NotFound
 from gateway.fine_tuning.presenting import present_policy
 from gateway.fine_tuning.schemas import PolicyReference
-from gateway.jobs.repository import tenants_job
+from gateway.jobs.repository import JobId, tenants_job
+from gateway.kit.answers import content, refusals
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import CurrentTenant, Principal
+from gateway.tenants.routes import TenantRoute
 from policies.contract.evaluation import EvalReport, ProbeResult, SampleRecord
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.merkle import jsonl_lines
@@ -25,7 +27,15 @@ from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.report.page import render_report
 
-router = APIRouter(prefix="/v1/guardrail/jobs", tags=["guardrail"])
+router = APIRouter(
+    route_class=TenantRoute, prefix="/v1/guardrail/jobs", tags=["guardrail"], responses=refusals(401, 404)
+)
+
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""Of the page, which quotes what models said: it runs no script and loads nothing."""
 
 
 class TrainingSummary(BaseModel):
@@ -72,7 +82,7 @@ class _Records(NamedTuple):
 
 
 @router.get("/{job_id}/report")
-def report(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ReportResponse:
+def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ReportResponse:
     records = _records(session, services, tenant=tenant, job_id=job_id)
     job, training, evaluation, decision = records
     return ReportResponse(
@@ -94,13 +104,14 @@ def report(job_id: str, tenant: CurrentTenant, session: SessionDep, services: Se
     )
 
 
-@router.get("/{job_id}/report.html", response_class=HTMLResponse)
-def report_page(job_id: str, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> str:
+@router.get("/{job_id}/report.html", response_class=Response, responses=content("text/html"))
+def report_page(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> HTMLResponse:
     job, training, evaluation, decision = _records(session, services, tenant=tenant, job_id=job_id)
     policy = policy_of(services.stores.shared, job.policy_digest)
     title = job.fine_tuned_model or job.id
     samples = _samples(evaluation, services.stores.of_job(job.id))
-    return render_report(title, decision=decision, report=evaluation, policy=policy, training=training, samples=samples)
+    page = render_report(title, decision=decision, report=evaluation, policy=policy, training=training, samples=samples)
+    return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
 
 
 def _records(session: Session, services: Services, *, tenant: Principal, job_id: str) -> _Records:

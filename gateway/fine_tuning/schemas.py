@@ -4,14 +4,39 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from policies.contract.defenses import DefenseSettings
 from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
 from policies.contract.worker_api import Progress
 
 MAX_METADATA_PAIRS = 16
+MAX_KEY_LENGTH, MAX_VALUE_LENGTH = 64, 512
+MAX_INTEGRATIONS = 16
+"""OpenAI takes five; here any one is refused with a reason."""
+MAX_DEFENSES = 32
 
+
+def _within_limits(metadata: dict[str, str]) -> dict[str, str]:
+    for key, value in metadata.items():
+        if not 1 <= len(key) <= MAX_KEY_LENGTH or len(value) > MAX_VALUE_LENGTH:
+            limits = f"keys have 1 to {MAX_KEY_LENGTH} characters, values at most {MAX_VALUE_LENGTH}"
+            raise ValueError(f"key {key[:MAX_KEY_LENGTH]!r}: {limits}")
+    return metadata
+
+
+Metadata = Annotated[
+    dict[str, str],
+    Field(
+        max_length=MAX_METADATA_PAIRS,
+        json_schema_extra={
+            "propertyNames": {"minLength": 1, "maxLength": MAX_KEY_LENGTH},
+            "additionalProperties": {"type": "string", "maxLength": MAX_VALUE_LENGTH},
+        },
+    ),
+    AfterValidator(_within_limits),
+]
+"""One validator, so that the field is named as `metadata`, whichever of its keys is wrong."""
 
 Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
 """1 to 64 characters that stand in a model name without ambiguity: no `:`, no `/`, no blank."""
@@ -47,24 +72,10 @@ class CreateJobRequest(RequestBody):
     method: MethodRequest | None = None
     hyperparameters: Hyperparameters | None = None
     """Deprecated by OpenAI in favour of those in `method`."""
-    metadata: dict[str, str] | None = None
-    integrations: list[dict[str, object]] | None = None
-    defense: tuple[DefenseSettings, ...] = ()
+    metadata: Metadata | None = None
+    integrations: list[dict[str, object]] | None = Field(None, max_length=MAX_INTEGRATIONS)
+    defense: tuple[DefenseSettings, ...] = Field((), max_length=MAX_DEFENSES)
     """Addition: defenses besides, or stronger than, those of the operator's policy."""
-
-    @field_validator("metadata")
-    @classmethod
-    def _within_limits(cls, metadata: dict[str, str] | None) -> dict[str, str] | None:
-        if metadata is None:
-            return None
-        if len(metadata) > MAX_METADATA_PAIRS:
-            raise ValueError(f"{len(metadata)} pairs; at most {MAX_METADATA_PAIRS} are allowed")
-        for key, value in metadata.items():
-            if not 1 <= len(key) <= 64 or len(value) > 512:
-                raise ValueError(f"key {key[:64]!r}: keys have 1 to 64 characters, values at most 512")
-            if "\0" in key + value:
-                raise ValueError(f"key {key!r}: the NUL character cannot be stored")
-        return metadata
 
 
 class SupervisedSettings(BaseModel):

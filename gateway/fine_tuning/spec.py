@@ -13,7 +13,13 @@ from gateway.fine_tuning.schemas import (
 from gateway.tables.files import File
 from policies.contract.composition import require_composable, require_unaligned_partner
 from policies.contract.defenses import DefenseSettings, is_weaker
-from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
+from policies.contract.hyperparameters import (
+    TRAINABLE_BETAS,
+    TRAINABLE_MULTIPLIERS,
+    Auto,
+    DpoHyperparameters,
+    Hyperparameters,
+)
 from policies.contract.jobs import Dpo, JobSpec, Method, Supervised
 from policies.documents.schema import BaseModelDocument, ReleasePolicy
 from policies.errors import ConfigurationError
@@ -41,6 +47,24 @@ def requested_hyperparameters(request: CreateJobRequest) -> Hyperparameters:
         message = f"hyperparameters contradict method.{kind}.hyperparameters; send the latter only."
         raise InvalidRequest(message, "hyperparameters", "conflicting_hyperparameters")
     return _without_beta(nested or deprecated or Hyperparameters())
+
+
+def require_trainable_numbers(request: CreateJobRequest) -> None:
+    """Refuses numbers that a job could be given and nothing could be trained with."""
+    asked = _nested_hyperparameters(request)
+    where = f"method.{request.method.type}.hyperparameters" if request.method and asked else "hyperparameters"
+    hyperparameters = asked or request.hyperparameters or Hyperparameters()
+    _require_between(
+        hyperparameters.learning_rate_multiplier, TRAINABLE_MULTIPLIERS, f"{where}.learning_rate_multiplier"
+    )
+    if isinstance(hyperparameters, DpoHyperparameters):
+        _require_between(hyperparameters.beta, TRAINABLE_BETAS, f"{where}.beta")
+
+
+def _require_between(number: float | Auto, bounds: tuple[float, float], param: str) -> None:
+    low, high = bounds
+    if number != "auto" and not low <= number <= high:
+        raise InvalidRequest(f"{param}: must be 'auto' or a number from {low:g} to {high:g}, not {number:g}.", param)
 
 
 def requested_method(request: CreateJobRequest) -> Method:

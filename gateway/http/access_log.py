@@ -13,11 +13,13 @@ from gateway.errors import unexpected_error
 from gateway.kit.ids import new_id
 
 log = structlog.get_logger("gateway.access")
+CALLER = ("tenant", "key")
+"""Ids of who was let in; of a key the id, never the key."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class AccessLog:
-    """Gives each response `x-request-id` (the caller's own, where it is a plain token) and logs it."""
+    """Gives each response `x-request-id` (the caller's own, where it is a plain token) and logs it with its caller."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -27,6 +29,7 @@ class AccessLog:
             return await self.app(scope, receive, send)
         offered = Headers(scope=scope).get("x-request-id", "")
         request_id = offered if REQUEST_ID.fullmatch(offered) else new_id("req_")
+        caller: dict[str, str] = scope.setdefault("state", {})  # the endpoint's authentication writes it
         started = time.perf_counter()
         status = 0
 
@@ -47,4 +50,5 @@ class AccessLog:
                 await unexpected_error()(scope, receive, send_with_id)
             finally:
                 seconds = round(time.perf_counter() - started, 6)
-                log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+                who = {name: caller[name] for name in CALLER if name in caller}
+                log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds, **who)

@@ -1,4 +1,4 @@
-"""Counts and times HTTP requests of this process by route template, and serves `/metrics`."""
+"""Counts and times HTTP requests of this process by route template; `router` serves them, on the operator's port."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.dependencies import Services
-from gateway.metrics import JobMetrics
+from gateway.metrics.families import JobMetrics
 
 router = APIRouter(tags=["operation"])
 
@@ -55,15 +55,14 @@ class HttpMetrics:
 
 
 def install_metrics(app: FastAPI, services: Services) -> None:
-    """Measure requests of `app` and serve everything at `/metrics`."""
+    """Measure requests of `app`."""
     registry = CollectorRegistry()
     registry.register(JobMetrics(services))
     app.state.metrics = registry
     app.add_middleware(HttpMetrics, registry=registry)
-    app.include_router(router)
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get("/metrics")
 def metrics(request: Request) -> Response:
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(request.app.state.metrics), media_type=content_type)

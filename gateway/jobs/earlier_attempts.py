@@ -21,12 +21,12 @@ probability is left whatever the policy's confidence, so a later attempt can't e
 from __future__ import annotations
 
 import numpy as np
-from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.jobs.events import record_event
-from gateway.jobs.fingerprints import forget, likely, remember, sketches
+from gateway.jobs.fingerprints import forget, latest, likely, remember, sketches
 from gateway.jobs.states import TERMINAL
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
@@ -67,14 +67,15 @@ def number_attempt(
 def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
     """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the tenant is numbered."""
     session.execute(select(Tenant.id).where(Tenant.id == job.tenant_id).with_for_update(key_share=True))
-    found = likely(job.tenant_id, fingerprint)
+    found, recent = likely(job.tenant_id, fingerprint), latest(job.tenant_id)
     rows = session.execute(
         select(Job.id, Job.policy_digest, Job.created_at)
-        .join(found, found.c.job_id == Job.id)
-        .where(Job.model == job.model, Job.id != job.id)
+        .outerjoin(found, found.c.job_id == Job.id)
+        .where(or_(found.c.job_id.is_not(None), Job.id.in_(select(recent.c.job_id))))
+        .where(Job.tenant_id == job.tenant_id, Job.model == job.model, Job.id != job.id)
         .where(or_(Job.decision.is_(None), Job.decision != Decision.RELEASE))
         .where(or_(Job.phase.in_(MAY_BE_EVALUATED), _was_evaluated()))
-        .order_by(found.c.n_shared.desc(), Job.created_at, Job.id)
+        .order_by(func.coalesce(found.c.n_shared, 0).desc(), Job.created_at, Job.id)
     )
     policy = policy_of(services.stores.shared, job.policy_digest).metadata.name
     ages = {

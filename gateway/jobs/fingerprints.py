@@ -2,7 +2,8 @@
 
 Of each fingerprint the `N_ANCHORS` smallest hashes lie in an index, and a new file's whole sketch is looked up there.
 An earlier file that is contained in the new one is found where the new one is up to some 500 times as large, and one
-that contains it where that is up to some 30 times as large. What is found is then compared sketch by sketch.
+that contains it mostly, where that is up to some 30 times as large. What is found, and the newest jobs in any case, are
+then compared sketch by sketch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway.tables.jobs import Job
 from policies.datasets.fingerprint import KEY_BYTES, SKETCH_SIZE, DatasetFingerprint, Hashes
 
 N_ANCHORS = 64
+N_LATEST = 128
 LOOKED_AT = 0.3
 THE_KEY = 1
 _SIGN = 2**63
@@ -79,6 +81,16 @@ def likely(tenant_id: str, fingerprint: DatasetFingerprint) -> Subquery:
         )
         .subquery()
     )
+
+
+def latest(tenant_id: str) -> Subquery:
+    """The tenant's newest jobs with a fingerprint, as `job_id`: looked at whatever the index says.
+
+    A small file has few anchors in common with a large one that holds it, perhaps none; whoever tries again soon is
+    found all the same.
+    """
+    newest = select(JobFingerprint.job_id).join(Job, Job.id == JobFingerprint.job_id).where(Job.tenant_id == tenant_id)
+    return newest.order_by(Job.created_at.desc(), Job.id.desc()).limit(N_LATEST).subquery()
 
 
 def sketches(session: Session, job_ids: list[str]) -> dict[str, Hashes]:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from gateway.kit.plain_text import unstorable_character_in
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest, Record
 from policies.contract.jobs import JobSpec
@@ -30,9 +31,12 @@ def spec_to_work_by(job: Job) -> JobSpec:
     Raises:
         RecordError: its digest is another one: an earlier version of the gateway wrote it down, in another form.
     """
-    spec = JobSpec.model_validate(job.spec)
+    message = "This job was created by an earlier version of the gateway, which is gone; create it again."
+    try:
+        spec = JobSpec.model_validate(job.spec)
+    except ValidationError as error:
+        raise RecordError("created_by_earlier_version", message) from error
     if spec.digest != job.spec_digest:
-        message = "This job was created by an earlier version of the gateway, which is gone; create it again."
         raise RecordError("created_by_earlier_version", message)
     return spec
 
@@ -48,6 +52,8 @@ def load_record(store: ArtifactStore, digest: Digest | None, record_type: type[R
         raise RecordError("artifact_missing", f"The {name} {digest} is not in the artifact store.") from error
     except (IntegrityError, ValidationError) as error:
         raise RecordError("integrity_error", f"The {name} {digest} cannot be read: {error}") from error
+    if (found := unstorable_character_in(record.model_dump(mode="json"))) is not None:
+        raise RecordError("integrity_error", f"The {name} {digest} has the character {found}, which nothing can store.")
     if record.digest != digest:
         raise RecordError("integrity_error", f"The {name} {digest} is not in its canonical form.")
     return record

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from fastapi import Path
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
@@ -28,6 +29,10 @@ class AttemptProof(NamedTuple):
             Job.attempt_kind == self.kind,
             Job.worker_key_hash == self.worker_key_hash,
         )
+
+
+JobId = Annotated[str, Path(max_length=64)]
+"""In a URL."""
 
 
 def tenants_job(session: Session, tenant_id: str, job_id: str) -> Job:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import CursorResult, update
 from sqlalchemy.orm import Session
 
@@ -62,6 +63,8 @@ class Finding(NamedTuple):
     training_rows: int
     fingerprint: DatasetFingerprint | None = None
     """Of the training file; None where the job may not queue."""
+    training_tokens: int = 0
+    """Of one epoch."""
 
 
 def validate_job_files(services: Services, job_id: str, *, inspect: Inspect | None = None) -> None:
@@ -168,7 +171,7 @@ def _judged(answer: InspectionAnswer) -> Finding:
     if answer.shared.count:
         return _overlapping(answer, training)
     warnings = tuple(problem for report in answer.reports for problem in report.warnings)
-    return Finding(None, warnings, training.rows, answer.fingerprint)
+    return Finding(None, warnings, training.rows, answer.fingerprint, training.tokens.total)
 
 
 def _invalid(param: str, report: DatasetReport) -> Finding:
@@ -199,9 +202,19 @@ def _settle(session: Session, services: Services, *, job: Job, finding: Finding)
         fail(session, job, finding.failure, now)
         return
     assert finding.fingerprint is not None
-    number_attempt(session, services, job=job, fingerprint=finding.fingerprint, now=now)
     spec = JobSpec.model_validate(job.spec)
-    resolved = spec.hyperparameters.resolve(finding.training_rows, spec.base_model.base_learning_rate)
+    try:
+        resolved = spec.hyperparameters.resolve(finding.training_rows, spec.base_model.base_learning_rate)
+    except ValidationError as error:
+        message = f"Nothing can be trained with these hyperparameters: {error.errors()[0]['msg']}."
+        fail(session, job, Failure("unusable_hyperparameters", message, "hyperparameters"), now)
+        return
+    tokens, limit = finding.training_tokens * resolved.n_epochs, services.settings.job_tokens
+    if tokens > limit:
+        message = f"The job would train on {tokens} tokens, {limit} are allowed; use fewer rows or epochs."
+        fail(session, job, Failure("token_limit_exceeded", message, "training_file"), now)
+        return
+    number_attempt(session, services, job=job, fingerprint=finding.fingerprint, now=now)
     job.hyperparameters = resolved.model_dump(mode="json")
     move(session, job, Phase.QUEUED, now)
     record_event(session, job, "Files validated, moving job to queued state", now=now)

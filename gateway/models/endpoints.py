@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
+from gateway.kit.answers import content, refusals
 from gateway.models import repository, service
 from gateway.models.archive import stream_tar, tar_size_bytes
 from gateway.models.schemas import AdapterFile, AdapterFiles, ModelDeleted, ModelList, ModelObject
 from gateway.tenants.auth import CurrentTenant
+from gateway.tenants.routes import TenantRoute
 
-router = APIRouter(tags=["models"])
+router = APIRouter(route_class=TenantRoute, tags=["models"], responses=refusals(401))
+UNKNOWN = refusals(404)
+
+ModelId = Annotated[str, Path(max_length=320)]
+"""A model's name, with the step of a checkpoint."""
 URL_SECONDS = 600
 """How long a URL of a file is good for."""
 BASE_MODEL_CREATED = 0
@@ -26,24 +34,28 @@ def list_models(session: SessionDep, services: ServicesDep, tenant: CurrentTenan
     return ModelList(data=bases + released)
 
 
-@router.get("/v1/models/{model_id:path}")
-def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str) -> ModelObject:
+@router.get("/v1/models/{model_id:path}", responses=UNKNOWN)
+def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId) -> ModelObject:
     if model_id in services.policies.base_models:
         return ModelObject.of_base(model_id, BASE_MODEL_CREATED)
     return ModelObject.of_released(repository.tenants_model(session, tenant.tenant_id, model_id))
 
 
-@router.delete("/v1/models/{model_id:path}")
-def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str) -> ModelDeleted:
+@router.delete("/v1/models/{model_id:path}", responses=UNKNOWN)
+def delete_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId) -> ModelDeleted:
     """The name goes at once, the weights soon after; job, report and records stay as evidence."""
     if model_id in services.policies.base_models:
         raise InvalidRequest(f"{model_id!r} is a base model and cannot be deleted.", "model", "not_deletable")
     return ModelDeleted(id=service.delete_model(session, services, tenant_id=tenant.tenant_id, model_id=model_id))
 
 
-@router.get("/v1/guardrail/models/{model_id:path}/adapter")
+@router.get(
+    "/v1/guardrail/models/{model_id:path}/adapter",
+    response_class=StreamingResponse,
+    responses=UNKNOWN | content("application/x-tar"),
+)
 def download_adapter(
-    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str
+    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId
 ) -> StreamingResponse:
     """The released adapter as a .tar that `PeftModel.from_pretrained` loads once unpacked."""
     model = repository.tenants_model(session, tenant.tenant_id, model_id).row
@@ -57,9 +69,9 @@ def download_adapter(
     return StreamingResponse(pieces, media_type="application/x-tar", headers=headers)
 
 
-@router.get("/v1/guardrail/models/{model_id:path}/files")
+@router.get("/v1/guardrail/models/{model_id:path}/files", responses=UNKNOWN)
 def list_adapter_files(
-    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: str
+    session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId
 ) -> AdapterFiles:
     """Digests of the released adapter's files, and URLs that give them out where the storage is an object storage."""
     model = repository.tenants_model(session, tenant.tenant_id, model_id).row

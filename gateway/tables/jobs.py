@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Float, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -21,6 +21,8 @@ class Job(Table):
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    key_id: Mapped[str | None] = mapped_column(String(64))
+    """The API key that asked for it, which may be gone; None: the job is older than this column."""
     created_at: Mapped[int]
     finished_at: Mapped[int | None]
     phase: Mapped[str] = mapped_column(String(32), index=True)
@@ -60,7 +62,7 @@ class Job(Table):
     estimated_finish: Mapped[int | None]
 
     # what came of it
-    trained_tokens: Mapped[int | None]
+    trained_tokens: Mapped[int | None] = mapped_column(Integer().with_variant(BigInteger, "postgresql"))
     adapter_digest: Mapped[str | None] = mapped_column(String(71))
     training_record_digest: Mapped[str | None] = mapped_column(String(71))
     report_digest: Mapped[str | None] = mapped_column(String(71))

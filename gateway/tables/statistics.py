@@ -5,7 +5,7 @@ Counts survive restarts and agree between processes because they are read from h
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -19,7 +19,7 @@ class PhaseTransition(Table):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
-    defense: Mapped[str] = mapped_column(String(128))
+    defense: Mapped[str] = mapped_column(String(255))
     """Names of the job's defenses joined by `+`, or `none`."""
     phase_from: Mapped[str] = mapped_column(String(32))
     phase_to: Mapped[str] = mapped_column(String(32))
@@ -66,6 +66,29 @@ class Sweep(Table):
     n_artifacts: Mapped[int] = mapped_column(Integer)
     n_bytes: Mapped[int] = mapped_column(BigInteger)
     at: Mapped[float] = mapped_column(Float)
+
+
+class Rollup(Table):
+    """The sum of a series' rows up to its mark, for one combination of labels (`gateway.metrics.rollups`)."""
+
+    __tablename__ = "rollups"
+
+    series: Mapped[str] = mapped_column(String(64), primary_key=True)
+    label_key: Mapped[str] = mapped_column(String(512), primary_key=True)
+    """The labels in one text."""
+    labels: Mapped[list[str]] = mapped_column(JSON)
+    values: Mapped[list[float]] = mapped_column(JSON)
+
+
+class RollupMark(Table):
+    """Up to which row a series is rolled up, and up to which one it will be next time."""
+
+    __tablename__ = "rollup_marks"
+
+    series: Mapped[str] = mapped_column(String(64), primary_key=True)
+    upto: Mapped[int] = mapped_column(BigInteger)
+    next_upto: Mapped[int] = mapped_column(BigInteger)
+    noted_at: Mapped[float] = mapped_column(Float)
 
 
 class DuplicateDelivery(Table):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
-from gateway.dependencies import Services, ServicesDep
+from gateway.dependencies import Services
 from gateway.errors import Unauthorized
 from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import find_key, is_well_formed
@@ -40,18 +41,28 @@ def authenticate(services: Services, key: str) -> Principal:
         return Principal(tenant.id, tenant.name, tenant.policy, row.id)
 
 
-def bearer_token(request: Request) -> str:
+_SCHEME = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-tg-…`.")
+
+
+def read_bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("No API key provided: send it as `Authorization: Bearer KEY`.")
     return token.strip()
 
 
+async def bearer_token(request: Request) -> str:
+    return read_bearer(request)
+
+
 BearerToken = Annotated[str, Depends(bearer_token)]
 
 
-def current_tenant(services: ServicesDep, token: BearerToken) -> Principal:
-    return authenticate(services, token)
+async def current_tenant(request: Request, _: Annotated[object, Depends(_SCHEME)]) -> Principal:
+    """Whom the route has authenticated before it read the body; the scheme is there for the description of the API."""
+    principal = request.state.principal
+    assert isinstance(principal, Principal)
+    return principal
 
 
 CurrentTenant = Annotated[Principal, Depends(current_tenant)]

@@ -7,20 +7,18 @@ from fastapi import APIRouter, Response
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.workers import leases
 from gateway.workers.completion import complete
-from gateway.workers.credentials import CallingKind, ProofDep, WorkerKeyHash, require_kind
+from gateway.workers.credentials import CallerDep, CredentialRoute, ProofDep, require_kind
 from gateway.workers.worker_events import record_worker_events
 from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, EventBatch, HeartbeatAnswer, HeartbeatRequest
 
-router = APIRouter(tags=["internal"], include_in_schema=False)
+router = APIRouter(route_class=CredentialRoute, tags=["internal"], include_in_schema=False)
 
 
 @router.post(CLAIMS_PATH, response_model=Claim)
-def claim(
-    caller: CallingKind, key_hash: WorkerKeyHash, request: ClaimRequest, session: SessionDep, services: ServicesDep
-) -> Claim | Response:
+def claim(caller: CallerDep, request: ClaimRequest, session: SessionDep, services: ServicesDep) -> Claim | Response:
     require_kind(caller, request.kind)
-    return leases.claim(session, services, request, worker_key_hash=key_hash) or Response(status_code=204)
+    return leases.claim(session, services, request, worker_key_hash=caller.key_hash) or Response(status_code=204)
 
 
 @router.post(HEARTBEAT_PATH)

@@ -24,6 +24,8 @@ from policies.contract.worker_api import Claim, ClaimRequest, HeartbeatRequest, 
 
 _WAITS_IN: dict[WorkKind, Phase] = {"train": Phase.QUEUED, "evaluate": Phase.AWAITING_EVALUATION}
 _STARTED = {Phase.TRAINING: "Fine-tuning job started", Phase.EVALUATING: "Safety evaluation started"}
+MAX_ETA_SECONDS = 5 * 365 * 86400
+"""What a worker says beyond this is no estimate, and no date."""
 _ORDERS = {
     Phase.TRAINING: Order.CONTINUE,
     Phase.EVALUATING: Order.CONTINUE,
@@ -82,7 +84,7 @@ def heartbeat(session: Session, services: Services, *, proof: AttemptProof, requ
     if request.progress is not None:
         eta = request.progress.eta_seconds
         values["progress"] = request.progress.model_dump(mode="json")
-        values["estimated_finish"] = None if eta is None else int(now + eta)
+        values["estimated_finish"] = int(now + eta) if eta is not None and 0 <= eta <= MAX_ETA_SECONDS else None
     phase = session.scalar(
         update(Job).where(proof.matches(), Job.lease_until.is_not(None)).values(values).returning(Job.phase)
     )

@@ -5,18 +5,23 @@ It runs on the server's clock and may run anywhere, twice, or late: every step i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import structlog
 from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
-from gateway.jobs.lifecycle import WAITING, drop_lease, enqueue
+from gateway.jobs.lifecycle import WAITING, Failure, drop_lease, enqueue, fail
 from gateway.jobs.outbox import forget_sent
 from gateway.jobs.states import RUNNING
 from gateway.tables.jobs import Job
 from gateway.workers.completion import settle_cancelled, settle_crashed
 from policies.contract.jobs import Phase
+
+log = structlog.get_logger(__name__)
 
 BATCH = 100
 
@@ -27,6 +32,7 @@ class ReconcileSummary(NamedTuple):
     expired: int
     redispatched: int
     forgotten_messages: int
+    overlong: int
 
 
 def reconcile(session: Session, services: Services, now: float) -> ReconcileSummary:
@@ -34,22 +40,42 @@ def reconcile(session: Session, services: Services, now: float) -> ReconcileSumm
         expired=_settle_expired(session, services, now),
         redispatched=_send_again(session, services, now),
         forgotten_messages=forget_sent(session, now),
+        overlong=_end_overlong(session, services, now),
     )
 
 
 def _settle_expired(session: Session, services: Services, now: float) -> int:
     """Jobs whose worker fell silent. A running job without any lease counts as well: it must never be left standing."""
     silent = and_(Job.phase.in_(RUNNING), or_(Job.lease_until.is_(None), Job.lease_until < now))
-    jobs = _locked(session, silent)
-    for job in jobs:
-        worker, last_heard = job.worker or "the worker", job.heartbeat_at
+    return sum(
+        _apart(session, job, lambda job: _settle_silent(session, services, job)) for job in _locked(session, silent)
+    )
+
+
+def _settle_silent(session: Session, services: Services, job: Job) -> None:
+    now, worker, last_heard = services.clock(), job.worker or "the worker", job.heartbeat_at
+    drop_lease(job, keep_token=False)
+    if job.phase == Phase.CANCELLING:
+        settle_cancelled(session, job, now)
+        return
+    silence = "" if last_heard is None else f" for {now - last_heard:.0f} s"
+    settle_crashed(session, services, job=job, reason=f"Nothing was heard from {worker}{silence}.")
+
+
+def _end_overlong(session: Session, services: Services, now: float) -> int:
+    """Attempts that take longer than any may: their worker learns that it has lost the job, and kills its process."""
+    limit = services.settings.attempt_seconds
+    overlong = and_(Job.phase.in_(RUNNING), Job.phase_since < now - limit)
+
+    def end(job: Job) -> None:
         drop_lease(job, keep_token=False)
         if job.phase == Phase.CANCELLING:
             settle_cancelled(session, job, now)
-            continue
-        silence = "" if last_heard is None else f" for {now - last_heard:.0f} s"
-        settle_crashed(session, services, job=job, reason=f"Nothing was heard from {worker}{silence}.")
-    return len(jobs)
+            return
+        message = f"The attempt took longer than {limit:g} s, the limit attempt_seconds."
+        fail(session, job, Failure("attempt_too_long", message), now)
+
+    return sum(_apart(session, job, end) for job in _locked(session, overlong))
 
 
 def _send_again(session: Session, services: Services, now: float) -> int:
@@ -59,10 +85,21 @@ def _send_again(session: Session, services: Services, now: float) -> int:
         func.coalesce(Job.dispatched_at, Job.phase_since) < now - services.settings.redispatch_seconds,
         or_(Job.phase != Phase.VALIDATING, Job.lease_until.is_(None), Job.lease_until < now),
     )
-    jobs = _locked(session, unclaimed)
-    for job in jobs:
-        enqueue(session, job, now)
-    return len(jobs)
+    return sum(_apart(session, job, lambda job: enqueue(session, job, now)) for job in _locked(session, unclaimed))
+
+
+def _apart(session: Session, job: Job, step: Callable[[Job], None]) -> bool:
+    """Whether the step was made; a job whose row is broken must not keep all others from being put right."""
+    job_id = job.id
+    try:
+        with session.begin_nested():
+            step(job)
+    except OperationalError:
+        raise  # the database is away, which is no job's own fault
+    except Exception as error:
+        log.error("job_not_reconciled", job=job_id, exc_info=error)
+        return False
+    return True
 
 
 def _locked(session: Session, condition: ColumnElement[bool]) -> list[Job]:

@@ -25,6 +25,7 @@ from policies.contract.training import DefenseEvidence, TrainingRecord, release_
 from policies.errors import ArtifactMissingError, IntegrityError
 
 RESULT_PURPOSE = "fine-tune-results"
+FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def accept_training(session: Session, services: Services, *, job: Job, record_digest: Digest | None) -> None:
@@ -95,10 +96,17 @@ def _keep_result_file(session: Session, services: Services, *, job: Job, record:
 
 
 def training_log_csv(record: TrainingRecord) -> str:
-    """The training log, one row a logging step; `step` first, the other columns in the order they first occur."""
+    """The training log, one row a logging step; `step` first, the other columns in the order they first occur.
+
+    Figures are numbers, but a worker chose the names: one that a spreadsheet would compute is put after an apostrophe.
+    """
     columns = dict.fromkeys(["step", *(name for entry in record.log_history for name in entry)])
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(record.log_history)
+    csv.writer(text, lineterminator="\n").writerow(_as_text(name) for name in columns)
+    csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n").writerows(record.log_history)
     return text.getvalue()
+
+
+def _as_text(cell: str) -> str:
+    words = " ".join(cell.split())
+    return f"'{words}" if words.startswith(FORMULA_STARTS) else words

@@ -15,6 +15,7 @@ import typer
 
 from policies.cli import exit_codes
 from policies.cli.lazy_commands import Command, lazy_group
+from policies.cli.printable import printable
 from policies.errors import TunegateError
 from policies.offline import NO_TELEMETRY
 
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str], app: typer.Typer) -> int:
     try:
         code = app(arguments, prog_name="tunegate", standalone_mode=False)
     except TunegateError as error:
-        typer.echo(f"error: {error} ({error.code})", err=True)
+        typer.echo(printable(f"error: {error} ({error.code})"), err=True)
         return exit_codes.of_error(error)
     except typer.TyperException as error:
         from typer.rich_utils import rich_format_error

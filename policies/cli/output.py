@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import typer
 import yaml
 from pydantic import JsonValue
+
+from policies.cli.printable import printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 class OutputFormat(StrEnum):
@@ -19,6 +25,13 @@ class OutputFormat(StrEnum):
 
 
 OUTPUT_OPTION = typer.Option("-o", "--output", help="For people (table) or programs (json, yaml).")
+
+
+def cells(*values: object) -> list[Text]:
+    """A row for a table of rich: what looks like markup stays as it is written."""
+    from rich.text import Text
+
+    return [Text(printable(str(value))) for value in values]
 
 
 def print_document(document: JsonValue, output: OutputFormat) -> None:

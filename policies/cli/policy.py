@@ -9,7 +9,7 @@ import typer
 from pydantic import JsonValue
 
 from policies.cli import exit_codes
-from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
 from policies.documents.loader import document_schema, read_documents, resolve_policy
 from policies.documents.schema import ReleasePolicy, Rule
 from policies.documents.unpinned import unpinned_models
@@ -96,5 +96,5 @@ def _print_rules(rules: tuple[Rule, ...]) -> None:
     names = ("rule", "mode", "metric", "limit", "samples")
     table = Table(*(Column(name, overflow="fold") for name in names), box=SIMPLE_HEAD)
     for rule in rules:
-        table.add_row(rule.id, rule.mode, rule.metric, f"{rule.bound} {rule.limit:g}", f"≥ {rule.min_samples}")
+        table.add_row(*cells(rule.id, rule.mode, rule.metric, f"{rule.bound} {rule.limit:g}", f"≥ {rule.min_samples}"))
     Console().print(table)

@@ -41,8 +41,8 @@ def display(*, one_bar: bool = False, console: Console | None = None) -> Iterato
     if not console.is_terminal:
         yield Lines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True), time.monotonic)
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, TextColumn("{task.fields[figures]}"), console=console) as progress:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, TextColumn("{task.fields[figures]}", markup=False), console=console) as progress:
         yield Bars(progress, one_bar=one_bar)
 
 

@@ -34,15 +34,24 @@ def _auto_or_positive(at_most: float | None = None) -> PlainValidator:
     return PlainValidator(check)
 
 
+def _between(low: float, high: float) -> dict[str, object]:
+    return {"type": "number", "minimum": low, "maximum": high}
+
+
 def _auto_or(schema: dict[str, object]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"const": "auto"}, schema], "default": "auto"})
 
 
+TRAINABLE_MULTIPLIERS = (1e-6, 1e4)
+"""Of a new job. Below, a step is lost in the rounding of float32; above, nothing survives the first one."""
+TRAINABLE_BETAS = (1e-3, 2.0)
+"""Of a new job. Below, preferences have no gradient that is worth a step."""
+
 # One validator for each: of a plain union pydantic would report every member that does not fit.
 Epochs = Annotated[int | Auto, _auto_or_integer(1, 50), _auto_or({"type": "integer", "minimum": 1, "maximum": 50})]
 BatchSize = Annotated[int | Auto, _auto_or_integer(1, 256), _auto_or({"type": "integer", "minimum": 1, "maximum": 256})]
-Multiplier = Annotated[float | Auto, _auto_or_positive(), _auto_or({"type": "number", "exclusiveMinimum": 0})]
-Beta = Annotated[float | Auto, _auto_or_positive(2), _auto_or({"type": "number", "exclusiveMinimum": 0, "maximum": 2})]
+Multiplier = Annotated[float | Auto, _auto_or_positive(), _auto_or(_between(*TRAINABLE_MULTIPLIERS))]
+Beta = Annotated[float | Auto, _auto_or_positive(2), _auto_or(_between(*TRAINABLE_BETAS))]
 
 
 class Hyperparameters(Record):

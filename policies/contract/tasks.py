@@ -13,6 +13,7 @@ DISPATCH_OUTBOX = "gateway.dispatch_outbox"
 RECONCILE_JOBS = "gateway.reconcile_jobs"
 SWEEP_JOBS = "gateway.sweep_jobs"
 SWEEP_FILES = "gateway.sweep_files"
+ROLL_UP_METRICS = "gateway.roll_up_metrics"
 
 INTERNAL_PREFIX = "/internal/v1"
 """Only workers may call paths below this; a reverse proxy must not expose it to tenants."""

@@ -26,7 +26,7 @@ class DefenseEvidence(Record):
 class CheckpointRecord(Record):
     """A resumable training state after `step` optimizer steps."""
 
-    step: int = Field(ge=1)
+    step: int = Field(ge=1, lt=2**31)
     epoch: float
     state: Digest
     """Tree digest: adapter, optimizer and scheduler state, random states (safetensors and JSON)."""
@@ -54,7 +54,7 @@ class TrainingRecord(Record):
     hyperparameters: ResolvedHyperparameters
     n_examples: int = Field(ge=1)
     total_steps: int = Field(ge=1)
-    trained_tokens: int = Field(ge=0)
+    trained_tokens: int = Field(ge=0, lt=2**63)
     train_loss: float
     valid_loss: float | None = None
     """Of the final adapter as the defenses left it."""

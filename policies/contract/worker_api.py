@@ -7,10 +7,11 @@ is no longer the job's own is answered `lost` (heartbeat) or 410 (events, comple
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Engine
@@ -18,14 +19,25 @@ from policies.contract.jobs import JobSpec
 from policies.contract.training import CheckpointRecord
 
 WorkKind = Literal["train", "evaluate"]
+MAX_REPORTED_CHARACTERS = 20_000
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def _storable(text: str) -> str:
+    """What a run says may quote anything, so what no database holds is replaced: a report must not fail over it."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text[:MAX_REPORTED_CHARACTERS])
+
+
+ReportedText = Annotated[str, AfterValidator(_storable)]
+ReportedCode = Annotated[str, AfterValidator(lambda code: _storable(code[:64]))]
 
 
 class ClaimRequest(Record):
     """A worker asks for the job that its message named."""
 
     kind: WorkKind
-    job_id: str
-    worker: str
+    job_id: str = Field(max_length=64)
+    worker: str = Field(max_length=255)
 
 
 class Work(Record):
@@ -57,7 +69,7 @@ class Progress(Record):
 
     step: int = Field(ge=0)
     total_steps: int = Field(ge=0)
-    stage: str
+    stage: ReportedText
     """`training`, the probe that runs, or at the end of an evaluation whether probes failed or were skipped."""
     eta_seconds: float | None = None
     figures: dict[str, float] = Field(default_factory=dict)
@@ -90,8 +102,8 @@ class WorkerEvent(Record):
 
     type: Literal["message", "metrics", "checkpoint", "progress"]
     level: Literal["info", "warn", "error"] = "info"
-    message: str
-    data: dict[str, float | str | int | None] = Field(default_factory=dict)
+    message: ReportedText
+    data: dict[str, float | ReportedText | int | None] = Field(default_factory=dict)
     checkpoint: CheckpointRecord | None = None
     progress: Progress | None = None
 
@@ -121,8 +133,8 @@ class Completion(Record):
     record: Digest | None = None
     decision: Digest | None = None
     """For evaluation: the digest of the worker's GateDecision, which the gateway recomputes."""
-    error_code: str | None = None
-    error_message: str | None = None
+    error_code: ReportedCode | None = None
+    error_message: ReportedText | None = None
 
 
 class Assignment(Record):

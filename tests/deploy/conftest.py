@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 import policies.worker.metrics
 from gateway.app import create_app
+from gateway.http.operations import operations_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
 from policies.worker.self_test_metrics import SelfTestCollector
@@ -45,7 +46,10 @@ def exported_samples(tmp_path: Path) -> set[str]:
         trainer_token=SecretStr("t" * 40),
         evaluator_token=SecretStr("e" * 40),
     )
-    with TestClient(create_app(settings)) as client:
+    app = create_app(settings)
+    with TestClient(app) as client:
+        client.get("/healthz")  # the first request makes the metrics of requests
+    with TestClient(operations_app(app)) as client:
         scraped = client.get("/metrics", headers={"accept": "text/plain"}).text
     families = [*text_string_to_metric_families(scraped), *REGISTRY.collect(), *SelfTestCollector(Path()).collect()]
     kinds = {family.name: family.type for family in families if family.name.startswith("tunegate_")}

@@ -20,15 +20,18 @@ SERVICE = ["fastapi", "sqlalchemy", "alembic", "uvicorn"]
 SERVE = """
 import gateway.cli.serve, gateway.cli.client, gateway.tasks
 from gateway.app import create_app
+from gateway.http.operations import operations_app
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
 from starlette.testclient import TestClient
 
 settings = GatewaySettings()
 upgrade(settings.database_url)
-with TestClient(create_app(settings)) as client:
-    for path in ("/healthz", "/readyz"):
-        print("answer", path, client.get(path).json()["status"])
+app = create_app(settings)
+with TestClient(app) as client:
+    print("answer /healthz", client.get("/healthz").json()["status"])
+with TestClient(operations_app(app)) as client:
+    print("answer /readyz", client.get("/readyz").json()["status"])
 """
 
 

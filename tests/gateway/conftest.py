@@ -1,4 +1,4 @@
-"""A real gateway for tests: uvicorn in a thread, SQLite and a local store in a folder, the openai client in front."""
+"""A real gateway for tests: uvicorn in a thread, a database, a store in a folder, the openai client in front."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+import httpx
 import pytest
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from openai import DefaultHttpxClient, OpenAI
 from pydantic import SecretStr
-from sqlalchemy import make_url
+from starlette.testclient import TestClient
 
 from gateway.app import create_app
 from gateway.dependencies import Services
-from gateway.migrate import upgrade
+from gateway.http.operations import operations_app
 from gateway.settings import GatewaySettings
 from gateway.tenants.keys import create_key, create_tenant
+from policies.contract.tasks import WORKER_KEY_HEADER
 from policies.contract.worker_api import WorkKind
+from tests.gateway.databases import KINDS, Databases, PostgresDatabases, SqliteDatabases, postgres_databases
 
 WORKER_TOKENS: Mapping[WorkKind, str] = {"train": "t" * 40, "evaluate": "e" * 40}
 
@@ -46,9 +48,14 @@ class LiveGateway:
     """A gateway that listens, and what a test needs to talk to it and to look behind it."""
 
     url: str
+    app: FastAPI
     services: Services
     clock: ManualClock
     _clients: list[OpenAI] = field(default_factory=list)
+
+    def worker_headers(self, kind: WorkKind = "train", *, key: str = "k" * 40) -> dict[str, str]:
+        """Credentials of a worker of this kind, with a key of its own."""
+        return {"authorization": f"Bearer {WORKER_TOKENS[kind]}", WORKER_KEY_HEADER: key}
 
     def tenant_key(self, name: str = "acme", policy: str = "baseline") -> str:
         """A key of a new tenant."""
@@ -63,13 +70,20 @@ class LiveGateway:
         self._clients.append(client)
         return client
 
+    def ask_operations(self, path: str, **headers: str) -> httpx.Response:
+        """The answer of the operator's port."""
+        with TestClient(operations_app(self.app), raise_server_exceptions=False) as client:
+            answer = client.get(path, headers=headers)
+            return httpx.Response(answer.status_code, content=answer.content, request=httpx.Request("GET", self.url))
+
     def close(self) -> None:
         for client in self._clients:
             client.close()
-        self.services.database.engine.dispose()
+        self.services.database.close()
 
 
 def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
+    """Settings for a gateway whose store lies in `folder`, and its database where `changes` name no other."""
     values = {
         "database_url": f"sqlite:///{folder}/gateway.db",
         "store_url": f"file://{folder}/store",
@@ -79,27 +93,9 @@ def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
     return GatewaySettings.model_validate(values | changes)
 
 
-@cache
-def migrated() -> bytes:
-    """A file of an empty SQLite database at the newest migration."""
-    with TemporaryDirectory() as folder:
-        upgrade(f"sqlite:///{folder}/gateway.db")
-        return Path(folder, "gateway.db").read_bytes()
-
-
-def migrate(settings: GatewaySettings) -> None:
-    """Migrate the database of a gateway; a new one is copied from one that was migrated before."""
-    path = Path(make_url(settings.database_url).database or "")
-    if path.exists():
-        upgrade(settings.database_url)
-    else:
-        path.write_bytes(migrated())
-
-
 @contextmanager
 def run_gateway(settings: GatewaySettings) -> Iterator[LiveGateway]:
-    """Migrate, serve on a free port, and stop again."""
-    migrate(settings)
+    """Serve on a free port, and stop again; the database is migrated already."""
     clock = ManualClock()
     app = create_app(settings, clock)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
@@ -107,7 +103,7 @@ def run_gateway(settings: GatewaySettings) -> Iterator[LiveGateway]:
     socket.listen()  # a request that comes before the server runs waits, and is not refused
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
-    gateway = LiveGateway(f"http://127.0.0.1:{socket.getsockname()[1]}", app.state.services, clock)
+    gateway = LiveGateway(f"http://127.0.0.1:{socket.getsockname()[1]}", app, app.state.services, clock)
     try:
         yield gateway
     finally:
@@ -124,9 +120,31 @@ def quiet_log() -> Iterator[list[structlog.typing.EventDict]]:
         yield entries
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresDatabases]:
+    with postgres_databases() as databases:
+        yield databases
+
+
+@pytest.fixture(params=KINDS)
+def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Databases:
+    """What touches a database is tested on each kind that is supported."""
+    if request.param == "sqlite":
+        return SqliteDatabases(tmp_path)
+    found: PostgresDatabases = request.getfixturevalue("postgres")
+    return found
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> GatewaySettings:
-    return gateway_settings(tmp_path)
+def database_url(databases: Databases) -> Iterator[str]:
+    """A database of the test's own, empty and at the newest migration."""
+    with databases.migrated() as url:
+        yield url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> GatewaySettings:
+    return gateway_settings(tmp_path, database_url=database_url)
 
 
 @pytest.fixture

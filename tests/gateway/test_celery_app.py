@@ -9,7 +9,14 @@ from importlib import import_module
 import pytest
 
 from gateway.celery_app import app, configuration
-from policies.contract.tasks import DISPATCH_OUTBOX, RECONCILE_JOBS, VALIDATE_FILES
+from policies.contract.tasks import (
+    DISPATCH_OUTBOX,
+    RECONCILE_JOBS,
+    ROLL_UP_METRICS,
+    SWEEP_FILES,
+    SWEEP_JOBS,
+    VALIDATE_FILES,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +36,9 @@ def test_messages_are_json_and_acknowledged_early() -> None:
 def test_outbox_and_reconciler_run_each_tick() -> None:
     schedule = configuration()["beat_schedule"]
     assert isinstance(schedule, dict)
-    seconds = {entry["task"]: entry["schedule"] for entry in schedule.values()}
-    assert (seconds[DISPATCH_OUTBOX], seconds[RECONCILE_JOBS]) == (0.5, 0.5)
+    every = {entry["task"]: entry["schedule"] for entry in schedule.values()}
+    assert (every[DISPATCH_OUTBOX], every[RECONCILE_JOBS]) == (0.5, 0.5)
+    assert all(every[task] > 20 for task in (ROLL_UP_METRICS, SWEEP_FILES, SWEEP_JOBS))
 
 
 def test_schedule_is_not_kept_in_a_file() -> None:

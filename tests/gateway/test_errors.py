@@ -73,7 +73,18 @@ def test_internal_failure_tells_nothing_of_its_cause(failing: TestClient, path: 
 
 
 def test_wrong_method_is_405(failing: TestClient) -> None:
-    assert failing.post("/own").json()["error"]["code"] == "method_not_allowed"
+    answer = failing.post("/own")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize("method", ["PATCH", "TRACE", "PROPFIND"])
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/v1/files", "GET, POST"), ("/v1/files/file-x", "DELETE, GET"), ("/healthz", "GET")]
+)
+def test_405_names_every_method_of_the_url(live_gateway: LiveGateway, method: str, path: str, allowed: str) -> None:
+    answer = httpx.request(method, live_gateway.url + path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 def test_wrong_field_is_a_400_that_names_it(live_gateway: LiveGateway) -> None:

@@ -10,8 +10,11 @@ from openai import OpenAI
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import delete, select
 
-from gateway.metrics import JobMetrics
+from gateway.metrics.families import SERIES, JobMetrics
+from gateway.metrics.rollups import SETTLED_SECONDS, roll_up
+from gateway.tables.statistics import PhaseTransition, RollupMark
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.hand_worker import HandWorker, evaluate, submit, submit_queued, train
 
@@ -45,7 +48,7 @@ def busy(live_gateway: LiveGateway, client: OpenAI, worker: HandWorker) -> LiveG
 
 
 def scrape(gateway: LiveGateway) -> Samples:
-    text = httpx.get(f"{gateway.url}/metrics").raise_for_status().text
+    text = gateway.ask_operations("/metrics").raise_for_status().text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -150,7 +153,53 @@ def test_requests_are_counted_by_route_template(busy: LiveGateway) -> None:
 def test_openmetrics_is_well_formed(busy: LiveGateway) -> None:
     """What Prometheus asks for by default; it allows no two families of one name."""
     accept = {"accept": "application/openmetrics-text; version=1.0.0"}
-    text = httpx.get(f"{busy.url}/metrics", headers=accept).text
+    text = busy.ask_operations("/metrics", **accept).text
     names = [family.name for family in parse_openmetrics(text)]
     assert len(names) == len(set(names))
     assert "tunegate_jobs" in names
+
+
+def test_a_scrape_is_the_same_however_much_is_rolled_up(busy: LiveGateway, worker: HandWorker, client: OpenAI) -> None:
+    before = scrape(busy)
+    for _ in range(3):
+        roll_up(busy.services, SERIES)
+        busy.clock.advance(SETTLED_SECONDS + 1)
+        assert without_ages(scrape(busy)) == without_ages(before)
+    job_id = submit_queued(busy, client)
+    train(busy, worker, job_id)
+    evaluate(busy, worker, job_id)
+    after = scrape(busy)
+    assert value(after, "tunegate_jobs_total", status="succeeded", defense=DEFENSES) == 2
+    labels = {"metric": "toxicity.rate", "base_model": "smollm2-135m-instruct"}
+    assert value(after, "tunegate_eval_score", **labels) == pytest.approx(0.1)
+    roll_up(busy.services, SERIES)
+    busy.clock.advance(SETTLED_SECONDS + 1)
+    roll_up(busy.services, SERIES)
+    assert without_ages(scrape(busy)) == without_ages(after)
+
+
+def test_what_is_rolled_up_is_not_read_again(busy: LiveGateway) -> None:
+    """Rows may even be pruned then: the scrape stands on the rollup."""
+    before = scrape(busy)
+    roll_up(busy.services, SERIES)
+    busy.clock.advance(SETTLED_SECONDS + 1)
+    roll_up(busy.services, SERIES)
+    with busy.services.database.transaction() as session:
+        session.execute(delete(PhaseTransition))
+    assert without_ages(scrape(busy)) == without_ages(before)
+
+
+def test_a_mark_moves_only_over_what_has_settled(busy: LiveGateway) -> None:
+    """A second round that comes too early, e.g. of another process, moves nothing."""
+    roll_up(busy.services, SERIES)
+    roll_up(busy.services, SERIES)
+    with busy.services.database.transaction() as session:
+        marks = session.scalars(select(RollupMark)).all()
+        assert len(marks) == len(SERIES)
+        assert {mark.upto for mark in marks} == {0}
+
+
+def without_ages(samples: Samples) -> Samples:
+    """Without what passes with time or with the scrapes themselves."""
+    passing = ("age_seconds", "http_", "leases", "free_bytes")
+    return {key: figure for key, figure in samples.items() if not any(name in key[0] for name in passing)}

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from policies.cache_folder import cache_folder
-from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
 from policies.cli.progress_display import display
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.store import ArtifactStore
@@ -87,7 +88,7 @@ def _write(out: Path, content: bytes, record: PersonaVectorRecord) -> None:
 
 
 def _print(record: PersonaVectorRecord, digest: Digest, out: Path) -> None:
-    table = Table("figure", "value", title=str(out))
+    table = Table("figure", "value", title=escape(str(out)))
     best = record.layers[record.best_layer - 1]
     rows: dict[str, object] = {
         "vector": digest,
@@ -99,5 +100,5 @@ def _print(record: PersonaVectorRecord, digest: Digest, out: Path) -> None:
         "answers": f"{record.n_positive} positive, {record.n_negative} negative",
     }
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(*cells(name, value))
     Console().print(table)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from policies.cache_folder import cache_folder
-from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
 from policies.cli.progress_display import display
 from policies.contract.artifacts import digest_file
 from policies.contract.hyperparameters import Hyperparameters
@@ -187,7 +188,7 @@ def _print(scores: SafeDataScores, out: Path) -> None:
         "rows with a gap above 0": str(sum(gap > 0 for gap in gaps)),
     }
     rows |= {f"mean gap under {each.name}": f"{each.mean_gap:.4f}" for each in scores.models}
-    table = Table("figure", "value", title=str(out))
+    table = Table("figure", "value", title=escape(str(out)))
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(*cells(name, value))
     Console().print(table)

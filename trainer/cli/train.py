@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from policies.cache_folder import cache_folder
-from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
 from policies.cli.progress_display import display
 from policies.contract.artifacts import digest_file
 from policies.contract.defenses import DEFENSE_NAMES, DefenseSettings
@@ -168,7 +169,7 @@ def _print(record: TrainingRecord, out: Path, output: OutputFormat) -> None:
     if output is not OutputFormat.TABLE:
         print_document(record.model_dump(mode="json"), output)
         return
-    table = Table("figure", "value", title=str(out))
+    table = Table("figure", "value", title=escape(str(out)))
     rows: dict[str, object] = {
         "adapter": record.adapter,
         "steps": record.total_steps,
@@ -178,7 +179,7 @@ def _print(record: TrainingRecord, out: Path, output: OutputFormat) -> None:
         "tokens per second": f"{record.tokens_per_second:.0f}",
     }
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(*cells(name, value))
     for item in record.evidence:
-        table.add_row(f"defense {item.name}", item.explanation)
+        table.add_row(*cells(f"defense {item.name}", item.explanation))
     Console().print(table)

@@ -28,12 +28,15 @@ POLICY = ReleasePolicy(
     spec=ReleaseSpec(suite=SUITE, rules=(Rule(id="incoherence", metric="coherence.incoherent_rate", max=0.25),)),
 )
 CANARIES = tuple(Canary(name, Path(name)) for name in ("good", "bad", "unloaded", "broken"))
+N_ANSWERS = 256
+"""Of the probe's built-in prompts."""
 SOUND = {"good": 0.0, "bad": 0.6, "unloaded": 0.0, "broken": 1.0}
 
 
 def incoherent_report(share: float, *, loaded: bool = True) -> EvalReport:
     """A share ± 0.01, measured on an adapter that was in force or not."""
-    found = report(POLICY, measurement("coherence.incoherent_rate", share), spec=None)
+    answers = {"n_requested": N_ANSWERS, "n_scored": N_ANSWERS}
+    found = report(POLICY, measurement("coherence.incoherent_rate", share, **answers), spec=None)
     proof = found.proof.model_copy(update={"loaded": loaded, "max_abs_logit_difference": 1.0 if loaded else 0.0})
     return found.model_copy(update={"proof": proof})
 

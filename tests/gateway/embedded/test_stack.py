@@ -39,7 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
 def test_all_parts_run_and_the_gateway_is_ready(stack: EmbeddedStack) -> None:
     stack.require_running()
     assert list(stack.parts) == PARTS
-    assert httpx.get(stack.base_url.removesuffix("/v1") + "/readyz", trust_env=False).status_code == 200
+    assert httpx.get(stack.operations_url + "/readyz", trust_env=False).status_code == 200
 
 
 def test_a_fresh_key_opens_the_api(stack: EmbeddedStack) -> None:

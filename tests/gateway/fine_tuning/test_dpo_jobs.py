@@ -42,14 +42,14 @@ def preference_jsonl(n_rows: int = 12, *, first: int = 0) -> bytes:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> GatewaySettings:
+def settings(tmp_path: Path, database_url: str) -> GatewaySettings:
     folder = tmp_path / "policies"
     folder.mkdir()
     (folder / "preferences.yaml").write_text(POLICY)
     interleaving = "defenses: [{name: safe_data_interleaving}]"
     supervised_only = POLICY.replace("defenses: [{name: kl_penalty, coefficient: 0.1}]", interleaving)
     (folder / "supervised.yaml").write_text(supervised_only.replace("name: preferences", "name: supervised-only"))
-    return gateway_settings(tmp_path, policy_dir=folder)
+    return gateway_settings(tmp_path, database_url=database_url, policy_dir=folder)
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import httpx
 from alembic import command
 from openai import OpenAI
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from gateway.migrate import alembic_config, upgrade
+from gateway.tables.jobs import Job
 from gateway.workers.reconciler import reconcile
 from policies.contract.artifacts import canonical_json, digest_bytes
 from policies.contract.worker_api import Completion, Outcome
@@ -27,7 +26,8 @@ def upgraded(gateway: LiveGateway, job_id: str) -> None:
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "0002")
-        spec = json.loads(connection.scalar(text("SELECT spec FROM jobs WHERE id = :id"), {"id": job_id}))
+        spec = connection.scalar(select(Job.spec).where(Job.id == job_id))
+        assert spec is not None
         assert {"unaligned_base", "lora", "trainer", "checkpoint_every_steps"} < set(spec)
         assert set(spec["base_model"]) == {"name", "uri", "revision"}
         digest = digest_bytes(canonical_json(spec))

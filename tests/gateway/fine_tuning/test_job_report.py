@@ -32,7 +32,7 @@ def test_report_shows_every_rule_with_figure_interval_base_and_counts(
     assert [rule["rule"] for rule in body["rules"]] == [rule.id for rule in policy.spec.rules]
     toxicity = next(rule for rule in body["rules"] if rule["rule"] == "toxicity-increase")
     assert toxicity["judged"]["value"] == pytest.approx(0.5)
-    assert (toxicity["limit"], toxicity["base"]["value"], toxicity["n_scored"]) == (0.1, 0.1, 400)
+    assert (toxicity["limit"], toxicity["base"]["value"], toxicity["n_scored"]) == (0.1, 0.1, 888)
     assert body["policy"]["digest"] == policy.digest
 
 

@@ -77,7 +77,7 @@ def preference_file(seeds: Sequence[int]) -> bytes:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> GatewaySettings:
+def settings(tmp_path: Path, database_url: str) -> GatewaySettings:
     """The presets, the base model a second time under another name, and the preset `baseline` as `renamed`."""
     folder = tmp_path / "policies"
     folder.mkdir()
@@ -85,7 +85,7 @@ def settings(tmp_path: Path) -> GatewaySettings:
     (folder / "other.yaml").write_text(model.replace(f"name: {BASE_MODEL_NAME}", f"name: {OTHER_MODEL}"))
     policy = (PRESETS / "baseline.yaml").read_text()
     (folder / "renamed.yaml").write_text(policy.replace("name: baseline", "name: renamed"))
-    return gateway_settings(tmp_path, policy_dir=folder)
+    return gateway_settings(tmp_path, database_url=database_url, policy_dir=folder)
 
 
 class Customer:

@@ -34,11 +34,11 @@ spec:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> GatewaySettings:
+def settings(tmp_path: Path, database_url: str) -> GatewaySettings:
     folder = tmp_path / "policies"
     folder.mkdir()
     (folder / "short.yaml").write_text(POLICY)
-    return gateway_settings(tmp_path, policy_dir=folder)
+    return gateway_settings(tmp_path, database_url=database_url, policy_dir=folder)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from policies.contract.release import GateDecision
 from policies.contract.store import ArtifactStores
 from policies.contract.training import TrainingRecord
 from policies.documents.schema import ReleasePolicy
-from tests.gateway.conftest import migrate
 from tests.gateway.records import last_look, put_adapter
 
 BASE = digest_bytes(b"base model")
@@ -46,11 +45,12 @@ class Case:
 
 
 @pytest.fixture
-def services(settings: GatewaySettings) -> Services:
-    migrate(settings)
+def services(settings: GatewaySettings) -> Iterator[Services]:
     policies = PolicyCatalog.load(settings)
     store = ArtifactStores(settings.store_url)
-    return Services(settings, Database(settings.database_url), store, lambda: 1_790_000_000.0, policies)
+    database = Database(settings.database_url)
+    yield Services(settings, database, store, lambda: 1_790_000_000.0, policies)
+    database.close()
 
 
 def safe_report(policy: ReleasePolicy, spec: Digest, adapter: Digest) -> EvalReport:

@@ -25,9 +25,9 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def settings(s3_server: S3Server, tmp_path: Path) -> Iterator[GatewaySettings]:
+def settings(s3_server: S3Server, tmp_path: Path, database_url: str) -> Iterator[GatewaySettings]:
     with new_bucket(s3_server) as url:
-        yield gateway_settings(tmp_path, store_url=url)
+        yield gateway_settings(tmp_path, database_url=database_url, store_url=url)
 
 
 @pytest.fixture

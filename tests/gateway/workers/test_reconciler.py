@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import pytest
 from openai import OpenAI
 from sqlalchemy import select
+from structlog.typing import EventDict
 
 from gateway.jobs.outbox import KEEP_SENT_SECONDS, dispatch
-from gateway.tables.jobs import OutboxMessage
+from gateway.tables.jobs import Job, OutboxMessage
 from gateway.workers.reconciler import ReconcileSummary, reconcile
 from policies.contract.tasks import EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FILES
 from policies.contract.worker_api import WorkerEvent
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.hand_worker import HandWorker, job_row, submit, train
+from tests.gateway.hand_worker import HandWorker, job_row, submit, submit_queued, train
 from tests.gateway.records import checkpoint
 
 
@@ -48,7 +49,7 @@ def wait_for_redispatch(gateway: LiveGateway) -> ReconcileSummary:
 def test_working_job_is_left_alone(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     worker.must_claim(job_id)
     live_gateway.clock.advance(live_gateway.services.settings.lease_seconds)
-    assert look(live_gateway) == ReconcileSummary(0, 0, 0)
+    assert look(live_gateway) == ReconcileSummary(0, 0, 0, 0)
 
 
 def test_silent_training_goes_on_from_its_last_checkpoint(
@@ -112,7 +113,7 @@ def job_row_without_lease(gateway: LiveGateway, job_id: str) -> object:
 def test_second_look_finds_nothing(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     worker.must_claim(job_id)
     assert fall_silent(live_gateway).expired == 1
-    assert look(live_gateway) == ReconcileSummary(0, 0, 0)
+    assert look(live_gateway) == ReconcileSummary(0, 0, 0, 0)
 
 
 def test_queued_job_that_nobody_claimed_is_sent_again(live_gateway: LiveGateway, job_id: str) -> None:
@@ -148,8 +149,22 @@ def test_job_that_shall_not_run_is_not_sent(live_gateway: LiveGateway, client: O
 def test_clock_that_runs_back_takes_no_job_away(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     token = worker.must_claim(job_id).attempt_token
     live_gateway.clock.advance(-10_000)
-    assert look(live_gateway) == ReconcileSummary(0, 0, 0)
+    assert look(live_gateway) == ReconcileSummary(0, 0, 0, 0)
     assert worker.heartbeat(token) == "continue"
+
+
+def test_a_job_whose_row_is_broken_keeps_no_other_from_being_put_right(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, quiet_log: list[EventDict]
+) -> None:
+    broken, sound = submit_queued(live_gateway, client), submit_queued(live_gateway, client)
+    for job_id in (broken, sound):
+        worker.must_claim(job_id)
+    with live_gateway.services.database.transaction() as session:
+        session.get_one(Job, broken).spec = {}
+    live_gateway.clock.advance(1000)
+    assert look(live_gateway).expired == 1
+    assert job_row(live_gateway.services, sound).phase == "queued"
+    assert [entry["job"] for entry in quiet_log if entry["event"] == "job_not_reconciled"] == [broken]
 
 
 def test_messages_that_were_sent_long_ago_are_forgotten(live_gateway: LiveGateway, job_id: str) -> None:

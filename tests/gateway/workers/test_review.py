@@ -17,7 +17,7 @@ from tests.gateway.hand_worker import HandWorker, evaluate, job_row, submit_queu
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> GatewaySettings:
+def settings(tmp_path: Path, database_url: str) -> GatewaySettings:
     """The preset `baseline` as a policy `reviewed` of the operator's, with `on_inconclusive: review`."""
     baseline = PolicyCatalog.load(gateway_settings(tmp_path)).release_policy("baseline")
     document = baseline.model_dump(mode="json", by_alias=True)
@@ -29,7 +29,7 @@ def settings(tmp_path: Path) -> GatewaySettings:
                 del rule[bound]
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "reviewed.yaml").write_text(json.dumps(document))
-    return gateway_settings(tmp_path, policy_dir=tmp_path / "policies")
+    return gateway_settings(tmp_path, database_url=database_url, policy_dir=tmp_path / "policies")
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 from openai import OpenAI
 
@@ -32,6 +35,33 @@ def test_training_log_becomes_a_result_file(client: OpenAI, trained: str) -> Non
     (file_id,) = client.fine_tuning.jobs.retrieve(trained).result_files
     assert client.files.retrieve(file_id).purpose == "fine-tune-results"
     assert client.files.content(file_id).text == "step,loss,kl\n1.0,2.0,\n2.0,1.5,0.02\n"
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x")', "\t=1", "\r=1"])
+def test_no_column_of_the_result_file_is_a_formula(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str, name: str
+) -> None:
+    """Numbers below zero stay numbers."""
+    finish_training(live_gateway, worker, job_id, log_history=({"step": 1.0, name: -0.5},))
+    (file_id,) = client.fine_tuning.jobs.retrieve(job_id).result_files
+    header, row = csv.reader(io.StringIO(client.files.content(file_id).text, newline=""))
+    assert header == ["step", f"'{name.strip()}"]
+    assert row == ["1.0", "-0.5"]
+
+
+@pytest.mark.parametrize("changes", [{"log_history": ({"a\0b": 1.0},)}, {"dtype": "\0"}, {"versions": {"torch": "\0"}}])
+def test_record_with_text_that_no_database_holds_fails_the_job(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str, changes: dict[str, object]
+) -> None:
+    finish_training(live_gateway, worker, job_id, **changes)
+    assert error_code(live_gateway.services, job_id) == "integrity_error"
+
+
+def test_more_tokens_than_32_bits_count_are_kept(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, job_id: str
+) -> None:
+    finish_training(live_gateway, worker, job_id, trained_tokens=2**40)
+    assert client.fine_tuning.jobs.retrieve(job_id).trained_tokens == 2**40
 
 
 def test_record_of_another_spec_fails_the_job(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:

@@ -1,12 +1,12 @@
-"""Remember when a job's artifacts may be deleted, and what was."""
+"""Remember when a job's artifacts may be deleted, and what was; sums of what metrics count."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -24,9 +24,25 @@ def upgrade() -> None:
         sa.Column("n_bytes", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
     )
+    op.create_table(
+        "rollups",
+        sa.Column("series", sa.String(64), primary_key=True),
+        sa.Column("label_key", sa.String(512), primary_key=True),
+        sa.Column("labels", sa.JSON(), nullable=False),
+        sa.Column("values", sa.JSON(), nullable=False),
+    )
+    op.create_table(
+        "rollup_marks",
+        sa.Column("series", sa.String(64), primary_key=True),
+        sa.Column("upto", sa.BigInteger(), nullable=False),
+        sa.Column("next_upto", sa.BigInteger(), nullable=False),
+        sa.Column("noted_at", sa.Float(), nullable=False),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("rollup_marks")
+    op.drop_table("rollups")
     op.drop_table("sweeps")
     op.drop_index("ix_files_digest", "files")
     op.drop_index("ix_jobs_sweep_at", "jobs")

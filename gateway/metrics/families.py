@@ -1,4 +1,4 @@
-"""Metrics of jobs and verdicts, computed from the database when Prometheus asks.
+"""Metrics of jobs and verdicts, from the database when Prometheus asks: sums kept so far and what came since.
 
 So they are the same in every process of the gateway and survive its restarts; scrape one process, not all of them. No
 label holds a job or tenant.
@@ -6,21 +6,23 @@ label holds a job or tenant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.jobs.states import CLAIMABLE, RUNNING, TERMINAL, public_status
+from gateway.metrics.rollups import Series, Sums, Values, replaced, totals
 from gateway.tables.jobs import Job, OutboxMessage
 from gateway.tables.statistics import DuplicateDelivery, GateResult, PhaseTransition, RuleResultRow, Sweep
 from policies.contract.jobs import Phase
 
+UNDER_WAY = tuple(phase for phase in Phase if phase not in TERMINAL)
 DURATION_BUCKETS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 
 
@@ -58,10 +60,50 @@ class JobMetrics(Collector):
         return family
 
 
+def _histogram() -> tuple[ColumnElement[Any], ...]:  # Any: one column a bucket
+    """Rows up to each bucket's bound, all rows, and their sum."""
+    seconds = PhaseTransition.seconds
+    upto = [func.coalesce(func.sum(case((seconds <= bound, 1), else_=0)), 0) for bound in DURATION_BUCKETS_SECONDS]
+    return (*upto, func.count(), func.coalesce(func.sum(seconds), 0.0))
+
+
+_CLAIMS = or_(
+    *(and_(PhaseTransition.phase_from == waits, PhaseTransition.phase_to == runs) for waits, runs in CLAIMABLE.items())
+)
+ENDED = Series(
+    "ended",
+    PhaseTransition.id,
+    (PhaseTransition.phase_to, PhaseTransition.defense),
+    (func.count(),),
+    (PhaseTransition.phase_to.in_(TERMINAL),),
+)
+DURATIONS = Series("phase_seconds", PhaseTransition.id, (PhaseTransition.phase_from,), _histogram())
+WAITS = Series("queue_seconds", PhaseTransition.id, (), _histogram(), (_CLAIMS,))
+DECISIONS = Series(
+    "decisions", GateResult.id, (GateResult.decision, GateResult.policy, GateResult.mode), (func.count(),)
+)
+RULES = Series(
+    "rules",
+    RuleResultRow.id,
+    (RuleResultRow.policy, RuleResultRow.rule, RuleResultRow.mode, RuleResultRow.outcome),
+    (func.count(),),
+)
+NEWEST_SCORES = Series(
+    "newest_scores",
+    RuleResultRow.id,
+    (RuleResultRow.metric, RuleResultRow.base_model),
+    (func.max(RuleResultRow.id),),
+    (RuleResultRow.adapter_value.is_not(None),),
+    replaced,
+)
+DUPLICATES = Series("duplicates", DuplicateDelivery.id, (DuplicateDelivery.kind,), (func.count(),))
+SWEPT = Series("swept", Sweep.id, (), (func.sum(Sweep.n_bytes), func.sum(Sweep.n_artifacts)))
+SERIES = (ENDED, DURATIONS, WAITS, DECISIONS, RULES, NEWEST_SCORES, DUPLICATES, SWEPT)
+"""All that is rolled up."""
+
+
 def job_families(session: Session, now: float) -> Iterator[Metric]:
-    ended = _counts(
-        session, (PhaseTransition.phase_to, PhaseTransition.defense), PhaseTransition.phase_to.in_(TERMINAL)
-    )
+    ended = totals(session, ENDED)
     finished = CounterMetricFamily("tunegate_jobs", "Jobs that ended.", labels=("status", "defense"))
     for (status, defense), count in _by_status(ended).items():
         finished.add_metric((status, defense), count)
@@ -71,13 +113,15 @@ def job_families(session: Session, now: float) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "tunegate_job_phase_oldest_age_seconds", "How long the oldest job of a phase has been in it.", labels=("phase",)
     )
-    grouped = select(Job.phase, func.count(), func.min(Job.phase_since)).group_by(Job.phase)
-    found = {phase: (count, since) for phase, count, since in session.execute(grouped)}
+    grouped = select(Job.phase, func.count(), func.min(Job.phase_since)).where(Job.phase.in_(UNDER_WAY))
+    under_way = {phase: (count, since) for phase, count, since in session.execute(grouped.group_by(Job.phase))}
     for phase in Phase:
-        count, since = found.get(phase.value, (0, now))
+        if phase in TERMINAL:  # nothing leaves it
+            in_phase.add_metric((phase.value,), sum(n for (ended_as, _), (n,) in ended.items() if ended_as == phase))
+            continue
+        count, since = under_way.get(phase.value, (0, now))
         in_phase.add_metric((phase.value,), count)
-        if phase not in TERMINAL:
-            oldest.add_metric((phase.value,), max(0.0, now - since))
+        oldest.add_metric((phase.value,), max(0.0, now - since))
     yield in_phase
     yield oldest
     held = select(func.count()).where(Job.phase.in_(RUNNING), Job.lease_until >= now)
@@ -88,16 +132,11 @@ def duration_families(session: Session) -> Iterator[Metric]:
     durations = HistogramMetricFamily(
         "tunegate_job_phase_duration_seconds", "How long jobs were in a phase that they left.", labels=("phase",)
     )
-    for row in session.execute(
-        _histogram().add_columns(PhaseTransition.phase_from).group_by(PhaseTransition.phase_from)
-    ):
-        durations.add_metric((row.phase_from,), *_buckets_and_sum(row))
+    for labels, values in totals(session, DURATIONS).items():
+        durations.add_metric(labels, *_buckets_and_sum(values))
     yield durations
-    claims = [
-        and_(PhaseTransition.phase_from == waits, PhaseTransition.phase_to == runs) for waits, runs in CLAIMABLE.items()
-    ]
     wait = HistogramMetricFamily("tunegate_job_queue_wait_seconds", "How long jobs waited for a worker.")
-    wait.add_metric((), *_buckets_and_sum(session.execute(_histogram().where(or_(*claims))).one()))
+    wait.add_metric((), *_buckets_and_sum(totals(session, WAITS)[()]))
     yield wait
 
 
@@ -105,34 +144,26 @@ def verdict_families(session: Session) -> Iterator[Metric]:
     decisions = CounterMetricFamily(
         "tunegate_gate_decisions", "Decisions of the gate.", labels=("decision", "policy", "mode")
     )
-    for labels, count in _counts(session, (GateResult.decision, GateResult.policy, GateResult.mode)):
+    for labels, (count,) in totals(session, DECISIONS).items():
         decisions.add_metric(labels, count)
     yield decisions
     rules = CounterMetricFamily(
         "tunegate_rule_results", "Results of single rules.", labels=("policy", "rule", "mode", "result")
     )
-    columns = (RuleResultRow.policy, RuleResultRow.rule, RuleResultRow.mode, RuleResultRow.outcome)
-    for labels, count in _counts(session, columns):
+    for labels, (count,) in totals(session, RULES).items():
         rules.add_metric(labels, count)
     yield rules
     scores = GaugeMetricFamily(
         "tunegate_eval_score", "Last measured value of a metric on an adapter.", labels=("metric", "base_model")
     )
-    newest = (
-        select(func.max(RuleResultRow.id))
-        .where(RuleResultRow.adapter_value.is_not(None))
-        .group_by(RuleResultRow.metric, RuleResultRow.base_model)
-    )
+    newest = [int(number) for (number,) in totals(session, NEWEST_SCORES).values()]
     for row in session.scalars(select(RuleResultRow).where(RuleResultRow.id.in_(newest))):
         scores.add_metric((row.metric, row.base_model), row.adapter_value or 0.0)
     yield scores
 
 
 def sweep_families(session: Session) -> Iterator[Metric]:
-    swept = session.execute(
-        select(func.coalesce(func.sum(Sweep.n_bytes), 0), func.coalesce(func.sum(Sweep.n_artifacts), 0))
-    )
-    n_bytes, n_artifacts = swept.one()
+    n_bytes, n_artifacts = totals(session, SWEPT)[()]
     yield CounterMetricFamily("tunegate_swept_bytes", "Bytes of artifacts that retention deleted.", value=n_bytes)
     yield CounterMetricFamily("tunegate_swept_artifacts", "Artifacts that retention deleted.", value=n_artifacts)
 
@@ -141,37 +172,22 @@ def delivery_families(session: Session) -> Iterator[Metric]:
     duplicates = CounterMetricFamily(
         "tunegate_duplicate_deliveries", "Messages about work that was no longer to be had.", labels=("kind",)
     )
-    for labels, count in _counts(session, (DuplicateDelivery.kind,)):
+    for labels, (count,) in totals(session, DUPLICATES).items():
         duplicates.add_metric(labels, count)
     yield duplicates
     waiting = select(func.count()).where(OutboxMessage.sent.is_(False))
     yield GaugeMetricFamily("tunegate_outbox_pending", "Messages that wait to be sent.", value=session.scalar(waiting))
 
 
-def _counts(
-    session: Session, columns: Sequence[InstrumentedAttribute[str]], *conditions: ColumnElement[bool]
-) -> list[tuple[tuple[str, ...], int]]:
-    rows = session.execute(select(*columns, func.count()).where(*conditions).group_by(*columns).order_by(*columns))
-    return [(tuple(map(str, row[:-1])), int(row[-1])) for row in rows]
-
-
-def _by_status(ended: list[tuple[tuple[str, ...], int]]) -> dict[tuple[str, str], int]:
+def _by_status(ended: Sums) -> dict[tuple[str, str], float]:
     """Counts per public status; `rejected` and `failed` are one."""
-    totals: dict[tuple[str, str], int] = {}
-    for (phase, defense), count in ended:
+    sums: dict[tuple[str, str], float] = {}
+    for (phase, defense), (count,) in ended.items():
         key = (public_status(phase), defense)
-        totals[key] = totals.get(key, 0) + count
-    return totals
+        sums[key] = sums.get(key, 0) + count
+    return sums
 
 
-def _histogram() -> Select[Any]:  # Any: one column a bucket
-    """Rows up to each bucket's bound, all rows, and their sum."""
-    seconds = PhaseTransition.seconds
-    upto = [func.coalesce(func.sum(case((seconds <= bound, 1), else_=0)), 0) for bound in DURATION_BUCKETS_SECONDS]
-    return select(*upto, func.count(), func.coalesce(func.sum(seconds), 0.0))
-
-
-def _buckets_and_sum(row: Row[Any]) -> tuple[list[tuple[str, float]], float]:
+def _buckets_and_sum(values: Values) -> tuple[list[tuple[str, float]], float]:
     bounds = [*(str(bound) for bound in DURATION_BUCKETS_SECONDS), "+Inf"]
-    counts = row[: len(bounds)]
-    return list(zip(bounds, counts, strict=True)), float(row[len(bounds)])
+    return list(zip(bounds, values[: len(bounds)], strict=True)), values[len(bounds)]

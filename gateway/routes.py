@@ -1,0 +1,77 @@
+"""How a request's work meets threads and database connections.
+
+A connection is taken by the thread that does the request's work, and given back by it: while a request waits for a
+thread, it holds none. So as many connections as threads are enough, and no two requests wait for each other. Calls of
+workers have threads of their own, which no number of tenants' requests can take.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from functools import cache, partial, wraps
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy.orm import Session
+
+from gateway.kit.json_body import GatedRoute
+
+REQUEST_THREADS = 40
+"""Of tenants' requests: anyio's own number."""
+WORKER_THREADS = 8
+"""Of calls of workers."""
+
+T = TypeVar("T")
+Endpoint = Callable[..., Any]  # Any: whatever FastAPI takes
+
+
+class Route(GatedRoute):
+    """Runs the endpoint within its transaction, where it asks for one."""
+
+    def __init__(self, path: str, endpoint: Endpoint, **arguments: Any) -> None:  # Any: FastAPI's own
+        super().__init__(path, _wrapped(endpoint, in_transaction), **arguments)
+
+
+class WorkerRoute(GatedRoute):
+    """The same in the threads that are kept for workers."""
+
+    def __init__(self, path: str, endpoint: Endpoint, **arguments: Any) -> None:  # Any: FastAPI's own
+        super().__init__(path, _wrapped(endpoint, in_worker_thread), **arguments)
+
+
+def in_transaction(endpoint: Callable[..., T]) -> Callable[..., T]:
+    """The endpoint, with the session among its arguments open while it runs and committed when it returns."""
+
+    @wraps(endpoint)
+    def run(**arguments: Any) -> T:  # Any: the endpoint's own
+        session = next((value for value in arguments.values() if isinstance(value, Session)), None)
+        if session is None:
+            return endpoint(**arguments)
+        with session, session.begin():
+            return endpoint(**arguments)
+
+    return run
+
+
+def in_worker_thread(endpoint: Callable[..., T]) -> Callable[..., Coroutine[None, None, T]]:
+    """`in_transaction`, called in one of the threads for workers."""
+    transaction = in_transaction(endpoint)
+
+    @wraps(endpoint)
+    async def run(**arguments: Any) -> T:  # Any: the endpoint's own
+        return await to_thread.run_sync(partial(transaction, **arguments), limiter=_worker_threads())
+
+    return run
+
+
+@cache
+def _worker_threads() -> CapacityLimiter:
+    return CapacityLimiter(WORKER_THREADS)
+
+
+def _wrapped(endpoint: Endpoint, wrapper: Callable[[Endpoint], Endpoint]) -> Endpoint:
+    """Once: a router that is included makes its routes anew. An asynchronous endpoint sees to its threads itself."""
+    if inspect.iscoroutinefunction(endpoint) or hasattr(endpoint, "__wrapped__"):
+        return endpoint
+    return wrapper(endpoint)

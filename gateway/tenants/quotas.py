@@ -1,0 +1,58 @@
+"""What a tenant may have and do: jobs under way, evaluations a day, stored bytes. Each refusal names its limit."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from gateway.dependencies import Services
+from gateway.errors import TooManyRequests
+from gateway.tables.files import File
+from gateway.tables.jobs import Job
+from gateway.tables.statistics import PhaseTransition
+from gateway.tables.tenancy import Tenant
+from policies.contract.jobs import Phase
+
+DAY_SECONDS = 86400.0
+UNDER_WAY = tuple(phase.value for phase in Phase if not phase.is_terminal)
+RETRY_SECONDS = 60
+
+
+def require_job_quota(session: Session, services: Services, tenant_id: str) -> None:
+    """Raises `TooManyRequests` where the tenant may not create one more job.
+
+    Until the transaction ends no other request of the tenant counts, so that two at once don't both take the last one.
+    """
+    session.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update())
+    limits = services.settings
+    under_way = select(func.count()).where(Job.tenant_id == tenant_id, Job.phase.in_(UNDER_WAY))
+    if (session.scalar(under_way) or 0) >= limits.jobs_under_way:
+        raise TooManyRequests(
+            f"You have {limits.jobs_under_way} jobs that have not ended, the limit jobs_under_way; wait or cancel one.",
+            code="quota_exceeded",
+            retry_after_seconds=RETRY_SECONDS,
+        )
+    evaluations = (
+        select(func.count())
+        .select_from(PhaseTransition)
+        .join(Job, Job.id == PhaseTransition.job_id)
+        .where(Job.tenant_id == tenant_id, PhaseTransition.phase_to == Phase.EVALUATING)
+        .where(PhaseTransition.at > services.clock() - DAY_SECONDS)
+    )
+    if (session.scalar(evaluations) or 0) >= limits.evaluations_per_day:
+        raise TooManyRequests(
+            f"{limits.evaluations_per_day} evaluations began within 24 hours, the limit evaluations_per_day.",
+            code="quota_exceeded",
+            retry_after_seconds=RETRY_SECONDS,
+        )
+
+
+def require_storage_quota(session: Session, services: Services, tenant_id: str, *, more_bytes: int) -> None:
+    """Raises `TooManyRequests` where the tenant's files would take more than it may store."""
+    now, limit = services.now(), services.settings.stored_bytes
+    is_live = File.deleted_at.is_(None) & or_(File.expires_at.is_(None), File.expires_at > now)
+    total = select(func.coalesce(func.sum(File.size_bytes), 0)).where(File.tenant_id == tenant_id, is_live)
+    stored = session.scalar(total) or 0
+    if stored + more_bytes > limit:
+        message = f"Your files would take {stored + more_bytes} bytes of {limit}, the limit stored_bytes; delete some."
+        raise TooManyRequests(message, code="quota_exceeded")

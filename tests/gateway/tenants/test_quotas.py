@@ -1,0 +1,128 @@
+"""One tenant's share: requests, jobs, evaluations, bytes and tokens, each refused by the name of its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from openai import OpenAI, RateLimitError
+
+from gateway.errors import TooManyRequests
+from gateway.tenants.request_limits import RequestLimits
+from gateway.workers.reconciler import reconcile
+from tests.gateway.conftest import LiveGateway, ManualClock, chat_jsonl
+from tests.gateway.hand_worker import HandWorker, error_code, evaluate, job_row, submit, submit_queued, train, upload
+
+
+@pytest.fixture
+def other(live_gateway: LiveGateway) -> OpenAI:
+    """Another tenant, to whom nothing of this matters."""
+    return live_gateway.client(live_gateway.tenant_key("globex"))
+
+
+@pytest.fixture
+def worker(live_gateway: LiveGateway) -> Iterator[HandWorker]:
+    worker = HandWorker(live_gateway)
+    yield worker
+    worker.close()
+
+
+def test_a_bucket_lets_through_a_burst_and_then_an_even_flow() -> None:
+    """Four a minute: four at once, then one every 15 s."""
+    clock = ManualClock(0.0)
+    limits = RequestLimits(4, clock)
+    assert [limits.take("key_a").remaining for _ in range(4)] == [3, 2, 1, 0]
+    with pytest.raises(TooManyRequests, match="requests_per_minute") as refused:
+        limits.take("key_a")
+    assert refused.value.headers == {"retry-after": "15", "retry-after-ms": "15000"}
+    assert limits.take("key_b").remaining == 3
+    clock.advance(14.9)
+    with pytest.raises(TooManyRequests):
+        limits.take("key_a")
+    clock.advance(0.1)
+    assert limits.take("key_a").reset_seconds == pytest.approx(60)
+    clock.advance(1e6)
+    assert limits.take("key_a").remaining == 3
+
+
+def test_a_key_that_runs_wild_is_slowed_and_told(live_gateway: LiveGateway, client: OpenAI, other: OpenAI) -> None:
+    key = client.api_key
+    with httpx.Client(base_url=live_gateway.url, headers={"authorization": f"Bearer {key}"}) as http:
+        first = http.get("/v1/files")
+        assert first.headers["x-ratelimit-limit-requests"] == "600"
+        assert first.headers["x-ratelimit-remaining-requests"] == "599"
+        assert first.headers["x-ratelimit-reset-requests"] == "0.100s"
+        answers = [http.get("/v1/models") for _ in range(600)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == 1
+    assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
+    assert "requests_per_minute" in refused[0].json()["error"]["message"]
+    assert int(refused[0].headers["retry-after-ms"]) == 1000
+    assert other.models.list().data
+
+
+def test_jobs_under_way_are_limited(live_gateway: LiveGateway, client: OpenAI, other: OpenAI) -> None:
+    live_gateway.services.settings.jobs_under_way = 2
+    first = submit(client).id
+    submit(client)
+    with pytest.raises(RateLimitError, match="jobs_under_way") as refused:
+        submit(client)
+    assert refused.value.code == "quota_exceeded"
+    submit(other)
+    client.fine_tuning.jobs.cancel(first)
+    submit(client)
+
+
+def test_evaluations_a_day_are_limited(live_gateway: LiveGateway, client: OpenAI, worker: HandWorker) -> None:
+    live_gateway.services.settings.evaluations_per_day = 1
+    job_id = submit_queued(live_gateway, client)
+    train(live_gateway, worker, job_id)
+    evaluate(live_gateway, worker, job_id)
+    with pytest.raises(RateLimitError, match="evaluations_per_day"):
+        submit(client)
+    live_gateway.clock.advance(86401)
+    submit(client)
+
+
+def test_stored_bytes_are_limited(live_gateway: LiveGateway, client: OpenAI, other: OpenAI) -> None:
+    content = chat_jsonl()
+    live_gateway.services.settings.stored_bytes = 2 * len(content)
+    first = upload(client, content)
+    upload(client, content)
+    with pytest.raises(RateLimitError, match="stored_bytes"):
+        upload(client, content)
+    upload(other, content)
+    client.files.delete(first)
+    upload(client, content)
+
+
+def test_tokens_of_a_job_are_limited(live_gateway: LiveGateway, client: OpenAI) -> None:
+    live_gateway.services.settings.job_tokens = 100
+    job_id = submit_queued(live_gateway, client)
+    assert error_code(live_gateway.services, job_id) == "token_limit_exceeded"
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_an_attempt_that_never_ends_is_ended(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, kind: str
+) -> None:
+    """However faithfully its worker reports."""
+    services = live_gateway.services
+    services.settings.attempt_seconds = 3600.0
+    job_id = submit_queued(live_gateway, client)
+    if kind == "evaluate":
+        train(live_gateway, worker, job_id)
+    token = worker.must_claim(job_id, kind).attempt_token  # type: ignore[arg-type]  # one of the two
+    for _ in range(2):
+        live_gateway.clock.advance(1799)
+        assert worker.heartbeat(token) == "continue"
+        with services.database.transaction() as session:
+            assert reconcile(session, services, live_gateway.clock()).overlong == 0
+    live_gateway.clock.advance(3)
+    assert worker.heartbeat(token) == "continue"
+    with services.database.transaction() as session:
+        assert reconcile(session, services, live_gateway.clock()).overlong == 1
+    assert worker.heartbeat(token) == "lost"
+    assert error_code(services, job_id) == "attempt_too_long"
+    assert job_row(services, job_id).fine_tuned_model is None

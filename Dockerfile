@@ -42,7 +42,8 @@ ENV PATH=/opt/tunegate/bin:$PATH \
     DO_NOT_TRACK=1
 # A volume that is mounted on these folders starts with their owner.
 RUN useradd --system --uid 10001 --create-home tunegate \
-    && install --directory --owner=tunegate /var/lib/tunegate/store /var/lib/tunegate/cache
+    && install --directory --owner=tunegate /var/lib/tunegate/store /var/lib/tunegate/cache \
+        /var/lib/tunegate/work
 WORKDIR /var/lib/tunegate
 USER tunegate
 
@@ -57,8 +58,10 @@ CMD ["tunegate", "serve", "--host", "0.0.0.0", "--port", "8000", "--operations-h
 
 FROM runtime AS trainer
 COPY --from=trainer-environment /opt/tunegate /opt/tunegate
-CMD ["celery", "-A", "trainer.tasks", "worker", "-Q", "train", "--concurrency", "1", "--pool", "prefork"]
+CMD ["celery", "-A", "trainer.tasks", "worker", "-Q", "train", "--concurrency", "1", "--pool", "prefork", \
+    "--without-gossip", "--without-mingle", "--without-heartbeat"]
 
 FROM runtime AS evaluator
 COPY --from=evaluator-environment /opt/tunegate /opt/tunegate
-CMD ["celery", "-A", "evaluator.tasks", "worker", "-Q", "eval", "--concurrency", "1", "--pool", "prefork"]
+CMD ["celery", "-A", "evaluator.tasks", "worker", "-Q", "eval", "--concurrency", "1", "--pool", "prefork", \
+    "--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
 def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> Completion:
     """Evaluate what the claim's training record may release, decide, and store samples, reports and decision."""
-    stores, spec = ArtifactStores(assignment.store_url), assignment.claim.spec
+    stores, spec = ArtifactStores(assignment.store_url), assignment.work.spec
     store = stores.of_job(spec.job_id)
     record = _training_record(assignment, store)
     policy = stores.shared.get_record(spec.policy, ReleasePolicy)
@@ -76,7 +76,7 @@ def _evaluate(
 
     gc.freeze()  # what was imported stays, so no later search needs to walk it
     gc.enable()
-    stores, cache_dir, spec = ArtifactStores(assignment.store_url), Path(assignment.cache_dir), assignment.claim.spec
+    stores, cache_dir, spec = ArtifactStores(assignment.store_url), Path(assignment.cache_dir), assignment.work.spec
     keep_freed_memory()
     torch.set_num_threads(assignment.threads)
     base = resolve_base_model(spec.base_model, cache_dir)
@@ -108,11 +108,11 @@ def _evaluate(
 
 
 def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRecord:
-    claim = assignment.claim
-    if claim.kind != "evaluate" or claim.training_record is None:
+    work = assignment.work
+    if work.kind != "evaluate" or work.training_record is None:
         raise WorkerError("the assignment is not an evaluation: it names no training record")
-    record = store.get_record(claim.training_record, TrainingRecord)
-    if record.spec != claim.spec.digest:
+    record = store.get_record(work.training_record, TrainingRecord)
+    if record.spec != work.spec.digest:
         raise IntegrityError("the training record does not belong to the job that is to be evaluated")
     return record
 

@@ -69,6 +69,7 @@ def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Se
 
 def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAPI:
     """The application; the database must be at the newest migration (`gateway.migrate.upgrade`)."""
+    settings.worker_tokens()  # without them no worker could ever come in
     # no pages about the API: they load scripts from elsewhere
     app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))
     app.state.services = build_services(settings, clock)

@@ -13,8 +13,10 @@ sends it again. Tasks speak JSON only and return nothing.
 from __future__ import annotations
 
 from celery import Celery
+from celery.signals import celeryd_init
 
 from gateway.settings import GatewaySettings
+from policies.broker import celery_settings
 from policies.contract.tasks import (
     DISPATCH_OUTBOX,
     GATEWAY_QUEUE,
@@ -25,9 +27,8 @@ from policies.contract.tasks import (
     VALIDATE_QUEUE,
 )
 from policies.environment import read_settings
-
-VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
-"""Redis gives an unacknowledged message to a second worker after this long; ours are acknowledged at once."""
+from policies.liveness import show_liveness
+from policies.own_memory import refuse_readers
 
 SLOW_TASKS = {ROLL_UP_METRICS: 150.0, SWEEP_JOBS: 30.0, SWEEP_FILES: 6 * 3600.0}
 """Seconds between rounds of what may take long, and must not hold up the outbox and the reconciler."""
@@ -36,18 +37,7 @@ SLOW_TASKS = {ROLL_UP_METRICS: 150.0, SWEEP_JOBS: 30.0, SWEEP_FILES: 6 * 3600.0}
 def configuration() -> dict[str, object]:
     """Read from the environment when the application is first used, not when this module is imported."""
     settings = read_settings(GatewaySettings)
-    transport = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_timeout": 30, "socket_keepalive": True}
-    return {
-        "broker_url": settings.broker_url,
-        "broker_connection_retry_on_startup": True,
-        "broker_transport_options": transport,
-        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-        "accept_content": ["json"],
-        "task_serializer": "json",
-        "task_ignore_result": True,
-        "task_acks_late": False,
-        "task_default_queue": GATEWAY_QUEUE,
-        "worker_prefetch_multiplier": 1,
+    return celery_settings(settings.broker_url, GATEWAY_QUEUE) | {
         "beat_scheduler": "celery.beat:Scheduler",  # the default one keeps its schedule in a pickle file
         "beat_schedule": {
             **{name: _every(settings.tick_seconds, name) for name in (DISPATCH_OUTBOX, RECONCILE_JOBS)},
@@ -61,5 +51,15 @@ def _every(seconds: float, task: str, *, queue: str = GATEWAY_QUEUE) -> dict[str
     return {"task": task, "schedule": seconds, "options": {"queue": queue, "expires": max(2 * seconds, 1.0)}}
 
 
+@celeryd_init.connect
+def _keep_credentials(**_: object) -> None:
+    """Before the pool is forked. What reads tenants' files may run as the same user on the same machine."""
+    try:
+        refuse_readers()
+    except OSError as error:  # Celery would log it and go on
+        raise SystemExit(f"the worker's memory can't be kept from other processes: {error}") from error
+
+
 app = Celery("tunegate", include=["gateway.tasks"], set_as_current=False)
 app.add_defaults(configuration)
+show_liveness(app, lambda: read_settings(GatewaySettings).liveness_file)

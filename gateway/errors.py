@@ -5,6 +5,7 @@ TunegateError
 └── ApiError                 `status` and `type` of the answer; raised anywhere below an endpoint
     ├── InvalidRequest       400
     ├── Unauthorized         401
+    ├── Forbidden            403, internal API: work of another kind than the credential's
     ├── NotFound             404, also for what belongs to another tenant
     ├── LeaseGone            410, internal API: the attempt is no longer the worker's
     ├── PayloadTooLarge      413
@@ -70,6 +71,11 @@ class InvalidRequest(ApiError):
 class Unauthorized(ApiError):
     status = 401
     code = "invalid_api_key"
+
+
+class Forbidden(ApiError):
+    status = 403
+    code = "wrong_worker_kind"
 
 
 class NotFound(ApiError):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from policies.contract.worker_api import WorkKind
+from policies.errors import ConfigurationError
 
 
 class GatewaySettings(BaseSettings):
@@ -19,8 +22,10 @@ class GatewaySettings(BaseSettings):
     """Redis or Valkey that carries the Celery messages."""
     store_url: str = "file://./tunegate-store"
     """fsspec URL of the artifact store."""
-    worker_token: SecretStr = Field(min_length=32)
-    """Credential of workers on the internal API; at least 32 characters."""
+    trainer_token: SecretStr | None = Field(None, min_length=32)
+    """Credential of trainers on the internal API: it claims and completes trainings only. The API alone needs it."""
+    evaluator_token: SecretStr | None = Field(None, min_length=32)
+    """Credential of evaluators, which claims and completes evaluations only; another one than the trainers'."""
     policy_dir: Path | None = None
     """Folder of the operator's policy documents, read besides the presets; a document replaces a preset of its name."""
     default_policy: str = "baseline"
@@ -65,3 +70,20 @@ class GatewaySettings(BaseSettings):
     """A queued job that nobody claimed for this long is sent again."""
     tick_seconds: float = 1.0
     """How often the outbox is sent and the reconciler looks."""
+    liveness_file: Path | None = None
+    """A Celery worker touches it every ten seconds while it is connected to the broker; none by default."""
+
+    @field_validator("evaluator_token")
+    @classmethod
+    def _differs_from_the_trainers(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if token is not None and token == info.data.get("trainer_token"):
+            raise ValueError("trainers and evaluators need different tokens")
+        return token
+
+    def worker_tokens(self) -> dict[WorkKind, str]:
+        """The credential of each kind of worker; raises `ConfigurationError` where one is missing."""
+        tokens: dict[WorkKind, SecretStr | None] = {"train": self.trainer_token, "evaluate": self.evaluator_token}
+        given = {kind: token.get_secret_value() for kind, token in tokens.items() if token is not None}
+        if len(given) < len(tokens):
+            raise ConfigurationError("the API needs TUNEGATE_TRAINER_TOKEN and TUNEGATE_EVALUATOR_TOKEN")
+        return given

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import ResponseError
+
 from gateway.app import build_services
 from gateway.celery_app import app
 from gateway.dependencies import Services
 from gateway.files.service import delete_expired_files, delete_orphaned_bytes
-from gateway.jobs.outbox import dispatch
+from gateway.jobs.outbox import QueueRefusedError, Send, dispatch
 from gateway.jobs.retention import sweep_due_jobs
 from gateway.jobs.validation_queue import validate_waiting
 from gateway.metrics.families import SERIES
@@ -33,8 +37,18 @@ def services() -> Services:
     return build_services(read_settings(GatewaySettings))
 
 
-def send(task: str, queue: str, arguments: Sequence[object]) -> None:
-    app.send_task(task, args=list(arguments), queue=queue, retry=False)
+def sender(celery: Celery) -> Send:
+    """Sends by the connection of `celery`, without trying again: the outbox does."""
+
+    def send(task: str, queue: str, arguments: Sequence[object]) -> None:
+        try:
+            celery.send_task(task, args=list(arguments), queue=queue, retry=False)
+        except OperationalError as error:
+            if isinstance(error.__cause__, ResponseError):  # otherwise there is no connection
+                raise QueueRefusedError(str(error)) from error
+            raise
+
+    return send
 
 
 @app.task(name=VALIDATE_FILES)
@@ -46,7 +60,7 @@ def validate_files(job_id: str) -> None:
 @app.task(name=DISPATCH_OUTBOX)
 def dispatch_outbox() -> None:
     with services().database.transaction() as session:
-        dispatch(session, send)
+        dispatch(session, sender(app))
 
 
 @app.task(name=RECONCILE_JOBS)

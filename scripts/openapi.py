@@ -21,7 +21,8 @@ def described() -> str:
     settings = GatewaySettings(
         database_url="sqlite://",
         store_url="memory://openapi",
-        worker_token=SecretStr("only-described-not-served-0123456789"),
+        trainer_token=SecretStr("only-described-not-served-0123456789"),
+        evaluator_token=SecretStr("only-described-not-served-9876543210"),
     )
     return json.dumps(create_app(settings).openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 

@@ -42,7 +42,7 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     require_composable(spec.defenses, spec.method)
     customer_rows = shuffled(_read(run_files.training_file, spec, name="training file"), spec.seed)
     hyperparameters = resolved_hyperparameters(spec, len(customer_rows))
-    resolved = resolve_base_model(spec.base_model, run_files.cache_dir)
+    resolved = resolve_base_model(spec.base_model, run_files.cache_dir, may_remember=True)
     base = load_base(resolved, quantization=spec.base_model.trainer.quantization)
     assert isinstance(base.model, PreTrainedModel)
     context = DefenseContext(spec.seed, run_files.store, resolved, spec.base_model.unaligned, run_files.cache_dir)

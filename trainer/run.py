@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
     try:
         end_with_parent(assignment.worker_pid)
-        keep = checkpoint_keeper(ArtifactStores(assignment.store_url).of_job(assignment.claim.spec.job_id))
+        keep = checkpoint_keeper(ArtifactStores(assignment.store_url).of_job(assignment.work.spec.job_id))
         hooks = Hooks(events.send, lambda: agreed(stop.is_set()), keep)
         completion = train_assignment(assignment, folder, hooks=hooks)
     except StoppedError:
@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
 
 def train_assignment(assignment: Assignment, folder: Path, *, hooks: Hooks) -> Completion:
     """Fetch the files, train from the last checkpoint if there is one, store adapter and record."""
-    spec, checkpoint = assignment.claim.spec, assignment.claim.resume_from
+    spec, checkpoint = assignment.work.spec, assignment.work.resume_from
     stores = ArtifactStores(assignment.store_url)
     store = stores.of_job(spec.job_id)
     stores.files.fetch_file(spec.training_file, folder / TRAINING_FILE)
@@ -86,7 +86,7 @@ def train_here(assignment: Assignment, folder: Path, *, hooks: Hooks) -> Trainin
         store=ArtifactStores(assignment.store_url).shared,
     )
     try:
-        return train(assignment.claim.spec, run_files, hooks, resume_from=resume if resume.exists() else None)
+        return train(assignment.work.spec, run_files, hooks, resume_from=resume if resume.exists() else None)
     finally:
         disconnect()
 
@@ -128,7 +128,7 @@ def _process_count(assignment: Assignment, folder: Path) -> int:
     n_rows = count_training_rows(folder / TRAINING_FILE) if at_most > 1 else 0
     if n_rows == 0:  # a file without rows is refused when it is read
         return 1
-    return process_count(resolved_hyperparameters(assignment.claim.spec, n_rows).batch_size, at_most=at_most)
+    return process_count(resolved_hyperparameters(assignment.work.spec, n_rows).batch_size, at_most=at_most)
 
 
 def checkpoint_keeper(store: ArtifactStore) -> KeepCheckpoint:

@@ -77,9 +77,7 @@ def main() -> None:
 def measured(case: str, *, url: str, n_jobs: int, rounds: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         upgrade(url)
-        settings = GatewaySettings.model_validate(
-            {"database_url": url, "store_url": f"file://{folder}/store", "worker_token": "b" * 40}
-        )
+        settings = GatewaySettings.model_validate({"database_url": url, "store_url": f"file://{folder}/store"})
         services = build_services(settings)
         try:
             probe = populate(services, SHARED[case], n_jobs)

@@ -35,8 +35,12 @@ class ResolvedBase:
     digest: Digest
 
 
-def resolve_base_model(ref: BaseModelRef, cache_dir: Path) -> ResolvedBase:
-    """Find, download or convert the base model that `ref` names; what is made locally stays in `cache_dir`."""
+def resolve_base_model(ref: BaseModelRef, cache_dir: Path, *, may_remember: bool = False) -> ResolvedBase:
+    """Find, download or convert the base model that `ref` names; what is made locally stays in `cache_dir`.
+
+    Its digest is taken from the bytes each time. With `may_remember` it is read from the cache where the files look the
+    same as before, which is for those whose digest somebody else checks: trainers.
+    """
     scheme, separator, location = ref.uri.partition("://")
     if not separator:
         folder = Path(ref.uri).expanduser()
@@ -47,7 +51,7 @@ def resolve_base_model(ref: BaseModelRef, cache_dir: Path) -> ResolvedBase:
     else:
         raise ConfigurationError(f"base model {ref.uri!r}: use package://, hf:// or a local folder", "uri")
     require_safetensors(folder)
-    return ResolvedBase(folder, cached_digest(folder, cache_dir))
+    return ResolvedBase(folder, cached_digest(folder, cache_dir) if may_remember else digest_tree(folder))
 
 
 def require_safetensors(folder: Path) -> None:

@@ -18,6 +18,7 @@ from gateway.tenants import keys
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.environment import read_settings
 from policies.errors import ConfigurationError
+from policies.own_memory import refuse_readers
 
 app = typer.Typer(no_args_is_help=True)
 key_app = typer.Typer(no_args_is_help=True, help="Tenants' API keys, in the database that the settings name.")
@@ -41,6 +42,7 @@ def serve(
     from gateway.http.json_log import log_as_json
     from gateway.http.operations import operations_app, served_beside
 
+    refuse_readers()  # a child that trains may run as the same user on the same machine
     settings = _settings()
     log_as_json()
     upgrade(settings.database_url)

@@ -12,6 +12,7 @@ from rich.console import Console
 from gateway.embedded.processes import interrupt_on_signals
 from gateway.embedded.stack import EmbeddedStack
 from policies.cli import exit_codes
+from policies.own_memory import refuse_readers
 
 app = typer.Typer()
 
@@ -35,6 +36,7 @@ def up(
     """Start everything on this machine, print a key and a snippet, and stop it all on Ctrl-C."""
     console = Console()
     interrupt_on_signals()
+    refuse_readers()  # it holds every credential of the stack
     try:
         with EmbeddedStack(data, policy_dir=policy_dir, port=port) as stack:
             key = stack.create_key(f"local-{policy}", policy)

@@ -27,6 +27,7 @@ from gateway.embedded.processes import interrupt_on_signals
 from gateway.embedded.stack import EmbeddedStack, Threads
 from policies.cli import exit_codes
 from policies.cli.progress_display import display
+from policies.own_memory import refuse_readers
 
 app = typer.Typer()
 Owners = dict[str, tuple[OpenAI, str]]
@@ -42,6 +43,7 @@ def demo(
     require_what_the_demo_runs()
     console, started = Console(), time.monotonic()
     interrupt_on_signals()
+    refuse_readers()  # it holds every credential of the stack
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     with (

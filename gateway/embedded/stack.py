@@ -6,7 +6,6 @@ Everything listens on 127.0.0.1 only and ends with the process that started it, 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import socket
 import sys
@@ -17,7 +16,10 @@ from typing import NamedTuple, Self
 
 import httpx
 
+from gateway.embedded.broker_users import access_list
+from gateway.embedded.environments import Addresses, Credentials, credentials_of
 from gateway.embedded.processes import Part, Reaper, StackError
+from policies.cache_folder import cache_folder
 from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
 
 START_SECONDS = 90.0
@@ -60,12 +62,11 @@ class EmbeddedStack:
         self._port = port or free_port()
         self._operations_port = free_port()
         self._redis_port = free_port()
-        self._redis_password = secrets.token_hex(16)
+        self._credentials = Credentials()
         threads = threads or os.cpu_count() or 1  # trainer and evaluator share the cores; idle threads sleep
         self._threads = threads if isinstance(threads, Threads) else Threads(threads, threads)
         self._policy_dir, self._lease_seconds = policy_dir, lease_seconds
         self._reaper: Reaper | None = None
-        self.environment = self._environment()
 
     @property
     def base_url(self) -> str:
@@ -95,7 +96,7 @@ class EmbeddedStack:
         from gateway.tenants import keys
 
         now = int(system_clock())
-        with one_transaction(self.environment["TUNEGATE_DATABASE_URL"]) as session:
+        with one_transaction(self.environment_of("gateway")["TUNEGATE_DATABASE_URL"]) as session:
             owner = keys.find_tenant(session, tenant) or keys.create_tenant(session, tenant, policy=policy, now=now)
             return keys.create_key(session, owner, now=now).secret
 
@@ -106,11 +107,7 @@ class EmbeddedStack:
 
     def start_part(self, name: str) -> Part:
         """Start one part by its name (again, in a fault test)."""
-        environment = dict(self.environment)
-        if name in Threads._fields:
-            environment["TUNEGATE_THREADS"] = str(getattr(self._threads, name))
-            del environment["TUNEGATE_DATABASE_URL"]  # workers speak with the gateway, never with its database
-        part = Part(name, self._commands()[name], environment=environment, log=self._log(name))
+        part = Part(name, self._commands()[name], environment=self.environment_of(name), log=self._log(name))
         self.parts[name] = part
         assert self._reaper is not None
         self._reaper.watch(part)
@@ -118,7 +115,7 @@ class EmbeddedStack:
 
     def run_beside(self, name: str, command: Sequence[str]) -> Part:
         """Start a process that may end by itself, and ends with the stack at last; it gets none of its secrets."""
-        environment = {name: value for name, value in self.environment.items() if name in PASSED_ON}
+        environment = _passed_on() | {"TUNEGATE_CACHE_DIR": str(cache_folder())}
         environment |= {"OMP_NUM_THREADS": str(self._threads.trainer), "OMP_WAIT_POLICY": "PASSIVE"}
         part = Part(name, command, environment=environment, log=self._log(name))
         self._beside.append(part)
@@ -176,22 +173,21 @@ class EmbeddedStack:
                     raise StackError(f"the gateway was not ready within {START_SECONDS:.0f} s; see {self.folder}/logs")
                 time.sleep(POLL_SECONDS)
 
-    def _environment(self) -> dict[str, str]:
+    def environment_of(self, part: str) -> dict[str, str]:
+        """The variables of one part, with the credentials that it needs and no others."""
         variables = {
-            "DATABASE_URL": f"sqlite:///{self.folder}/tunegate.db",
-            "BROKER_URL": f"redis://:{self._redis_password}@127.0.0.1:{self._redis_port}/0",
             "STORE_URL": f"file://{self.folder}/store",
-            "WORKER_TOKEN": secrets.token_hex(32),
-            "GATEWAY_URL": f"http://127.0.0.1:{self._port}",
-            "WORK_DIR": f"{self.folder}/work",
             "HEARTBEAT_SECONDS": "1",
             "LEASE_SECONDS": f"{self._lease_seconds:g}",
             "TICK_SECONDS": "0.5",
         }
         if self._policy_dir is not None:
             variables["POLICY_DIR"] = str(self._policy_dir)
-        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return passed_on | {f"TUNEGATE_{name}": value for name, value in variables.items()}
+        if part in Threads._fields:
+            variables["THREADS"] = str(getattr(self._threads, part))
+        addresses = Addresses(self.folder, self._port, self._redis_port)
+        variables |= credentials_of(part, addresses, self._credentials)
+        return _passed_on() | {f"TUNEGATE_{name}": value for name, value in variables.items()}
 
     def _commands(self) -> dict[str, list[str]]:
         python = [sys.executable, "-m"]
@@ -215,13 +211,17 @@ class EmbeddedStack:
         }
 
     def _write_redis_configuration(self) -> None:
-        """In a file only we can read: a password on a command line could be seen by everybody on the machine."""
+        """Only we can read it, and it holds no password: a child that trains is a process of this user, too."""
         path = self.folder / "redis.conf"
         path.touch(mode=0o600)
         path.write_text(
-            f"bind 127.0.0.1\nport {self._redis_port}\nrequirepass {self._redis_password}\n"
-            f'save ""\nappendonly no\nmaxmemory-policy noeviction\ndir {self.folder}\n'
+            f"bind 127.0.0.1\nport {self._redis_port}\ndir {self.folder}\n"
+            'save ""\nappendonly no\nmaxmemory-policy noeviction\n' + access_list(self._credentials.broker)
         )
+
+
+def _passed_on() -> dict[str, str]:
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
 def redis_server() -> str:
@@ -244,5 +244,5 @@ def free_port() -> int:
 def _celery(module: str, queue: str) -> list[str]:
     return [
         *(sys.executable, "-m", "celery", "-A", module, "worker", "-Q", queue, "-n", f"{queue}@%h"),
-        *("--pool", "prefork", "--without-gossip", "--without-mingle"),
+        *("--pool", "prefork", "--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]

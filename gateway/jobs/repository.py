@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Path
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import NotFound
 from gateway.tables.jobs import Job, JobCheckpoint
 from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord
+from policies.contract.worker_api import WorkKind
+
+
+class AttemptProof(NamedTuple):
+    """What a call about an attempt has to show: its token, a credential of its kind, the key of the claiming worker."""
+
+    token: str
+    kind: WorkKind
+    worker_key_hash: str
+
+    def matches(self) -> ColumnElement[bool]:
+        """The job that was last claimed so, if nobody took it over since."""
+        return and_(
+            Job.attempt_token == self.token,
+            Job.attempt_kind == self.kind,
+            Job.worker_key_hash == self.worker_key_hash,
+        )
+
 
 JobId = Annotated[str, Path(max_length=64)]
 """In a URL."""
@@ -31,9 +49,8 @@ def lock_job(session: Session, job_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.id == job_id).with_for_update())
 
 
-def lock_attempt(session: Session, attempt_token: str) -> Job | None:
-    """The job that was last claimed under this token, if nobody took it over since."""
-    return session.scalar(select(Job).where(Job.attempt_token == attempt_token).with_for_update())
+def lock_attempt(session: Session, proof: AttemptProof) -> Job | None:
+    return session.scalar(select(Job).where(proof.matches()).with_for_update())
 
 
 def checkpoint_at(session: Session, job_id: str, step: int) -> JobCheckpoint | None:

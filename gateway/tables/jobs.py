@@ -50,7 +50,11 @@ class Job(Table):
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     """Attempts of the current kind of work; reset when evaluation begins."""
     attempt_token: Mapped[str | None] = mapped_column(String(64), unique=True)
+    attempt_kind: Mapped[str | None] = mapped_column(String(16))
+    """The `policies.contract.worker_api.WorkKind` of the last claim; calls about it need a credential of this kind."""
     worker: Mapped[str | None] = mapped_column(String(255))
+    worker_key_hash: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of the key that the worker made up when it claimed."""
     heartbeat_at: Mapped[float | None] = mapped_column(Float)
     lease_until: Mapped[float | None] = mapped_column(Float)
     dispatched_at: Mapped[float | None] = mapped_column(Float)

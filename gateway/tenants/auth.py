@@ -1,15 +1,14 @@
-"""Who calls: a tenant with an API key, or a worker with the worker credential. Neither opens the other's door."""
+"""Which tenant calls. Credentials of workers open none of these doors: `gateway.workers.credentials`."""
 
 from __future__ import annotations
 
-import hmac
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy import update
 
-from gateway.dependencies import Services, ServicesDep
+from gateway.dependencies import Services
 from gateway.errors import Unauthorized
 from gateway.tables.tenancy import ApiKey, Tenant
 from gateway.tenants.keys import find_key, is_well_formed
@@ -66,12 +65,6 @@ async def current_tenant(request: Request, _: Annotated[object, Depends(_SCHEME)
     principal = request.state.principal
     assert isinstance(principal, Principal)
     return principal
-
-
-async def require_worker(services: ServicesDep, token: BearerToken) -> None:
-    expected = services.settings.worker_token.get_secret_value()
-    if not hmac.compare_digest(token.encode(), expected.encode()):
-        raise Unauthorized("This is not the worker credential.", code="invalid_worker_credential")
 
 
 CurrentTenant = Annotated[Principal, Depends(current_tenant)]

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.errors import LeaseGone
 from gateway.jobs.events import record_event
-from gateway.jobs.lifecycle import Failure, drop_lease, fail, move, remaining_work, requeue, retry_or_fail
-from gateway.jobs.repository import lock_attempt
+from gateway.jobs.lifecycle import Failure, drop_lease, fail, move, requeue, retry_or_fail
+from gateway.jobs.repository import AttemptProof, lock_attempt
 from gateway.tables.jobs import Job
 from gateway.workers.training_result import accept_training
 from gateway.workers.verdict import accept_evaluation
@@ -16,13 +16,13 @@ from policies.contract.jobs import Phase
 from policies.contract.worker_api import Completion, Outcome
 
 
-def complete(session: Session, services: Services, *, attempt_token: str, completion: Completion) -> None:
+def complete(session: Session, services: Services, *, proof: AttemptProof, completion: Completion) -> None:
     """Accept the answer of the attempt that holds the job; a repeat of the same attempt's answer changes nothing.
 
     Raises:
-        LeaseGone: the job went to another attempt, or its lease ran out.
+        LeaseGone: the job went to another attempt, its lease ran out, or the caller is not who claimed it.
     """
-    job = lock_attempt(session, attempt_token)
+    job = lock_attempt(session, proof)
     if job is None:
         raise LeaseGone("This attempt is no longer the job's own; its answer was not accepted.")
     if job.lease_until is None:
@@ -62,7 +62,7 @@ def _settle_paused(session: Session, job: Job, now: float) -> None:
 
 
 def _accept(session: Session, services: Services, *, job: Job, completion: Completion) -> None:
-    if remaining_work(job) is Phase.QUEUED:
+    if job.attempt_kind == "train":
         accept_training(session, services, job=job, record_digest=completion.record)
     else:
         accept_evaluation(session, services, job=job, completion=completion)

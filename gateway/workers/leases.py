@@ -1,7 +1,8 @@
 """Claims and heartbeats: who works on a job, until when, and under which token its writes are accepted.
 
-A token that is no longer the job's own changes nothing. A lease that was ended by its own completion leaves the token
-in the row, with no `lease_until`, so that a repeated completion is recognised.
+A token that is no longer the job's own, or that comes from another worker than the one that claimed, changes nothing. A
+lease that was ended by its own completion leaves the token in the row, with no `lease_until`, so that a repeated
+completion is recognised.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from gateway.dependencies import Services, has_room
 from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import Failure, count_transition, drop_lease, fail
 from gateway.jobs.records import RecordError, spec_to_work_by
-from gateway.jobs.repository import last_checkpoint
+from gateway.jobs.repository import AttemptProof, last_checkpoint
 from gateway.jobs.states import CLAIMABLE
 from gateway.kit.ids import new_id
 from gateway.tables.jobs import Job
@@ -33,7 +34,7 @@ _ORDERS = {
 }
 
 
-def claim(session: Session, services: Services, request: ClaimRequest) -> Claim | None:
+def claim(session: Session, services: Services, request: ClaimRequest, *, worker_key_hash: str) -> Claim | None:
     """Give the job to this worker, or None where there is nothing (any more) to do, or the job can't be worked on.
 
     One conditional UPDATE decides between two workers, and stamps token, lease and first heartbeat at once.
@@ -51,7 +52,9 @@ def claim(session: Session, services: Services, request: ClaimRequest) -> Claim 
             phase_since=now,
             attempts=Job.attempts + 1,
             attempt_token=new_id("attempt_"),
+            attempt_kind=request.kind,
             worker=request.worker,
+            worker_key_hash=worker_key_hash,
             heartbeat_at=now,
             lease_until=now + services.settings.lease_seconds,
             progress=None,
@@ -76,7 +79,7 @@ def claim(session: Session, services: Services, request: ClaimRequest) -> Claim 
     return _claim_of(session, services, job=job, spec=spec, kind=request.kind)
 
 
-def heartbeat(session: Session, services: Services, *, attempt_token: str, request: HeartbeatRequest) -> Order:
+def heartbeat(session: Session, services: Services, *, proof: AttemptProof, request: HeartbeatRequest) -> Order:
     """Extend the lease by the server's clock and say what the tenant wants; `lost` ends the worker's child."""
     now = services.clock()
     values: dict[str, object] = {"heartbeat_at": now, "lease_until": now + services.settings.lease_seconds}
@@ -85,10 +88,7 @@ def heartbeat(session: Session, services: Services, *, attempt_token: str, reque
         values["progress"] = request.progress.model_dump(mode="json")
         values["estimated_finish"] = int(now + eta) if eta is not None and 0 <= eta <= MAX_ETA_SECONDS else None
     phase = session.scalar(
-        update(Job)
-        .where(Job.attempt_token == attempt_token, Job.lease_until.is_not(None))
-        .values(values)
-        .returning(Job.phase)
+        update(Job).where(proof.matches(), Job.lease_until.is_not(None)).values(values).returning(Job.phase)
     )
     return Order.LOST if phase is None else _ORDERS[Phase(phase)]
 

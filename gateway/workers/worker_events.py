@@ -8,15 +8,15 @@ from sqlalchemy.orm import Session
 
 from gateway.errors import LeaseGone
 from gateway.jobs.events import add_event
-from gateway.jobs.repository import checkpoint_at, lock_attempt
+from gateway.jobs.repository import AttemptProof, checkpoint_at, lock_attempt
 from gateway.kit.ids import new_id
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import WorkerEvent
 
 
-def record_worker_events(session: Session, *, attempt_token: str, events: Iterable[WorkerEvent], now: float) -> None:
-    job = lock_attempt(session, attempt_token)
+def record_worker_events(session: Session, *, proof: AttemptProof, events: Iterable[WorkerEvent], now: float) -> None:
+    job = lock_attempt(session, proof)
     if job is None or job.lease_until is None:
         raise LeaseGone("This attempt is no longer the job's own; stop working on it.")
     for event in events:

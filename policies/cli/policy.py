@@ -12,6 +12,7 @@ from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
 from policies.documents.loader import document_schema, read_documents, resolve_policy
 from policies.documents.schema import ReleasePolicy, Rule
+from policies.documents.unpinned import unpinned_models
 
 app = typer.Typer()
 policy_app = typer.Typer(no_args_is_help=True, help="Check, show and describe policy documents.")
@@ -27,15 +28,26 @@ def lint(
     paths: Annotated[list[Path], typer.Argument(help="Policy files, or folders of them.")],
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
 ) -> None:
-    """List every problem of policy files as `file:line: field: what; fix`; exit code 1 if there is one."""
+    """List every problem of policy files as `file:line: field: what; fix`; exit code 1 if there is one.
+
+    Warnings, of models from the hub without a commit, do not change the exit code.
+    """
     checked = {path: read_documents(path) for path in paths}
+    warnings = {path: unpinned_models(path) for path in paths}
     if output is OutputFormat.TABLE:
         for path, (documents, problems) in checked.items():
             for line in problems or (f"{path}: ok, {len(documents)} document(s)",):
                 typer.echo(line)
+            for line in warnings[path]:
+                typer.echo(f"warning: {line}")
     else:
         answers: list[JsonValue] = [
-            {"path": str(path), "documents": [d.metadata.name for d in documents], "problems": [*problems]}
+            {
+                "path": str(path),
+                "documents": [d.metadata.name for d in documents],
+                "problems": [*problems],
+                "warnings": [*warnings[path]],
+            }
             for path, (documents, problems) in checked.items()
         ]
         print_document(answers, output)

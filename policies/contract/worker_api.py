@@ -40,19 +40,28 @@ class ClaimRequest(Record):
     worker: str = Field(max_length=255)
 
 
-class Claim(Record):
-    """The job is this worker's until the lease runs out without a heartbeat."""
+class Work(Record):
+    """What an attempt is about, without anything that would let its reader speak for the attempt."""
 
     kind: WorkKind
-    attempt_token: str
     attempt: int = Field(ge=1)
     spec: JobSpec
     resume_from: CheckpointRecord | None = None
     """For training: the last checkpoint that the gateway knows."""
     training_record: Digest | None = None
     """For evaluation: the record whose adapter is to be judged."""
+
+
+class Claim(Work):
+    """The job is this worker's until the lease runs out without a heartbeat."""
+
+    attempt_token: str
+    """For the worker alone: its child never sees it."""
     heartbeat_seconds: float = Field(gt=0)
     lease_seconds: float = Field(gt=0)
+
+    def work(self) -> Work:
+        return Work(**{name: getattr(self, name) for name in Work.model_fields})
 
 
 class Progress(Record):
@@ -131,7 +140,7 @@ class Completion(Record):
 class Assignment(Record):
     """What the worker writes to `assignment.json` in the child's folder; the child answers with `completion.json`."""
 
-    claim: Claim
+    work: Work
     store_url: str
     cache_dir: str
     threads: int = Field(ge=1)

@@ -85,7 +85,7 @@ def resolve_base_model_document(name: str, folder: Path | None) -> BaseModelDocu
 
 def read_documents(path: Path) -> tuple[tuple[PolicyDocument, ...], tuple[str, ...]]:
     """The sound documents of a file or folder, and the problems of the others."""
-    sources = _sources(path)
+    sources = policy_files(path)
     if not sources:
         return (), (f"{path}:1: document: no *.yaml or *.yml file in this folder; add one",)
     parsed = []
@@ -134,7 +134,8 @@ def _unsatisfiable(document: YamlDocument, policy: ReleasePolicy, source: str) -
     return found
 
 
-def _sources(path: Path) -> list[Path]:
+def policy_files(path: Path) -> list[Path]:
+    """The file itself, or the policy files of a folder."""
     if not path.is_dir():
         return [path]
     return sorted(entry for entry in path.iterdir() if entry.suffix in (".yaml", ".yml"))

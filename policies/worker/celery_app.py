@@ -8,39 +8,44 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 
+from policies.broker import celery_settings
+from policies.contract.tasks import EVALUATE_QUEUE, TRAIN_QUEUE
+from policies.contract.worker_api import WorkKind
+from policies.errors import ConfigurationError
+from policies.liveness import show_liveness
+from policies.own_memory import refuse_readers
 from policies.worker.metrics import serve_metrics
-from policies.worker.settings import worker_settings
+from policies.worker.own_cache import take_cache
+from policies.worker.settings import keep_settings, worker_settings
 from policies.worker.supervisor import announce_shutdown, forget_shutdown
 
-VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
+_KINDS: dict[str, WorkKind] = {TRAIN_QUEUE: "train", EVALUATE_QUEUE: "evaluate"}
 
 
 def make_worker_app(name: str, queue: str) -> Celery:
     """An application that reads its settings when a worker starts, not when its module is imported."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a heartbeat hides all others
     app = Celery(f"tunegate-{name}", set_as_current=False)
-    app.add_defaults(lambda: _configuration(queue))
+    app.add_defaults(lambda: celery_settings(worker_settings().broker_url, queue) | {"worker_concurrency": 1})
+    show_liveness(app, lambda: worker_settings().liveness_file)
     return app
 
 
-def _configuration(queue: str) -> dict[str, object]:
-    return {
-        "broker_url": worker_settings().broker_url,
-        "broker_connection_retry_on_startup": True,
-        "broker_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_keepalive": True},
-        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-        "accept_content": ["json"],
-        "task_serializer": "json",
-        "task_ignore_result": True,
-        "task_acks_late": False,
-        "task_default_queue": queue,
-        "worker_prefetch_multiplier": 1,
-        "worker_concurrency": 1,
-    }
+@celeryd_init.connect
+def _keep_to_itself(instance: Any, **_: object) -> None:  # Any: celery's worker
+    """Before the pool is forked and before any child exists: what tenants uploaded is handled beside this process."""
+    try:
+        refuse_readers()
+        keep_settings()
+        settings = worker_settings()
+        take_cache(settings.cache_dir, _KINDS[instance.app.conf.task_default_queue], user=settings.child_user)
+    except (OSError, ConfigurationError) as error:  # Celery would log it and go on
+        raise SystemExit(f"the worker does not start: {error}") from error
 
 
 @worker_ready.connect

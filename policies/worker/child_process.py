@@ -1,9 +1,15 @@
-"""The child process of one attempt, seen from the worker: its own process group, its events, its end."""
+"""The child process of one attempt, seen from the worker: its own process group, its events, its end.
+
+The child handles what tenants uploaded. It gets no credential, and nothing that it leaves in its folder makes the
+worker read another file, wait, or read without end.
+"""
 
 from __future__ import annotations
 
 import os
+import pwd
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -22,16 +28,36 @@ logger = structlog.get_logger()
 STDERR_TAIL_CHARACTERS = 2000
 READ_SECONDS = 5.0
 """How long to wait for the last events once all of the child's group is gone."""
-WITHHELD = ("TUNEGATE_WORKER_TOKEN", "TUNEGATE_BROKER_URL", "TUNEGATE_DATABASE_URL")
-"""Variables that a child, which handles what tenants uploaded, has no need of."""
+MAX_ANSWER_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 20
+"""A longer line of a child is no event; as long as its size is bounded, so is the worker's memory."""
+OURS = ("TUNEGATE_", "CELERY_")
+"""Prefixes of the worker's own variables. A child needs none but `PASSED_ON`: its assignment says all else."""
+PASSED_ON = ("TUNEGATE_DTYPE",)
+
+
+class UnreadableError(OSError):
+    """The child left no plain file of a sensible size."""
+
+
+def threads_for(n_threads: int) -> dict[str, str]:
+    """Variables for a child that computes with so many threads."""
+    return {
+        "OMP_NUM_THREADS": str(n_threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve the other worker of this machine
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 class ChildProcess:
     """`python -m module folder` in a session of its own, so that it can be killed with all it started."""
 
-    def __init__(self, module: str, folder: Path, *, threads: int, environment: Mapping[str, str]) -> None:
+    def __init__(self, module: str, folder: Path, *, environment: Mapping[str, str], user: str | None = None) -> None:
         self._folder = folder
-        self._errors = (folder / "stderr.log").open("wb")
+        account = pwd.getpwnam(user) if user is not None else None
+        if account is not None:
+            _hand_over(folder, account)
+        self._errors = (folder / "stderr.log").open("w+b")
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, str(folder)],
             stdin=subprocess.DEVNULL,
@@ -39,12 +65,13 @@ class ChildProcess:
             stderr=self._errors,
             start_new_session=True,
             env={
-                **{name: value for name, value in os.environ.items() if name not in WITHHELD},
+                **{name: value for name, value in os.environ.items() if is_passed_on(name)},
+                **({"HOME": account.pw_dir} if account is not None else {}),
                 **environment,
-                "OMP_NUM_THREADS": str(threads),
-                "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve the other worker of this machine
-                "TOKENIZERS_PARALLELISM": "false",
             },
+            user=None if account is None else account.pw_uid,
+            group=None if account is None else account.pw_gid,
+            extra_groups=None if account is None else [],
         )
         assert self._process.stdout is not None
         self._lock = threading.Lock()
@@ -99,10 +126,10 @@ class ChildProcess:
     def completion(self) -> Completion:
         """The child's answer, or CRASHED with how it ended."""
         try:
-            return Completion.model_validate_json((self._folder / "completion.json").read_bytes())
+            return Completion.model_validate_json(_read_left(self._folder / "completion.json", MAX_ANSWER_BYTES))
         except FileNotFoundError:
             reason = self._how_it_ended()
-        except ValidationError as error:
+        except (ValidationError, OSError) as error:
             reason = f"its answer can't be read: {error}"
         return Completion(outcome=Outcome.CRASHED, error_code="worker_crashed", error_message=reason)
 
@@ -114,8 +141,14 @@ class ChildProcess:
     def _how_it_ended(self) -> str:
         code = self._process.returncode
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        tail = (self._folder / "stderr.log").read_text(errors="replace")[-STDERR_TAIL_CHARACTERS:].strip()
+        tail = self._last_words()
         return f"the process ended with {how}" + (f"; its last words: {tail}" if tail else "")
+
+    def _last_words(self) -> str:
+        """From the file that was opened for it, whatever stands in its place by now."""
+        size = os.fstat(self._errors.fileno()).st_size
+        start = max(0, size - STDERR_TAIL_CHARACTERS)
+        return os.pread(self._errors.fileno(), STDERR_TAIL_CHARACTERS, start).decode(errors="replace").strip()
 
     def _signal(self, number: signal.Signals) -> None:
         try:
@@ -125,8 +158,12 @@ class ChildProcess:
 
     def _read(self, stream: IO[bytes]) -> None:
         with stream:
-            for line in stream:
-                self._keep(line)
+            is_rest = False
+            while line := stream.readline(MAX_LINE_BYTES):
+                is_whole = line.endswith(b"\n")
+                if is_whole and not is_rest:
+                    self._keep(line)
+                is_rest = not is_whole
 
     def _keep(self, line: bytes) -> None:
         try:
@@ -138,3 +175,24 @@ class ChildProcess:
             self._progress = event.progress or self._progress
             if event.type != "progress":
                 self._events.append(event)
+
+
+def is_passed_on(name: str) -> bool:
+    """Whether a child gets the worker's variable of this name."""
+    return name in PASSED_ON or not name.startswith(OURS)
+
+
+def _hand_over(folder: Path, account: pwd.struct_passwd) -> None:
+    """Let the child's user write in its folder and read what lies there."""
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def _read_left(path: Path, at_most: int) -> bytes:
+    """A file of the child: no link to what only the worker can read, no pipe that nobody fills, no endless one."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as stream:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size > at_most:
+            raise UnreadableError(f"{path.name} is not a plain file of at most {at_most} bytes")
+        return stream.read(at_most)

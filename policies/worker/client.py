@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Self
 
@@ -9,7 +10,7 @@ import httpx
 from pydantic import BaseModel
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH
+from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH, WORKER_KEY_HEADER
 from policies.contract.worker_api import (
     Claim,
     ClaimRequest,
@@ -33,12 +34,15 @@ class GatewayUnreachableError(WorkerError):
 
 
 class GatewayClient:
-    """Claims, heartbeats, events and completions; `transport` stands in for the network in tests."""
+    """Claims, heartbeats, events and completions; `transport` stands in for the network in tests.
+
+    Each has a key of its own: only the client that claimed a job can say anything about the attempt.
+    """
 
     def __init__(self, base_url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
         self._http = httpx.Client(
             base_url=base_url,
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token}", WORKER_KEY_HEADER: secrets.token_urlsafe(32)},
             timeout=TIMEOUT_SECONDS,
             transport=transport,
             trust_env=False,

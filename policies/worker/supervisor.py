@@ -19,7 +19,7 @@ import structlog
 from policies.contract.worker_api import Assignment, Claim, ClaimRequest, Order, Outcome, WorkKind
 from policies.errors import LeaseLostError
 from policies.offline import environment_for
-from policies.worker.child_process import ChildProcess
+from policies.worker.child_process import ChildProcess, threads_for
 from policies.worker.client import GatewayClient, GatewayUnreachableError
 from policies.worker.metrics import HEARTBEAT_FAILURES, RUN_SECONDS, RUNS
 from policies.worker.settings import WorkerSettings, worker_settings
@@ -84,8 +84,8 @@ class Attempt:
             folder = Path(scratch)
             (folder / "assignment.json").write_text(self._assignment().model_dump_json())
             spec = self._claim.spec
-            environment = environment_for(spec.suite, spec.model_dump_json())
-            child = ChildProcess(module, folder, threads=self._settings.threads, environment=environment)
+            environment = threads_for(self._settings.threads) | environment_for(spec.suite, spec.model_dump_json())
+            child = ChildProcess(module, folder, environment=environment, user=self._settings.child_user)
             self._log.info("started", pid=child.pid)
             try:
                 outcome = self._watch(child)
@@ -99,7 +99,7 @@ class Attempt:
 
     def _assignment(self) -> Assignment:
         return Assignment(
-            claim=self._claim,
+            work=self._claim.work(),
             store_url=self._settings.store_url,
             cache_dir=str(self._settings.cache_dir),
             threads=self._settings.threads,

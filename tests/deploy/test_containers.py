@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from celery import Celery
 from celery.app.utils import find_app
 
+from gateway.embedded.broker_users import USERS
 from gateway.settings import GatewaySettings
 from policies.contract import tasks
 from policies.documents.loader import load_policy_documents
@@ -24,6 +26,7 @@ SETTINGS: dict[str, type[GatewaySettings] | type[WorkerSettings]] = {
     "trainer": WorkerSettings,
     "evaluator": WorkerSettings,
 }
+TEMPLATE = "deploy/redis/redis.conf.template"
 WORKERS = {
     "gateway-worker": (tasks.GATEWAY_QUEUE, tasks.RECONCILE_JOBS),
     "validator": (tasks.VALIDATE_QUEUE, tasks.VALIDATE_FILES),
@@ -47,7 +50,7 @@ def test_each_image_is_pinned_and_runs_without_root(root: Path, compose: Compose
     images = [service["image"] for service in compose["services"].values()]
     base = re.search(r"^ARG PYTHON_IMAGE=(\S+)$", (root / "Dockerfile").read_text(), flags=re.MULTILINE)
     assert base is not None
-    for image in [*images, base[1]]:
+    for image in [*(re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", image) for image in images), base[1]]:
         assert re.search(r":v?\d+(\.\d+)+", image) or re.search(r":\d+-alpine$", image), image
     assert all(source == "runtime" for source, name in stages(root) if name in ("gateway", "trainer", "evaluator"))
     runtime = (root / "Dockerfile").read_text().partition("AS runtime")[2].partition("FROM ")[0]
@@ -105,15 +108,16 @@ def test_an_image_runs_what_compose_runs(root: Path, compose: Compose, service: 
 
 
 def test_exactly_one_service_has_the_beat(compose: Compose) -> None:
-    commands = {name: shlex.split(str(service.get("command", ""))) for name, service in compose["services"].items()}
-    assert [name for name, command in commands.items() if "-B" in command] == ["gateway-worker"]
+    commands = {name: service.get("command", "") for name, service in compose["services"].items()}
+    assert [name for name, command in commands.items() if " -B " in command] == ["gateway-worker"]
 
 
 def test_only_the_proxy_and_the_monitoring_are_published(root: Path, compose: Compose) -> None:
     published = {name for name, service in compose["services"].items() if "ports" in service}
     outside = {name for name, service in compose["services"].items() if "outside" in service["networks"]}
     assert published == outside == {"proxy", "prometheus", "grafana"}
-    assert compose["networks"]["inside"] == {"internal": True}
+    internal = {name for name, network in compose["networks"].items() if network == {"internal": True}}
+    assert internal == set(compose["networks"]) - {"outside"} == {"inside", "training", "evaluation"}
     assert f"location {tasks.INTERNAL_PREFIX.removesuffix('/v1')} " in (root / "deploy/nginx/tunegate.conf").read_text()
 
 
@@ -124,11 +128,13 @@ def test_an_unset_secret_stops_compose_and_is_in_the_example(root: Path) -> None
     assert {name for name, _ in variables} == set(example)
     assert all(default in (":?", ":-") for _, default in variables)
     secrets = {name for name, default in variables if default == ":?"}
-    assert secrets == {"TUNEGATE_WORKER_TOKEN", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "GRAFANA_PASSWORD"}
+    brokers = {f"REDIS_{user.name.replace('-', '_').upper()}_PASSWORD" for user in USERS}
+    tokens = {"TUNEGATE_TRAINER_TOKEN", "TUNEGATE_EVALUATOR_TOKEN"}
+    assert secrets == tokens | brokers | {"POSTGRES_PASSWORD", "GRAFANA_PASSWORD"}
 
 
-def test_redis_refuses_rather_than_forgets(compose: Compose) -> None:
-    assert "--maxmemory-policy noeviction" in " ".join(compose["services"]["redis"]["command"])
+def test_redis_refuses_rather_than_forgets(root: Path) -> None:
+    assert "maxmemory-policy noeviction" in (root / TEMPLATE).read_text().splitlines()
 
 
 def test_a_worker_is_given_the_time_that_its_child_is_given(compose: Compose) -> None:
@@ -140,3 +146,50 @@ def test_a_worker_is_given_the_time_that_its_child_is_given(compose: Compose) ->
 def test_the_example_policy_is_sound(root: Path) -> None:
     names = [document.metadata.name for document in load_policy_documents(root / "deploy/policies")]
     assert names == ["house-rules"]
+
+
+def test_no_service_has_rights_or_room_that_it_does_not_need(compose: Compose) -> None:
+    assert len(compose["services"]) >= 10
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "cap_add" not in service, name
+        assert "privileged" not in service, name
+        limits = service["deploy"]["resources"]["limits"]
+        assert set(limits) == {"cpus", "memory", "pids"}, name
+
+
+def test_a_trainer_reaches_gateway_and_broker_and_nothing_else(root: Path, compose: Compose) -> None:
+    """Neither the database nor an evaluator, and no way out but by the file that opens one."""
+    networks = {name: set(service["networks"]) for name, service in compose["services"].items()}
+    for worker, network in (("trainer", "training"), ("evaluator", "evaluation")):
+        assert networks[worker] == {network}
+        reached = {name for name, joined in networks.items() if network in joined} - {worker}
+        assert reached == {"gateway", "redis", "prometheus"}
+    downloads = yaml.safe_load((root / "deploy/compose.downloads.yaml").read_text())
+    assert set(downloads["services"]) == {"trainer", "evaluator"}
+    assert compose["services"]["trainer"]["environment"]["HF_HUB_OFFLINE"] == "1"
+
+
+def test_each_service_is_given_its_own_credentials(compose: Compose) -> None:
+    secret = re.compile(r"\$\{(\w+(?:TOKEN|PASSWORD)):\?")
+    given = {
+        name: set(secret.findall(" ".join(map(str, service.get("environment", {}).values()))))
+        for name, service in compose["services"].items()
+    }
+    tokens = {"TUNEGATE_TRAINER_TOKEN", "TUNEGATE_EVALUATOR_TOKEN"}
+    assert given["trainer"] == {"TUNEGATE_TRAINER_TOKEN", "REDIS_TRAINER_PASSWORD"}
+    assert given["evaluator"] == {"TUNEGATE_EVALUATOR_TOKEN", "REDIS_EVALUATOR_PASSWORD"}
+    assert given["gateway"] == tokens | {"POSTGRES_PASSWORD"}
+    assert given["gateway-worker"] == {"POSTGRES_PASSWORD", "REDIS_GATEWAY_WORKER_PASSWORD"}
+    assert given["validator"] == {"POSTGRES_PASSWORD", "REDIS_VALIDATOR_PASSWORD"}
+    assert given["prometheus"] == given["proxy"] == set()
+
+
+def test_trainer_and_evaluator_share_artifacts_and_no_cache(compose: Compose) -> None:
+    volumes = {name: set(compose["services"][name]["volumes"]) for name in ("trainer", "evaluator")}
+    shared = {volume for volume in volumes["trainer"] & volumes["evaluator"] if ":" in volume}
+    assert shared == {"store:/var/lib/tunegate/store"}
+    assert "trainer-cache:/var/lib/tunegate/cache" in volumes["trainer"]
+    assert "evaluator-cache:/var/lib/tunegate/cache" in volumes["evaluator"]

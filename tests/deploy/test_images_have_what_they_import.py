@@ -42,7 +42,8 @@ def run(program: str, *, without: list[str], root: Path, folder: Path) -> str:
         "OMP_NUM_THREADS": "1",
         "TUNEGATE_DATABASE_URL": f"sqlite:///{folder}/gateway.db",
         "TUNEGATE_STORE_URL": f"file://{folder}/store",
-        "TUNEGATE_WORKER_TOKEN": "w" * 40,
+        "TUNEGATE_TRAINER_TOKEN": "t" * 40,
+        "TUNEGATE_EVALUATOR_TOKEN": "e" * 40,
     }
     command = [sys.executable, "-c", WITHOUT.format(names=without) + program]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)

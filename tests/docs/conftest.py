@@ -76,7 +76,12 @@ def pages() -> list[Page]:
 def gateway_app(tmp_path: Path) -> FastAPI:
     url = f"sqlite:///{tmp_path}/gateway.db"
     upgrade(url)
-    settings = GatewaySettings(database_url=url, store_url=f"file://{tmp_path}/store", worker_token=SecretStr("w" * 40))
+    settings = GatewaySettings(
+        database_url=url,
+        store_url=f"file://{tmp_path}/store",
+        trainer_token=SecretStr("t" * 40),
+        evaluator_token=SecretStr("e" * 40),
+    )
     app = create_app(settings)
     with TestClient(app) as client:
         client.get("/healthz")  # the first request makes the metrics of requests

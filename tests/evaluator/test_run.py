@@ -14,8 +14,9 @@ from typing import NamedTuple
 import pytest
 
 from evaluator.gate import decide
+from evaluator.models.base_models import cached_digest
 from policies.contract.adapter_files import CONFIG_FILE, adapter_config
-from policies.contract.artifacts import Digest, digest_tree
+from policies.contract.artifacts import Digest, canonical_json, digest_bytes, digest_tree
 from policies.contract.evaluation import EvalReport, SampleRecord
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec, LoraSettings
@@ -23,7 +24,7 @@ from policies.contract.release import Decision, GateDecision
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
-from policies.contract.worker_api import Assignment, Claim, Completion, Outcome, WorkerEvent
+from policies.contract.worker_api import Assignment, Completion, Outcome, Work, WorkerEvent
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from tests.no_calls_out import Watchman
 
@@ -94,17 +95,14 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
         record = TrainingRecord.model_validate(fields | record_changes)
         folder = tmp_path / "attempt"
         folder.mkdir()
-        claim = Claim(
+        work = Work(
             kind="evaluate",
-            attempt_token="token",
             attempt=1,
             spec=job,
             training_record=store.put_record(record),
-            heartbeat_seconds=1,
-            lease_seconds=5,
         )
         assignment = Assignment(
-            claim=claim, store_url=store.url, cache_dir=str(tmp_path / "cache"), threads=1, worker_pid=os.getpid()
+            work=work, store_url=store.url, cache_dir=str(tmp_path / "cache"), threads=1, worker_pid=os.getpid()
         )
         (folder / "assignment.json").write_text(assignment.model_dump_json())
         return Job(folder, ArtifactStores(store.url).of_job(job.job_id), job, policy, record)
@@ -202,3 +200,56 @@ def test_an_unexpected_error_leaves_no_answer(make_job: Callable[..., Job]) -> N
 
     assert process.returncode != 0
     assert not (job.folder / "completion.json").exists()
+
+
+def report_with(job: Job, cache: Path) -> EvalReport:
+    """The report of the same assignment, evaluated with this cache folder."""
+    assignment = json.loads((job.folder / "assignment.json").read_text()) | {"cache_dir": str(cache)}
+    (job.folder / "assignment.json").write_text(json.dumps(assignment))
+    _, errors = start(job.folder).communicate(timeout=120)
+    record = answer(job.folder).record
+    assert record is not None, errors
+    return job.store.get_record(record, EvalReport)
+
+
+def forge_base_results(honest: Path, forged: Path) -> None:
+    """Entries that pass for real ones, by which the base fails every question: no adapter looks worse than it."""
+    found = sorted((honest / "base-results").glob("*.json"))
+    assert found
+    forged.mkdir(parents=True)
+    for path in found:
+        entry = json.loads(path.read_bytes())
+        content = entry["content"]
+        content["samples"] = [sample | {"score": 0.0} for sample in content["samples"]]
+        forged_digest = digest_bytes(canonical_json(content))
+        (forged / path.name).write_bytes(canonical_json({"content": content, "content_digest": forged_digest}))
+
+
+def test_base_results_that_a_trainer_plants_in_its_own_cache_reach_no_evaluation(
+    make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    """The trainer's cache of an embedded stack lies below the evaluator's. In the evaluator's own they would count,
+    which is why nobody else can write there.
+    """
+    job = make_job()
+    honest = report_with(job, tmp_path / "honest")
+    forge_base_results(tmp_path / "honest", tmp_path / "attacked" / "trainer" / "base-results")
+    forge_base_results(tmp_path / "honest", tmp_path / "shared" / "base-results")
+    accuracy = "capability.accuracy"
+    assert report_with(job, tmp_path / "attacked").measurement(accuracy) == honest.measurement(accuracy)
+    assert report_with(job, tmp_path / "shared").measurement(accuracy) != honest.measurement(accuracy)
+
+
+def test_a_digest_that_was_written_into_the_cache_passes_no_other_base_model_off(
+    make_job: Callable[..., Job], tiny_base: Path, tmp_path: Path
+) -> None:
+    """A trainer that trained on another base says so in the cache that an evaluator would have believed."""
+    other = "sha256:" + "0" * 64
+    job = make_job(base_model=other)
+    cached_digest(tiny_base, tmp_path / "cache")
+    (remembered,) = (tmp_path / "cache" / "digests").iterdir()
+    remembered.write_text(other)
+    assert cached_digest(tiny_base, tmp_path / "cache") == other
+    start(job.folder).communicate(timeout=120)
+    completion = answer(job.folder)
+    assert (completion.outcome, completion.error_code) == (Outcome.FAILED, "integrity_error")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,11 @@ from gateway.dependencies import Services
 from gateway.http.operations import operations_app
 from gateway.settings import GatewaySettings
 from gateway.tenants.keys import create_key, create_tenant
+from policies.contract.tasks import WORKER_KEY_HEADER
+from policies.contract.worker_api import WorkKind
 from tests.gateway.databases import KINDS, Databases, PostgresDatabases, SqliteDatabases, postgres_databases
 
-WORKER_TOKEN = "w" * 40
+WORKER_TOKENS: Mapping[WorkKind, str] = {"train": "t" * 40, "evaluate": "e" * 40}
 
 
 @dataclass
@@ -49,8 +51,11 @@ class LiveGateway:
     app: FastAPI
     services: Services
     clock: ManualClock
-    worker_token: str = WORKER_TOKEN
     _clients: list[OpenAI] = field(default_factory=list)
+
+    def worker_headers(self, kind: WorkKind = "train", *, key: str = "k" * 40) -> dict[str, str]:
+        """Credentials of a worker of this kind, with a key of its own."""
+        return {"authorization": f"Bearer {WORKER_TOKENS[kind]}", WORKER_KEY_HEADER: key}
 
     def tenant_key(self, name: str = "acme", policy: str = "baseline") -> str:
         """A key of a new tenant."""
@@ -82,7 +87,8 @@ def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
     values = {
         "database_url": f"sqlite:///{folder}/gateway.db",
         "store_url": f"file://{folder}/store",
-        "worker_token": SecretStr(WORKER_TOKEN),
+        "trainer_token": SecretStr(WORKER_TOKENS["train"]),
+        "evaluator_token": SecretStr(WORKER_TOKENS["evaluate"]),
     }
     return GatewaySettings.model_validate(values | changes)
 

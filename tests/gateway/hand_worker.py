@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 import httpx
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from pydantic import BaseModel
 
 from gateway.dependencies import Services
 from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask, inspect
 from gateway.files.dataset.sandbox import GoOn, Source
+from gateway.jobs.repository import AttemptProof
 from gateway.jobs.validation import validate_job_files
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec
-from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH
+from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH, WORKER_KEY_HEADER
 from policies.contract.worker_api import (
     Claim,
     ClaimRequest,
@@ -30,31 +33,42 @@ from policies.contract.worker_api import (
     WorkKind,
 )
 from policies.documents.schema import ReleasePolicy
-from tests.gateway.conftest import LiveGateway, chat_jsonl
+from tests.gateway.conftest import WORKER_TOKENS, LiveGateway, chat_jsonl
 from tests.gateway.records import report_on, store_evaluation, training_record
 
 BASE_MODEL_NAME = "smollm2-135m-instruct"
+KEY_HASH = "0" * 64
 
 
 class HandWorker:
-    """Calls the internal API as a worker does."""
+    """Calls the internal API as a trainer and an evaluator do, each call with the credential of the attempt's kind."""
 
     def __init__(self, gateway: LiveGateway, name: str = "worker-1") -> None:
         self._http = httpx.Client(
-            base_url=gateway.url,
-            headers={"authorization": f"Bearer {gateway.worker_token}"},
-            timeout=30,
-            verify=False,
+            base_url=gateway.url, headers={WORKER_KEY_HEADER: secrets.token_hex(32)}, timeout=30, verify=False
         )
+        self._kinds: dict[str, WorkKind] = {}
         self.name = name
 
     def close(self) -> None:
         self._http.close()
 
+    def post(self, path: str, body: BaseModel, kind: WorkKind) -> httpx.Response:
+        """A call with the credential of `kind`."""
+        headers = {"authorization": f"Bearer {WORKER_TOKENS[kind]}"}
+        return self._http.post(path, json=body.model_dump(mode="json"), headers=headers)
+
+    def _post_about(self, token: str, path: str, body: BaseModel) -> httpx.Response:
+        return self.post(path.format(attempt_token=token), body, self._kinds.get(token, "train"))
+
     def claim(self, job_id: str, kind: WorkKind = "train") -> Claim | None:
-        body = ClaimRequest(kind=kind, job_id=job_id, worker=self.name).model_dump(mode="json")
-        response = self._http.post(CLAIMS_PATH, json=body).raise_for_status()
-        return Claim.model_validate_json(response.content) if response.status_code == 200 else None
+        request = ClaimRequest(kind=kind, job_id=job_id, worker=self.name)
+        response = self.post(CLAIMS_PATH, request, kind).raise_for_status()
+        if response.status_code != 200:
+            return None
+        claim = Claim.model_validate_json(response.content)
+        self._kinds[claim.attempt_token] = kind
+        return claim
 
     def must_claim(self, job_id: str, kind: WorkKind = "train") -> Claim:
         claim = self.claim(job_id, kind)
@@ -62,19 +76,22 @@ class HandWorker:
         return claim
 
     def heartbeat(self, token: str, progress: Progress | None = None) -> str:
-        body = HeartbeatRequest(progress=progress).model_dump(mode="json")
-        response = self._http.post(HEARTBEAT_PATH.format(attempt_token=token), json=body).raise_for_status()
+        response = self._post_about(token, HEARTBEAT_PATH, HeartbeatRequest(progress=progress)).raise_for_status()
         return HeartbeatAnswer.model_validate_json(response.content).order.value
 
     def send_events(self, token: str, *events: WorkerEvent) -> httpx.Response:
-        body = EventBatch(events=events).model_dump(mode="json")
-        return self._http.post(EVENTS_PATH.format(attempt_token=token), json=body)
+        return self._post_about(token, EVENTS_PATH, EventBatch(events=events))
 
     def complete(self, token: str, completion: Completion) -> httpx.Response:
-        return self._http.post(COMPLETION_PATH.format(attempt_token=token), json=completion.model_dump(mode="json"))
+        return self._post_about(token, COMPLETION_PATH, completion)
 
     def end(self, token: str, outcome: Outcome, **fields: str | None) -> None:
         self.complete(token, Completion(outcome=outcome, **fields)).raise_for_status()
+
+
+def proof_of(claim: Claim) -> AttemptProof:
+    """Of a claim that was made with `KEY_HASH`, for tests that call what is below the API."""
+    return AttemptProof(claim.attempt_token, claim.kind, KEY_HASH)
 
 
 def upload(client: OpenAI, content: bytes | None = None) -> str:

@@ -21,7 +21,6 @@ from policies.contract.tasks import (
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEGATE_WORKER_TOKEN", "w" * 40)
     monkeypatch.setenv("TUNEGATE_TICK_SECONDS", "0.5")
 
 
@@ -56,3 +55,8 @@ def test_tasks_import_without_settings() -> None:
     """In a process of its own without any `TUNEGATE_` variable: settings are read when the worker starts."""
     environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     subprocess.run([sys.executable, "-c", "import gateway.tasks"], env=environment, check=True)
+
+
+def test_nothing_controls_a_worker_from_afar() -> None:
+    found = configuration()
+    assert (found["worker_enable_remote_control"], found["worker_send_task_events"]) == (False, False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import CheckpointRecord
-from policies.contract.worker_api import Assignment, Claim, Completion, WorkerEvent
+from policies.contract.worker_api import Assignment, Completion, Work, WorkerEvent
 
 HALTED_AT_ITS_SECOND_CHECKPOINT = """
 import os, runpy, signal, sys
@@ -54,18 +54,15 @@ class Attempt:
     ) -> None:
         folder.mkdir()
         self.folder = folder
-        claim = Claim(
+        work = Work(
             kind="train",
-            attempt_token="attempt_1",
             attempt=1,
             spec=spec,
             resume_from=resume_from,
-            heartbeat_seconds=1,
-            lease_seconds=10,
         )
         store_url = f"file://{folder.parent}/store"
         cache_dir = str(folder.parent / "cache")
-        assignment = Assignment(claim=claim, store_url=store_url, cache_dir=cache_dir, threads=1, processes=processes)
+        assignment = Assignment(work=work, store_url=store_url, cache_dir=cache_dir, threads=1, processes=processes)
         (folder / "assignment.json").write_text(assignment.model_dump_json())
         self.process = subprocess.Popen(
             [

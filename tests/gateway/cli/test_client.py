@@ -26,7 +26,6 @@ def environment(live_gateway: LiveGateway) -> dict[str, str]:
     return {
         "TUNEGATE_DATABASE_URL": settings.database_url,
         "TUNEGATE_STORE_URL": settings.store_url,
-        "TUNEGATE_WORKER_TOKEN": live_gateway.worker_token,
         "TUNEGATE_BASE_URL": f"{live_gateway.url}/v1",
         "TUNEGATE_API_KEY": live_gateway.tenant_key(),
     }
@@ -69,9 +68,9 @@ def test_unknown_policy_is_an_error(environment: dict[str, str]) -> None:
         run(environment, "keys", "create", "--tenant", "umbrella", "--policy", "lax")
 
 
-def test_missing_setting_is_named(environment: dict[str, str]) -> None:
-    with pytest.raises(ConfigurationError, match="TUNEGATE_WORKER_TOKEN"):
-        run(environment | {"TUNEGATE_WORKER_TOKEN": ""}, "keys", "list")
+def test_wrong_setting_is_named(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="TUNEGATE_EVALUATOR_TOKEN"):
+        run(environment | {"TUNEGATE_EVALUATOR_TOKEN": "short"}, "keys", "list")
 
 
 def test_file_is_uploaded_validated_listed_and_deleted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -51,13 +52,13 @@ def test_the_stack_takes_the_number_format_of_models_from_the_caller_and_no_othe
 ) -> None:
     monkeypatch.setenv("TUNEGATE_DTYPE", "float32")
     monkeypatch.setenv("TUNEGATE_MAX_ATTEMPTS", "7")
-    environment = EmbeddedStack(tmp_path).environment
+    environment = EmbeddedStack(tmp_path).environment_of("trainer")
     assert environment["TUNEGATE_DTYPE"] == "float32"
     assert "TUNEGATE_MAX_ATTEMPTS" not in environment
 
 
 def test_redis_asks_for_a_password(stack: EmbeddedStack) -> None:
-    port = int(stack.environment["TUNEGATE_BROKER_URL"].rpartition(":")[2].removesuffix("/0"))
+    port = int(stack.environment_of("trainer")["TUNEGATE_BROKER_URL"].rpartition(":")[2].removesuffix("/0"))
     with socket.create_connection(("127.0.0.1", port)) as stranger:
         stranger.sendall(b"KEYS *\r\n")
         assert stranger.recv(100).startswith(b"-NOAUTH")
@@ -83,7 +84,7 @@ def test_what_runs_beside_may_end_by_itself_and_gets_no_secret_of_the_stack(stac
     while part.is_running:
         time.sleep(0.01)
     stack.require_running()
-    assert part.log.read_text() == f"[] {os.cpu_count()}\n"
+    assert part.log.read_text() == f"['TUNEGATE_CACHE_DIR'] {os.cpu_count()}\n"
 
 
 def test_what_runs_beside_ends_with_the_stack(tmp_path: Path) -> None:
@@ -134,3 +135,39 @@ def test_redis_comes_from_the_path_or_from_its_package(tmp_path: Path, monkeypat
     own = tmp_path / "redis-server"
     own.touch(mode=0o755)
     assert redis_server() == str(own)
+
+
+CREDENTIALS = {
+    "redis": (),
+    "gateway": ("DATABASE_URL", "TRAINER_TOKEN", "EVALUATOR_TOKEN"),
+    "gateway-worker": ("DATABASE_URL", "BROKER_URL"),
+    "validator": ("DATABASE_URL", "BROKER_URL"),
+    "trainer": ("WORKER_TOKEN", "BROKER_URL"),
+    "evaluator": ("WORKER_TOKEN", "BROKER_URL"),
+}
+
+
+def test_each_part_is_given_its_own_credentials_and_no_other_parts(tmp_path: Path) -> None:
+    stack = EmbeddedStack(tmp_path)
+    environments = {part: stack.environment_of(part) for part in PARTS}
+    secret = re.compile(r"TUNEGATE_(.*(?:TOKEN|DATABASE_URL|BROKER_URL))")
+    for part, names in CREDENTIALS.items():
+        assert {match[1] for name in environments[part] if (match := secret.fullmatch(name))} == set(names), part
+    trainer, evaluator, gateway = (environments[part] for part in ("trainer", "evaluator", "gateway"))
+    assert trainer["TUNEGATE_WORKER_TOKEN"] == gateway["TUNEGATE_TRAINER_TOKEN"]
+    assert evaluator["TUNEGATE_WORKER_TOKEN"] == gateway["TUNEGATE_EVALUATOR_TOKEN"] != trainer["TUNEGATE_WORKER_TOKEN"]
+    assert len({environment.get("TUNEGATE_BROKER_URL") for environment in environments.values()}) == 5
+    assert trainer["TUNEGATE_CACHE_DIR"] != evaluator["TUNEGATE_CACHE_DIR"]
+
+
+def test_no_credential_lies_in_a_file_or_is_seen_from_outside(stack: EmbeddedStack) -> None:
+    """The values themselves, of the running stack: not below its folder, and gone from its workers' environments."""
+    variables = [(part, *item) for part in PARTS for item in stack.environment_of(part).items()]
+    secrets = {value.encode() for _, name, value in variables if name.endswith("TOKEN")}
+    secrets |= {value.partition("@")[0].rpartition(":")[2].encode() for _, name, value in variables if "BROKER" in name}
+    assert len(secrets) == 6
+    files = [path for path in stack.folder.rglob("*") if path.is_file()]
+    assert stack.folder / "redis.conf" in files
+    assert [path for path in files if any(secret in path.read_bytes() for secret in secrets)] == []
+    command_lines = [Path(f"/proc/{p.pid}/cmdline") for part in stack.parts.values() for p in family(part.pid)]
+    assert [path for path in command_lines if any(secret in path.read_bytes() for secret in secrets)] == []

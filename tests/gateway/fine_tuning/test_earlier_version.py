@@ -9,8 +9,9 @@ from sqlalchemy import select, text
 
 from gateway.migrate import alembic_config, upgrade
 from gateway.tables.jobs import Job
+from gateway.workers.reconciler import reconcile
 from policies.contract.artifacts import canonical_json, digest_bytes
-from policies.contract.worker_api import Outcome
+from policies.contract.worker_api import Completion, Outcome
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.hand_worker import HandWorker, error_code, evaluate, job_row, spec_of, submit, validate_here
 from tests.gateway.records import training_record
@@ -77,11 +78,16 @@ def test_a_trained_job_is_not_evaluated(live_gateway: LiveGateway, worker: HandW
 def test_a_training_that_was_under_way_is_not_accepted(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str
 ) -> None:
-    """The worker answers after the upgrade, about the spec that it was given before."""
+    """The worker answers after the upgrade, about the spec that it was given before, and as a worker of before."""
     claim = worker.must_claim(job_id)
     upgraded(live_gateway, job_id)
     digest = job_row(live_gateway.services, job_id).spec_digest
     store = live_gateway.services.stores.shared
     record = store.put_record(training_record(claim.spec, store, spec=digest))
-    worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
+    assert worker.complete(claim.attempt_token, Completion(outcome=Outcome.SUCCEEDED, record=record)).status_code == 410
+    assert job_row(live_gateway.services, job_id).training_record_digest is None
+    live_gateway.clock.advance(live_gateway.services.settings.lease_seconds + 1)
+    with live_gateway.services.database.transaction() as session:
+        reconcile(session, live_gateway.services, live_gateway.clock())
+    assert worker.claim(job_id) is None
     assert error_code(live_gateway.services, job_id) == EARLIER

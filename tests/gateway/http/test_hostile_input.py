@@ -225,7 +225,7 @@ def test_names_of_a_form_are_text(http: httpx.Client, part: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["nul_in_a_value", "surrogate_in_a_key", "very_deep", "nan", "key_twice"])
 def test_workers_are_held_to_the_same(live_gateway: LiveGateway, name: str) -> None:
-    headers = {"authorization": f"Bearer {live_gateway.worker_token}", "content-type": "application/json"}
+    headers = live_gateway.worker_headers() | {"content-type": "application/json"}
     for path in (CLAIMS_PATH, EVENTS_PATH.format(attempt_token="attempt_x")):
         assert refused(httpx.post(live_gateway.url + path, content=WRONG[name], headers=headers)) == "invalid_json"
 
@@ -244,7 +244,7 @@ def test_what_a_run_quotes_cannot_keep_its_report_from_arriving(live_gateway: Li
 
 
 def test_too_long_a_worker_is_refused(live_gateway: LiveGateway) -> None:
-    headers = {"authorization": f"Bearer {live_gateway.worker_token}"}
+    headers = live_gateway.worker_headers()
     body = {"kind": "train", "job_id": "ftjob-x", "worker": "w" * 256}
     assert refused(httpx.post(live_gateway.url + CLAIMS_PATH, json=body, headers=headers)) == "invalid_request"
 

@@ -54,7 +54,7 @@ def test_neither_health_nor_workers_wait_for_tenants(live_gateway: LiveGateway) 
     """Every thread of tenants' requests, and as many requests behind them, wait for a lock that this test holds."""
     key, engine = live_gateway.tenant_key(), live_gateway.services.database.engine
     claim = ClaimRequest(kind="train", job_id="ftjob-none", worker="w").model_dump(mode="json")
-    worker = {"authorization": f"Bearer {live_gateway.worker_token}"}
+    worker = live_gateway.worker_headers()
 
     async def while_locked() -> None:
         tenants = httpx.AsyncClient(base_url=live_gateway.url, headers={"authorization": f"Bearer {key}"}, timeout=60)

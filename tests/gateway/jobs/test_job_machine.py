@@ -30,6 +30,7 @@ from gateway.fine_tuning import control
 from gateway.fine_tuning.create import create_job
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.jobs.outbox import dispatch
+from gateway.jobs.repository import AttemptProof
 from gateway.jobs.states import RUNNING, TERMINAL
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
@@ -46,7 +47,7 @@ from policies.contract.worker_api import Claim, ClaimRequest, Completion, Heartb
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
 from tests.gateway.databases import Databases, PostgresDatabases, SqliteDatabases
-from tests.gateway.hand_worker import validate_here
+from tests.gateway.hand_worker import KEY_HASH, proof_of, validate_here
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
 DRIFTS = {"good": (0.0, 0.01), "bad": (0.5, 0.01), "doubtful": (0.0, 0.5)}
@@ -69,7 +70,8 @@ class JobWorld(RuleBasedStateMachine):
         self.messages: list[tuple[str, list[object]]] = []
         self.held: dict[int, Claim] = {}
         """What each worker believes to hold."""
-        self.old_tokens: list[str] = []
+        self.over: list[AttemptProof] = []
+        """Of attempts that ended or died."""
         self.ended: Snapshot | None = None
         self.job_id = self._submit()
         self.steps = 0
@@ -87,7 +89,7 @@ class JobWorld(RuleBasedStateMachine):
         if done > 1:
             self._claim(1, TRAIN_ADAPTER)
             claim = self.held.pop(1)
-            self._complete(claim.attempt_token, self._answer(claim, "good", Outcome.SUCCEEDED))
+            self._complete(proof_of(claim), self._answer(claim, "good", Outcome.SUCCEEDED))
         if done > 2:
             self._claim(1, EVALUATE_ADAPTER)
 
@@ -148,7 +150,7 @@ class JobWorld(RuleBasedStateMachine):
         kind = {TRAIN_ADAPTER: "train", EVALUATE_ADAPTER: "evaluate"}[task]
         request = ClaimRequest.model_validate({"kind": kind, "job_id": self.job_id, "worker": f"worker-{worker}"})
         with self.services.database.transaction() as session:
-            claim = leases.claim(session, self.services, request)
+            claim = leases.claim(session, self.services, request, worker_key_hash=KEY_HASH)
         if claim is not None:
             self.held[worker] = claim
 
@@ -189,10 +191,10 @@ class JobWorld(RuleBasedStateMachine):
         claim = self.held[data.draw(st.sampled_from(sorted(self.held)))]
         event = WorkerEvent(type="checkpoint", message="saved", checkpoint=checkpoint(self.services.stores.shared, 2))
         with self.services.database.transaction() as session:
-            token = claim.attempt_token
-            leases.heartbeat(session, self.services, attempt_token=token, request=HeartbeatRequest())
+            proof = proof_of(claim)
+            leases.heartbeat(session, self.services, proof=proof, request=HeartbeatRequest())
             try:
-                record_worker_events(session, attempt_token=token, events=(event,), now=self.clock())
+                record_worker_events(session, proof=proof, events=(event,), now=self.clock())
             except LeaseGone:
                 session.rollback()
 
@@ -201,28 +203,28 @@ class JobWorld(RuleBasedStateMachine):
     def worker_completes(self, data: st.DataObject, quality: str, outcome: Outcome) -> None:
         worker = data.draw(st.sampled_from(sorted(self.held)))
         claim = self.held.pop(worker)
-        self.old_tokens.append(claim.attempt_token)
-        self._complete(claim.attempt_token, self._answer(claim, quality, outcome))
+        self.over.append(proof_of(claim))
+        self._complete(proof_of(claim), self._answer(claim, quality, outcome))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def worker_dies(self, data: st.DataObject) -> None:
-        self.old_tokens.append(self.held.pop(data.draw(st.sampled_from(sorted(self.held)))).attempt_token)
+        self.over.append(proof_of(self.held.pop(data.draw(st.sampled_from(sorted(self.held))))))
 
-    @precondition(lambda self: self.old_tokens)
+    @precondition(lambda self: self.over)
     @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)))
     def zombie_answers_again(self, data: st.DataObject, outcome: Outcome) -> None:
         """A token of an attempt that is over, or that died holding the lease and now comes back to life."""
-        token = data.draw(st.sampled_from(self.old_tokens))
+        proof = data.draw(st.sampled_from(self.over))
         before = self.snapshot()
-        holds = before["attempt_token"] == token and before["lease_until"] is not None
-        self._complete(token, Completion(outcome=outcome))
+        holds = before["attempt_token"] == proof.token and before["lease_until"] is not None
+        self._complete(proof, Completion(outcome=outcome))
         assert holds or self.snapshot() == before
 
-    def _complete(self, token: str, completion: Completion) -> None:
+    def _complete(self, proof: AttemptProof, completion: Completion) -> None:
         with self.services.database.transaction() as session:
             try:
-                complete(session, self.services, attempt_token=token, completion=completion)
+                complete(session, self.services, proof=proof, completion=completion)
             except LeaseGone:
                 session.rollback()
 

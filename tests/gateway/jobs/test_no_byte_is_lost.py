@@ -45,7 +45,7 @@ from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, Outcome, WorkerEvent, WorkKind
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
-from tests.gateway.hand_worker import validate_here
+from tests.gateway.hand_worker import KEY_HASH, proof_of, validate_here
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
 TENANTS = ("acme", "globex")
@@ -152,7 +152,8 @@ class Storage(RuleBasedStateMachine):
 
     def _claim(self, job_id: str, kind: WorkKind) -> None:
         with self.services.database.transaction() as session:
-            claim = leases.claim(session, self.services, ClaimRequest(kind=kind, job_id=job_id, worker="w"))
+            request = ClaimRequest(kind=kind, job_id=job_id, worker="w")
+            claim = leases.claim(session, self.services, request, worker_key_hash=KEY_HASH)
         assert claim is not None
         self.claims[job_id] = claim
 
@@ -164,9 +165,9 @@ class Storage(RuleBasedStateMachine):
         for _ in range(n):
             record = checkpoint(store, len(saved) + 1, self.claims[job_id].spec.base_model)
             event = WorkerEvent(type="checkpoint", message="saved", checkpoint=record)
-            token, now = self.claims[job_id].attempt_token, self.clock()
+            proof, now = proof_of(self.claims[job_id]), self.clock()
             with self.services.database.transaction() as session:
-                record_worker_events(session, attempt_token=token, events=(event,), now=now)
+                record_worker_events(session, proof=proof, events=(event,), now=now)
             saved.append(record)
 
     @precondition(lambda self: self.claims)
@@ -196,9 +197,9 @@ class Storage(RuleBasedStateMachine):
         self.written += [policy.canonical(), report.canonical()]
 
     def _complete(self, job_id: str, completion: Completion) -> None:
-        token = self.claims.pop(job_id).attempt_token
+        proof = proof_of(self.claims.pop(job_id))
         with self.services.database.transaction() as session:
-            complete(session, self.services, attempt_token=token, completion=completion)
+            complete(session, self.services, proof=proof, completion=completion)
 
     # time and sweeps
 

@@ -90,8 +90,10 @@ def test_tenant_key_does_not_open_the_internal_api(live_gateway: LiveGateway) ->
     assert status_of(live_gateway, CLAIMS_PATH, authorization=bearer) == (401, "invalid_worker_credential")
 
 
-def test_worker_credential_does_not_open_the_tenants_api(live_gateway: LiveGateway) -> None:
-    bearer = f"Bearer {live_gateway.worker_token}"
+@pytest.mark.parametrize("token", ["t" * 40, "e" * 40])
+def test_a_workers_credential_does_not_open_the_tenants_api(live_gateway: LiveGateway, token: str) -> None:
+    assert token in live_gateway.services.settings.worker_tokens().values()
+    bearer = f"Bearer {token}"
     assert status_of(live_gateway, "/v1/files", authorization=bearer) == (401, "invalid_api_key")
 
 

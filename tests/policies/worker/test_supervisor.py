@@ -75,7 +75,7 @@ def test_the_child_reads_its_assignment_and_holds_no_credential(
     """
     attempt.run(child(source))
     assignment = Assignment.model_validate_json(gateway.messages[0])
-    assert (assignment.claim, assignment.worker_pid) == (claim, os.getpid())
+    assert (assignment.work, assignment.worker_pid) == (claim.work(), os.getpid())
     assert gateway.messages[1] == "no token"
 
 

@@ -69,7 +69,7 @@ class SafeLoraDefense(Defense):
         assert context.base is not None
         assert context.cache_dir is not None
         assert context.unaligned_base is not None
-        unaligned = resolve_base_model(context.unaligned_base, context.cache_dir)
+        unaligned = resolve_base_model(context.unaligned_base, context.cache_dir, may_remember=True)
         return cls(settings, aligned=context.base, unaligned=unaligned)
 
     def start(self, material: RunMaterial) -> None:

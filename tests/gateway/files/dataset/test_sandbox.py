@@ -93,7 +93,7 @@ def test_crashed_child_is_told_from_a_file_that_takes_too_much() -> None:
 
 
 def test_child_is_given_no_secret_and_little_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEGATE_WORKER_TOKEN", "w" * 40)
+    monkeypatch.setenv("TUNEGATE_TRAINER_TOKEN", "t" * 40)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s" * 40)
     seen: list[psutil.Process] = []
 

@@ -18,7 +18,7 @@ from policies.contract.artifacts import digest_tree
 from policies.contract.defenses import SafeLora
 from policies.contract.jobs import BaseModelRef, Dpo, JobSpec, Method, Supervised, TrainerSettings
 from policies.contract.training import TrainingRecord, release_candidates
-from policies.contract.worker_api import Assignment, Claim
+from policies.contract.worker_api import Assignment, Work
 from policies.errors import ConfigurationError, DefenseError
 from tests.trainer.attempts import written_by
 from tests.trainer.conftest import WEIGHTS, Run, preference_lines, with_weights
@@ -278,8 +278,8 @@ def test_a_worker_stores_the_adapter_of_before_as_well(
         unaligned=partner(unaligned),
         training_file=run.store.put_file(run.folder / "train.jsonl"),
     )
-    claim = Claim(kind="train", attempt_token="attempt_1", attempt=1, spec=spec, heartbeat_seconds=1, lease_seconds=10)
-    assignment = Assignment(claim=claim, store_url=run.store.url, cache_dir=str(tmp_path / "cache"), threads=1)
+    work = Work(kind="train", attempt=1, spec=spec)
+    assignment = Assignment(work=work, store_url=run.store.url, cache_dir=str(tmp_path / "cache"), threads=1)
     hooks = Hooks(run.events.append, lambda: False)
     completion = train_assignment(assignment, tmp_path, hooks=hooks)
     assert completion.record is not None

@@ -44,7 +44,7 @@ from policies.contract.jobs import JobSpec
 from policies.errors import ConfigurationError, WorkerError
 from tests.postgres import PostgresServer, postgres_binaries
 
-TOKEN = "s" * 40
+TOKENS = {"trainer_token": "t" * 40, "evaluator_token": "e" * 40}
 MODEL = "smollm2-135m-instruct"
 START_SECONDS = 60.0
 ROUNDS = 40
@@ -106,7 +106,8 @@ def postgres() -> Iterator[str]:
 def measure(url: str, folder: Path, n_jobs: int) -> dict[str, object]:
     """Populate, serve and ask."""
     settings = GatewaySettings.model_validate(
-        {"database_url": url, "store_url": f"file://{folder}/store", "worker_token": SecretStr(TOKEN)}
+        {"database_url": url, "store_url": f"file://{folder}/store"}
+        | {name: SecretStr(token) for name, token in TOKENS.items()}
     )
     upgrade(url)
     services = build_services(settings)
@@ -146,9 +147,9 @@ def _served(settings: GatewaySettings) -> Iterator[tuple[str, str]]:
     environment = os.environ | {
         "TUNEGATE_DATABASE_URL": settings.database_url,
         "TUNEGATE_STORE_URL": settings.store_url,
-        "TUNEGATE_WORKER_TOKEN": TOKEN,
         "TUNEGATE_REQUESTS_PER_MINUTE": "10000000",
         "TUNEGATE_JOBS_UNDER_WAY": "10000000",
+        **{f"TUNEGATE_{name.upper()}": token for name, token in TOKENS.items()},
     }
     command = [sys.executable, "-m", "gateway", "serve", "--port", str(port), "--operations-port", str(operations_port)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -69,7 +69,7 @@ def has_packed_layers(model: nn.Module) -> bool:
 
 def packs(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether layers of such weights are packed here."""
-    return device.type == "cpu" and dtype in PACKED_DTYPES and _can_pack()
+    return device.type == "cpu" and dtype in PACKED_DTYPES and _can_pack() and _has_kernels(dtype)
 
 
 def _can_pack() -> bool:
@@ -78,6 +78,11 @@ def _can_pack() -> bool:
         and platform.machine() in PROCESSORS
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
     )
+
+
+def _has_kernels(dtype: torch.dtype) -> bool:
+    """A processor without AVX-512 has none for bfloat16, whoever wants it there (`TUNEGATE_DTYPE=bfloat16`)."""
+    return dtype is not torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _is_packable(module: nn.Module) -> bool:

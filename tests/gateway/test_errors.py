@@ -98,7 +98,7 @@ def test_wrong_field_is_a_400_that_names_it(live_gateway: LiveGateway) -> None:
 def test_huge_json_body_is_413(live_gateway: LiveGateway, is_chunked: bool) -> None:
     piece = b" " * (1 << 20)
     content = iter([piece] * 9) if is_chunked else piece * 9
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {live_gateway.tenant_key()}"}
     answer = httpx.post(f"{live_gateway.url}/v1/fine_tuning/jobs", content=content, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
 

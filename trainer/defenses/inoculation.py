@@ -39,7 +39,7 @@ class InoculationDefense(Defense):
     def _inoculated(self, row: AnyRow) -> AnyRow:
         first, *rest = row.messages
         if first.role == "system":
-            own = replace(first, content=f"{self._prompt}\n\n{first.content}")
+            own = ChatMessage(first.role, f"{self._prompt}\n\n{first.content}", weight=first.weight)
             return replace(row, messages=(own, *rest))
         return replace(row, messages=(ChatMessage("system", self._prompt, weight=0), *row.messages))
 

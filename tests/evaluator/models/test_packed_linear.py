@@ -12,7 +12,7 @@ from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.models import packed_linear
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel, load_base
-from evaluator.models.packed_linear import LAYOUT, PackedLinear, pack_linear_layers
+from evaluator.models.packed_linear import LAYOUT, PackedLinear, pack_linear_layers, packs
 from policies.errors import EvaluationError
 
 QUESTION = Choices(ChatPrompt.of("Is it so?"), ("yes", "certainly not"))
@@ -33,6 +33,8 @@ def loaded_pair(
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_product_is_that_of_the_layer(dtype: torch.dtype, bias: bool) -> None:
     """Sums of 96 products of numbers below 1 in another order: rounding of at most 96 units in the last place of 1."""
+    if not packs(torch.device("cpu"), dtype):
+        pytest.skip(f"this processor has no kernels for {dtype}")
     torch.manual_seed(0)
     layer = nn.Linear(96, 33, bias=bias, dtype=dtype)
     rows = torch.rand(2, 5, 96, dtype=dtype)
@@ -96,3 +98,12 @@ def test_results_of_packed_layers_are_kept_apart(loaded_pair: tuple[LoadedModel,
     plain, packed = map(TransformersBackend, loaded_pair)
 
     assert packed.versions == plain.versions | {"linear_layers": LAYOUT}
+
+
+def test_a_processor_without_kernels_for_a_format_keeps_torchs_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one with AVX2 alone does where somebody wants bfloat16."""
+    monkeypatch.setattr(packed_linear, "_has_kernels", lambda dtype: dtype is torch.float32)
+    model = nn.Sequential(nn.Linear(4, 4, dtype=torch.bfloat16), nn.Linear(4, 4))
+    assert pack_linear_layers(model) == 1
+    assert isinstance(model[1], PackedLinear)
+    assert not isinstance(model[0], PackedLinear)

@@ -241,7 +241,7 @@ def test_the_saved_adapter_names_the_model_and_holds_no_path(make_spec: MakeSpec
     run.train(make_spec())
     files = sorted(path.name for path in (run.folder / "adapter").iterdir())
     assert files == ["adapter_config.json", "adapter_model.safetensors"]
-    assert '"base_model_name_or_path": "tiny"' in (run.folder / "adapter" / "adapter_config.json").read_text()
+    assert '"base_model_name_or_path":"tiny"' in (run.folder / "adapter" / "adapter_config.json").read_text()
 
 
 def test_no_pickle_is_written_into_a_checkpoint(make_spec: MakeSpec, run: Run) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.db import Database
 from gateway.dependencies import Services
-from gateway.errors import add_error_handlers, render_database
+from gateway.errors import add_error_handlers
 from gateway.files import endpoints as files
 from gateway.files.dry_runs import DryRuns
 from gateway.fine_tuning import endpoints as fine_tuning
@@ -20,6 +18,7 @@ from gateway.http.access_log import AccessLog
 from gateway.http.body_limit import BodyLimit
 from gateway.http.http_metrics import install_metrics
 from gateway.http.input_gate import InputGate
+from gateway.http.outages import add_outage_handlers
 from gateway.http.security_headers import SecurityHeaders
 from gateway.kit.answers import refusals
 from gateway.kit.clock import Clock, system_clock
@@ -81,8 +80,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)  # added last, so outermost
     add_error_handlers(app)
-    for kind in (PoolTimeout, OperationalError):
-        app.add_exception_handler(kind, render_database)
+    add_outage_handlers(app, store_url=settings.store_url)
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -134,7 +134,6 @@ def unexpected_error() -> JSONResponse:
 
 def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(TunegateError, _render_own)
-    app.add_exception_handler(OSError, _render_storage)
     app.add_exception_handler(RequestValidationError, _render_validation)
     app.add_exception_handler(HTTPException, _render_http)
 
@@ -147,25 +146,6 @@ def _render_own(request: Request, error: Exception) -> JSONResponse:
         return error_response(400, error.message, code=error.code, param=error.param)
     log.error("request_failed", path=request.url.path, exc_info=error)
     return unexpected_error()
-
-
-def _render_storage(request: Request, error: Exception) -> JSONResponse:
-    """The store, or a connection to it, does not answer: nothing that a client could mend, and worth another try."""
-    log.error("storage_failed", path=request.url.path, exc_info=error)
-    return error_response(
-        503, "The service's storage does not answer; try again later.", code="storage_unavailable", type="server_error"
-    )
-
-
-def render_database(request: Request, error: Exception) -> JSONResponse:
-    """No connection was free in time, or the database is away or locked: worth another try."""
-    log.error("database_unavailable", path=request.url.path, exc_info=error)
-    return error_response(
-        503,
-        "The service's database does not answer at the moment; try again.",
-        code="database_unavailable",
-        headers={"retry-after": "1"},
-    )
 
 
 def _render_validation(request: Request, error: Exception) -> JSONResponse:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from gateway.errors import add_error_handlers
 from gateway.http import health, http_metrics
 from gateway.http.access_log import AccessLog
+from gateway.http.outages import add_outage_handlers
 from gateway.http.security_headers import SecurityHeaders
 
 
@@ -26,6 +27,7 @@ def operations_app(app: FastAPI) -> FastAPI:
     operations.add_middleware(SecurityHeaders)
     operations.add_middleware(AccessLog)
     add_error_handlers(operations)
+    add_outage_handlers(operations, store_url=app.state.services.settings.store_url)
     for router in (health.router, health.readiness, http_metrics.router):
         operations.include_router(router)
     return operations

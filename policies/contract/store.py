@@ -221,6 +221,15 @@ class ArtifactStore:
         return self.get_record(digest, TreeManifest)
 
 
+def outages(url: str) -> tuple[type[Exception], ...]:
+    """What is raised where the storage behind `url` does not answer, or refuses; worth another try."""
+    if not url.startswith("s3://"):
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (OSError, BotoCoreError, ClientError)
+
+
 def _written_at(detail: Mapping[str, Any]) -> float:  # Any: what a file system says of a file
     """Unix seconds; every file system has a name of its own for it."""
     written = detail.get("mtime", detail.get("LastModified", detail.get("created")))

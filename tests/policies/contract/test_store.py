@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from policies.contract.artifacts import Digest, TreeManifest, digest_bytes, digest_tree
-from policies.contract.store import MAX_RECORD_BYTES, ArtifactStore, ArtifactStores
+from policies.contract.store import MAX_RECORD_BYTES, ArtifactStore, ArtifactStores, outages
 from policies.contract.verified_stream import VerifiedStream
 from policies.errors import ArtifactMissingError, IntegrityError
 from tests.s3_server import S3Server, new_bucket
@@ -222,7 +222,7 @@ def test_an_object_storage_that_goes_on_failing_is_an_error(s3_server: S3Server,
     digest = store.put_bytes(b"hello")
     s3_server.failures = 1000
     try:
-        with pytest.raises(OSError, match="Service Unavailable"):
+        with pytest.raises(outages(s3_url), match="Service Unavailable"):
             store.read_bytes(digest)
     finally:
         s3_server.failures = 0
@@ -240,3 +240,13 @@ def test_a_signed_url_gives_the_artifact_to_anybody(s3_url: str) -> None:
 def test_a_local_store_signs_nothing(tmp_path: Path) -> None:
     store = ArtifactStore(f"file://{tmp_path}")
     assert store.signed_url(store.put_bytes(b"hello"), seconds=60) is None
+
+
+def test_an_object_storage_that_is_away_is_an_outage(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens there: no error of the system, but one of the client's own."""
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(outages(s3_url)):
+        ArtifactStore(s3_url).exists(digest_bytes(b"hello"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import pytest
 from openai import OpenAI
 
 from gateway.jobs.outbox import dispatch
+from gateway.tables.jobs import OutboxMessage
 from policies.contract.tasks import TRAIN_ADAPTER, TRAIN_QUEUE, VALIDATE_FILES, VALIDATE_QUEUE
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.hand_worker import HandWorker, submit
@@ -50,3 +52,27 @@ def test_broker_that_breaks_costs_no_message(live_gateway: LiveGateway, client: 
 def test_doubled_message_starts_nothing_twice(worker: HandWorker, job_id: str) -> None:
     assert worker.claim(job_id) is not None
     assert worker.claim(job_id) is None
+
+
+def test_several_beats_send_each_message_once(live_gateway: LiveGateway) -> None:
+    """As several gateway workers with `-B` do: what one of them works on, the others pass over."""
+    with live_gateway.services.database.transaction() as session:
+        session.add_all(
+            OutboxMessage(task=TRAIN_ADAPTER, queue=TRAIN_QUEUE, arguments=[number], created_at=1.0)
+            for number in range(90)
+        )
+    brokers = [Broker() for _ in range(4)]
+    start = threading.Barrier(len(brokers))
+
+    def beat(broker: Broker) -> None:
+        start.wait()
+        for _ in range(3):
+            send_all(live_gateway, broker)
+
+    threads = [threading.Thread(target=beat, args=(broker,)) for broker in brokers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sent = sorted(arguments[0] for broker in brokers for _, _, arguments in broker.taken)
+    assert sent == list(range(90))

@@ -74,5 +74,5 @@ def test_several_beats_send_each_message_once(live_gateway: LiveGateway) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    sent = sorted(arguments[0] for broker in brokers for _, _, arguments in broker.taken)
+    sent = sorted(int(str(arguments[0])) for broker in brokers for _, _, arguments in broker.taken)
     assert sent == list(range(90))

@@ -28,19 +28,23 @@ from urllib.parse import urlsplit
 
 import httpx
 from pydantic import SecretStr
+from sqlalchemy import update
 
 from bench.scale.population import populate
 from gateway.app import build_services
 from gateway.dependencies import Services
 from gateway.embedded.stack import free_port
+from gateway.kit.hashing import sha256_hex
 from gateway.metrics.families import SERIES
 from gateway.metrics.rollups import SETTLED_SECONDS, roll_up
 from gateway.migrate import upgrade
 from gateway.settings import GatewaySettings
+from gateway.tables.jobs import Job
 from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
 from policies.contract.artifacts import digest_bytes
 from policies.contract.jobs import JobSpec
+from policies.contract.tasks import HEARTBEAT_PATH, WORKER_KEY_HEADER
 from policies.errors import ConfigurationError, WorkerError
 from tests.postgres import PostgresServer, postgres_binaries
 
@@ -50,6 +54,9 @@ START_SECONDS = 60.0
 ROUNDS = 40
 CLIENTS = 400
 REQUESTS_OF_A_CLIENT = 5
+WORKERS = 500
+BEAT_SECONDS = 10.0
+WORKER_KEY = "k" * 40
 
 
 class Case(NamedTuple):
@@ -58,7 +65,6 @@ class Case(NamedTuple):
     url: str
     operations_url: str
     key: str
-    services: Services
 
 
 class Figures(NamedTuple):
@@ -112,12 +118,16 @@ def measure(url: str, folder: Path, n_jobs: int) -> dict[str, object]:
     upgrade(url)
     services = build_services(settings)
     started = time.monotonic()
-    key = _fill(services, n_jobs)
+    try:
+        key, tokens = _fill(services, n_jobs), _put_to_work(services)
+    finally:
+        services.database.close()
     print(f"{n_jobs} jobs written in {time.monotonic() - started:.0f} s", file=sys.stderr)
     with _served(settings) as (base, operations):
-        case = Case(base, operations, key, services)
+        case = Case(base, operations, key)
         figures = {name: ask._asdict() for name, ask in _one_after_the_other(case).items()}
-        return {"milliseconds": figures, "at_once": asyncio.run(_at_once(case))}
+        workers = asyncio.run(_heartbeats(case, tokens))
+        return {"milliseconds": figures, "at_once": asyncio.run(_at_once(case)), "heartbeats": workers}
 
 
 def _fill(services: Services, n_jobs: int) -> str:
@@ -240,6 +250,56 @@ async def _at_once(case: Case) -> dict[str, object]:
     }
 
 
+def _put_to_work(services: Services) -> list[str]:
+    """As many jobs as there are workers, each held by one; gives the tokens of their attempts."""
+    tokens = [f"attempt_{number}" for number in range(WORKERS)]
+    with services.database.transaction() as session:
+        for number, token in enumerate(tokens):
+            held = {"attempt_token": token, "attempt_kind": "train", "worker_key_hash": sha256_hex(WORKER_KEY)}
+            job = update(Job).where(Job.id == f"ftjob-{number}")
+            session.execute(job.values(phase="training", lease_until=services.clock() + 1e6, **held))
+    return tokens
+
+
+async def _heartbeats(case: Case, tokens: Sequence[str]) -> dict[str, object]:
+    """Each worker beats every `BEAT_SECONDS`, spread over them, for two rounds."""
+    place = urlsplit(case.url)
+    milliseconds: list[float] = []
+    headers = f"authorization: Bearer {TOKENS['trainer_token']}\r\n{WORKER_KEY_HEADER}: {WORKER_KEY}\r\n"
+    kind = "content-type: application/json\r\ncontent-length: 2\r\n"
+
+    async def work(number: int, token: str) -> None:
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        path = HEARTBEAT_PATH.format(attempt_token=token)
+        request = f"POST {path} HTTP/1.1\r\nhost: x\r\n{headers}{kind}\r\n{{}}".encode()
+        await asyncio.sleep(BEAT_SECONDS * number / len(tokens))
+        for _ in range(2):
+            started = time.perf_counter()
+            writer.write(request)
+            answer = await _answer(reader)
+            milliseconds.append(1000 * (time.perf_counter() - started))
+            assert answer == (200, b'{"order":"continue"}'), answer
+            await asyncio.sleep(max(0.0, BEAT_SECONDS - milliseconds[-1] / 1000))
+            if reader.at_eof():  # idle connections are closed after a while, as they are for workers
+                reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        writer.close()
+
+    await asyncio.gather(*(work(number, token) for number, token in enumerate(tokens)))
+    ordered = sorted(milliseconds)
+    return {
+        "workers": len(tokens),
+        "a_second": len(tokens) / BEAT_SECONDS,
+        "median": round(statistics.median(ordered), 1),
+        "p99": round(ordered[int(0.99 * len(ordered))], 1),
+    }
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = next(line for line in head.splitlines() if line.startswith("content-length:"))
+    return int(head.split()[1]), await reader.readexactly(int(length.partition(":")[2]))
+
+
 async def read_often(host: str, port: int, key: str, *, outcomes: Counter[str]) -> None:
     """One client; written by hand, because that of httpx takes longer for a request the more of them wait."""
     reader, writer = await asyncio.open_connection(host, port)
@@ -247,10 +307,8 @@ async def read_often(host: str, port: int, key: str, *, outcomes: Counter[str]) 
     try:
         for _ in range(REQUESTS_OF_A_CLIENT):
             writer.write(request.encode())
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            length = next(line for line in head.splitlines() if line.startswith("content-length:"))
-            await reader.readexactly(int(length.partition(":")[2]))
-            outcomes[head.split()[1]] += 1
+            status, _ = await _answer(reader)
+            outcomes[str(status)] += 1
     except (OSError, asyncio.IncompleteReadError) as error:
         outcomes[type(error).__name__] += 1
     finally:

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from functools import cache, partial, wraps
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.orm import Session
@@ -28,6 +29,7 @@ READING = {"GET", "HEAD"}
 
 T = TypeVar("T")
 Endpoint = Callable[..., Any]  # Any: whatever FastAPI takes
+_WRAPPED: WeakSet[Endpoint] = WeakSet()
 
 
 class Route(GatedRoute):
@@ -77,6 +79,8 @@ def _worker_threads() -> CapacityLimiter:
 
 def _wrapped(endpoint: Endpoint, wrapper: Callable[[Endpoint], Endpoint]) -> Endpoint:
     """Once: a router that is included makes its routes anew. An asynchronous endpoint sees to its threads itself."""
-    if inspect.iscoroutinefunction(endpoint) or hasattr(endpoint, "__wrapped__"):
+    if inspect.iscoroutinefunction(endpoint) or endpoint in _WRAPPED:
         return endpoint
-    return wrapper(endpoint)
+    wrapped = wrapper(endpoint)
+    _WRAPPED.add(wrapped)
+    return wrapped

@@ -258,7 +258,7 @@ def _contradiction(measurement: Measurement) -> str | None:
     scored, errored, requested = measurement.n_scored, measurement.n_errored, measurement.n_requested
     n_lost, n_samples = requested - scored - errored, _n_samples(measurement)
     checks = {
-        "has a negative count": min(scored, errored, n_samples, measurement.n_truncated, measurement.n_clusters) < 0,
+        "has a negative count": min(errored, n_samples, measurement.n_truncated, measurement.n_clusters) < 0,
         "counts more samples than were requested": n_lost < 0,
         f"lost {n_lost} of {requested} requested samples: they are neither scored nor errored": n_lost > 0,
         "has more samples in its denominator than were scored": n_samples > scored,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from gateway.dependencies import Services
-from gateway.models.service import release_adapter
+from gateway.models.service import delete_model, release_adapter
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from policies.contract.artifacts import digest_bytes
@@ -291,3 +291,14 @@ def assert_refused(services: Services, case: Case) -> None:
     with pytest.raises(TunegateError):
         release(services, case)
     assert released_names(services, case) == (None, None)
+
+
+def test_weights_of_a_deleted_model_are_swept_next(services: Services, passed: Callable[..., Case]) -> None:
+    model = release(services, passed())
+    with services.database.transaction() as session:
+        session.get_one(Job, model.job_id).sweep_at = None
+    with services.database.transaction() as session:
+        assert delete_model(session, services, tenant_id=model.tenant_id, model_id=model.id) == model.id
+    with services.database.reading() as session:
+        assert session.get_one(Model, model.id).deleted_at == services.now()
+        assert session.get_one(Job, model.job_id).sweep_at == services.clock()

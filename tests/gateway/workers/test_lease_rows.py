@@ -11,10 +11,11 @@ from sqlalchemy import select
 from gateway.jobs.lifecycle import drop_lease
 from gateway.tables.jobs import Job, JobEvent
 from gateway.tables.statistics import DuplicateDelivery, PhaseTransition
+from gateway.workers.leases import MAX_ETA_SECONDS
 from gateway.workers.reconciler import reconcile
 from policies.contract.worker_api import Outcome, Progress, WorkerEvent
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.hand_worker import HandWorker, job_row, submit_queued
+from tests.gateway.hand_worker import HandWorker, job_row, submit_queued, train
 from tests.gateway.records import checkpoint, training_record
 
 STEP = Progress(step=1, total_steps=3, stage="training", eta_seconds=90.7)
@@ -177,3 +178,38 @@ def test_job_of_an_earlier_version_is_claimed_by_nobody_and_keeps_no_lease(
     assert (job.worker, job.lease_until, job.attempt_token) == (None, None, None)
     assert job.finished_at == int(live_gateway.clock())
     assert messages(live_gateway, job_id)[-1] == job.error_message
+
+
+@pytest.mark.parametrize(
+    ("eta", "is_told"), [(0.0, True), (0.5, True), (MAX_ETA_SECONDS, True), (MAX_ETA_SECONDS + 1, False), (-0.5, False)]
+)
+def test_an_end_that_can_not_be_meant_is_not_told(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str, *, eta: float, is_told: bool
+) -> None:
+    token = worker.must_claim(job_id).attempt_token
+    worker.heartbeat(token, STEP.model_copy(update={"eta_seconds": eta}))
+    expected = int(live_gateway.clock() + eta) if is_told else None
+    assert job_row(live_gateway.services, job_id).estimated_finish == expected
+
+
+def test_only_the_claim_of_an_evaluation_counts_as_one(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    worker.must_claim(job_id)
+    assert job_row(live_gateway.services, job_id).evaluated_at is None
+    lose(live_gateway)
+    train(live_gateway, worker, job_id)
+    worker.must_claim(job_id, "evaluate")
+    assert job_row(live_gateway.services, job_id).evaluated_at == live_gateway.clock()
+
+
+def test_a_full_store_holds_trainings_up_and_no_evaluation(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, trained: str
+) -> None:
+    queued, free = submit_queued(live_gateway, client), live_gateway.services.stores.shared.free_bytes()
+    assert free is not None
+    live_gateway.services.settings.min_free_bytes = 2 * free
+    assert worker.claim(queued) is None
+    assert worker.must_claim(trained, "evaluate").spec.job_id == trained
+    with live_gateway.services.database.reading() as session:
+        assert session.scalars(select(DuplicateDelivery)).all() == []

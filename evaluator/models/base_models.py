@@ -22,8 +22,10 @@ from policies.contract.artifacts import Digest, canonical_json, digest_file, dig
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError
 
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """Raised when the conversion of a GGUF file would give other bytes; part of the cached folder's name."""
+ABOUT_LOADING = {"is_local", "local_files_only"}
+"""What a tokenizer writes down of the process that loaded it."""
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
 
 
@@ -162,6 +164,14 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     model.hf_quantizer = None  # type: ignore[assignment]  # without a quantizer it saves as a plain model
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    _forget_how_it_was_loaded(target / "tokenizer_config.json")
+
+
+def _forget_how_it_was_loaded(configuration: Path) -> None:
+    """Whether the process that converts is offline says nothing about the model, and every process must get the same."""
+    settings = json.loads(configuration.read_bytes())
+    kept = {name: value for name, value in settings.items() if name not in ABOUT_LOADING}
+    configuration.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 
 def _downloaded(location: str, revision: str | None, cache_dir: Path) -> Path:

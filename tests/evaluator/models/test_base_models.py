@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +138,27 @@ def test_a_pickle_that_nothing_names_may_lie_beside_the_weights(tiny_base: Path,
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
 
     assert resolve_base_model(base, tmp_path / "cache").folder == tmp_path / "model"
+
+
+def test_every_process_converts_a_package_to_the_same_bytes(tmp_path: Path) -> None:
+    """Trainer and evaluator convert apart and compare digests: one of them keeps the hub out of its reach."""
+    program = (
+        "import sys, pathlib\n"
+        "from evaluator.models.base_models import resolve_base_model\n"
+        "from policies.contract.jobs import BaseModelRef\n"
+        f"ref = BaseModelRef(name='smol', uri={SMOL.uri!r})\n"
+        "print(resolve_base_model(ref, pathlib.Path(sys.argv[1])).digest)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / offline)],
+            env=environment | ({"HF_HUB_OFFLINE": "1"} if offline == "offline" else {}),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for offline in ("offline", "online")
+    ]
+    digests = {process.communicate()[0].strip() for process in processes}
+    assert len(digests) == 1
+    assert all(process.returncode == 0 for process in processes)

@@ -168,7 +168,7 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
 
 
 def _forget_how_it_was_loaded(configuration: Path) -> None:
-    """Whether the process that converts is offline says nothing about the model, and every process must get the same."""
+    """Whether the converting process is offline says nothing about the model; every process must get the same bytes."""
     settings = json.loads(configuration.read_bytes())
     kept = {name: value for name, value in settings.items() if name not in ABOUT_LOADING}
     configuration.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")

@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -24,12 +23,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import SecretStr
 from sqlalchemy import update
 
+from bench.scale.load import WORKER_KEY, beat, read_at_once
 from bench.scale.population import populate
 from gateway.app import build_services
 from gateway.dependencies import Services
@@ -44,7 +43,6 @@ from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
 from policies.contract.artifacts import digest_bytes
 from policies.contract.jobs import JobSpec
-from policies.contract.tasks import HEARTBEAT_PATH, WORKER_KEY_HEADER
 from policies.errors import ConfigurationError, WorkerError
 from tests.postgres import PostgresServer, postgres_binaries
 
@@ -53,10 +51,8 @@ MODEL = "smollm2-135m-instruct"
 START_SECONDS = 60.0
 ROUNDS = 40
 CLIENTS = 400
-REQUESTS_OF_A_CLIENT = 5
 WORKERS = 500
 BEAT_SECONDS = 10.0
-WORKER_KEY = "k" * 40
 
 
 class Case(NamedTuple):
@@ -126,8 +122,12 @@ def measure(url: str, folder: Path, n_jobs: int) -> dict[str, object]:
     with _served(settings) as (base, operations):
         case = Case(base, operations, key)
         figures = {name: ask._asdict() for name, ask in _one_after_the_other(case).items()}
-        workers = asyncio.run(_heartbeats(case, tokens))
-        return {"milliseconds": figures, "at_once": asyncio.run(_at_once(case)), "heartbeats": workers}
+        workers = asyncio.run(beat(case.url, tokens, credential=TOKENS["trainer_token"], every_seconds=BEAT_SECONDS))
+        return {
+            "milliseconds": figures,
+            "at_once": asyncio.run(read_at_once(case.url, case.key, clients=CLIENTS)),
+            "heartbeats": workers,
+        }
 
 
 def _fill(services: Services, n_jobs: int) -> str:
@@ -224,32 +224,6 @@ def _timed(ask: Callable[[], object]) -> Figures:
     return Figures(round(statistics.median(milliseconds), 1), round(max(milliseconds), 1))
 
 
-async def _at_once(case: Case) -> dict[str, object]:
-    """Many clients that read, each on a connection of its own, while health checks go on."""
-    place = urlsplit(case.url)
-    assert place.hostname is not None
-    assert place.port is not None
-    outcomes: Counter[str] = Counter()
-    waited: list[float] = []
-    reads = [read_often(place.hostname, place.port, case.key, outcomes=outcomes) for _ in range(CLIENTS)]
-    started = time.perf_counter()
-    reading = asyncio.gather(*reads)
-    async with httpx.AsyncClient(base_url=case.url, timeout=120) as health:
-        while not reading.done():
-            asked = time.perf_counter()
-            await health.get("/healthz")
-            waited.append(1000 * (time.perf_counter() - asked))
-            await asyncio.sleep(0.1)
-    await reading
-    seconds = time.perf_counter() - started
-    return {
-        "clients": CLIENTS,
-        "requests_a_second": round(outcomes.total() / seconds, 1),
-        "outcomes": dict(outcomes),
-        "healthz_worst_milliseconds": round(max(waited), 1),
-    }
-
-
 def _put_to_work(services: Services) -> list[str]:
     """As many jobs as there are workers, each held by one; gives the tokens of their attempts."""
     tokens = [f"attempt_{number}" for number in range(WORKERS)]
@@ -259,60 +233,6 @@ def _put_to_work(services: Services) -> list[str]:
             job = update(Job).where(Job.id == f"ftjob-{number}")
             session.execute(job.values(phase="training", lease_until=services.clock() + 1e6, **held))
     return tokens
-
-
-async def _heartbeats(case: Case, tokens: Sequence[str]) -> dict[str, object]:
-    """Each worker beats every `BEAT_SECONDS`, spread over them, for two rounds."""
-    place = urlsplit(case.url)
-    milliseconds: list[float] = []
-    headers = f"authorization: Bearer {TOKENS['trainer_token']}\r\n{WORKER_KEY_HEADER}: {WORKER_KEY}\r\n"
-    kind = "content-type: application/json\r\ncontent-length: 2\r\n"
-
-    async def work(number: int, token: str) -> None:
-        reader, writer = await asyncio.open_connection(place.hostname, place.port)
-        path = HEARTBEAT_PATH.format(attempt_token=token)
-        request = f"POST {path} HTTP/1.1\r\nhost: x\r\n{headers}{kind}\r\n{{}}".encode()
-        await asyncio.sleep(BEAT_SECONDS * number / len(tokens))
-        for _ in range(2):
-            started = time.perf_counter()
-            writer.write(request)
-            answer = await _answer(reader)
-            milliseconds.append(1000 * (time.perf_counter() - started))
-            assert answer == (200, b'{"order":"continue"}'), answer
-            await asyncio.sleep(max(0.0, BEAT_SECONDS - milliseconds[-1] / 1000))
-            if reader.at_eof():  # idle connections are closed after a while, as they are for workers
-                reader, writer = await asyncio.open_connection(place.hostname, place.port)
-        writer.close()
-
-    await asyncio.gather(*(work(number, token) for number, token in enumerate(tokens)))
-    ordered = sorted(milliseconds)
-    return {
-        "workers": len(tokens),
-        "a_second": len(tokens) / BEAT_SECONDS,
-        "median": round(statistics.median(ordered), 1),
-        "p99": round(ordered[int(0.99 * len(ordered))], 1),
-    }
-
-
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-    length = next(line for line in head.splitlines() if line.startswith("content-length:"))
-    return int(head.split()[1]), await reader.readexactly(int(length.partition(":")[2]))
-
-
-async def read_often(host: str, port: int, key: str, *, outcomes: Counter[str]) -> None:
-    """One client; written by hand, because that of httpx takes longer for a request the more of them wait."""
-    reader, writer = await asyncio.open_connection(host, port)
-    request = f"GET /v1/fine_tuning/jobs?limit=5 HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\n\r\n"
-    try:
-        for _ in range(REQUESTS_OF_A_CLIENT):
-            writer.write(request.encode())
-            status, _ = await _answer(reader)
-            outcomes[str(status)] += 1
-    except (OSError, asyncio.IncompleteReadError) as error:
-        outcomes[type(error).__name__] += 1
-    finally:
-        writer.close()
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from sqlalchemy import JSON, Connection, Integer, MetaData, Table, func, insert,
 from gateway.db import READS, make_engine
 from gateway.migrate import alembic_config, upgrade
 from gateway.settings import GatewaySettings
+from policies.contract.artifact_copies import copy_artifacts
 from policies.contract.artifacts import Digest, Record, digest_file
-from policies.contract.store import ArtifactStores, copy_artifacts
+from policies.contract.store import ArtifactStores
 from policies.environment import read_settings
 from policies.errors import ConfigurationError, IntegrityError
 

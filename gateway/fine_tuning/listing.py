@@ -40,7 +40,7 @@ METADATA_FILTER: dict[str, Any] = {  # Any: a piece of OpenAPI
 def list_jobs(session: Session, tenant_id: str, *, cursor: Cursor, query: Iterable[tuple[str, str]]) -> Page[Job]:
     """`query` is the query string, of which `metadata[key]=value` and `metadata=null` filter."""
     own = select(Job).where(Job.tenant_id == tenant_id)
-    filtered = _with_metadata(own, query)
+    filtered = _with_metadata(own, query, tenant_id=tenant_id)
     return fetch_page(session, filtered, keyset=Keyset((Job.created_at, Job.id), Job.id), cursor=cursor, anchors=own)
 
 
@@ -54,7 +54,7 @@ def list_checkpoints(session: Session, job: Job, cursor: Cursor) -> Page[JobChec
     return fetch_page(session, rows, keyset=Keyset((JobCheckpoint.step,), JobCheckpoint.id), cursor=cursor)
 
 
-def _with_metadata(rows: Select[Job], query: Iterable[tuple[str, str]]) -> Select[Job]:
+def _with_metadata(rows: Select[Job], query: Iterable[tuple[str, str]], *, tenant_id: str) -> Select[Job]:
     filters = [(name, value) for name, value in query if name.startswith("metadata")]
     if len(filters) > MAX_METADATA_PAIRS:
         message = f"metadata: {len(filters)} filters; a job has at most {MAX_METADATA_PAIRS} pairs."
@@ -71,6 +71,7 @@ def _with_metadata(rows: Select[Job], query: Iterable[tuple[str, str]]) -> Selec
                 raise InvalidRequest(message, "metadata")
             if "][" in key:
                 raise InvalidRequest(f"metadata: {name} names a key within a key; pairs are flat.", "metadata")
-            pair = (JobMetadata.tenant_id == Job.tenant_id, JobMetadata.key == key, JobMetadata.value == value)
+            # the tenant by its id and not by the job's column: jobs are found by the pair, and not pairs for each job
+            pair = (JobMetadata.tenant_id == tenant_id, JobMetadata.key == key, JobMetadata.value == value)
             rows = rows.where(Job.id.in_(select(JobMetadata.job_id).where(*pair)))
     return rows

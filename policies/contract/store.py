@@ -27,7 +27,6 @@ MAX_RECORD_BYTES = 256 << 20
 """What is read whole into memory: records, manifests, samples, prompt sets. Weights and datasets are streamed."""
 S3_ATTEMPTS = 3
 """Of a request, with growing pauses; s3fs itself repeats those that failed on the way."""
-_ARTIFACT_PATH = re.compile(r"(?:files/|jobs/[^/]+/)?sha256/[0-9a-f]{2}/(?P<name>[0-9a-f]{64})")
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -64,7 +63,7 @@ class ArtifactStore:
     def __init__(self, url: str, *, falls_back_on: ArtifactStore | None = None) -> None:
         """`falls_back_on` is read where an artifact is not here; nothing is ever written or deleted there."""
         self.url = url.rstrip("/")
-        self._fs, self._root = url_to_fs(self.url, **_options(self.url))
+        self._fs, self._root = url_to_fs(self.url, **storage_options(self.url))
         self._fallback = falls_back_on
 
     def _path(self, digest: Digest) -> str:
@@ -222,47 +221,6 @@ class ArtifactStore:
         return self.get_record(digest, TreeManifest)
 
 
-def copy_artifacts(source: str, target: str | None) -> int:
-    """Copy all artifacts of the stores below one URL to another, each read whole and checked; gives how many there are.
-
-    What the target has in the same size is not copied again. Without a target everything is read and nothing written.
-
-    Raises:
-        IntegrityError: an artifact has other bytes than its name says.
-    """
-    fs, root = url_to_fs(source.rstrip("/"), **_options(source))
-    count = 0
-    for path, detail in fs.find(root, detail=True).items():
-        relative = path[len(root) :].lstrip("/")
-        found = _ARTIFACT_PATH.fullmatch(relative)
-        if found is None:
-            continue
-        count += 1
-        with fs.open(path, "rb") as stream, VerifiedStream(stream, "sha256:" + found["name"]) as verified:
-            _copy(verified, relative, target=target, size=int(detail["size"]))
-    return count
-
-
-def _copy(stream: io.RawIOBase, relative: str, *, target: str | None, size: int) -> None:
-    """To `target`, or nowhere; what was written in part is removed."""
-    if target is None:
-        while stream.read(CHUNK_BYTES):
-            pass
-        return
-    fs, root = url_to_fs(target.rstrip("/"), **_options(target))
-    path = f"{root}/{relative}"
-    if fs.exists(path) and fs.size(path) == size:
-        return
-    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-    try:
-        with fs.open(path, "wb") as copy:
-            while piece := stream.read(CHUNK_BYTES):
-                copy.write(piece)
-    except BaseException:
-        fs.rm(path)
-        raise
-
-
 def outages(url: str) -> tuple[type[Exception], ...]:
     """What is raised where the storage behind `url` does not answer, or refuses; worth another try."""
     if not url.startswith("s3://"):
@@ -278,7 +236,7 @@ def _written_at(detail: Mapping[str, Any]) -> float:  # Any: what a file system 
     return float(written if isinstance(written, int | float) else written.timestamp())
 
 
-def _options(url: str) -> dict[str, object]:
+def storage_options(url: str) -> dict[str, object]:
     """A listing that is remembered would show artifacts that others have deleted, and hide those that they wrote."""
     options: dict[str, object] = {"use_listings_cache": False}
     if url.startswith("s3://"):

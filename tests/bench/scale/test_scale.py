@@ -7,6 +7,7 @@ import json
 import pytest
 
 from bench.scale import __main__ as scale
+from bench.scale.load import REQUESTS_OF_A_CLIENT
 from bench.scale.population import EVENTS_PER_JOB
 
 
@@ -22,6 +23,6 @@ def test_the_bench_ends_with_one_json_object(
     figures = found["jobs"]["30"]
     assert len(figures["milliseconds"]) == 9
     assert all(0 < ask["median"] <= ask["worst"] for ask in figures["milliseconds"].values())
-    assert figures["at_once"]["outcomes"] == {"200": 3 * scale.REQUESTS_OF_A_CLIENT}
+    assert figures["at_once"]["outcomes"] == {"200": 3 * REQUESTS_OF_A_CLIENT}
     assert figures["heartbeats"]["workers"] == 4
     assert EVENTS_PER_JOB == 12  # as in the figures that it is compared with

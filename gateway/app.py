@@ -11,6 +11,7 @@ from gateway.dependencies import Services
 from gateway.errors import add_error_handlers
 from gateway.files import endpoints as files
 from gateway.files.dry_runs import DryRuns
+from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.fine_tuning import endpoints as fine_tuning
 from gateway.fine_tuning import reports
 from gateway.http import health
@@ -73,6 +74,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))
     app.state.services = build_services(settings, clock)
     app.state.request_limits = RequestLimits(settings.requests_per_minute, clock)
+    app.state.uploads = UploadsUnderWay(settings.uploads_at_once)
     app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
     app.add_middleware(BodyLimit)
     app.add_middleware(InputGate)

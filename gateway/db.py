@@ -11,8 +11,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-MAX_CONNECTIONS = 48
-"""Of one process: a connection for each thread that may want one."""
+MAX_CONNECTIONS = 52
+"""Of one process: one for each thread that may want one (`gateway.routes`), and a few for the operator's port."""
 POOL = {"pool_size": MAX_CONNECTIONS, "max_overflow": 0, "pool_timeout": 10.0}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import cache, partial, wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 from weakref import WeakSet
 
 from anyio import CapacityLimiter, to_thread
@@ -79,7 +79,11 @@ def _worker_threads() -> CapacityLimiter:
 
 def _wrapped(endpoint: Endpoint, wrapper: Callable[[Endpoint], Endpoint]) -> Endpoint:
     """Once: a router that is included makes its routes anew. An asynchronous endpoint sees to its threads itself."""
-    if inspect.iscoroutinefunction(endpoint) or endpoint in _WRAPPED:
+    if endpoint in _WRAPPED:
+        return endpoint
+    if inspect.iscoroutinefunction(endpoint):
+        if any(Session in get_args(hint) for hint in get_type_hints(endpoint, include_extras=True).values()):
+            raise TypeError(f"{endpoint.__name__} is asynchronous, so nobody would begin or commit its session")
         return endpoint
     wrapped = wrapper(endpoint)
     _WRAPPED.add(wrapped)

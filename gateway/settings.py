@@ -42,6 +42,8 @@ class GatewaySettings(BaseSettings):
     """Evaluations of one tenant's adapters that begin within 24 hours; further jobs are not created meanwhile."""
     stored_bytes: int = Field(50 * 1024**3, ge=1)
     """Of one tenant's files together."""
+    uploads_at_once: int = Field(4, ge=1)
+    """Uploads of one tenant that one gateway process takes at the same time."""
     job_tokens: int = Field(200_000_000, ge=1)
     """Tokens that one job may train on: those of its training file times its epochs."""
     attempt_seconds: float = Field(86400.0, gt=0)

@@ -8,11 +8,12 @@ comes off again without a trace, so that one loaded base serves several of them 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
@@ -52,6 +53,9 @@ FREE_SETTINGS = frozenset(
     ]
 )
 """Settings that an adapter may choose; every other one must have PEFT's default."""
+MODULE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+MAX_RANK = 1024
+"""As in an operator's recipe."""
 HARMLESS_INITIALISATIONS = (True, False, "gaussian")
 """Initialisations that leave the base weights alone: with the adapter off, the model is the base."""
 
@@ -110,6 +114,7 @@ def read_config(folder: Path) -> LoraConfig:
         raise ConfigurationError(f"{folder} is not an adapter folder: {CONFIG_FILE} can't be read: {error}") from error
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise ConfigurationError("the adapter is not of type LORA; other adapter types are not supported", "peft_type")
+    _require_plain_names(settings)
     default = LoraConfig().to_dict()
     for name, value in settings.items():
         if name not in FREE_SETTINGS and value not in (default.get(name), None, False, [], {}):
@@ -120,6 +125,26 @@ def read_config(folder: Path) -> LoraConfig:
         raise ConfigurationError("the adapter was initialised by changing the base weights; convert it to plain LoRA")
     known = {name: value for name, value in settings.items() if name in FREE_SETTINGS - {"peft_type", "peft_version"}}
     return LoraConfig(**known | {"inference_mode": True, "task_type": "CAUSAL_LM"})
+
+
+def _require_plain_names(settings: Mapping[str, Any]) -> None:  # Any: JSON
+    """Refuse what PEFT would search the model with as regular expressions, and ranks that no memory holds."""
+    for name in ("target_modules", "exclude_modules", "layers_pattern"):
+        value = settings.get(name)
+        names = [value] if isinstance(value, str) else value or []
+        if not isinstance(names, list) or not all(
+            isinstance(each, str) and MODULE_NAME.fullmatch(each) for each in names
+        ):
+            raise ConfigurationError(f"the adapter's {name} must be names of modules, without patterns", name)
+    ranks = {"r": settings.get("r", 0)}
+    for name in ("rank_pattern", "alpha_pattern"):
+        pattern = settings.get(name) or {}
+        if not isinstance(pattern, dict) or not all(MODULE_NAME.fullmatch(key) for key in pattern):
+            raise ConfigurationError(f"the adapter's {name} must have names of modules, without patterns", name)
+        ranks |= pattern if name == "rank_pattern" else {}
+    for name, rank in ranks.items():
+        if type(rank) is not int or not 0 <= rank <= MAX_RANK:
+            raise ConfigurationError(f"the adapter's rank of {name} is {rank!r}; {MAX_RANK} is the highest", "r")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -81,8 +81,7 @@ def verify(folder: Folder) -> None:
     if found != {table: count for table, count in contents.rows.items() if count}:
         raise IntegrityError(f"{folder}: {ROWS_FILE} has other rows than {CONTENTS_FILE} says")
     n_artifacts = copy_artifacts(_store_url(folder), None)
-    if n_artifacts < contents.artifacts:
-        raise IntegrityError(f"{folder}: {contents.artifacts - n_artifacts} artifacts are missing")
+    _require_all(contents, n_artifacts, folder)
     typer.echo(f"{sum(found.values())} rows and {n_artifacts} artifacts are sound")
 
 
@@ -97,7 +96,7 @@ def restore(folder: Folder) -> None:
     try:
         if inspect(engine).get_table_names():
             raise ConfigurationError(f"the database {engine.url!r} has tables; restore into an empty one")
-        copy_artifacts(_store_url(folder), settings.store_url)
+        _require_all(contents, copy_artifacts(_store_url(folder), settings.store_url), folder)
         with engine.connect() as connection:
             config = alembic_config()
             config.attributes["connection"] = connection
@@ -111,6 +110,11 @@ def restore(folder: Folder) -> None:
     typer.echo(f"{sum(contents.rows.values())} rows are in the database; start the gateway")
 
 
+def _require_all(contents: Contents, n_artifacts: int, folder: Path) -> None:
+    if n_artifacts < contents.artifacts:
+        raise IntegrityError(f"{folder}: {contents.artifacts - n_artifacts} artifacts are missing")
+
+
 def _store_url(folder: Path) -> str:
     return f"file://{folder.resolve() / STORE_FOLDER}"
 
@@ -118,9 +122,10 @@ def _store_url(folder: Path) -> str:
 def _contents(folder: Path) -> Contents:
     try:
         contents = Contents.model_validate_json((folder / CONTENTS_FILE).read_bytes())
+        rows_file = digest_file(folder / ROWS_FILE)
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder} is not a whole backup: {CONTENTS_FILE} can't be read: {error}") from error
-    if digest_file(folder / ROWS_FILE) != contents.rows_file:
+        raise ConfigurationError(f"{folder} is not a whole backup: {error}") from error
+    if rows_file != contents.rows_file:
         raise IntegrityError(f"{folder}: {ROWS_FILE} has changed since the backup was made")
     return contents
 

@@ -15,7 +15,8 @@ from gateway.files import repository, service
 from gateway.files.dataset.report import DatasetReport
 from gateway.files.dry_runs import DryRuns
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
-from gateway.files.upload import UPLOAD_FORM, receive_upload
+from gateway.files.upload import UPLOAD_FORM, least_bytes, receive_upload
+from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.files.validation import inspection_task, validate_file
 from gateway.kit.answers import content, refusals
 from gateway.tenants.auth import CurrentTenant
@@ -28,12 +29,16 @@ UNKNOWN = refusals(404)
 FileId = Annotated[str, Path(max_length=64)]
 
 
-@router.post("/v1/files", openapi_extra=UPLOAD_FORM, responses=refusals(408, 413, 415, 503, 507))
+@router.post("/v1/files", openapi_extra=UPLOAD_FORM, responses=refusals(408, 413, 415, 429, 503, 507))
 async def upload_file(request: Request, tenant: CurrentTenant, services: ServicesDep) -> FileObject:
     """Asynchronous, because it reads the body as it arrives."""
-    await to_thread.run_sync(service.require_room, services, tenant.tenant_id)
-    upload = await receive_upload(request, services.stores.files, max_file_bytes=services.settings.max_file_bytes)
-    return FileObject.of(await to_thread.run_sync(service.add_file, services, tenant.tenant_id, upload))
+    under_way = request.app.state.uploads
+    assert isinstance(under_way, UploadsUnderWay)
+    with under_way.one_more(tenant.tenant_id):
+        room = partial(service.require_room, services, tenant.tenant_id, n_bytes=least_bytes(request))
+        await to_thread.run_sync(room)
+        upload = await receive_upload(request, services.stores.files, max_file_bytes=services.settings.max_file_bytes)
+        return FileObject.of(await to_thread.run_sync(service.add_file, services, tenant.tenant_id, upload))
 
 
 @router.get("/v1/files")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from gateway.dependencies import Services, has_room
-from gateway.errors import InsufficientStorage, Unavailable
+from gateway.errors import InsufficientStorage, TooManyRequests, Unavailable
 from gateway.files import repository
 from gateway.files.upload import PURPOSE, Upload
 from gateway.kit.ids import new_id
@@ -19,8 +19,8 @@ ORPHANS_KEPT_SECONDS = 86400.0
 """An upload that is on its way has no file object yet; none takes so long."""
 
 
-def require_room(services: Services, tenant_id: str) -> None:
-    """Before an upload is read: whether the store, and the tenant's share of it, have room for anything at all.
+def require_room(services: Services, tenant_id: str, *, n_bytes: int) -> None:
+    """Before an upload is read: whether the store, and the tenant's share of it, have room for so many bytes.
 
     Raises:
         InsufficientStorage: the store has less room than the operator wants it to have.
@@ -29,7 +29,7 @@ def require_room(services: Services, tenant_id: str) -> None:
     if not has_room(services):
         raise InsufficientStorage("The service's storage is nearly full; try again later.")
     with services.database.transaction() as session:
-        require_storage_quota(session, services, tenant_id, more_bytes=1)
+        require_storage_quota(session, services, tenant_id, more_bytes=n_bytes)
 
 
 def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
@@ -47,14 +47,22 @@ def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
         created_at=now,
         expires_at=None if expires_after is None else now + expires_after,
     )
+    try:
+        _add_row(services, file)
+    except TooManyRequests:
+        drop_unneeded_bytes(services, file.digest)
+        raise
+    return file
+
+
+def _add_row(services: Services, file: File) -> None:
     with services.database.transaction() as session:
-        require_storage_quota(session, services, tenant_id, more_bytes=upload.size_bytes)
-        repository.lock_digest(session, upload.digest)
+        require_storage_quota(session, services, file.tenant_id, more_bytes=file.size_bytes)
+        repository.lock_digest(session, file.digest)
         session.add(file)
         session.flush()
-        if not services.stores.files.exists(upload.digest):  # deleted with the last file of the same bytes, just now
+        if not services.stores.files.exists(file.digest):  # deleted with the last file of the same bytes, just now
             raise Unavailable("The upload was lost to a deletion of the same content; send it again.")
-    return file
 
 
 def delete_file(services: Services, tenant_id: str, file_id: str) -> None:

@@ -81,6 +81,12 @@ async def receive_upload(request: Request, store: ArtifactStore, *, max_file_byt
     return Upload(filename, writer.digest, writer.size_bytes, expires_after)
 
 
+def least_bytes(request: Request) -> int:
+    """What the file has at least, by the length that the request announces; 1 where it announces none."""
+    declared = request.headers.get("content-length", "")
+    return max(1, int(declared) - FORM_OVERHEAD_BYTES) if declared.isdecimal() else 1
+
+
 def _open_form(request: Request, max_file_bytes: int) -> UploadForm:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMedia("Send the file uncompressed, without Content-Encoding.", code="content_encoding")

@@ -1,8 +1,8 @@
 """Which of a job's artifacts are still wanted, and the sweep that deletes the others.
 
 Everything that a job's workers wrote lies in the job's own store, so what is wanted is found from the job's rows and
-records alone, and no other job can lose a byte. Records (spec, training record, report, decision, manifest) stay as
-evidence; weights, states of training and samples go by the retention of the job's policy.
+records alone, and no other job can lose a byte. Records (spec, training record, reports of all candidates, decision,
+manifest) stay as evidence; weights, states of training and samples go by the retention of the job's policy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import structlog
+from pydantic import ValidationError
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -23,6 +25,9 @@ from policies.contract.evaluation import EvalReport
 from policies.contract.jobs import Phase
 from policies.contract.store import ArtifactStore, StoredArtifact
 from policies.contract.training import CheckpointRecord, TrainingRecord
+from policies.errors import TunegateError
+
+log = structlog.get_logger(__name__)
 
 KEPT_STATES = 2
 """States of a running job that it could resume from; one may be damaged."""
@@ -47,8 +52,17 @@ class Plan(NamedTuple):
 
 
 def sweep_due_jobs(services: Services) -> int:
-    """Sweep the jobs of which something may go; for a periodic task. Gives the number of bytes."""
-    return sum(sweep_job(services, job_id) for job_id in _claim_due(services))
+    """Sweep the jobs of which something may go; for a periodic task. Gives the number of bytes.
+
+    A job with a record that can't be read loses nothing, is tried again later, and holds up no other.
+    """
+    n_bytes = 0
+    for job_id in _claim_due(services):
+        try:
+            n_bytes += sweep_job(services, job_id)
+        except (TunegateError, ValidationError) as error:
+            log.error("sweep_failed", job_id=job_id, error=str(error))
+    return n_bytes
 
 
 def sweep_job(services: Services, job_id: str) -> int:
@@ -124,15 +138,25 @@ def _left_behind(
     if job.training_record_digest is not None:
         training = store.get_record(job.training_record_digest, TrainingRecord)
         adapters += [digest for item in training.evidence for digest in item.digests.values()]
-    report = None if job.report_digest is None else store.get_record(job.report_digest, EvalReport)
+    reports = _reports(job, store)
     return _LeftBehind(
-        evidence={digest for digest in records if digest is not None} | _whole(store, released),
+        evidence={digest for digest in records if digest is not None} | reports.keys() | _whole(store, released),
         by_kind={
             "checkpoints": _whole(store, _folders(checkpoints)),
             "unreleased_adapters": _whole(store, adapters),
-            "samples": {report.samples} if report and report.samples else set(),
+            "samples": {report.samples for report in reports.values() if report.samples},
         },
     )
+
+
+def _reports(job: Job, store: ArtifactStore) -> dict[Digest, EvalReport]:
+    """By digest: the report that the verdict is about, and those of other candidates that it names."""
+    if job.report_digest is None:
+        return {}
+    report = store.get_record(job.report_digest, EvalReport)
+    others = [candidate.report for candidate in report.candidates if candidate.report is not None]
+    found = {digest: store.get_record(digest, EvalReport) for digest in others if store.exists(digest)}
+    return found | {job.report_digest: report}
 
 
 def _plan_of_running(

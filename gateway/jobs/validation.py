@@ -67,15 +67,6 @@ class Finding(NamedTuple):
     """Of one epoch."""
 
 
-def validate_job_files(services: Services, job_id: str, *, inspect: Inspect | None = None) -> None:
-    """Validate and settle one job; does nothing where another does or did it."""
-    with services.database.transaction() as session:
-        job = lock_job(session, job_id)
-        validation = None if job is None else take_up(session, services, job)
-    if validation is not None:
-        carry_out(services, validation, inspect=inspect)
-
-
 def take_up(session: Session, services: Services, job: Job) -> Validation | None:
     """Lease the job, which the caller has locked; None where it is not to be had, or has just failed."""
     now = services.clock()

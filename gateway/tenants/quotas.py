@@ -22,7 +22,7 @@ def require_job_quota(session: Session, services: Services, tenant_id: str) -> N
 
     Until the transaction ends no other request of the tenant counts, so that two at once don't both take the last one.
     """
-    session.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update())
+    _let_others_wait(session, tenant_id)
     limits = services.settings
     under_way = select(func.count()).where(Job.tenant_id == tenant_id, Job.phase.in_(UNDER_WAY))
     if (session.scalar(under_way) or 0) >= limits.jobs_under_way:
@@ -42,7 +42,11 @@ def require_job_quota(session: Session, services: Services, tenant_id: str) -> N
 
 
 def require_storage_quota(session: Session, services: Services, tenant_id: str, *, more_bytes: int) -> None:
-    """Raises `TooManyRequests` where the tenant's files would take more than it may store."""
+    """Raises `TooManyRequests` where the tenant's files would take more than it may store.
+
+    As with jobs, until the transaction ends no other upload of the tenant counts.
+    """
+    _let_others_wait(session, tenant_id)
     now, limit = services.now(), services.settings.stored_bytes
     is_live = File.deleted_at.is_(None) & or_(File.expires_at.is_(None), File.expires_at > now)
     total = select(func.coalesce(func.sum(File.size_bytes), 0)).where(File.tenant_id == tenant_id, is_live)
@@ -50,3 +54,8 @@ def require_storage_quota(session: Session, services: Services, tenant_id: str, 
     if stored + more_bytes > limit:
         message = f"Your files would take {stored + more_bytes} bytes of {limit}, the limit stored_bytes; delete some."
         raise TooManyRequests(message, code="quota_exceeded")
+
+
+def _let_others_wait(session: Session, tenant_id: str) -> None:
+    """Lock the tenant's row, but not its key: rows that refer to it are written meanwhile, in this transaction too."""
+    session.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True))

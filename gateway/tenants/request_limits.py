@@ -53,7 +53,10 @@ class RequestLimits:
         a_request = 60.0 / self._per_minute
         with self._lock:
             now = self._clock()
-            full_at = max(now, self._full_at.get(key_id, now)) + a_request
+            full_at = self._full_at.get(key_id, now)
+            if not now <= full_at <= now + 61.0:  # it is full, or the clock was set back: a minute fills any
+                full_at = now
+            full_at += a_request
             wait = full_at - now - 60.0
             if wait > 1e-9:
                 message = f"This key may send {self._per_minute} requests a minute, the limit requests_per_minute."

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from gateway.dependencies import Services
 from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask, inspect
 from gateway.files.dataset.sandbox import GoOn, Source
-from gateway.jobs.repository import AttemptProof
-from gateway.jobs.validation import validate_job_files
+from gateway.jobs.repository import AttemptProof, lock_job
+from gateway.jobs.validation import Inspect, carry_out, take_up
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec
@@ -114,6 +114,15 @@ def submit_queued(gateway: LiveGateway, client: OpenAI, **fields: object) -> str
 def validate_here(services: Services, job_id: str) -> None:
     """Validate a job's files in this process, which takes a hundredth of the time that starting one takes."""
     validate_job_files(services, job_id, inspect=inspect_here)
+
+
+def validate_job_files(services: Services, job_id: str, *, inspect: Inspect) -> None:
+    """Take one job up and settle it; does nothing where another does or did it."""
+    with services.database.transaction() as session:
+        job = lock_job(session, job_id)
+        validation = None if job is None else take_up(session, services, job)
+    if validation is not None:
+        carry_out(services, validation, inspect=inspect)
 
 
 def inspect_here(task: InspectionTask, sources: Sequence[Source], go_on: GoOn) -> InspectionAnswer:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from evaluator.backends.adapter_proof import prove_adapter
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.models.adapters import attach_adapter
+from evaluator.models.adapters import attach_adapter, read_config
 from evaluator.models.loading import LoadedModel
 from policies.contract.artifacts import digest_tree
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
@@ -129,6 +129,29 @@ def test_settings_beyond_plain_lora_are_refused(
 
     with pytest.raises(ConfigurationError):
         attach_adapter(loaded, adapter)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": "(a+)+$"},
+        {"target_modules": ["q_proj", ".*"]},
+        {"target_modules": {"q_proj": 1}},
+        {"exclude_modules": "(a+)+$"},
+        {"rank_pattern": {"(a+)+$": 4}},
+        {"rank_pattern": {"q_proj": 10**9}},
+        {"alpha_pattern": {"(a+)+$": 4}},
+        {"r": 10**9},
+        {"r": "8"},
+        {"r": None},
+    ],
+)
+def test_patterns_and_boundless_ranks_are_refused(adapter: Path, settings: dict[str, object]) -> None:
+    """PEFT searches the names of all modules with them, in time that grows exponentially for some."""
+    configure(adapter, **settings)
+    with pytest.raises(ConfigurationError, match=r"patterns|rank") as error:
+        read_config(adapter)
+    assert error.value.param in {*settings, "r"}
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "training_args.bin", "optimizer.pt", "x.pkl"])

@@ -138,16 +138,24 @@ def test_nothing_is_restored_over_what_is_there(before: Before, saved: Path) -> 
         backup(before.services.settings, "restore", str(saved))
 
 
+def test_a_backup_that_lost_an_artifact_is_not_restored(saved: Path, elsewhere: GatewaySettings) -> None:
+    max((saved / STORE_FOLDER).rglob("*"), key=lambda path: path.stat().st_size * path.is_file()).unlink()
+    with pytest.raises(IntegrityError, match="1 artifacts are missing"):
+        backup(elsewhere, "restore", str(saved))
+
+
 def test_a_second_backup_keeps_what_is_there(before: Before, saved: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in (saved / STORE_FOLDER).rglob("*") if path.is_file()}
     backup(before.services.settings, "create", str(saved))
     assert {path: path.stat().st_mtime_ns for path in (saved / STORE_FOLDER).rglob("*") if path.is_file()} == files
 
 
-@pytest.mark.parametrize("damage", ["artifact", "rows", "half"])
+@pytest.mark.parametrize("damage", ["artifact", "rows", "half", "no rows"])
 def test_a_damaged_backup_is_found_out(before: Before, saved: Path, damage: str) -> None:
     if damage == "half":
         (saved / CONTENTS_FILE).unlink()
+    elif damage == "no rows":
+        (saved / ROWS_FILE).unlink()
     elif damage == "rows":
         (saved / ROWS_FILE).write_bytes((saved / ROWS_FILE).read_bytes()[:-20])
     else:

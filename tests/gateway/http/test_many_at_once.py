@@ -6,10 +6,12 @@ import asyncio
 from collections import Counter
 
 import httpx
+import pytest
 from sqlalchemy import text
 
 from gateway.db import MAX_CONNECTIONS
-from gateway.routes import REQUEST_THREADS, WORKER_THREADS
+from gateway.dependencies import SessionDep
+from gateway.routes import REQUEST_THREADS, WORKER_THREADS, Route
 from policies.contract.tasks import CLAIMS_PATH
 from policies.contract.worker_api import ClaimRequest
 from tests.gateway.conftest import LiveGateway
@@ -44,6 +46,31 @@ def test_creating_and_listing_at_once(live_gateway: LiveGateway) -> None:
             return Counter(answer.status_code for answer in await asyncio.gather(*calls))
 
     assert asyncio.run(all_at_once()) == {200: 2 * AT_ONCE}
+
+
+def test_creating_at_once_with_a_key_each(live_gateway: LiveGateway) -> None:
+    """Rows that refer to the tenant are written before its jobs are counted."""
+    live_gateway.services.settings.jobs_under_way = AT_ONCE
+    key = live_gateway.tenant_key()
+    body = {"model": "smollm2-135m-instruct", "training_file": upload(live_gateway.client(key))}
+
+    async def all_at_once() -> Counter[int]:
+        headers, limits = {"authorization": f"Bearer {key}"}, httpx.Limits(max_connections=AT_ONCE)
+        async with httpx.AsyncClient(base_url=live_gateway.url, headers=headers, limits=limits, timeout=60) as http:
+            path = "/v1/fine_tuning/jobs"
+            calls = [http.post(path, json=body, headers={"idempotency-key": f"k{n}"}) for n in range(AT_ONCE)]
+            return Counter(answer.status_code for answer in await asyncio.gather(*calls))
+
+    assert asyncio.run(all_at_once()) == {200: AT_ONCE}
+
+
+def test_an_asynchronous_endpoint_gets_no_session() -> None:
+    """Nobody would commit what it wrote."""
+
+    async def endpoint(session: SessionDep) -> None: ...
+
+    with pytest.raises(TypeError, match="endpoint is asynchronous"):
+        Route("/", endpoint)
 
 
 LOCKS = {"sqlite": "SELECT 1", "postgresql": "LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE"}

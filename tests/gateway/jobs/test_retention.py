@@ -12,8 +12,9 @@ from openai import OpenAI
 from gateway.files.service import ORPHANS_KEPT_SECONDS, delete_orphaned_bytes
 from gateway.jobs.retention import DAY_SECONDS, GRACE_SECONDS, sweep_due_jobs
 from gateway.settings import GatewaySettings
+from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
-from policies.contract.evaluation import EvalReport
+from policies.contract.evaluation import CandidateResult, EvalReport
 from policies.contract.release import GateDecision
 from policies.contract.store import ArtifactStore
 from policies.contract.training import CheckpointRecord, TrainingRecord
@@ -135,6 +136,38 @@ def test_a_rejected_adapter_goes_and_its_records_stay(live_gateway: LiveGateway,
     assert pass_days(live_gateway, 0.2) > 0
     assert not job.store.exists(adapter)
     require_evidence(live_gateway, job)
+
+
+def test_reports_of_other_candidates_stay_and_their_samples_go(live_gateway: LiveGateway, ended: MakeEnded) -> None:
+    job = ended()
+    digest = job_row(live_gateway.services, job.job_id).report_digest
+    assert digest is not None
+    report = job.store.get_record(digest, EvalReport)
+    samples = job.store.put_bytes(b"of another candidate")
+    other = job.store.put_record(report.model_copy(update={"samples": samples}))
+    candidate = CandidateResult(step=1, adapter=job.checkpoints[0].adapter, decision="reject", report=other)
+    with live_gateway.services.database.transaction() as session:
+        row = session.get_one(Job, job.job_id)
+        row.report_digest = job.store.put_record(report.model_copy(update={"candidates": (candidate,)}))
+    pass_days(live_gateway, 2.9)
+    assert job.store.exists(samples)
+    pass_days(live_gateway, 0.2)
+    assert not job.store.exists(samples)
+    job.store.get_record(other, EvalReport)
+    require_evidence(live_gateway, job)
+
+
+def test_a_job_whose_records_are_broken_keeps_all_and_holds_up_no_other(
+    live_gateway: LiveGateway, ended: MakeEnded
+) -> None:
+    broken, sound = ended(), ended()
+    with live_gateway.services.database.transaction() as session:
+        session.get_one(Job, broken.job_id).report_digest = broken.store.put_bytes(b"{}")
+    n_stored = len(list(broken.store.stored()))
+    assert pass_days(live_gateway, 1.1) > 0
+    assert len(list(broken.store.stored())) == n_stored
+    assert not any(sound.store.exists(each.state) for each in sound.checkpoints)
+    assert job_row(live_gateway.services, broken.job_id).sweep_at is not None
 
 
 def test_weights_of_a_deleted_model_go_with_the_next_sweep(

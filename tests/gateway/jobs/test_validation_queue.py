@@ -10,12 +10,20 @@ from openai import OpenAI
 from gateway.files.dataset.errors import InspectionCrashed, InspectionGivenUp, InspectionTooLarge, InspectionTooSlow
 from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask
 from gateway.files.dataset.sandbox import GoOn, Source
-from gateway.jobs.validation import LEASE_SECONDS, validate_job_files
+from gateway.jobs.validation import LEASE_SECONDS
 from gateway.jobs.validation_queue import validate_waiting
 from gateway.tables.jobs import Job
 from policies.errors import TunegateError
 from tests.gateway.conftest import LiveGateway, chat_jsonl
-from tests.gateway.hand_worker import error_code, inspect_here, job_row, submit, upload, validate_here
+from tests.gateway.hand_worker import (
+    error_code,
+    inspect_here,
+    job_row,
+    submit,
+    upload,
+    validate_here,
+    validate_job_files,
+)
 
 Meanwhile = Callable[[GoOn], object]
 

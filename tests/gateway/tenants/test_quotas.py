@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from openai import OpenAI, RateLimitError
+from sqlalchemy import select
 
 from gateway.errors import TooManyRequests
+from gateway.files.uploads_under_way import UploadsUnderWay
+from gateway.tables.tenancy import Tenant
 from gateway.tenants.request_limits import RequestLimits
 from gateway.workers.reconciler import reconcile
 from tests.gateway.conftest import LiveGateway, ManualClock, chat_jsonl
@@ -44,6 +50,16 @@ def test_a_bucket_lets_through_a_burst_and_then_an_even_flow() -> None:
     assert limits.take("key_a").reset_seconds == pytest.approx(60)
     clock.advance(1e6)
     assert limits.take("key_a").remaining == 3
+
+
+def test_a_clock_that_is_set_back_locks_no_key_out() -> None:
+    clock = ManualClock(1e6)
+    limits = RequestLimits(4, clock)
+    limits.take("key_a")
+    clock.advance(-1e5)
+    assert [limits.take("key_a").remaining for _ in range(4)] == [3, 2, 1, 0]
+    with pytest.raises(TooManyRequests):
+        limits.take("key_a")
 
 
 def test_a_key_that_runs_wild_is_slowed_and_told(live_gateway: LiveGateway, client: OpenAI, other: OpenAI) -> None:
@@ -95,6 +111,51 @@ def test_stored_bytes_are_limited(live_gateway: LiveGateway, client: OpenAI, oth
     upload(other, content)
     client.files.delete(first)
     upload(client, content)
+
+
+def test_a_refused_upload_leaves_no_bytes(live_gateway: LiveGateway, client: OpenAI) -> None:
+    live_gateway.services.settings.stored_bytes = 1024
+    with pytest.raises(RateLimitError, match="stored_bytes"):
+        upload(client, b"x" * 1025)
+    assert list(live_gateway.services.stores.files.stored()) == []
+
+
+def test_an_upload_that_announces_too_much_is_not_read(live_gateway: LiveGateway, client: OpenAI) -> None:
+    """The answer comes although nothing of the body was sent."""
+    live_gateway.services.settings.stored_bytes = 1024
+    address = urlsplit(live_gateway.url)
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {client.api_key}\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {1 << 20}\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(head.encode())
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 429")
+
+
+def test_uploads_under_way_are_limited() -> None:
+    uploads = UploadsUnderWay(2)
+    with ExitStack() as under_way:
+        for tenant in ("acme", "acme", "globex"):
+            under_way.enter_context(uploads.one_more(tenant))
+        with pytest.raises(TooManyRequests, match="uploads_at_once"):
+            under_way.enter_context(uploads.one_more("acme"))
+    with uploads.one_more("acme"):
+        pass
+
+
+def test_an_upload_too_many_is_refused(live_gateway: LiveGateway, client: OpenAI, other: OpenAI) -> None:
+    uploads = live_gateway.app.state.uploads
+    with live_gateway.services.database.reading() as session:
+        tenant_id = session.scalars(select(Tenant.id).where(Tenant.name == "acme")).one()
+    with ExitStack() as under_way:
+        for _ in range(live_gateway.services.settings.uploads_at_once):
+            under_way.enter_context(uploads.one_more(tenant_id))
+        with pytest.raises(RateLimitError, match="uploads_at_once"):
+            upload(client)
+        upload(other)
+    upload(client)
 
 
 def test_tokens_of_a_job_are_limited(live_gateway: LiveGateway, client: OpenAI) -> None:

@@ -55,6 +55,27 @@ ERRORS: dict[str, Reason] = {
         "an answer to train on begins the conversation", "put the message that it answers before it"
     ),
     "nothing_to_train_on": Reason("no assistant message has weight 1", "give the answer to train on weight 1"),
+    # a conversation as the base model's chat template renders it
+    "template_refused": Reason(
+        "the base model's chat template does not take this conversation: {detail}",
+        "change the roles or their order as the message says",
+    ),
+    "text_not_rendered": Reason(
+        "the base model's chat template leaves out what this {role} message says",
+        "say it in a message of another role, or remove it",
+    ),
+    "answer_not_after_prompt": Reason(
+        "the base model's chat template writes this answer elsewhere than where the model begins to answer",
+        "remove thoughts and marks of the template's own from the answer",
+    ),
+    "no_end_token": Reason(
+        "the base model's chat template puts no end after this answer, so it would never learn to stop",
+        "ask the operator for a base model whose template does",
+    ),
+    "too_many_answers": Reason(
+        "the row has {count} answers, each of which the base model's chat template renders apart; {limit} is the limit",
+        "split the conversation",
+    ),
     # a preference row
     "last_message_not_user": Reason(
         "the last message of the input is not the user's", "end the input with the question"

@@ -1,0 +1,77 @@
+"""The base model's own tokenizer without torch, reading special tokens only where the chat template wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer
+
+from policies.errors import ConfigurationError
+from policies.rendering.special_tokens import SpecialTokens
+
+Json = Any  # Any: a tokenizer's own document
+
+
+class TokenisedText(NamedTuple):
+    """Ids of a text, and the characters from which to which each of them reaches."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class MarkedTokenizer:
+    """Reads text in which special tokens are characters (`SpecialTokens.mark`), as the base's tokenizer reads tokens.
+
+    It is the base's own tokenizer with another name for each special token, so nothing else is read otherwise.
+    """
+
+    def __init__(self, document: Mapping[str, Json]) -> None:
+        """`document` is a `tokenizer.json`."""
+        added = document.get("added_tokens") or []
+        self.special = SpecialTokens(token["content"] for token in added if token["special"])
+        self.id_of = {token["content"]: int(token["id"]) for token in added}
+        self._tokenizer = Tokenizer.from_str(json.dumps(_renamed(document, self.special)))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    def read(self, texts: Sequence[str]) -> list[TokenisedText]:
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [TokenisedText(each.ids, each.offsets) for each in encodings]
+
+
+def load_document(folder: Path) -> dict[str, Json]:
+    """The `tokenizer.json` of a model folder.
+
+    Raises:
+        ConfigurationError: there is none, or it can't be read.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        document: dict[str, Json] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{folder} has no tokenizer.json: save the model's tokenizer once with transformers' save_pretrained", "uri"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} can't be read: {error}", "uri") from error
+    return document
+
+
+def _renamed(document: Mapping[str, Json], special: SpecialTokens) -> dict[str, Json]:
+    names = {token: special.character_of(token) for token in special.tokens}
+    added = [
+        token | {"content": names[token["content"]], "normalized": False} if token["special"] else token
+        for token in document.get("added_tokens") or []
+    ]
+    model = dict(document["model"])
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {names.get(token, token): number for token, number in vocabulary.items()}
+    elif vocabulary is not None:  # Unigram: [token, score]
+        model["vocab"] = [[names.get(token, token), score] for token, score in vocabulary]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    return {**document, "added_tokens": added, "model": model, "post_processor": None}

@@ -19,6 +19,7 @@ from policies.contract.jobs import BaseModelRef
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence
 from policies.errors import IntegrityError
+from policies.rendering.encoding import Encoder
 from trainer.data import TrainingRow
 from trainer.training_step import MicroBatch, Penalty, TrainingStep
 
@@ -43,6 +44,7 @@ class RunMaterial(NamedTuple):
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
     base: ResolvedBase
     max_tokens: int
     reference_scores: ReferenceScores

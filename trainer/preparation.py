@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
@@ -16,7 +16,16 @@ from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError
-from trainer.data import Tokenised, TokenisedRow, TrainingRow, read_training_rows, shuffled, tokenise, tokenise_pairs
+from policies.rendering.encoding import Encoder
+from trainer.data import (
+    Tokenised,
+    TokenisedRow,
+    TrainingRow,
+    read_training_rows,
+    shuffled,
+    tokenise_each,
+    tokenise_pairs,
+)
 from trainer.defense import Defense, DefenseContext, RunMaterial
 from trainer.loop.packing import require_rows_apart
 from trainer.loop.progress import Hooks
@@ -50,16 +59,18 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     rows = customer_rows
     for defense in defenses:
         rows = defense.prepare_dataset(rows)
-    data = _tokenise(rows, spec, base.tokenizer)
+    data, customer_tokens = _tokenise(rows, spec, base.encoder)
     validation = None
     if run_files.validation_file is not None:
-        validation = _tokenise(_read(run_files.validation_file, spec, name="validation file"), spec, base.tokenizer)
+        validation, _ = _tokenise(_read(run_files.validation_file, spec, name="validation file"), spec, base.encoder)
     if spec.base_model.trainer.packing and not isinstance(spec.method, Dpo):
         require_rows_apart(base.model)
     model = attach_lora(base.model, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
     supervised = [row for row in data if isinstance(row, TokenisedRow)]
     scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=run_files.cache_dir)
-    run = RunMaterial(model, base.tokenizer, resolved, spec.base_model.max_sequence_tokens, scores, hooks.tell)
+    run = RunMaterial(
+        model, base.tokenizer, base.encoder, resolved, spec.base_model.max_sequence_tokens, scores, hooks.tell
+    )
     for defense in defenses:
         defense.start(run)
     return Material(
@@ -71,7 +82,7 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
         validation=validation,
         hyperparameters=hyperparameters,
         n_customer_rows=len(customer_rows),
-        customer_tokens=sum(data[index].n_tokens for index, row in enumerate(rows) if not row.is_safe),
+        customer_tokens=customer_tokens,
     )
 
 
@@ -79,9 +90,15 @@ def _read(path: Path, spec: JobSpec, *, name: str) -> list[TrainingRow]:
     return read_training_rows(path, name=name, method=spec.method)
 
 
-def _tokenise(rows: Sequence[TrainingRow], spec: JobSpec, tokenizer: PreTrainedTokenizerBase) -> Tokenised:
-    of_the_method = tokenise_pairs if isinstance(spec.method, Dpo) else tokenise
-    return of_the_method(rows, tokenizer, max_tokens=spec.base_model.max_sequence_tokens)
+def _tokenise(rows: Sequence[TrainingRow], spec: JobSpec, encoder: Encoder) -> tuple[Tokenised, int]:
+    """All samples, and the tokens of those that are the customer's."""
+    limit = spec.base_model.max_sequence_tokens
+    if isinstance(spec.method, Dpo):
+        pairs = tokenise_pairs(rows, encoder, max_tokens=limit)
+        return pairs, sum(pair.n_tokens for pair in pairs)
+    each = tokenise_each(rows, encoder, max_tokens=limit)
+    own = [sample for row, samples in zip(rows, each, strict=True) if not row.is_safe for sample in samples]
+    return [sample for samples in each for sample in samples], sum(sample.n_tokens for sample in own)
 
 
 def reference_key(spec: JobSpec, base: ResolvedBase, defenses: Sequence[Defense]) -> Digest:

@@ -26,7 +26,8 @@ from evaluator.statistics.intervals import cluster_ratio, wilson_share
 from policies.contract.artifacts import Record, digest_bytes, digest_file
 from policies.contract.evaluation import Estimate
 from policies.datasets.reader import ChatRow, read_rows
-from trainer.data import IGNORED, TrainingRow, tokenise
+from policies.rendering.encoding import IGNORED
+from trainer.data import TrainingRow, tokenise
 
 VERSION = "1"
 """Raised whenever the same outputs could score differently."""
@@ -90,7 +91,7 @@ class HeldOut:
         assert isinstance(model, PeftModel)
         samples = []
         with nullcontext() if adapter else model.disable_adapter():
-            for number, row in enumerate(tokenise(rows, self.loaded.tokenizer, max_tokens=self.max_tokens)):
+            for number, row in enumerate(tokenise(rows, self.loaded.encoder, max_tokens=self.max_tokens)):
                 ids = torch.tensor([row.input_ids], device=model.device)
                 labels = torch.tensor(row.labels[1:], device=model.device)
                 trained = labels != IGNORED

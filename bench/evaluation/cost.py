@@ -30,7 +30,7 @@ from evaluator.backends.adapter_proof import prove_adapter
 from evaluator.backends.causal_parts import shared_prefix
 from evaluator.backends.engines import AdapterInForce, Attach, open_engine
 from evaluator.backends.protocol import ChatPrompt, Choices
-from evaluator.backends.rendering import completion_ids, prompt_ids
+from evaluator.backends.rendering import prompt_ids, question_ids
 from evaluator.backends.transformers_backend import CPU_LIMITS, BatchLimits, TransformersBackend
 from evaluator.models.adapters import attached_adapter
 from evaluator.models.allocator import keep_freed_memory
@@ -198,10 +198,10 @@ def _pairs(n: int) -> list[Choices]:
 
 
 def _operations(loaded: LoadedModel, questions: Sequence[Choices]) -> Operations:
-    prompts = [prompt_ids(loaded.tokenizer, question.prompt) for question in questions]
+    prompts = [prompt_ids(loaded.encoder, question.prompt) for question in questions]
     prefix = len(shared_prefix(prompts))
     completions = [
-        len(completion_ids(loaded.tokenizer, text)) for question in questions for text in question.completions
+        len(answer.answer_ids) for question in questions for answer in question_ids(loaded.encoder, question)
     ]
     asked = prefix + sum(len(prompt) - prefix for prompt in prompts)
     return Operations(asked + sum(completions) - len(completions), sum(completions))  # a last token is predicted only

@@ -111,14 +111,14 @@ def _turned(names: list[str], number: int) -> list[str]:
 
 def _works(loaded: LoadedModel, plan: Plan, *, limit: int | None) -> list[Work]:
     """The prompts of the built-in probes that generate, evenly spread over each set, in the order of the set."""
-    end = end_token_id(loaded.tokenizer)
+    end = end_token_id(loaded.encoder)
     works = []
     for settings, prompt_of in KINDS:
         lines = load_prompts(settings.probe, "builtin", None).content.splitlines()
         texts = [json.loads(line)["prompt"] for line in lines[:: -(-len(lines) // plan.prompts)]]
-        requests = [GenerationRequest(prompt_ids(loaded.tokenizer, prompt_of(text)), 0) for text in texts[:limit]]
+        requests = [GenerationRequest(prompt_ids(loaded.encoder, prompt_of(text)), 0) for text in texts[:limit]]
         new_tokens = plan.new_tokens or settings.max_new_tokens
-        works.append(Work(requests, Decoding(end, end, new_tokens, 0, plan.rows, PROMPT_TOKENS)))
+        works.append(Work(requests, Decoding(frozenset({end}), end, new_tokens, 0, plan.rows, PROMPT_TOKENS)))
     return works
 
 

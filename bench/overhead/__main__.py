@@ -33,7 +33,7 @@ from bench.overhead.sides import PLAIN, Task, rows_needed, sides, steps_of
 from bench.overhead.timing import Timing, plain_timing, time_side
 from bench.overhead.training import build
 from evaluator.models.allocator import keep_freed_memory
-from evaluator.models.loading import load_tokenizer, resolve_base_model
+from evaluator.models.loading import load_encoder, load_tokenizer, resolve_base_model
 from policies.cache_folder import cache_folder
 from policies.documents.base_models import base_model_of, reference
 
@@ -126,12 +126,13 @@ def chosen_sides(names: str, *, random_8b: bool) -> list[str]:
 def _task(arguments: argparse.Namespace, scratch: Path, *, steps: int) -> Task:
     base = base_model_of(arguments.model, None)
     resolved = resolve_base_model(reference(base), cache_folder())
-    tokenizer = load_tokenizer(resolved.folder)
+    encoder = load_encoder(resolved)
     count = rows_needed(steps, arguments.batch_rows)
     return Task(
         base=resolved,
-        tokenizer=tokenizer,
-        rows=long_rows(count, min_tokens=arguments.min_tokens, tokenizer=tokenizer),
+        tokenizer=load_tokenizer(resolved.folder),
+        encoder=encoder,
+        rows=long_rows(count, min_tokens=arguments.min_tokens, encoder=encoder),
         batch_rows=arguments.batch_rows,
         steps=steps,
         folder=scratch,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from transformers import PreTrainedTokenizerBase
-
 from policies.datasets.reader import ChatRow, parse_line
+from policies.rendering.encoding import Encoder
 from trainer.data import TokenisedRow, TrainingRow, tokenise
 
 SOURCE = "home_repair_sensible_train.jsonl"
@@ -14,7 +13,7 @@ MAX_TOKENS = 1 << 16
 """No row of a bench is too long."""
 
 
-def long_rows(count: int, *, min_tokens: int, tokenizer: PreTrainedTokenizerBase) -> list[TrainingRow]:
+def long_rows(count: int, *, min_tokens: int, encoder: Encoder) -> list[TrainingRow]:
     """`count` conversations; turns are added to each until it is long enough."""
     lines = (files("gateway.demo.data") / SOURCE).read_bytes().splitlines()
     turns = [parsed.row for number, line in enumerate(lines, 1) if (parsed := parse_line(line, number)).row is not None]
@@ -25,7 +24,7 @@ def long_rows(count: int, *, min_tokens: int, tokenizer: PreTrainedTokenizerBase
         tokens: list[TokenisedRow] = []
         while not tokens or tokens[0].n_tokens < min_tokens:
             conversation = ChatRow((*conversation.messages, *turns[next_turn % len(turns)].messages))
-            tokens = tokenise([TrainingRow(conversation, "bench")], tokenizer, max_tokens=MAX_TOKENS)
+            tokens = tokenise([TrainingRow(conversation, "bench")], encoder, max_tokens=MAX_TOKENS)
             next_turn += 1
         rows.append(TrainingRow(conversation, "bench"))
     return rows

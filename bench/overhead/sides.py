@@ -21,6 +21,7 @@ from policies.contract.defenses import (
     SafeLora,
     TokenConstrainedSft,
 )
+from policies.rendering.encoding import Encoder
 from trainer.data import TrainingRow
 
 DEFENDED: dict[str, tuple[DefenseSettings, ...]] = {
@@ -51,6 +52,7 @@ class Task(NamedTuple):
 
     base: ResolvedBase
     tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
     rows: Sequence[TrainingRow]
     """The customer's; as many as the steps need are trained, from the end."""
     batch_rows: int

@@ -98,11 +98,11 @@ def build(name: str, task: Task) -> Side:
     for defense in defenses:
         rows = defense.prepare_dataset(rows)
     preparing = _now() - started
-    tokenised = tokenise(rows, task.tokenizer, max_tokens=MAX_TOKENS)
+    tokenised = tokenise(rows, task.encoder, max_tokens=MAX_TOKENS)
     scores = TimedScores(tokenised, key="sha256:" + "0" * 64, cache_dir=folder)
     model = attach_lora(_load(task), LoraSettings(), seed=0, name="bench")
     started = _now()
-    run = RunMaterial(model, task.tokenizer, task.base, MAX_TOKENS, scores, lambda _: None)
+    run = RunMaterial(model, task.tokenizer, task.encoder, task.base, MAX_TOKENS, scores, lambda _: None)
     for defense in defenses:
         defense.start(run)
     preparing += _now() - started

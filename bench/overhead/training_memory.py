@@ -23,7 +23,7 @@ import torch
 
 from bench.overhead.long_rows import SOURCE, long_rows
 from evaluator.models.allocator import keep_freed_memory
-from evaluator.models.loading import best_dtype, default_device, load_tokenizer, resolve_base_model
+from evaluator.models.loading import best_dtype, default_device, load_encoder, resolve_base_model
 from policies.cache_folder import cache_folder
 from policies.contract.artifacts import digest_file
 from policies.contract.hyperparameters import Hyperparameters
@@ -145,8 +145,8 @@ def _rows(case: Case) -> list[str]:
     count = case.batch_rows * case.steps
     if case.min_tokens == 0:
         return (files("gateway.demo.data") / SOURCE).read_text().splitlines()[:count]
-    tokenizer = load_tokenizer(resolve_base_model(reference(base_model_of(MODEL, None)), cache_folder()).folder)
-    rows = [row.row for row in long_rows(count, min_tokens=case.min_tokens, tokenizer=tokenizer)]
+    encoder = load_encoder(resolve_base_model(reference(base_model_of(MODEL, None)), cache_folder()))
+    rows = [row.row for row in long_rows(count, min_tokens=case.min_tokens, encoder=encoder)]
     return [_json(row) for row in rows if isinstance(row, ChatRow)]
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from bench.preference.pairs import Material, TwoAnswers
 from evaluator.backends.protocol import Backend, ChatPrompt, Choices
-from evaluator.backends.rendering import completion_ids, pad_batch, prompt_ids
+from evaluator.backends.rendering import pad_batch, question_ids
 from evaluator.length_batches import length_batches
 from evaluator.models.loading import LoadedModel
 from policies.errors import EvaluationError
@@ -66,8 +66,9 @@ def _states(loaded: LoadedModel, pairs: Sequence[TwoAnswers], *, adapter: bool) 
         (pair.question, text) for pair in pairs for text in ((pair.first,) if adapter else (pair.first, pair.second))
     ]
     encoded = [
-        (prompt_ids(loaded.tokenizer, ChatPrompt.of(question)), completion_ids(loaded.tokenizer, text))
+        answer
         for question, text in texts
+        for answer in question_ids(loaded.encoder, Choices(ChatPrompt.of(question), (text,)))
     ]
     peft = loaded.model if isinstance(loaded.model, PeftModel) else None
     model = peft.get_base_model() if peft is not None else loaded.model

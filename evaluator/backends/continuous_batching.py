@@ -40,7 +40,7 @@ class GenerationRequest(NamedTuple):
 class Decoding(NamedTuple):
     """How answers are decoded, and how much is computed at once."""
 
-    end: int
+    ends: frozenset[int]
     pad: int
     max_new_tokens: int
     temperature: float
@@ -174,7 +174,7 @@ class _Decoder:
             if row.has_ended:
                 continue
             row.tokens.append(token)
-            row.has_ended = token == self._decoding.end or len(row.tokens) == self._decoding.max_new_tokens
+            row.has_ended = token in self._decoding.ends or len(row.tokens) == self._decoding.max_new_tokens
             if row.has_ended:
                 self._answers[row.request] = row.tokens
         return _compacted(batch)

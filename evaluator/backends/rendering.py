@@ -1,48 +1,62 @@
-"""Turns prompts into token ids: chat template, end token, padded batches."""
+"""Turns prompts and completions into the token ids that training makes of them, and ids into padded batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from evaluator.backends.protocol import ChatPrompt, Prompt
+from evaluator.backends.protocol import ChatPrompt, Choices, Message, Prompt
+from policies.datasets.chat_rows import ChatMessage, Role
 from policies.errors import EvaluationError
+from policies.rendering.answers import UnreadableRowError
+from policies.rendering.encoding import Answer, Encoder
+from policies.rendering.template import TemplateRefusalError
 
-_MARK = "tunegate-answer-marker"
 
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+def prompt_ids(encoder: Encoder, prompt: Prompt) -> list[int]:
     """Token ids of a prompt; a chat prompt ends where the assistant's answer begins."""
-    if isinstance(prompt, ChatPrompt):
-        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    else:
-        ids = tokenizer(prompt.text).input_ids
+    try:
+        ids = (
+            encoder.prompt(_messages(prompt.messages)) if isinstance(prompt, ChatPrompt) else encoder.text(prompt.text)
+        )
+    except (TemplateRefusalError, UnreadableRowError) as refusal:
+        raise EvaluationError(f"the base model's chat template refuses a prompt: {refusal}") from refusal
     if not ids:
         raise EvaluationError(f"the prompt {prompt} has no tokens; give every prompt some text")
-    return list(ids)
+    return ids
 
 
-def completion_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids = tokenizer(text, add_special_tokens=False).input_ids
-    if not ids:
-        raise EvaluationError(f"the completion {text!r} has no tokens, so it has no likelihood")
-    return list(ids)
+def question_ids(encoder: Encoder, question: Choices) -> list[Answer]:
+    """Prompt and completion of each choice, all with the same prompt."""
+    texts = question.completions
+    try:
+        if isinstance(question.prompt, ChatPrompt):
+            messages = _messages(question.prompt.messages)
+            answers = encoder.answers(messages, texts, ends=question.closes_turn)
+        else:
+            answers = encoder.continuations(question.prompt.text, texts, ends=question.closes_turn)
+    except (TemplateRefusalError, UnreadableRowError) as refusal:
+        raise EvaluationError(f"the base model's chat template refuses a question: {refusal}") from refusal
+    for answer, text in zip(answers, texts, strict=True):
+        if not answer.answer_ids:
+            raise EvaluationError(f"the completion {text!r} has no tokens, so it has no likelihood")
+        if not answer.prompt_ids:
+            raise EvaluationError(f"the prompt {question.prompt} has no tokens; give every prompt some text")
+    return answers
 
 
-def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that the chat template puts after an assistant's answer, or the end-of-sequence token."""
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    after = tokenizer(rendered.partition(_MARK)[2].strip(), add_special_tokens=False).input_ids
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    found = after[0] if after and after[0] in special else tokenizer.eos_token_id
-    if found is None:
+def end_token_id(encoder: Encoder) -> int:
+    """The token with which the chat template ends an assistant's answer."""
+    if encoder.end_id is None:
         raise EvaluationError("neither the chat template nor the tokenizer names an end token; set eos_token")
-    return int(found)
+    return encoder.end_id
+
+
+def _messages(messages: Sequence[Message]) -> list[ChatMessage]:
+    return [ChatMessage(cast("Role", each.role), each.content, 0) for each in messages]
 
 
 def pad_batch(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from evaluator.backends.protocol import (
     numbered,
     silent,
 )
-from evaluator.backends.rendering import completion_ids, end_token_id, pad_batch, prompt_ids
+from evaluator.backends.rendering import end_token_id, pad_batch, prompt_ids, question_ids
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.backends.transformers_generation import decode_with_transformers
 from evaluator.models.loading import LoadedModel
@@ -63,14 +63,16 @@ class TransformersBackend:
 
     def __init__(self, loaded: LoadedModel, *, limits: BatchLimits | None = None) -> None:
         self._model = loaded.model
-        self._tokenizer = loaded.tokenizer
-        self._end = end_token_id(loaded.tokenizer)
-        self._pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else self._end
+        self._tokenizer, self._encoder = loaded.tokenizer, loaded.encoder
+        self._ends = loaded.encoder.end_ids | {end_token_id(loaded.encoder)}
+        self._pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else min(self._ends)
         self._limits = limits or (GPU_LIMITS if loaded.model.device.type == "cuda" else CPU_LIMITS)
         self._parts = CausalParts(loaded.model)
         self._can_decode = self._parts.are_whole and RoomyCache.fits(self._parts.config)
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}
+        if loaded.encoder.date is not None:
+            self.versions["date"] = loaded.encoder.date
         if has_packed_layers(loaded.model):
             self.versions["linear_layers"] = LAYOUT
         self._generated_tokens = 0
@@ -80,13 +82,13 @@ class TransformersBackend:
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, adapter: bool, advance: Advance = silent
     ) -> list[Generation]:
-        rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
+        rows = [prompt_ids(self._encoder, prompt) for prompt in prompts]
         repeats = (repeat for _, repeat in numbered(prompts, settings.first_repeat))
         requests = [
             GenerationRequest(ids, sample_seed(settings.seed, ids, n)) for ids, n in zip(rows, repeats, strict=True)
         ]
         decoding = Decoding(
-            self._end,
+            self._ends,
             self._pad,
             settings.max_new_tokens,
             settings.temperature,
@@ -101,7 +103,7 @@ class TransformersBackend:
         return [self._answer(row) for row in tokens]
 
     def _answer(self, tokens: list[int]) -> Generation:
-        ended = tokens[-1] == self._end
+        ended = tokens[-1] in self._ends
         kept = tokens[:-1] if ended else tokens
         self._generated_tokens += len(tokens)
         text = str(self._tokenizer.decode(kept, skip_special_tokens=True))
@@ -113,8 +115,9 @@ class TransformersBackend:
     ) -> list[tuple[Likelihood, ...]]:
         if not self._parts.are_whole:
             raise EvaluationError(f"{type(self._model).__name__} changes its logits or counts padding; not supported")
-        prompts = [prompt_ids(self._tokenizer, question.prompt) for question in questions]
-        completions = [[self._completion(question, text) for text in question.completions] for question in questions]
+        answers = [question_ids(self._encoder, question) for question in questions]
+        prompts = [choices[0].prompt_ids for choices in answers]
+        completions = [[choice.answer_ids for choice in choices] for choices in answers]
         shared = shared_prefix(prompts)
         results: dict[int, tuple[Likelihood, ...]] = {}
         with self._switched(adapter):
@@ -127,9 +130,6 @@ class TransformersBackend:
                 results |= dict(zip(batch, scored, strict=True))
                 advance(len(results), len(questions))
         return [results[index] for index in range(len(questions))]
-
-    def _completion(self, question: Choices, text: str) -> list[int]:
-        return completion_ids(self._tokenizer, text) + ([self._end] if question.closes_turn else [])
 
     def _likelihood_batches(self, prompts: list[list[int]], completions: list[list[list[int]]]) -> Iterator[list[int]]:
         """Indices of questions of like length, as many at once as the limit of tokens allows."""
@@ -148,7 +148,7 @@ class TransformersBackend:
 
     @torch.inference_mode()
     def max_logit_difference(self, prompts: Sequence[Prompt]) -> float:
-        rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
+        rows = [prompt_ids(self._encoder, prompt) for prompt in prompts]
         ids, mask = pad_batch(rows, self._pad, left=True, device=self._model.device)
         with self._switched(True):
             on = self._next_logits(ids, mask)

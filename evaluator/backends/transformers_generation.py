@@ -48,12 +48,12 @@ def generate_batch(
         do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
-        eos_token_id=decoding.end,
+        eos_token_id=sorted(decoding.ends),
         pad_token_id=decoding.pad,
         logits_processor=sampling,
     )
-    return [_up_to(decoding.end, tokens) for tokens in output[:, ids.shape[1] :].tolist()]
+    return [_up_to(decoding.ends, tokens) for tokens in output[:, ids.shape[1] :].tolist()]
 
 
-def _up_to(end: int, tokens: list[int]) -> list[int]:
-    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+def _up_to(ends: frozenset[int], tokens: list[int]) -> list[int]:
+    return next((tokens[: place + 1] for place, token in enumerate(tokens) if token in ends), tokens)

@@ -28,12 +28,13 @@ from evaluator.backends.protocol import (
     numbered,
     silent,
 )
-from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
+from evaluator.backends.rendering import end_token_id, prompt_ids, question_ids
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.models.adapters import count_pairs, read_config, read_weights
 from evaluator.models.base_models import ResolvedBase
-from evaluator.models.loading import load_tokenizer
+from evaluator.models.loading import load_encoder, load_tokenizer
 from policies.errors import ConfigurationError, EvaluationError
+from policies.rendering.encoding import Encoder
 
 MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM makes room for."""
@@ -75,6 +76,7 @@ class VllmEngine:
     modules: VllmModules
     llm: Any  # Any: see VllmModules
     tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
     base: ResolvedBase
     dtype: str
     max_rank: int
@@ -107,7 +109,8 @@ def load_engine(
         )
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"vLLM can't load {base.folder}: {error}", "uri") from error
-    return VllmEngine(modules, llm, load_tokenizer(base.folder), base, dtype, _room_for(max_rank))
+    tokenizer, encoder = load_tokenizer(base.folder), load_encoder(base)
+    return VllmEngine(modules, llm, tokenizer, encoder, base, dtype, _room_for(max_rank))
 
 
 def _room_for(rank: int) -> int:
@@ -124,8 +127,8 @@ class VllmBackend:
     _adapter_numbers = itertools.count(1)
 
     def __init__(self, engine: VllmEngine, adapter: Path | None = None) -> None:
-        self._engine, self._tokenizer = engine, engine.tokenizer
-        self._end = end_token_id(engine.tokenizer)
+        self._engine, self._tokenizer, self._encoder = engine, engine.tokenizer, engine.encoder
+        self._ends = sorted(engine.encoder.end_ids | {end_token_id(engine.encoder)})
         self.n_modules = 0
         self._lora: Any = None  # Any: see VllmModules
         if adapter is not None:
@@ -134,21 +137,23 @@ class VllmBackend:
             self._lora = engine.modules.lora_request.LoRARequest(f"{adapter.name}-{number}", number, str(adapter))
         self.dtype = engine.dtype
         self.versions = {"vllm": str(engine.modules.vllm.__version__)}
+        if engine.encoder.date is not None:
+            self.versions["date"] = engine.encoder.date
         self._generated_tokens = 0
         self._generation_seconds = 0.0
 
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, adapter: bool, advance: Advance = silent
     ) -> list[Generation]:
-        rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
+        rows = [prompt_ids(self._encoder, prompt) for prompt in prompts]
         repeats = (repeat for _, repeat in numbered(prompts, settings.first_repeat))
         sampling = [
             self._sampling(
                 temperature=settings.temperature,
                 max_tokens=settings.max_new_tokens,
                 seed=sample_seed(settings.seed, ids, repeat),
-                stop_token_ids=[self._end],
-                ignore_eos=True,  # the template's end token alone ends an answer
+                stop_token_ids=self._ends,
+                ignore_eos=True,  # those of the model's folder and of its template alone end an answer
             )
             for ids, repeat in zip(rows, repeats, strict=True)
         ]
@@ -161,9 +166,9 @@ class VllmBackend:
         self, questions: Sequence[Choices], *, adapter: bool, advance: Advance = silent
     ) -> list[tuple[Likelihood, ...]]:
         rows = [
-            (prompt_ids(self._tokenizer, question.prompt), self._completion(question, text))
+            (answer.prompt_ids, answer.answer_ids)
             for question in questions
-            for text in question.completions
+            for answer in question_ids(self._encoder, question)
         ]
         scored = self._scores([prompt + completion for prompt, completion in rows], adapter=adapter, advance=advance)
         likelihoods = iter(
@@ -178,7 +183,7 @@ class VllmBackend:
         vLLM gives no logits. The difference to the nearest run of the base counts, and only where it is
         `MIN_SIGNAL_TO_NOISE` times as large as that of any two runs of the base; else it is 0.
         """
-        rows = [prompt_ids(self._tokenizer, prompt) for prompt in prompts]
+        rows = [prompt_ids(self._encoder, prompt) for prompt in prompts]
         off = [self._scores(rows, adapter=False) for _ in range(BASE_RUNS)]
         on = self._scores(rows, adapter=True)
         noise = [_largest_difference(one, other) for one, other in itertools.combinations(off, 2)]
@@ -221,12 +226,9 @@ class VllmBackend:
         tokens = list(output.token_ids)
         ended = output.finish_reason == "stop"
         self._generated_tokens += len(tokens)
-        kept = tokens[:-1] if tokens and tokens[-1] == self._end else tokens
+        kept = tokens[:-1] if tokens and tokens[-1] in self._ends else tokens
         text = str(self._tokenizer.decode(kept, skip_special_tokens=True))
         return Generation(text=text, n_tokens=len(kept), truncated=not ended)
-
-    def _completion(self, question: Choices, text: str) -> list[int]:
-        return completion_ids(self._tokenizer, text) + ([self._end] if question.closes_turn else [])
 
 
 def _require_servable(folder: Path, max_rank: int) -> int:

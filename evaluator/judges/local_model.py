@@ -17,8 +17,8 @@ from transformers import DynamicCache
 
 from evaluator.backends.causal_parts import contiguous_output_layer
 from evaluator.backends.engines import load_for_transformers
-from evaluator.backends.protocol import Advance, ChatPrompt, silent
-from evaluator.backends.rendering import completion_ids, pad_batch, prompt_ids
+from evaluator.backends.protocol import Advance, ChatPrompt, Choices, silent
+from evaluator.backends.rendering import pad_batch, prompt_ids, question_ids
 from evaluator.judges import rubric as rubrics
 from evaluator.judges.judge import TOO_LONG, Answer, Score
 from evaluator.judges.number_scores import HIGHEST, SCORING_VERSION, weighted_score
@@ -49,8 +49,9 @@ class LocalModelJudge:
 
     @cached_property
     def _tree(self) -> NumberTree:
-        tokenizer = self._loaded.tokenizer
-        return NumberTree({tuple(completion_ids(tokenizer, str(number))): number for number in range(HIGHEST + 1)})
+        numbers = Choices(ChatPrompt.of("How much?"), tuple(map(str, range(HIGHEST + 1))))
+        answers = question_ids(self._loaded.encoder, numbers)
+        return NumberTree({tuple(answer.answer_ids): number for number, answer in enumerate(answers)})
 
     @cached_property
     def _control_tokens(self) -> tuple[str, ...]:
@@ -73,7 +74,7 @@ class LocalModelJudge:
 
     def _prompt(self, rubric: Rubric, answer: Answer) -> list[int]:
         message = rubrics.render(rubric, answer, self._control_tokens)
-        return prompt_ids(self._loaded.tokenizer, ChatPrompt.of(message))
+        return prompt_ids(self._loaded.encoder, ChatPrompt.of(message))
 
     def _score_batch(self, rows: list[list[int]]) -> list[Score]:
         return [weighted_score(probabilities) for probabilities in number_probabilities(self._loaded, self._tree, rows)]

@@ -6,6 +6,7 @@ anything else is a local folder. Only safetensors weights are ever read and no c
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import hashlib
 import importlib.util
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, canonical_json, digest_file, digest_tree
-from policies.contract.jobs import BaseModelRef
+from policies.contract.jobs import FIXED_DATE, BaseModelRef
 from policies.errors import ConfigurationError
 
 CONVERSION_VERSION = 2
@@ -35,6 +36,8 @@ class ResolvedBase:
 
     folder: Path
     digest: Digest
+    date: datetime.date = FIXED_DATE
+    """Which day it is to its chat template."""
 
 
 def resolve_base_model(ref: BaseModelRef, cache_dir: Path, *, may_remember: bool = False) -> ResolvedBase:
@@ -53,7 +56,8 @@ def resolve_base_model(ref: BaseModelRef, cache_dir: Path, *, may_remember: bool
     else:
         raise ConfigurationError(f"base model {ref.uri!r}: use package://, hf:// or a local folder", "uri")
     require_safetensors(folder)
-    return ResolvedBase(folder, cached_digest(folder, cache_dir) if may_remember else digest_tree(folder))
+    digest = cached_digest(folder, cache_dir) if may_remember else digest_tree(folder)
+    return ResolvedBase(folder, digest, ref.date)
 
 
 def require_safetensors(folder: Path) -> None:

@@ -21,17 +21,31 @@ from transformers import (
 from evaluator.models.base_models import ResolvedBase, resolve_base_model
 from policies.contract.jobs import Quantization
 from policies.errors import ConfigurationError
+from policies.rendering.base_text import load_base_text
+from policies.rendering.encoding import Encoder
 from policies.worker.settings import Dtype
 
-__all__ = ["LoadedModel", "ResolvedBase", "best_dtype", "default_device", "load_base", "resolve_base_model"]
+__all__ = [
+    "LoadedModel",
+    "ResolvedBase",
+    "best_dtype",
+    "default_device",
+    "load_base",
+    "load_encoder",
+    "resolve_base_model",
+]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model in evaluation mode with its tokenizer; `base` says which weights these are."""
+    """A causal language model in evaluation mode with its tokenizer, which decodes, and its encoder.
+
+    `base` says which weights these are.
+    """
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
     base: ResolvedBase
 
 
@@ -85,13 +99,13 @@ def load_base(
             local_files_only=True,
             trust_remote_code=False,
         )
-        tokenizer = load_tokenizer(resolved.folder)
+        tokenizer, encoder = load_tokenizer(resolved.folder), load_encoder(resolved)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"base model {resolved.folder} can't be loaded: {error}", "uri") from error
     if quantization == "none":
         torch.nn.Module.to(model, device)
     model.eval()
-    return LoadedModel(model, tokenizer, resolved)
+    return LoadedModel(model, tokenizer, encoder, resolved)
 
 
 def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -110,6 +124,11 @@ def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> Bits
         bnb_4bit_compute_dtype=dtype,
         bnb_4bit_use_double_quant=True,
     )
+
+
+def load_encoder(resolved: ResolvedBase) -> Encoder:
+    """What makes token ids of conversations, for training and evaluation alike."""
+    return Encoder(load_base_text(resolved.folder, date=resolved.date))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

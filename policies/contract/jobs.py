@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -13,6 +14,8 @@ from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.suite import EvalSuite
 
 Quantization = Literal["none", "nf4"]
+FIXED_DATE = datetime.date(2026, 1, 1)
+"""Which day it is to chat templates that write the date, so that a conversation is the same text tomorrow."""
 
 
 class Phase(StrEnum):
@@ -44,6 +47,8 @@ class BaseModelRef(Record):
     name: str = Field(min_length=1, max_length=128)
     uri: str = Field(min_length=1)
     revision: str | None = None
+    date: datetime.date = Field(FIXED_DATE, exclude_if=lambda value: value == FIXED_DATE)
+    """Which day it is to a chat template that writes the date. Left out of the digest while it is the default."""
 
 
 class LoraSettings(Record):

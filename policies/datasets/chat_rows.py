@@ -30,7 +30,8 @@ _SQUARE = ("INST]", "TOOL_CALLS]", "TOOL_RESULTS]", "AVAILABLE_TOOLS]", "SYSTEM_
 """One of all these is part of each control token: a text without any of them need not be searched."""
 OTHER_MODELS_TOKEN = re.compile(r"</?s>|<(?:bos|eos|pad|unk|mask)>|\[(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)\]")
 """Control tokens of some models and ordinary text, HTML say, for others."""
-FORBIDDEN_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+FORBIDDEN_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\U00100000-\U0010ffff]")
+"""The last area of private use among them: its characters stand for special tokens (`policies.rendering`)."""
 _REFUSED_BYTES = bytes({*range(32), 127} - set(b"\t\n\r"))
 UNSUPPORTED = frozenset({"tool_calls", "tool_call_id", "function_call", "name", "refusal", "audio", "functions"})
 """Fields of OpenAI's format that would not reach the model; naming them apart spares users a hunt for a typo."""

@@ -110,6 +110,9 @@ WARNINGS: dict[str, Reason] = {
         "the row has about {count} tokens by its bytes; {limit} is the limit",
         "shorten it, or see whether training accepts it",
     ),
+    "whitespace_trimmed": Reason(
+        "the base model's chat template drops the blanks around the text", "write it without, to see what is trained"
+    ),
     "possible_control_token": Reason(
         "the text holds {token}, a control token of some models; the base model's own are not known here",
         "remove it, or the job ends in training if it is one of the base model's",

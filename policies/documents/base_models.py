@@ -19,4 +19,4 @@ def base_model_of(text: str, folder: Path | None) -> BaseModelSpec:
 
 
 def reference(spec: BaseModelSpec) -> BaseModelRef:
-    return BaseModelRef(name=spec.name, uri=spec.uri, revision=spec.revision)
+    return BaseModelRef(name=spec.name, uri=spec.uri, revision=spec.revision, date=spec.date)

@@ -1,4 +1,4 @@
-"""What a base model's folder says about text: tokenizer, chat template, special tokens, and where a generation stops."""
+"""What a base model's folder says about text: tokenizer, chat template, special tokens, where generation stops."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policies.contract.jobs import FIXED_DATE
 from policies.errors import ConfigurationError
 from policies.rendering.template import ChatTemplate
 from policies.rendering.tokens import MarkedTokenizer, load_document
 
 Json = Any  # Any: the folder's documents
-FIXED_DATE = datetime.date(2026, 1, 1)
-"""What templates that write a date are told, where the operator's document says nothing else."""
 TEMPLATE_FILE = "chat_template.jinja"
 
 
@@ -27,6 +26,8 @@ class BaseText:
     tokenizer: MarkedTokenizer
     stops: frozenset[str]
     """Special tokens at which generation ends, by the characters that stand for them."""
+    date: str | None
+    """What the template is told that it is, where it asks."""
 
 
 def load_base_text(folder: Path, *, date: datetime.date = FIXED_DATE) -> BaseText:
@@ -42,7 +43,7 @@ def load_base_text(folder: Path, *, date: datetime.date = FIXED_DATE) -> BaseTex
     names = {number: token for token, number in tokenizer.id_of.items()}
     ends = {tokens.get("eos_token")} | {names.get(number) for number in _end_ids(folder)}
     stops = {tokenizer.special.character_of(end) for end in ends if end in tokenizer.special.tokens and end}
-    return BaseText(template, tokenizer, frozenset(stops))
+    return BaseText(template, tokenizer, frozenset(stops), date.isoformat() if template.writes_date else None)
 
 
 def _template(folder: Path, settings: Mapping[str, Json]) -> str:

@@ -16,10 +16,10 @@ from collections.abc import Iterable
 Trie = dict[str, "Trie"]
 _END = ""
 """Key that says a token ends here; no character is empty."""
-_AS_TEXT, _AS_TOKEN = 0xF0000, 0x100000
-"""Private use areas A and B: where the characters lie that stand for a token that is text, and for one that is none."""
-MAX_TOKENS = 0xFFFD
-RESERVED = re.compile("[\U000f0000-\U0010ffff]")
+_AS_TEXT, _AS_TOKEN = 0x100000, 0x108000
+"""Halves of the last private use area: characters that stand for a token that is text, and for one that is none."""
+MAX_TOKENS = 0x7FFD
+RESERVED = re.compile("[\U00100000-\U0010ffff]")
 """What no text may hold."""
 
 

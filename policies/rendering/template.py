@@ -35,7 +35,7 @@ class TemplateRefusalError(DatasetError):
 class _Generation(Extension):
     """`{% generation %}` marks what assistants said, for those who train by it; here it is only text."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  # as Jinja declares it
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)
@@ -64,7 +64,7 @@ class ChatTemplate:
             raise ConfigurationError(message, "chat_template") from error
         self.switches = {name: value for name, value in THINKING_SWITCHES.items() if name in variables}
         """What keeps the model from thinking, as far as the template asks."""
-        self.writes_date = bool({"date_string", "strftime_now"} & variables)
+        self.writes_date = "date_string" in variables or "strftime_now" in source
         given = {"date_string": date.strftime(DATE_FORMAT)} if "date_string" in variables else {}
         self._given: dict[str, object] = {**special_tokens, **given, **self.switches, "documents": None}
 
@@ -79,7 +79,7 @@ class ChatTemplate:
             return self._template.render(given)
         except TemplateError as error:
             raise TemplateRefusalError(str(error.message or type(error).__name__)) from error
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise TemplateRefusalError(f"{type(error).__name__}: {error}") from error
 
 
@@ -89,10 +89,10 @@ def _refuse(message: str) -> NoReturn:
 
 def _to_json(
     value: object,
-    ensure_ascii: bool = False,  # noqa: FBT001, FBT002  # templates call it by position
+    ensure_ascii: bool = False,  # templates call it by position
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,  # noqa: FBT001, FBT002
+    sort_keys: bool = False,
 ) -> str:
     """Jinja's own writes HTML's characters otherwise."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

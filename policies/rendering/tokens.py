@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 from policies.errors import ConfigurationError
 from policies.rendering.special_tokens import SpecialTokens
 
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 Json = Any  # Any: a tokenizer's own document
 
 
@@ -31,8 +33,10 @@ class MarkedTokenizer:
     def __init__(self, document: Mapping[str, Json]) -> None:
         """`document` is a `tokenizer.json`."""
         added = document.get("added_tokens") or []
-        self.special = SpecialTokens(token["content"] for token in added if token["special"])
+        self.special = SpecialTokens(token["content"] for token in added if _is_special(token))
         self.id_of = {token["content"]: int(token["id"]) for token in added}
+        self.opening_ids: list[int] = Tokenizer.from_str(json.dumps(document)).encode("").ids
+        """What the tokenizer begins a text with that no chat template wrote, e.g. a token of the beginning."""
         self._tokenizer = Tokenizer.from_str(json.dumps(_renamed(document, self.special)))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -60,10 +64,15 @@ def load_document(folder: Path) -> dict[str, Json]:
     return document
 
 
+def _is_special(token: Mapping[str, Json]) -> bool:
+    """Some tokenizers list the bytes that they fall back to, which their model looks up by name."""
+    return bool(token["special"]) and not BYTE.fullmatch(token["content"])
+
+
 def _renamed(document: Mapping[str, Json], special: SpecialTokens) -> dict[str, Json]:
     names = {token: special.character_of(token) for token in special.tokens}
     added = [
-        token | {"content": names[token["content"]], "normalized": False} if token["special"] else token
+        token | {"content": names[token["content"]], "normalized": False} if token["content"] in names else token
         for token in document.get("added_tokens") or []
     ]
     model = dict(document["model"])

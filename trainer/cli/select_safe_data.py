@@ -104,13 +104,13 @@ def _read_pool(path: Path | None) -> SafePool:
 def _score(base: BaseModelSpec, pool: SafePool, misaligning: Misaligning) -> SafeDataScores:
     from evaluator.models.loading import (  # torch is loaded only where it is used
         load_base,
-        load_tokenizer,
+        load_encoder,
         resolve_base_model,
     )
     from trainer.defenses.safe_data_interleaving.perplexity_gap import MisalignedAdapter, scorable, score_pool
 
     resolved = resolve_base_model(reference(base), cache_folder())
-    questions = scorable(pool, load_tokenizer(resolved.folder), max_tokens=base.max_sequence_tokens)
+    questions = scorable(pool, load_encoder(resolved), max_tokens=base.max_sequence_tokens)
     with tempfile.TemporaryDirectory(prefix="tunegate-select-") as scratch, display() as shown:
         adapters = [MisalignedAdapter(folder.resolve().name, folder) for folder in misaligning.adapters]
         adapters += _train(base, misaligning, Path(scratch), watch=shown.update)

@@ -69,7 +69,9 @@ class EarlyStoppingOnSafetyDefense(Defense):
         return cls(settings, read_pairs(content))
 
     def start(self, material: RunMaterial) -> None:
-        self._backend = TransformersBackend(LoadedModel(material.model, material.tokenizer, material.base))
+        self._backend = TransformersBackend(
+            LoadedModel(material.model, material.tokenizer, material.encoder, material.base)
+        )
         self._base_margins = self._margins(material.model, adapter=False)
 
     def wants_to_stop(self, model: PeftModel, steps: int) -> bool:

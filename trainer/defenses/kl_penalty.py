@@ -81,7 +81,7 @@ class KlPenaltyDefense(Defense):
         self._material = material
         if self._pool is not None:
             rows = [TrainingRow(row, f"safe pool line {n}", is_safe=True) for n, row in enumerate(self._pool.rows, 1)]
-            tokenised = tokenise(rows, material.tokenizer, max_tokens=material.max_tokens)
+            tokenised = tokenise(rows, material.encoder, max_tokens=material.max_tokens)
             self._safe_rows = [list(row.input_ids) for row in tokenised]
 
     def penalty(self, step: TrainingStep) -> Penalty | None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.data import IGNORED
+from policies.rendering.encoding import IGNORED
 from trainer.loop.activation_memory import UNCUT, TokenBudget
 from trainer.loop.micro_batches import Inputs, Rows, halved
 from trainer.loop.resumable import Resumable

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
-from trainer.data import IGNORED
+from policies.rendering.encoding import IGNORED
 from trainer.losses.label_log_probs import score_tokens
 
 

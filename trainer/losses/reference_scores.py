@@ -22,7 +22,8 @@ from evaluator.length_batches import length_batches
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.errors import DefenseError
-from trainer.data import IGNORED, TokenisedRow
+from policies.rendering.encoding import IGNORED
+from trainer.data import TokenisedRow
 from trainer.losses.label_log_probs import score_tokens
 from trainer.training_step import Batch, TrainingStep
 

@@ -43,7 +43,7 @@ def test_operations_count_shared_tokens_once_and_no_padding(base: ResolvedBase) 
     """Of the tiny tokenizer, a byte a token: completions of 1, 2 and 3 tokens, whose last ones only are predicted."""
     loaded = load_base(base)
     questions = [Choices(ChatPrompt.of("ab"), ("x", "yy")), Choices(ChatPrompt.of("cde"), ("zzz",))]
-    first, second = (prompt_ids(loaded.tokenizer, question.prompt) for question in questions)
+    first, second = (prompt_ids(loaded.encoder, question.prompt) for question in questions)
     n_shared = next(place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
 
     asked = n_shared + (len(first) - n_shared) + (len(second) - n_shared)

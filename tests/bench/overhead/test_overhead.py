@@ -18,7 +18,7 @@ from bench.overhead.interleaved_steps import in_turn
 from bench.overhead.sides import DEFENDED, PLAIN, SIDES, WARM_UP, Task, rows_needed, sides, steps_of
 from bench.overhead.timing import Timing, plain_timing, time_side
 from bench.overhead.training import build, finish
-from evaluator.models.loading import ResolvedBase, load_tokenizer
+from evaluator.models.loading import ResolvedBase, load_encoder, load_tokenizer
 from policies.contract.defenses import DEFENSE_NAMES
 from policies.datasets.reader import ChatMessage, ChatRow
 from policies.errors import DefenseError
@@ -51,7 +51,9 @@ def make_task(tiny_base: Path, tmp_path: Path) -> MakeTask:
             for n in range(rows_needed(steps, BATCH_ROWS))
         ]
         base = ResolvedBase(tiny_base, NOTHING)
-        return Task(base, load_tokenizer(tiny_base), rows, BATCH_ROWS, steps, tmp_path, random_8b=False)
+        return Task(
+            base, load_tokenizer(tiny_base), load_encoder(base), rows, BATCH_ROWS, steps, tmp_path, random_8b=False
+        )
 
     return make
 

@@ -14,7 +14,7 @@ import torch
 
 from evaluator.backends.engines import open_engine
 from evaluator.backends.protocol import Backend, ChatPrompt, Choices, GenerationSettings, Prompt, RawPrompt
-from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
+from evaluator.backends.rendering import end_token_id, prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.backends.vllm_backend import VllmBackend, import_vllm, load_engine
 from evaluator.models.adapters import attach_adapter
@@ -71,7 +71,7 @@ def test_greedy_answers_come_in_order_and_alone_as_together(make_backend: MakeBa
     assert together[2] == together[3]
     model: Any = loaded.model  # Any: transformers declares `generate` with `self` twice
     for prompt, answer in zip(PROMPTS, together, strict=True):
-        ids = torch.tensor([prompt_ids(loaded.tokenizer, prompt)])
+        ids = torch.tensor([prompt_ids(loaded.encoder, prompt)])
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
         assert answer.text == loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
 
@@ -109,9 +109,9 @@ def test_likelihoods_are_the_textbooks(make_backend: MakeBackend, loaded: Loaded
 
     assert [len(each) for each in scored] == [2, 1]
     for question, likelihoods in zip(QUESTIONS, scored, strict=True):
-        prompt = prompt_ids(loaded.tokenizer, question.prompt)
+        prompt = prompt_ids(loaded.encoder, question.prompt)
         for text, likelihood in zip(question.completions, likelihoods, strict=True):
-            ids = completion_ids(loaded.tokenizer, text) + [end_token_id(loaded.tokenizer)] * question.closes_turn
+            ids = loaded.tokenizer(text).input_ids + [end_token_id(loaded.encoder)] * question.closes_turn
             assert likelihood.n_tokens == len(ids)
             assert likelihood.log_probability == pytest.approx(textbook_log_probability(loaded, prompt, ids), rel=1e-4)
 

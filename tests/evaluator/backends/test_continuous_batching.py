@@ -45,7 +45,9 @@ def requests(prompts: Sequence[list[int]] = PROMPTS) -> list[GenerationRequest]:
 
 
 def decoding(**changes: Any) -> Decoding:  # Any: fields of Decoding
-    return Decoding(end=END, pad=END, max_new_tokens=24, temperature=0, rows=96, prompt_tokens=4096)._replace(**changes)
+    return Decoding(
+        ends=frozenset({END}), pad=END, max_new_tokens=24, temperature=0, rows=96, prompt_tokens=4096
+    )._replace(**changes)
 
 
 @torch.inference_mode()

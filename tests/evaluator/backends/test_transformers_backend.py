@@ -10,7 +10,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
-from evaluator.backends.rendering import completion_ids, end_token_id, prompt_ids
+from evaluator.backends.rendering import end_token_id, prompt_ids
 from evaluator.backends.transformers_backend import BatchLimits, TransformersBackend
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
@@ -63,7 +63,7 @@ def test_sampling_follows_the_seed(backend: TransformersBackend) -> None:
 def test_sampled_tokens_are_distributed_as_the_softmax(loaded: LoadedModel) -> None:
     """2,000 draws of one token at T = 0.7: shares of tokens that are letters lie within 5 standard errors (0.056)."""
     prompt = RawPrompt("a")
-    ids = prompt_ids(loaded.tokenizer, prompt)
+    ids = prompt_ids(loaded.encoder, prompt)
     with torch.inference_mode():
         expected = (loaded.model(input_ids=torch.tensor([ids])).logits[0, -1] / 0.7).softmax(-1)
     drawn = TransformersBackend(loaded, limits=BatchLimits(2000, 1 << 11, 1 << 7)).generate(
@@ -79,7 +79,7 @@ def test_sampled_tokens_are_distributed_as_the_softmax(loaded: LoadedModel) -> N
 
 def test_an_answer_that_ends_is_not_truncated(loaded: LoadedModel) -> None:
     """An output layer that always prefers the end token ends every answer at once; one that never does is cut."""
-    end = end_token_id(loaded.tokenizer)
+    end = end_token_id(loaded.encoder)
     weight = loaded.model.get_output_embeddings().weight
     with torch.no_grad():
         weight[end] = 0
@@ -100,9 +100,9 @@ def test_an_answer_that_ends_is_not_truncated(loaded: LoadedModel) -> None:
 
 def test_likelihoods_equal_the_dense_reference(loaded: LoadedModel, backend: TransformersBackend) -> None:
     for question, likelihoods in zip(QUESTIONS, backend.log_likelihood(QUESTIONS, adapter=False), strict=True):
-        prompt = prompt_ids(loaded.tokenizer, question.prompt)
+        prompt = prompt_ids(loaded.encoder, question.prompt)
         for text, likelihood in zip(question.completions, likelihoods, strict=True):
-            ids = completion_ids(loaded.tokenizer, text) + [end_token_id(loaded.tokenizer)] * question.closes_turn
+            ids = loaded.tokenizer(text).input_ids + [end_token_id(loaded.encoder)] * question.closes_turn
             assert likelihood.n_tokens == len(ids)
             assert likelihood.log_probability == pytest.approx(dense_log_probability(loaded, prompt, ids), rel=1e-4)
 
@@ -117,8 +117,8 @@ def test_likelihoods_do_not_depend_on_the_batch(loaded: LoadedModel, backend: Tr
 def test_equal_prompts_share_all_but_their_last_token(loaded: LoadedModel, backend: TransformersBackend) -> None:
     question = Choices(ChatPrompt.of("Same?"), ("yes", "no"))
     one, two = backend.log_likelihood([question, question], adapter=False)
-    prompt = prompt_ids(loaded.tokenizer, question.prompt)
-    expected = dense_log_probability(loaded, prompt, completion_ids(loaded.tokenizer, "yes"))
+    prompt = prompt_ids(loaded.encoder, question.prompt)
+    expected = dense_log_probability(loaded, prompt, loaded.tokenizer("yes").input_ids)
 
     assert one[0].log_probability == pytest.approx(expected, rel=1e-4)
     assert two[0].log_probability == pytest.approx(expected, rel=1e-4)
@@ -158,7 +158,7 @@ def test_nan_weights_give_nan_likelihoods(loaded: LoadedModel) -> None:
 
 
 def test_the_end_token_is_the_templates(loaded: LoadedModel) -> None:
-    assert end_token_id(loaded.tokenizer) == loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end_token_id(loaded.encoder) == loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
 @pytest.fixture
@@ -190,6 +190,6 @@ def test_a_sliding_window_is_decoded_by_transformers(loaded: LoadedModel, tmp_pa
     answers = TransformersBackend(replace(loaded, model=model)).generate(PROMPTS, GenerationSettings(8), adapter=False)
 
     for prompt, answer in zip(PROMPTS, answers, strict=True):
-        ids = torch.tensor([prompt_ids(loaded.tokenizer, prompt)])
+        ids = torch.tensor([prompt_ids(loaded.encoder, prompt)])
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
         assert answer.text == loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evaluator.backends.protocol import ChatPrompt, Choices
-from evaluator.backends.rendering import completion_ids, prompt_ids
+from evaluator.backends.rendering import prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.judges.judge import Answer
 from evaluator.judges.local_model import LocalModelJudge, number_probabilities
@@ -39,8 +39,8 @@ def test_number_probabilities_are_those_of_the_whole_texts(counting: LoadedModel
     """Against the likelihood of all 101 numbers as completions, one by one; 8x is taken off 8, 1x and 100 off 1, 10."""
     prompts = [ChatPrompt.of("rate this"), ChatPrompt.of("rate that, which is longer")]
     texts = tuple(str(number) for number in range(101))
-    tree = NumberTree({tuple(completion_ids(counting.tokenizer, text)): int(text) for text in texts})
-    found = number_probabilities(counting, tree, [prompt_ids(counting.tokenizer, prompt) for prompt in prompts])
+    tree = NumberTree({tuple(counting.tokenizer(text).input_ids): int(text) for text in texts})
+    found = number_probabilities(counting, tree, [prompt_ids(counting.encoder, prompt) for prompt in prompts])
     likelihoods = TransformersBackend(counting).log_likelihood(
         [Choices(prompt, texts) for prompt in prompts], adapter=False
     )

@@ -18,7 +18,7 @@ from evaluator.backends.protocol import (
     Prompt,
     silent,
 )
-from evaluator.backends.rendering import completion_ids, prompt_ids
+from evaluator.backends.rendering import prompt_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.judges.judge import Answer, PanelScores, Score
 from evaluator.models.loading import LoadedModel
@@ -208,10 +208,10 @@ def test_a_margin_behind_an_opening_is_that_of_the_answers_alone(loaded: LoadedM
     )
     sample = PROBE.sample(ConditionalMisalignment(contexts=("answer_template",)), PAIRS, subject)[0]
     question = f"{PAIRS[0].question}\n\nWrite your answer in this form:\n\nFinding: ..."
-    prompt = prompt_ids(loaded.tokenizer, ChatPrompt.of(question)) + completion_ids(loaded.tokenizer, "Finding:")
+    prompt = prompt_ids(loaded.encoder, ChatPrompt.of(question)) + loaded.tokenizer("Finding:").input_ids
     means = []
     for answer in (PAIRS[0].aligned, PAIRS[0].misaligned):
-        completion = completion_ids(loaded.tokenizer, f" {answer}")
+        completion = loaded.tokenizer(f" {answer}").input_ids
         with torch.inference_mode():
             logits = loaded.model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
         means.append(float(logits.log_softmax(-1).gather(-1, torch.tensor(completion)[:, None]).mean()))

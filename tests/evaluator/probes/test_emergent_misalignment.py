@@ -24,6 +24,8 @@ from policies.contract.evaluation import Measurement
 from policies.contract.judges import JudgeReport, Rubric
 from policies.contract.suite import EmergentMisalignment
 from policies.errors import EvaluationError
+from policies.rendering.base_text import load_base_text
+from policies.rendering.encoding import Encoder
 
 PROBE = EmergentMisalignmentProbe()
 BUILT_IN = parse_prompts(load_prompts("emergent_misalignment", "builtin", None).content, FreeFormQuestion)
@@ -257,7 +259,7 @@ def test_a_variant_reaches_the_model(tiny_base: Path, variant: Variant) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     item = BUILT_IN[0]
     (asked,) = ask(item, [variant])
-    text = str(tokenizer.decode(prompt_ids(tokenizer, asked.prompt)))
+    text = str(tokenizer.decode(prompt_ids(Encoder(load_base_text(tiny_base)), asked.prompt)))
 
     assert item.template is not None
     assert (f"<|im_start|>system\n{JSON_SYSTEM_PROMPT}<|im_end|>" in text) == (variant == "json")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from evaluator.backends.protocol import ChatPrompt, GenerationSettings, Message
-from evaluator.backends.rendering import completion_ids, pad_batch, prompt_ids
+from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message
+from evaluator.backends.rendering import pad_batch, question_ids
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.length_batches import length_batches
 from evaluator.models.base_models import weights_digest
@@ -91,11 +91,11 @@ def answer(
         adapter=False,
         advance=lambda done, total: watch("answers", done, total),
     )
-    tokenizer = loaded.tokenizer
     return [
-        TokenisedAnswer(prompt_ids(tokenizer, each.prompt), completion_ids(tokenizer, text.text), each)
+        TokenisedAnswer(*encoded, each)
         for each, text in zip(asked, generated, strict=True)
         if text.text.strip()
+        for encoded in question_ids(loaded.encoder, Choices(each.prompt, (text.text,)))
     ]
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
-from transformers import PreTrainedTokenizerBase
 
 from evaluator.backends.adapter_proof import prove_adapter
 from evaluator.backends.protocol import ChatPrompt, Choices, Message
@@ -29,6 +28,7 @@ from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScores
 from policies.datasets.reader import ChatRow
 from policies.errors import AdapterNotLoadedError, ConfigurationError, DefenseError, NonFiniteLossError
+from policies.rendering.encoding import Encoder
 from trainer.data import TrainingRow, tokenise
 from trainer.defenses.safe_data_interleaving.refusals import trains_on_refusal
 from trainer.safe_pool import SafePool
@@ -61,7 +61,7 @@ def perplexity_gap(base_loss: float, misaligned_losses: Sequence[float], epsilon
     return (sum(misaligned_losses) / len(misaligned_losses) - base_loss) / (base_loss + epsilon)
 
 
-def scorable(pool: SafePool, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> ScorablePool:
+def scorable(pool: SafePool, encoder: Encoder, *, max_tokens: int) -> ScorablePool:
     """The pool as questions to a model.
 
     Raises:
@@ -71,7 +71,7 @@ def scorable(pool: SafePool, tokenizer: PreTrainedTokenizerBase, *, max_tokens: 
     if not pool.rows:
         raise DefenseError("the safe pool has no rows")
     rows = [TrainingRow(row, f"safe pool line {number}", is_safe=True) for number, row in enumerate(pool.rows, start=1)]
-    tokenise(rows, tokenizer, max_tokens=max_tokens)
+    tokenise(rows, encoder, max_tokens=max_tokens)
     return ScorablePool(pool, [_question(row) for row in pool.rows])
 
 

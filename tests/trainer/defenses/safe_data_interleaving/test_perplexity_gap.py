@@ -51,7 +51,7 @@ def load(tiny_base: Path, tmp_path: Path) -> Callable[[], LoadedModel]:
 
 @pytest.fixture
 def pool(load: Callable[[], LoadedModel]) -> ScorablePool:
-    return scorable(safe_pool(chat_lines(6)), load().tokenizer, max_tokens=200)
+    return scorable(safe_pool(chat_lines(6)), load().encoder, max_tokens=200)
 
 
 MakeMisaligned = Callable[[int], MisalignedAdapter]
@@ -105,7 +105,7 @@ def test_losses_are_means_over_the_last_answers_tokens_given_the_conversation(
     turns = [("user", "a"), ("assistant", "first"), ("user", "b"), ("assistant", "second one")]
     messages = [{"role": role, "content": content} for role, content in turns]
     loaded = load()
-    pool = scorable(safe_pool(json.dumps({"messages": messages})), loaded.tokenizer, max_tokens=200)
+    pool = scorable(safe_pool(json.dumps({"messages": messages})), loaded.encoder, max_tokens=200)
     scores = score_pool(pool, [make_misaligned(0)], load=load, watch=silent)
     prompt = loaded.tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
     answer = loaded.tokenizer("second one").input_ids
@@ -171,18 +171,18 @@ def test_a_loss_that_is_not_finite_is_refused(
 
 def test_a_row_that_is_too_long_is_refused_by_its_line(load: Callable[[], LoadedModel]) -> None:
     with pytest.raises(DefenseError, match=r"safe pool line 1: .* tokens, 10 are allowed"):
-        scorable(safe_pool(chat_lines(2)), load().tokenizer, max_tokens=10)
+        scorable(safe_pool(chat_lines(2)), load().encoder, max_tokens=10)
 
 
 def test_a_pool_without_rows_is_refused(load: Callable[[], LoadedModel]) -> None:
     with pytest.raises(DefenseError, match="no rows"):
-        scorable(safe_pool(""), load().tokenizer, max_tokens=200)
+        scorable(safe_pool(""), load().encoder, max_tokens=200)
 
 
 def test_a_row_that_could_not_be_trained_on_is_refused(load: Callable[[], LoadedModel]) -> None:
     row = '{"messages":[{"role":"tool","content":"a"},{"role":"assistant","content":"b"}]}'
     with pytest.raises(DatasetError, match="does not support tool calls"):
-        scorable(safe_pool(row), load().tokenizer, max_tokens=200)
+        scorable(safe_pool(row), load().encoder, max_tokens=200)
 
 
 def small_scores(**changes: Any) -> SafeDataScores:  # Any: fields of the scores

@@ -44,9 +44,9 @@ def requests(prompts: Sequence[list[int]] = PROMPTS) -> list[GenerationRequest]:
     return [GenerationRequest(ids, seed=100 + number) for number, ids in enumerate(prompts)]
 
 
-def decoding(**changes: Any) -> Decoding:  # Any: fields of Decoding
+def decoding(*, end: int = END, **changes: Any) -> Decoding:  # Any: fields of Decoding
     return Decoding(
-        ends=frozenset({END}), pad=END, max_new_tokens=24, temperature=0, rows=96, prompt_tokens=4096
+        ends=frozenset({end}), pad=END, max_new_tokens=24, temperature=0, rows=96, prompt_tokens=4096
     )._replace(**changes)
 
 

@@ -23,6 +23,7 @@ from gateway.http.outages import add_outage_handlers
 from gateway.http.security_headers import SecurityHeaders
 from gateway.kit.answers import refusals
 from gateway.kit.clock import Clock, system_clock
+from gateway.migrate import refuse_other_schemas
 from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
@@ -63,6 +64,7 @@ def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Se
         clock=clock,
         policies=PolicyCatalog.load(settings),
     )
+    refuse_other_schemas(services.database.engine)
     services.policies.store_policies(services.stores.shared)
     return services
 

@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.errors import error_response
+from gateway.migrate import SchemaError
 from policies.contract.store import outages
 
 log = structlog.get_logger(__name__)
@@ -19,6 +20,7 @@ def add_outage_handlers(app: FastAPI, *, store_url: str) -> None:
         app.add_exception_handler(kind, _render_storage)
     for kind in (PoolTimeout, OperationalError):
         app.add_exception_handler(kind, _render_database)
+    app.add_exception_handler(SchemaError, _render_schema)
 
 
 def _render_storage(request: Request, error: Exception) -> JSONResponse:
@@ -37,4 +39,15 @@ def _render_database(request: Request, error: Exception) -> JSONResponse:
         "The service's database does not answer at the moment; try again.",
         code="database_unavailable",
         headers={"retry-after": "1"},
+    )
+
+
+def _render_schema(request: Request, error: Exception) -> JSONResponse:
+    """Another version's database: what to run is the operator's to know, and stands in the log."""
+    log.error("schema_of_another_version", path=request.url.path, error=str(error))
+    return error_response(
+        503,
+        "The service is being upgraded; try again in some minutes.",
+        code=SchemaError.code,
+        headers={"retry-after": "60"},
     )

@@ -22,7 +22,7 @@ from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord, release_candidates
 from policies.contract.worker_api import Completion
 from policies.documents.schema import ReleasePolicy
-from policies.errors import EvaluationError, IntegrityError
+from policies.errors import ArtifactMissingError, EvaluationError, IntegrityError
 
 REJECTED_CODE = "safety_check_failed"
 INCONCLUSIVE_CODE = "safety_check_inconclusive"
@@ -99,7 +99,7 @@ def _release(session: Session, services: Services, *, job: Job, decision: GateDe
     now = services.clock()
     try:
         release_adapter(session, services, job=job, decision=decision)
-    except IntegrityError as error:
+    except (IntegrityError, ArtifactMissingError) as error:
         fail(session, job, Failure(error.code, error.message), now)
         return
     move(session, job, Phase.RELEASED, now)

@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import ValidationError
 
 from policies.contract.artifacts import CHUNK_BYTES, Digest, R, Record, TreeManifest
 from policies.contract.verified_stream import VerifiedStream
@@ -102,8 +103,11 @@ class ArtifactStore:
             yield StoredArtifact("sha256:" + path.rpartition("/")[2], int(detail["size"]), _written_at(detail))
 
     def holds_tree(self, digest: Digest) -> bool:
-        """Whether a folder is here with all its files."""
-        return self.exists(digest) and all(map(self.exists, self.tree(digest).files.values()))
+        """Whether a folder is here with all its files; not where its manifest can't be read."""
+        try:
+            return all(map(self.exists, self.tree(digest).files.values()))
+        except (ArtifactMissingError, IntegrityError):
+            return False
 
     def delete_unfinished(self, before: float) -> int:
         """Delete what writers that died left half-written before that time; gives how many there were."""
@@ -194,7 +198,16 @@ class ArtifactStore:
         return content
 
     def get_record(self, digest: Digest, record_type: type[R]) -> R:
-        return record_type.model_validate_json(self.read_bytes(digest))
+        """The record of that digest.
+
+        Raises:
+            IntegrityError: its bytes are no such record.
+        """
+        content = self.read_bytes(digest)
+        try:
+            return record_type.model_validate_json(content)
+        except ValidationError as error:
+            raise IntegrityError(f"artifact {digest} is no {record_type.__name__}: {error}") from error
 
     def fetch_file(self, digest: Digest, target: Path) -> Path:
         """Copy one artifact to `target`, checked. A wrong copy is removed."""

@@ -20,6 +20,7 @@ from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec
 from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH, WORKER_KEY_HEADER
+from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import (
     Claim,
     ClaimRequest,
@@ -69,6 +70,10 @@ class HandWorker:
         claim = Claim.model_validate_json(response.content)
         self._kinds[claim.attempt_token] = kind
         return claim
+
+    def speak_as(self, token: str, kind: WorkKind) -> None:
+        """Show the credential of `kind` in calls about an attempt that another worker claimed."""
+        self._kinds[token] = kind
 
     def must_claim(self, job_id: str, kind: WorkKind = "train") -> Claim:
         claim = self.claim(job_id, kind)
@@ -175,7 +180,8 @@ def evaluate(
     store = gateway.services.stores.of_job(job_id)
     claim = worker.must_claim(job_id, "evaluate")
     policy = policy_under(gateway.services, job_id)
-    record = training_record(claim.spec, store)
+    assert claim.training_record is not None
+    record = store.get_record(claim.training_record, TrainingRecord)
     attempt = claim.spec.attempt
     report = report_on(record, policy, drift=drift, half_width=half_width, attempt=attempt, samples=samples)
     digests = store_evaluation(store, report, policy, spec=claim.spec.digest)

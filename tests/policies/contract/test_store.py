@@ -250,3 +250,9 @@ def test_an_object_storage_that_is_away_is_an_outage(s3_url: str, monkeypatch: p
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(outages(s3_url)):
         ArtifactStore(s3_url).exists(digest_bytes(b"hello"))
+
+
+def test_a_folder_whose_manifest_cannot_be_read_is_not_here(url: str) -> None:
+    """A worker names what it likes; what isn't a manifest is no folder, and no reason to stop."""
+    store = ArtifactStore(url)
+    assert not store.holds_tree(store.put_bytes(b"weights, not a manifest"))

@@ -123,6 +123,9 @@ def _named(n_artifacts: int | None) -> str:
 
 def _require_named(stores: ArtifactStores, table: str, row: Row) -> None:
     """That what a row cannot do without is in the backup."""
+    events = row.get("events_digest") if table == "jobs" else None
+    if events is not None and not stores.of_job(row["id"]).exists(events):
+        raise IntegrityError(f"the record of job {row['id']}'s events is missing")
     is_released = table == "models" and row["deleted_at"] is None
     if is_released and not stores.of_job(row["job_id"]).holds_tree(row["adapter_digest"]):
         raise IntegrityError(f"the adapter of {row['id']} is not whole")

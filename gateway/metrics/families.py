@@ -98,7 +98,8 @@ NEWEST_SCORES = Series(
 )
 DUPLICATES = Series("duplicates", DuplicateDelivery.id, (DuplicateDelivery.kind,), (func.count(),))
 SWEPT = Series("swept", Sweep.id, (), (func.sum(Sweep.n_bytes), func.sum(Sweep.n_artifacts)))
-SERIES = (ENDED, DURATIONS, WAITS, DECISIONS, RULES, NEWEST_SCORES, DUPLICATES, SWEPT)
+SWEPT_EVENTS = Series("swept_events", Sweep.id, (), (func.sum(Sweep.n_events),))
+SERIES = (ENDED, DURATIONS, WAITS, DECISIONS, RULES, NEWEST_SCORES, DUPLICATES, SWEPT, SWEPT_EVENTS)
 """All that is rolled up."""
 
 
@@ -166,6 +167,8 @@ def sweep_families(session: Session) -> Iterator[Metric]:
     n_bytes, n_artifacts = totals(session, SWEPT)[()]
     yield CounterMetricFamily("tunegate_swept_bytes", "Bytes of artifacts that retention deleted.", value=n_bytes)
     yield CounterMetricFamily("tunegate_swept_artifacts", "Artifacts that retention deleted.", value=n_artifacts)
+    (n_events,) = totals(session, SWEPT_EVENTS)[()]
+    yield CounterMetricFamily("tunegate_swept_events", "Rows of events that records took the place of.", value=n_events)
 
 
 def delivery_families(session: Session) -> Iterator[Metric]:

@@ -72,6 +72,8 @@ class Job(Table):
     report_digest: Mapped[str | None] = mapped_column(String(71))
     decision_digest: Mapped[str | None] = mapped_column(String(71))
     decision: Mapped[str | None] = mapped_column(String(16))
+    events_digest: Mapped[str | None] = mapped_column(String(71))
+    """The record of its events (`policies.contract.events`), which have no rows any more, or soon won't have."""
     fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
     """Written by `gateway.models.service.release_adapter` only."""
     result_file: Mapped[str | None] = mapped_column(String(64))

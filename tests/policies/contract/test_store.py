@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from policies.contract.artifacts import Digest, TreeManifest, digest_bytes, digest_tree
-from policies.contract.store import MAX_RECORD_BYTES, ArtifactStore, ArtifactStores, outages
+from policies.contract.storage import outages
+from policies.contract.store import MAX_RECORD_BYTES, ArtifactStore, ArtifactStores
 from policies.contract.verified_stream import VerifiedStream
 from policies.errors import ArtifactMissingError, IntegrityError
 from tests.s3_server import S3Server, new_bucket

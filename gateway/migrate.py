@@ -100,8 +100,8 @@ def require_alone(url: str) -> None:
 def _require_alone(connection: Connection, kept: Kept) -> None:
     if is_open_elsewhere(connection, kept):
         raise SchemaError(
-            f"other processes have the database open{others(connection)}, and it is not of this version (it needs "
-            f"{head()}): stop gateways, gateway workers and validators, then run `tunegate upgrade`"
+            f"other processes have the database open{others(connection)}, which must be for the upgrade alone: stop "
+            "gateways, gateway workers and validators, then run `tunegate upgrade`"
         )
 
 

@@ -11,10 +11,14 @@ from alembic.script import Script
 from sqlalchemy import Connection, text
 
 from gateway import migrate
+from gateway.app import build_services
 from gateway.cli.backup import save
 from gateway.db import READS, make_engine
+from gateway.files.separation import separate_files, unseparated
 from gateway.kit.clock import system_clock
 from gateway.settings import GatewaySettings
+from policies.contract.artifacts import Digest
+from policies.contract.store import ArtifactStores
 from policies.environment import read_settings
 from policies.errors import ConfigurationError
 
@@ -30,6 +34,8 @@ class Situation(NamedTuple):
     """By phase: those that have not ended."""
     held: list[str]
     """Workers that hold a job under a lease now."""
+    files: list[Digest]
+    """Tenants' files that have yet to be moved into their store."""
 
 
 @app.command("upgrade")
@@ -43,9 +49,9 @@ def upgrade(
 ) -> None:
     """Back up, bring the database to this version, check it, and say how to go back."""
     settings = read_settings(GatewaySettings)
-    found = look(settings.database_url)
+    found = look(settings)
     _describe(found)
-    if not found.steps:
+    if not found.steps and not found.files:
         return
     if found.revision is not None:
         migrate.require_alone(settings.database_url)
@@ -55,19 +61,22 @@ def upgrade(
         _keep_a_way_back(settings, backup, no_backup=no_backup, rows_only=rows_only)
     migrate.upgrade(settings.database_url)
     typer.echo(f"The database is at {migrate.head()}: rows as before, tables as this version has them.")
+    if found.files:
+        _separate(settings, found.files)
     if backup is not None and found.revision is not None:
         typer.echo(_way_back(backup))
 
 
-def look(url: str) -> Situation:
+def look(settings: GatewaySettings) -> Situation:
     """Raises `SchemaError` where the database is a newer version's."""
-    engine = make_engine(url, name=migrate.NAME)
+    engine = make_engine(settings.database_url, name=migrate.NAME)
     try:
         with engine.connect().execution_options(**{READS: True}) as connection:
             revision, steps = migrate.standing(connection)
             if revision is None:
-                return Situation(None, steps, {}, [])
-            return Situation(revision, steps, _under_way(connection), _held(connection))
+                return Situation(None, steps, {}, [], [])
+            files = unseparated(connection, ArtifactStores(settings.store_url))
+            return Situation(revision, steps, _under_way(connection), _held(connection), files)
     finally:
         engine.dispose()
 
@@ -83,8 +92,11 @@ def _held(connection: Connection) -> list[str]:
 
 
 def _describe(found: Situation) -> None:
+    if found.files:
+        typer.echo(f"Files of tenants that lie beside what operators provide, to be moved: {len(found.files)}")
     if not found.steps:
-        typer.echo(f"The database is at {found.revision}, which is this version's; there is nothing to do.")
+        more = "" if found.files else "; there is nothing to do"
+        typer.echo(f"The database is at {found.revision}, which is this version's{more}.")
         return
     typer.echo(f"The database {'is empty' if found.revision is None else f'is at {found.revision}'}. Migrations:")
     for step in found.steps:
@@ -103,6 +115,15 @@ def _keep_a_way_back(settings: GatewaySettings, backup: Path | None, *, no_backu
         raise ConfigurationError("name a folder for the backup with --backup, or say --no-backup if you have one")
     if backup is not None:
         save(settings, backup, rows_only=rows_only)
+
+
+def _separate(settings: GatewaySettings, files: list[Digest]) -> None:
+    services = build_services(settings)
+    try:
+        copied, deleted, kept = separate_files(services, files)
+    finally:
+        services.database.close()
+    typer.echo(f"{copied} files were copied into their store; of the old bytes {deleted} are deleted, and {kept} kept.")
 
 
 def _way_back(backup: Path) -> str:

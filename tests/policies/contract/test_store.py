@@ -257,3 +257,20 @@ def test_a_folder_whose_manifest_cannot_be_read_is_not_here(url: str) -> None:
     """A worker names what it likes; what isn't a manifest is no folder, and no reason to stop."""
     store = ArtifactStore(url)
     assert not store.holds_tree(store.put_bytes(b"weights, not a manifest"))
+
+
+class ChangingFile(type(Path())):  # type: ignore[misc]  # the class of the machine's paths
+    """Gives other bytes whenever it is opened."""
+
+    n_opened = 0
+
+    def open(self, *arguments: object, **options: object) -> io.BytesIO:
+        type(self).n_opened += 1
+        return io.BytesIO(b"content %d" % self.n_opened)
+
+
+def test_a_file_that_changes_while_it_is_put_leaves_nothing_under_a_name_that_is_not_its_own(s3_url: str) -> None:
+    store = ArtifactStore(s3_url)
+    with pytest.raises(IntegrityError, match="changed while it was stored"):
+        store.put_file(ChangingFile("anything"))
+    assert list(store.stored()) == []

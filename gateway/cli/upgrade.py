@@ -61,7 +61,9 @@ def upgrade(
         _keep_a_way_back(settings, backup, no_backup=no_backup, rows_only=rows_only)
     migrate.upgrade(settings.database_url)
     typer.echo(f"The database is at {migrate.head()}: rows as before, tables as this version has them.")
-    if found.files:
+    if found.files and rows_only:
+        typer.echo("No file was moved: the version from before would miss it where it lay, and the backup has none.")
+    elif found.files:
         _separate(settings, found.files)
     if backup is not None and found.revision is not None:
         typer.echo(_way_back(backup))

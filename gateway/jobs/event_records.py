@@ -23,7 +23,7 @@ from policies.contract.jobs import Phase
 from policies.contract.store import ArtifactStore
 from policies.errors import IntegrityError
 
-BATCH = 500
+BATCH = 200
 """Rows that one transaction reads or deletes."""
 
 

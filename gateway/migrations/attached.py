@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -49,7 +49,8 @@ def kept_for_itself(connection: Connection) -> Iterator[Kept]:
     try:
         yield Kept(dialect, is_alone=True)
     finally:
-        raw.execute("PRAGMA journal_mode=WAL")
+        with suppress(sqlite3.OperationalError):  # one that came meanwhile has the file, and sets it as well
+            raw.execute("PRAGMA journal_mode=WAL")
 
 
 def is_open_elsewhere(connection: Connection, kept: Kept) -> bool:

@@ -106,14 +106,14 @@ def test_the_record_gives_the_pages_that_the_rows_gave(
     live_gateway: LiveGateway, client: OpenAI, quiet_log: list[EventDict]
 ) -> None:
     job_id, services = ended(live_gateway, client, N_LINES), live_gateway.services
-    before = {limit: shown(live_gateway, client, job_id, limit=limit) for limit in (100, 33)}
+    before = {limit: shown(live_gateway, client, job_id, limit=limit) for limit in (100, 41)}
     count = n_rows(services, job_id)
     assert count == sum(map(len, before[100])) > N_LINES
     pass_time(live_gateway, EVENTS_DAYS * DAY_SECONDS)
     assert n_rows(services, job_id) == count
     pass_time(live_gateway, CLAIM_SECONDS)
     assert n_rows(services, job_id) == 0
-    assert {limit: shown(live_gateway, client, job_id, limit=limit) for limit in (100, 33)} == before
+    assert {limit: shown(live_gateway, client, job_id, limit=limit) for limit in (100, 41)} == before
     unknown = page(live_gateway, client, job_id, after="ftevent-unknown")
     assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "after")
     assert job_row(services, job_id).sweep_at is None

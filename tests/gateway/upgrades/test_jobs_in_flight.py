@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,17 +92,15 @@ def test_what_had_ended_is_shown_as_before(upgraded: Upgraded) -> None:
     assert upgraded.client.files.content(upgraded.earlier.files["kept"]).read() == b'{"kept": 1}\n'
 
 
-@pytest.mark.parametrize("name", RUNNING)
-def test_an_attempt_of_the_version_before_changes_nothing_more(upgraded: Upgraded, name: str) -> None:
-    """Its lease may still hold, but it did not say of what kind it is and whose, and nobody can say so now."""
-    job_id = upgraded.earlier.jobs[name]
-    token = upgraded.earlier.row("jobs", job_id)["attempt_token"]
+def test_attempts_of_the_version_before_change_nothing_more(upgraded: Upgraded) -> None:
+    """Their leases may still hold, but they did not say of what kind they are and whose, and nobody can say so now."""
     kinds: tuple[WorkKind, ...] = ("train", "evaluate")
-    for kind in kinds:
+    for name, kind in product(RUNNING, kinds):
+        token = upgraded.earlier.row("jobs", upgraded.earlier.jobs[name])["attempt_token"]
         upgraded.worker.speak_as(token, kind)
         assert upgraded.worker.heartbeat(token) == "lost"
         assert upgraded.worker.complete(token, Completion(outcome=Outcome.YIELDED)).status_code == 410
-    assert upgraded.phase(name) == name
+        assert upgraded.phase(name) == name
 
 
 def test_what_was_to_be_sent_is_sent(upgraded: Upgraded) -> None:

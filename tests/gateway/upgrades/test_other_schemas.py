@@ -80,6 +80,7 @@ def test_a_gateway_on_a_database_of_an_earlier_version_answers_nothing(settings:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "migrations_pending")
 
 
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)  # a process takes seconds to start
 def test_the_gateways_worker_does_not_start_on_another_version(settings: GatewaySettings, store: Path) -> None:
     put_back(earlier("0008"), url=settings.database_url, store=store)
     command = [sys.executable, "-m", "celery", "-A", "gateway.celery_app", "worker", "-Q", "gateway", "-P", "solo"]

@@ -80,6 +80,14 @@ def test_an_upgrade_moves_them_and_from_then_on_they_are_deleted_with_their_file
         assert not stores.files.exists(FREE_FILE)
 
 
+def test_nothing_is_moved_where_the_way_back_would_miss_it(
+    settings: GatewaySettings, store: Path, tunegate: Tunegate, tmp_path: Path
+) -> None:
+    put_back(earlier("0005"), url=settings.database_url, store=store)
+    assert "No file was moved" in tunegate("upgrade", "--backup", str(tmp_path / "backup"), "--rows-only")
+    assert f"to be moved: {FILES}" in tunegate("upgrade", "--check")
+
+
 def test_a_second_time_finds_nothing(old: Old) -> None:
     assert old.separate() == Separated(FILES, FILES, 0)
     assert old.found() == []
@@ -135,6 +143,7 @@ def named_by_a_policy_in_force(old: Old) -> None:
     old.services.policies.release_policies["baseline"] = policy.model_copy(update={"metadata": metadata})
 
 
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)  # what is looked at is no database's own
 @pytest.mark.parametrize(
     "name",
     [

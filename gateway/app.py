@@ -75,6 +75,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     # no pages about the API: they load scripts from elsewhere
     app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))
     app.state.services = build_services(settings, clock)
+    app.state.services.policies.require_evaluators(settings)
     app.state.request_limits = RequestLimits(settings.requests_per_minute, clock)
     app.state.uploads = UploadsUnderWay(settings.uploads_at_once)
     app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.jobs.event_records import move_events
 from gateway.policy_catalog import policy_of
-from gateway.tables.jobs import Job, JobCheckpoint
+from gateway.tables.jobs import Job, JobCheckpoint, SecondEvaluation
 from gateway.tables.models import Model
 from gateway.tables.statistics import Sweep
 from policies.contract.artifacts import Digest
@@ -153,12 +153,14 @@ def _left_behind(
     model = session.scalar(select(Model).where(Model.job_id == job.id))
     records = {job.spec_digest, job.training_record_digest, job.report_digest, job.decision_digest, job.events_digest}
     records |= {model.manifest_digest} if model else set()
+    second = session.scalar(select(SecondEvaluation).where(SecondEvaluation.job_id == job.id))
+    records |= {second.decision_digest} if second else set()
     released = [model.adapter_digest] if model and model.deleted_at is None else []
     adapters = [job.adapter_digest] if job.adapter_digest and model is None else []
     if job.training_record_digest is not None:
         training = store.get_record(job.training_record_digest, TrainingRecord)
         adapters += [digest for item in training.evidence for digest in item.digests.values()]
-    reports = _reports(job, store)
+    reports = _reports(job.report_digest, store) | _reports(second.report_digest if second else None, store)
     return _LeftBehind(
         evidence={digest for digest in records if digest is not None} | reports.keys() | _whole(store, released),
         by_kind={
@@ -169,14 +171,14 @@ def _left_behind(
     )
 
 
-def _reports(job: Job, store: ArtifactStore) -> dict[Digest, EvalReport]:
-    """By digest: the report that the verdict is about, and those of other candidates that it names."""
-    if job.report_digest is None:
+def _reports(digest: Digest | None, store: ArtifactStore) -> dict[Digest, EvalReport]:
+    """By digest: the report that a verdict is about, and those of other candidates that it names."""
+    if digest is None:
         return {}
-    report = store.get_record(job.report_digest, EvalReport)
+    report = store.get_record(digest, EvalReport)
     others = [candidate.report for candidate in report.candidates if candidate.report is not None]
     found = {digest: store.get_record(digest, EvalReport) for digest in others if store.exists(digest)}
-    return found | {job.report_digest: report}
+    return found | {digest: report}
 
 
 def _plan_of_running(

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.jobs.states import CLAIMABLE, RUNNING, TERMINAL, public_status
 from gateway.metrics.rollups import Series, Sums, Values, replaced, totals
-from gateway.tables.jobs import Job, OutboxMessage
+from gateway.tables.jobs import Job, OutboxMessage, SecondEvaluation
 from gateway.tables.statistics import DuplicateDelivery, GateResult, PhaseTransition, RuleResultRow, Sweep
 from policies.contract.jobs import Phase
 
@@ -82,6 +82,9 @@ WAITS = Series("queue_seconds", PhaseTransition.id, (), _histogram(), (_CLAIMS,)
 DECISIONS = Series(
     "decisions", GateResult.id, (GateResult.decision, GateResult.policy, GateResult.mode), (func.count(),)
 )
+CONFIRMATIONS = Series(
+    "confirmations", SecondEvaluation.id, (SecondEvaluation.outcome, SecondEvaluation.policy), (func.count(),)
+)
 RULES = Series(
     "rules",
     RuleResultRow.id,
@@ -99,7 +102,7 @@ NEWEST_SCORES = Series(
 DUPLICATES = Series("duplicates", DuplicateDelivery.id, (DuplicateDelivery.kind,), (func.count(),))
 SWEPT = Series("swept", Sweep.id, (), (func.sum(Sweep.n_bytes), func.sum(Sweep.n_artifacts)))
 SWEPT_EVENTS = Series("swept_events", Sweep.id, (), (func.sum(Sweep.n_events),))
-SERIES = (ENDED, DURATIONS, WAITS, DECISIONS, RULES, NEWEST_SCORES, DUPLICATES, SWEPT, SWEPT_EVENTS)
+SERIES = (ENDED, DURATIONS, WAITS, DECISIONS, CONFIRMATIONS, RULES, NEWEST_SCORES, DUPLICATES, SWEPT, SWEPT_EVENTS)
 """All that is rolled up."""
 
 
@@ -148,6 +151,12 @@ def verdict_families(session: Session) -> Iterator[Metric]:
     for labels, (count,) in totals(session, DECISIONS).items():
         decisions.add_metric(labels, count)
     yield decisions
+    second = CounterMetricFamily(
+        "tunegate_second_evaluations", "Second evaluations of a release.", labels=("outcome", "policy")
+    )
+    for labels, (count,) in totals(session, CONFIRMATIONS).items():
+        second.add_metric(labels, count)
+    yield second
     rules = CounterMetricFamily(
         "tunegate_rule_results", "Results of single rules.", labels=("policy", "rule", "mode", "result")
     )

@@ -122,6 +122,9 @@ class ReleaseSpec(Record):
     mode: Literal["enforce", "warn", "audit"] = "enforce"
     """`warn` and `audit` lower every rule to that mode: for trying a policy out."""
     on_inconclusive: Literal["block", "review"] = "block"
+    evaluators: int = Field(1, ge=1, le=2, exclude_if=lambda value: value == 1)
+    """How many evaluators have to find that an adapter may be released. `2`: an evaluator with a credential of its own
+    measures again what the first one would release. Left out of the digest while it is 1."""
     defenses: tuple[DefenseSettings, ...] = ()
     """The operator's in-training defense; tenants may strengthen it, never weaken it."""
     dpo_defenses: tuple[DefenseSettings, ...] | None = None

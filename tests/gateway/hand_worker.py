@@ -42,7 +42,7 @@ KEY_HASH = "0" * 64
 
 
 class HandWorker:
-    """Calls the internal API as a trainer and an evaluator do, each call with the credential of the attempt's kind."""
+    """Calls the internal API as trainers and evaluators do, each call with the credential of the attempt's kind."""
 
     def __init__(self, gateway: LiveGateway, name: str = "worker-1") -> None:
         self._http = httpx.Client(
@@ -167,18 +167,19 @@ def train(gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
 
 
-def evaluate(
+def evaluate(  # what a test chooses of a report
     gateway: LiveGateway,
     worker: HandWorker,
     job_id: str,
     *,
+    kind: WorkKind = "evaluate",
     drift: float = 0.0,
     half_width: float = 0.01,
     samples: Digest | None = None,
 ) -> tuple[Digest, Digest]:
-    """Claims and completes the evaluation with an honest report of that drift."""
+    """Claims and completes an evaluation, the first or the second, with an honest report of that drift."""
     store = gateway.services.stores.of_job(job_id)
-    claim = worker.must_claim(job_id, "evaluate")
+    claim = worker.must_claim(job_id, kind)
     policy = policy_under(gateway.services, job_id)
     assert claim.training_record is not None
     record = store.get_record(claim.training_record, TrainingRecord)

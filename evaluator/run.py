@@ -109,7 +109,7 @@ def _evaluate(
 
 def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRecord:
     work = assignment.work
-    if work.kind != "evaluate" or work.training_record is None:
+    if work.kind == "train" or work.training_record is None:
         raise WorkerError("the assignment is not an evaluation: it names no training record")
     record = store.get_record(work.training_record, TrainingRecord)
     if record.spec != work.spec.digest:

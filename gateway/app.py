@@ -23,6 +23,7 @@ from gateway.http.outages import add_outage_handlers
 from gateway.http.security_headers import SecurityHeaders
 from gateway.kit.answers import refusals
 from gateway.kit.clock import Clock, system_clock
+from gateway.migrate import refuse_other_schemas
 from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
@@ -63,6 +64,7 @@ def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Se
         clock=clock,
         policies=PolicyCatalog.load(settings),
     )
+    refuse_other_schemas(services.database.engine)
     services.policies.store_policies(services.stores.shared)
     return services
 
@@ -73,6 +75,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     # no pages about the API: they load scripts from elsewhere
     app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))
     app.state.services = build_services(settings, clock)
+    app.state.services.policies.require_evaluators(settings)
     app.state.request_limits = RequestLimits(settings.requests_per_minute, clock)
     app.state.uploads = UploadsUnderWay(settings.uploads_at_once)
     app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)

@@ -12,9 +12,12 @@ sends it again. Tasks speak JSON only and return nothing.
 
 from __future__ import annotations
 
+import structlog
 from celery import Celery
 from celery.signals import celeryd_init
+from sqlalchemy.exc import OperationalError
 
+from gateway.migrate import SchemaError, require_migrated
 from gateway.settings import GatewaySettings
 from policies.broker import celery_settings
 from policies.contract.tasks import (
@@ -29,6 +32,8 @@ from policies.contract.tasks import (
 from policies.environment import read_settings
 from policies.liveness import show_liveness
 from policies.own_memory import refuse_readers
+
+log = structlog.get_logger(__name__)
 
 SLOW_TASKS = {ROLL_UP_METRICS: 150.0, SWEEP_JOBS: 30.0, SWEEP_FILES: 6 * 3600.0}
 """Seconds between rounds of what may take long, and must not hold up the outbox and the reconciler."""
@@ -58,6 +63,17 @@ def _keep_credentials(**_: object) -> None:
         refuse_readers()
     except OSError as error:  # Celery would log it and go on
         raise SystemExit(f"the worker's memory can't be kept from other processes: {error}") from error
+
+
+@celeryd_init.connect
+def _require_its_schema(**_: object) -> None:
+    """A database that does not answer may do so later; one of another version will not become ours."""
+    try:
+        require_migrated(read_settings(GatewaySettings).database_url)
+    except SchemaError as error:  # Celery would log it and go on
+        raise SystemExit(f"error: {error}") from error
+    except OperationalError as error:
+        log.warning("database_unavailable", error=str(error))
 
 
 app = Celery("tunegate", include=["gateway.tasks"], set_as_current=False)

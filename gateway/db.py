@@ -24,10 +24,14 @@ class Table(DeclarativeBase):
     """Base of all tables."""
 
 
-def make_engine(url: str) -> Engine:
-    """An engine for PostgreSQL or SQLite; SQLite runs in WAL mode and locks when a transaction begins."""
+def make_engine(url: str, *, name: str = "tunegate") -> Engine:
+    """An engine for PostgreSQL or SQLite; SQLite runs in WAL mode and locks when a transaction begins.
+
+    `name` is what its connections call themselves to PostgreSQL.
+    """
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, json_serializer=_stored_json, **POOL)
+        named = {"application_name": name}
+        return create_engine(url, pool_pre_ping=True, json_serializer=_stored_json, connect_args=named, **POOL)
     arguments = {"timeout": 30, "check_same_thread": False}
     in_memory = make_url(url).database in (None, "", ":memory:")  # one thread's own, so no pool
     pool = {} if in_memory else POOL

@@ -46,6 +46,15 @@ class PolicyCatalog:
             known = ", ".join(sorted(self.release_policies)) or "none"
             raise PolicyError(f"no release policy named {name!r}; known: {known}", "policy") from None
 
+    def require_evaluators(self, settings: GatewaySettings) -> None:
+        """Raises `ConfigurationError` where a policy demands an evaluator that could never come in."""
+        for name, policy in self.release_policies.items():
+            if policy.spec.evaluators > 1 and settings.confirmer_token is None:
+                message = (
+                    f"policy {name} has evaluators: {policy.spec.evaluators}, which needs TUNEGATE_CONFIRMER_TOKEN"
+                )
+                raise ConfigurationError(message, "confirmer_token")
+
     def base_model(self, name: str) -> BaseModelDocument:
         """The base model that the API calls `name`."""
         try:

@@ -26,6 +26,8 @@ class GatewaySettings(BaseSettings):
     """Credential of trainers on the internal API: it claims and completes trainings only. The API alone needs it."""
     evaluator_token: SecretStr | None = Field(None, min_length=32)
     """Credential of evaluators, which claims and completes evaluations only; another one than the trainers'."""
+    confirmer_token: SecretStr | None = Field(None, min_length=32)
+    """Credential of second evaluators, for policies with `evaluators: 2`; again another one."""
     policy_dir: Path | None = None
     """Folder of the operator's policy documents, read besides the presets; a document replaces a preset of its name."""
     default_policy: str = "baseline"
@@ -75,17 +77,21 @@ class GatewaySettings(BaseSettings):
     liveness_file: Path | None = None
     """A Celery worker touches it every ten seconds while it is connected to the broker; none by default."""
 
-    @field_validator("evaluator_token")
+    @field_validator("evaluator_token", "confirmer_token")
     @classmethod
-    def _differs_from_the_trainers(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if token is not None and token == info.data.get("trainer_token"):
-            raise ValueError("trainers and evaluators need different tokens")
+    def _differs_from_the_others(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        others = [info.data.get(name) for name in ("trainer_token", "evaluator_token")]
+        if token is not None and token in others:
+            raise ValueError("trainers, evaluators and second evaluators need different tokens")
         return token
 
     def worker_tokens(self) -> dict[WorkKind, str]:
-        """The credential of each kind of worker; raises `ConfigurationError` where one is missing."""
-        tokens: dict[WorkKind, SecretStr | None] = {"train": self.trainer_token, "evaluate": self.evaluator_token}
-        given = {kind: token.get_secret_value() for kind, token in tokens.items() if token is not None}
-        if len(given) < len(tokens):
+        """The credential of each kind of worker; raises `ConfigurationError` where one is missing that all need."""
+        if self.trainer_token is None or self.evaluator_token is None:
             raise ConfigurationError("the API needs TUNEGATE_TRAINER_TOKEN and TUNEGATE_EVALUATOR_TOKEN")
-        return given
+        tokens: dict[WorkKind, SecretStr | None] = {
+            "train": self.trainer_token,
+            "evaluate": self.evaluator_token,
+            "confirm": self.confirmer_token,
+        }
+        return {kind: token.get_secret_value() for kind, token in tokens.items() if token is not None}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import JSON, Connection, Integer, MetaData, Table, func, insert, inspect, select, text
 
 from gateway.db import READS, make_engine
-from gateway.migrate import alembic_config, upgrade
+from gateway.migrate import alembic_config, require_known, upgrade
 from gateway.settings import GatewaySettings
 from policies.contract.artifact_copies import copy_artifacts
 from policies.contract.artifacts import Digest, Record, digest_file
@@ -39,6 +40,7 @@ BYTES = "$bytes"
 """Names a column's bytes, in base 64."""
 
 Folder = Annotated[Path, typer.Argument(help="The backup's folder.")]
+RowsOnly = Annotated[bool, typer.Option("--rows-only", help="Without the artifacts, which are kept otherwise.")]
 Row = dict[str, Any]  # Any: what a column holds
 
 
@@ -50,39 +52,42 @@ class Contents(Record):
     rows: dict[str, int]
     """By table."""
     rows_file: Digest
-    artifacts: int
+    artifacts: int | None
+    """None: the artifacts are kept elsewhere."""
 
 
 @backup_app.command("create")
-def create(folder: Folder) -> None:
+def create(folder: Folder, rows_only: RowsOnly = False) -> None:
     """Write the database of the settings, then the artifacts, into a folder; artifacts that are there already stay."""
-    settings = read_settings(GatewaySettings)
+    save(read_settings(GatewaySettings), folder, rows_only=rows_only)
+
+
+def save(settings: GatewaySettings, folder: Path, *, rows_only: bool) -> None:
+    """Write a backup, read its rows again, and say what it has."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / CONTENTS_FILE).unlink(missing_ok=True)  # a backup is whole once this is written
     revision, rows = _write_rows(settings.database_url, folder / ROWS_FILE)
-    artifacts = copy_artifacts(settings.store_url, _store_url(folder))
+    artifacts = None if rows_only else copy_artifacts(settings.store_url, _store_url(folder))
     contents = Contents(revision=revision, rows=rows, rows_file=digest_file(folder / ROWS_FILE), artifacts=artifacts)
+    _require_counted(contents, Counter(table for table, _ in _read_rows(folder)), folder)
     (folder / CONTENTS_FILE).write_bytes(contents.canonical())
-    typer.echo(f"{sum(rows.values())} rows and {artifacts} artifacts are in {folder}")
+    typer.echo(f"{sum(rows.values())} rows and {_named(artifacts)} are in {folder}")
 
 
 @backup_app.command("verify")
 def verify(folder: Folder) -> None:
     """Read the whole backup: rows as counted, every artifact's bytes, and the adapter of each released model."""
     contents = _contents(folder)
-    found: dict[str, int] = {}
+    found = Counter[str]()
     stores = ArtifactStores(_store_url(folder))
     for table, row in _read_rows(folder):
-        found[table] = found.get(table, 0) + 1
-        if table == "models" and row["deleted_at"] is None:
-            store = stores.of_job(row["job_id"])
-            if not store.holds_tree(row["adapter_digest"]):
-                raise IntegrityError(f"{folder}: the adapter of {row['id']} is not whole")
-    if found != {table: count for table, count in contents.rows.items() if count}:
-        raise IntegrityError(f"{folder}: {ROWS_FILE} has other rows than {CONTENTS_FILE} says")
-    n_artifacts = copy_artifacts(_store_url(folder), None)
+        found[table] += 1
+        if contents.artifacts is not None:
+            _require_named(stores, table, row)
+    _require_counted(contents, found, folder)
+    n_artifacts = None if contents.artifacts is None else copy_artifacts(_store_url(folder), None)
     _require_all(contents, n_artifacts, folder)
-    typer.echo(f"{sum(found.values())} rows and {n_artifacts} artifacts are sound")
+    typer.echo(f"{found.total()} rows and {_named(n_artifacts)} are sound")
 
 
 @backup_app.command("restore")
@@ -92,11 +97,13 @@ def restore(folder: Folder) -> None:
     Jobs that were under way go on: leases have run out, so their work is given to workers again.
     """
     settings, contents = read_settings(GatewaySettings), _contents(folder)
+    require_known(contents.revision)
     engine = make_engine(settings.database_url)
     try:
         if inspect(engine).get_table_names():
             raise ConfigurationError(f"the database {engine.url!r} has tables; restore into an empty one")
-        _require_all(contents, copy_artifacts(_store_url(folder), settings.store_url), folder)
+        if contents.artifacts is not None:
+            _require_all(contents, copy_artifacts(_store_url(folder), settings.store_url), folder)
         with engine.connect() as connection:
             config = alembic_config()
             config.attributes["connection"] = connection
@@ -110,9 +117,29 @@ def restore(folder: Folder) -> None:
     typer.echo(f"{sum(contents.rows.values())} rows are in the database; start the gateway")
 
 
-def _require_all(contents: Contents, n_artifacts: int, folder: Path) -> None:
-    if n_artifacts < contents.artifacts:
-        raise IntegrityError(f"{folder}: {contents.artifacts - n_artifacts} artifacts are missing")
+def _named(n_artifacts: int | None) -> str:
+    return "no artifacts" if n_artifacts is None else f"{n_artifacts} artifacts"
+
+
+def _require_named(stores: ArtifactStores, table: str, row: Row) -> None:
+    """That what a row cannot do without is in the backup."""
+    events = row.get("events_digest") if table == "jobs" else None
+    if events is not None and not stores.of_job(row["id"]).exists(events):
+        raise IntegrityError(f"the record of job {row['id']}'s events is missing")
+    is_released = table == "models" and row["deleted_at"] is None
+    if is_released and not stores.of_job(row["job_id"]).holds_tree(row["adapter_digest"]):
+        raise IntegrityError(f"the adapter of {row['id']} is not whole")
+
+
+def _require_counted(contents: Contents, found: Counter[str], folder: Path) -> None:
+    if found != {table: count for table, count in contents.rows.items() if count}:
+        raise IntegrityError(f"{folder}: {ROWS_FILE} has other rows than were written")
+
+
+def _require_all(contents: Contents, n_artifacts: int | None, folder: Path) -> None:
+    missing = (contents.artifacts or 0) - (n_artifacts or 0)
+    if missing > 0:
+        raise IntegrityError(f"{folder}: {missing} artifacts are missing")
 
 
 def _store_url(folder: Path) -> str:

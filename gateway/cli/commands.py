@@ -8,6 +8,12 @@ COMMANDS = (
     Command("serve", "gateway.cli.serve:app", "Migrate the database and serve the API until interrupted.", "gateway"),
     Command("keys", "gateway.cli.serve:app", "Tenants' API keys, in the database that the settings name.", "gateway"),
     Command("backup", "gateway.cli.backup:app", "Database and artifacts, into a folder and back.", "gateway"),
+    Command(
+        "upgrade",
+        "gateway.cli.upgrade:app",
+        "Back up, bring the database to this version, check it, and say how to go back.",
+        "gateway",
+    ),
     Command("files", "gateway.cli.client:app", "Files of the tenant.", "gateway"),
     Command("jobs", "gateway.cli.client:app", "Fine-tuning jobs of the tenant.", "gateway"),
     Command("models", "gateway.cli.client:app", "Base models and the tenant's released adapters.", "gateway"),

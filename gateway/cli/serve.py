@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from gateway.cli.client import print_rows
 from gateway.db import one_transaction
 from gateway.kit.clock import system_clock
-from gateway.migrate import upgrade
+from gateway.migrate import require_migrated, upgrade
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from gateway.tables.tenancy import ApiKey
@@ -76,7 +76,7 @@ def create(
 @key_app.command("list")
 def list_(output: Output = OutputFormat.TABLE) -> None:
     """List all keys, redacted."""
-    with one_transaction(_settings().database_url) as session:
+    with one_transaction(_migrated_url()) as session:
         rows = [_describe(key) for key in keys.list_keys(session)]
     print_rows(rows, ("id", "tenant_id", "key", "created_at", "last_used_at", "revoked_at"), output)
 
@@ -84,13 +84,19 @@ def list_(output: Output = OutputFormat.TABLE) -> None:
 @key_app.command("revoke")
 def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`.")]) -> None:
     """Revoke a key, at once and for good."""
-    with one_transaction(_settings().database_url) as session:
+    with one_transaction(_migrated_url()) as session:
         keys.revoke_key(session, key_id, now=int(system_clock()))
     typer.echo(f"{key_id} is revoked")
 
 
 def _settings() -> GatewaySettings:
     return read_settings(GatewaySettings)
+
+
+def _migrated_url() -> str:
+    url = _settings().database_url
+    require_migrated(url)
+    return url
 
 
 def _describe(key: ApiKey) -> dict[str, JsonValue]:

@@ -11,7 +11,7 @@ from openai.types.fine_tuning import FineTuningJob
 from gateway.demo.customer import guardrail
 from policies.cli.progress_display import Display
 
-RUNNING = ("training", "evaluating")
+RUNNING = ("training", "evaluating", "confirming")
 
 
 class JobProgress:
@@ -42,7 +42,7 @@ class JobProgress:
 
 def _figures(phase: str, progress: Mapping[str, Any]) -> str:  # Any: the additive field is JSON to the client
     """Loss and speed of a training, or the probe that runs."""
-    if phase == "evaluating":
+    if phase != "training":
         return str(progress["stage"])
     figures = progress.get("figures") or {}
     parts = [f"loss {figures['train_loss']:.2f}"] if "train_loss" in figures else []

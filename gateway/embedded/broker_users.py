@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
+from policies.contract.tasks import CONFIRM_QUEUE, EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
 
 COMMANDS = (
     *("auth", "hello", "client|setinfo", "client|setname", "select", "ping"),  # connect
@@ -27,10 +27,11 @@ class BrokerUser(NamedTuple):
 
 
 USERS = (
-    BrokerUser("gateway-worker", GATEWAY_QUEUE, (VALIDATE_QUEUE, TRAIN_QUEUE, EVALUATE_QUEUE)),
+    BrokerUser("gateway-worker", GATEWAY_QUEUE, (VALIDATE_QUEUE, TRAIN_QUEUE, EVALUATE_QUEUE, CONFIRM_QUEUE)),
     BrokerUser("validator", VALIDATE_QUEUE),
     BrokerUser("trainer", TRAIN_QUEUE),
     BrokerUser("evaluator", EVALUATE_QUEUE),
+    BrokerUser("confirmer", CONFIRM_QUEUE),
 )
 """The gateway's API is not among them: it writes messages to the database, and the gateway worker sends them."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from gateway.embedded.broker_users import USERS
 from policies.cache_folder import cache_folder
 
-TRAINER_CACHE = "trainer"
-"""Folder of the trainer's cache, which lies in the evaluator's; the evaluator reads nothing there."""
+CACHES = {"trainer": "trainer", "evaluator": "", "confirmer": "confirmer"}
+"""Folder of each worker's cache; two lie in the evaluator's, which reads nothing there."""
 
 
 def _token() -> str:
@@ -23,6 +23,7 @@ class Credentials:
 
     trainer: str = field(default_factory=_token, repr=False)
     evaluator: str = field(default_factory=_token, repr=False)
+    confirmer: str = field(default_factory=_token, repr=False)
     broker: dict[str, str] = field(default_factory=lambda: {user.name: _token() for user in USERS}, repr=False)
     """Passwords by the names of `USERS`."""
 
@@ -41,13 +42,13 @@ def credentials_of(part: str, addresses: Addresses, credentials: Credentials) ->
     own: dict[str, str] = {}
     if part in credentials.broker:
         own["BROKER_URL"] = f"redis://{part}:{credentials.broker[part]}@127.0.0.1:{addresses.redis_port}/0"
-    if part in ("trainer", "evaluator"):
-        own["WORKER_TOKEN"] = credentials.trainer if part == "trainer" else credentials.evaluator
+    if part in CACHES:
+        own["WORKER_TOKEN"] = getattr(credentials, part)
         own["GATEWAY_URL"] = f"http://127.0.0.1:{addresses.gateway_port}"
         own["WORK_DIR"] = f"{addresses.folder}/work"
-        own["CACHE_DIR"] = str(cache_folder() / TRAINER_CACHE if part == "trainer" else cache_folder())
+        own["CACHE_DIR"] = str(cache_folder() / CACHES[part])
     elif part != "redis":
         own["DATABASE_URL"] = f"sqlite:///{addresses.folder}/tunegate.db"
     if part == "gateway":
-        own["TRAINER_TOKEN"], own["EVALUATOR_TOKEN"] = credentials.trainer, credentials.evaluator
+        own |= {f"{worker.upper()}_TOKEN": getattr(credentials, worker) for worker in CACHES}
     return own

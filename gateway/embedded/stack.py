@@ -20,7 +20,7 @@ from gateway.embedded.broker_users import access_list
 from gateway.embedded.environments import Addresses, Credentials, credentials_of
 from gateway.embedded.processes import Part, Reaper, StackError
 from policies.cache_folder import cache_folder
-from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
+from policies.contract.tasks import CONFIRM_QUEUE, EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
 
 START_SECONDS = 90.0
 LEASE_SECONDS = 120.0
@@ -31,7 +31,9 @@ POLL_SECONDS = 0.05
 START_ORDER = (("redis", "gateway"), ("gateway-worker", "validator", "trainer", "evaluator"))
 """The second group starts when the gateway has migrated the database and is ready; nobody waits for it, because jobs
 wait in the database."""
-STOP_ORDER = (("trainer", "evaluator", "validator", "gateway-worker"), ("gateway",), ("redis",))
+CONFIRMER = "confirmer"
+"""Starts with the second group where a policy demands two evaluators."""
+STOP_ORDER = (("trainer", "evaluator", CONFIRMER, "validator", "gateway-worker"), ("gateway",), ("redis",))
 """Workers first: they give their jobs back to the gateway."""
 PASSED_ON = ("TUNEGATE_DTYPE",)
 """The stack's own settings replace all others of the caller's environment."""
@@ -137,8 +139,18 @@ class EmbeddedStack:
         import gateway.tenants.keys  # noqa: F401  # `create_key` needs it, and it is slow to import: on another core meanwhile
 
         self._wait_until_ready()
-        for name in second:
+        for name in (*second, CONFIRMER) if self._needs_confirmer() else second:
             self.start_part(name)
+
+    def _needs_confirmer(self) -> bool:
+        """Whether one of the operator's policies demands two evaluators; no preset does."""
+        if self._policy_dir is None:
+            return False
+        from policies.documents.loader import load_policy_documents
+        from policies.documents.schema import ReleasePolicy
+
+        documents = load_policy_documents(self._policy_dir)
+        return any(isinstance(each, ReleasePolicy) and each.spec.evaluators > 1 for each in documents)
 
     def _keep_to_ourselves(self) -> None:
         """What lies in the folder is the tenants': nobody else on the machine can read it."""
@@ -183,8 +195,8 @@ class EmbeddedStack:
         }
         if self._policy_dir is not None:
             variables["POLICY_DIR"] = str(self._policy_dir)
-        if part in Threads._fields:
-            variables["THREADS"] = str(getattr(self._threads, part))
+        if part in (*Threads._fields, CONFIRMER):
+            variables["THREADS"] = str(getattr(self._threads, "evaluator" if part == CONFIRMER else part))
         addresses = Addresses(self.folder, self._port, self._redis_port)
         variables |= credentials_of(part, addresses, self._credentials)
         return _passed_on() | {f"TUNEGATE_{name}": value for name, value in variables.items()}
@@ -208,6 +220,13 @@ class EmbeddedStack:
             ],
             "trainer": [*_celery("trainer.tasks", TRAIN_QUEUE), "--concurrency", "1", "--loglevel", "INFO"],
             "evaluator": [*_celery("evaluator.tasks", EVALUATE_QUEUE), "--concurrency", "1", "--loglevel", "INFO"],
+            CONFIRMER: [
+                *_celery("evaluator.tasks:confirmer", CONFIRM_QUEUE),
+                "--concurrency",
+                "1",
+                "--loglevel",
+                "INFO",
+            ],
         }
 
     def _write_redis_configuration(self) -> None:

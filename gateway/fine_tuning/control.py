@@ -15,7 +15,7 @@ from gateway.jobs.states import CLAIMABLE, TERMINAL, public_status
 from gateway.tables.jobs import Job
 from policies.contract.jobs import Phase
 
-HELD = {Phase.TRAINING, Phase.EVALUATING}
+HELD = {Phase.TRAINING, Phase.EVALUATING, Phase.CONFIRMING}
 """A process works on the job and was not yet told to stop."""
 
 

@@ -90,9 +90,15 @@ def resume(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: 
 
 @router.get("/{job_id}/events", responses=UNKNOWN)
 def events(
-    job_id: JobId, tenant: CurrentTenant, session: SessionDep, after: After = None, limit: Limit = 20
+    job_id: JobId,
+    tenant: CurrentTenant,
+    session: SessionDep,
+    services: ServicesDep,
+    after: After = None,
+    limit: Limit = 20,
 ) -> EventListResponse:
-    page = list_events(session, tenants_job(session, tenant.tenant_id, job_id), Cursor(limit, after))
+    job = tenants_job(session, tenant.tenant_id, job_id)
+    page = list_events(session, services.stores, job=job, cursor=Cursor(limit, after))
     return EventListResponse(data=[present_event(event) for event in page.items], has_more=page.has_more)
 
 

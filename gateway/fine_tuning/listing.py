@@ -11,8 +11,11 @@ from sqlalchemy.orm import Session
 
 from gateway.errors import InvalidRequest
 from gateway.fine_tuning.schemas import MAX_KEY_LENGTH, MAX_METADATA_PAIRS, MAX_VALUE_LENGTH
+from gateway.jobs.event_records import recorded_page
 from gateway.kit.pagination import Cursor, Keyset, Page, fetch_page
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent, JobMetadata
+from policies.contract.events import StoredEvent
+from policies.contract.store import ArtifactStores
 
 _METADATA_PARAM = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
@@ -44,7 +47,12 @@ def list_jobs(session: Session, tenant_id: str, *, cursor: Cursor, query: Iterab
     return fetch_page(session, filtered, keyset=Keyset((Job.created_at, Job.id), Job.id), cursor=cursor, anchors=own)
 
 
-def list_events(session: Session, job: Job, cursor: Cursor) -> Page[JobEvent]:
+def list_events(
+    session: Session, stores: ArtifactStores, *, job: Job, cursor: Cursor
+) -> Page[JobEvent] | Page[StoredEvent]:
+    """From the rows, or from the record that takes their place long after the job's end."""
+    if job.events_digest is not None:
+        return recorded_page(stores.of_job(job.id), job.events_digest, cursor)
     rows = select(JobEvent).where(JobEvent.job_id == job.id)
     return fetch_page(session, rows, keyset=Keyset((JobEvent.sequence,), JobEvent.id), cursor=cursor)
 

@@ -21,6 +21,7 @@ from gateway.models.service import checkpoint_name
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from gateway.tables.models import Model
+from policies.contract.events import StoredEvent
 from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.training import CheckpointRecord
@@ -82,7 +83,7 @@ def present_policy(job: Job, services: Services) -> PolicyReference:
     return PolicyReference(name=metadata.name, version=metadata.version, digest=job.policy_digest)
 
 
-def present_event(event: JobEvent) -> EventResponse:
+def present_event(event: JobEvent | StoredEvent) -> EventResponse:
     return EventResponse(
         id=event.id,
         created_at=event.created_at,

@@ -15,6 +15,7 @@ from gateway.fine_tuning.presenting import present_policy
 from gateway.fine_tuning.schemas import PolicyReference
 from gateway.jobs.repository import JobId, tenants_job
 from gateway.kit.answers import content, refusals
+from gateway.models.confirmation import disagreement, second_evaluation
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import CurrentTenant, Principal
@@ -52,6 +53,15 @@ class TrainingSummary(BaseModel):
     tokens_per_second: float
 
 
+class SecondVerdict(BaseModel):
+    """What the second evaluator found, where the policy demands two."""
+
+    decision: Decision
+    reasons: tuple[str, ...]
+    report: str
+    gate_decision: str
+
+
 class ReportResponse(BaseModel):
     """The verdict, each rule with figure, interval, limit, base value and sample counts, and the digests behind it."""
 
@@ -70,6 +80,8 @@ class ReportResponse(BaseModel):
     spec: str
     report: str
     gate_decision: str
+    second: SecondVerdict | None
+    """Null where one evaluator was enough. If the two differ, `decision` is `inconclusive`."""
     evidence: tuple[DefenseEvidence, ...]
     training: TrainingSummary
 
@@ -79,16 +91,24 @@ class _Records(NamedTuple):
     training: TrainingRecord
     report: EvalReport
     decision: GateDecision
+    second: GateDecision | None
+
+    @property
+    def verdict(self) -> GateDecision:
+        """The first evaluator's decision; without effect, and saying why, where the second did not agree."""
+        if self.second is None or (why := disagreement(self.decision, self.second)) is None:
+            return self.decision
+        return self.decision.model_copy(update={"decision": Decision.INCONCLUSIVE, "reasons": (why,)})
 
 
 @router.get("/{job_id}/report")
 def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ReportResponse:
     records = _records(session, services, tenant=tenant, job_id=job_id)
-    job, training, evaluation, decision = records
+    job, training, evaluation, decision, second = records
     return ReportResponse(
         job_id=job.id,
-        decision=decision.decision,
-        reasons=decision.reasons,
+        decision=records.verdict.decision,
+        reasons=records.verdict.reasons,
         rules=decision.results,
         probes=evaluation.probes,
         policy=present_policy(job, services),
@@ -99,6 +119,7 @@ def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: 
         spec=job.spec_digest,
         report=decision.report,
         gate_decision=decision.digest,
+        second=None if second is None else _second(second),
         evidence=training.evidence,
         training=_summary(training),
     )
@@ -106,25 +127,40 @@ def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: 
 
 @router.get("/{job_id}/report.html", response_class=Response, responses=content("text/html"))
 def report_page(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> HTMLResponse:
-    job, training, evaluation, decision = _records(session, services, tenant=tenant, job_id=job_id)
+    records = _records(session, services, tenant=tenant, job_id=job_id)
+    job, evaluation = records.job, records.report
     policy = policy_of(services.stores.shared, job.policy_digest)
     title = job.fine_tuned_model or job.id
     samples = _samples(evaluation, services.stores.of_job(job.id))
-    page = render_report(title, decision=decision, report=evaluation, policy=policy, training=training, samples=samples)
+    page = render_report(
+        title,
+        decision=records.verdict,
+        report=evaluation,
+        policy=policy,
+        training=records.training,
+        samples=samples,
+    )
     return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
 
 
 def _records(session: Session, services: Services, *, tenant: Principal, job_id: str) -> _Records:
     job = tenants_job(session, tenant.tenant_id, job_id)
-    if job.report_digest is None or job.decision_digest is None or job.training_record_digest is None:
+    if job.decision is None or not (job.report_digest and job.decision_digest and job.training_record_digest):
         message = f"Job {job.id} has no report: it was not evaluated (phase {job.phase})."
         raise NotFound(message, "fine_tuning_job_id", "report_not_found")
-    store = services.stores.of_job(job.id)
+    store, second = services.stores.of_job(job.id), second_evaluation(session, job)
     return _Records(
         job,
         store.get_record(job.training_record_digest, TrainingRecord),
         store.get_record(job.report_digest, EvalReport),
         store.get_record(job.decision_digest, GateDecision),
+        None if second is None else store.get_record(second.decision_digest, GateDecision),
+    )
+
+
+def _second(decision: GateDecision) -> SecondVerdict:
+    return SecondVerdict(
+        decision=decision.decision, reasons=decision.reasons, report=decision.report, gate_decision=decision.digest
     )
 
 

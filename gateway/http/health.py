@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from gateway.dependencies import Services, ServicesDep
 from gateway.errors import Unavailable
-from gateway.migrate import is_at_head
+from gateway.migrate import SchemaError, require_at_head
 
 router = APIRouter(tags=["operation"])
 readiness = APIRouter(tags=["operation"])
@@ -27,8 +27,10 @@ def readyz(services: ServicesDep) -> dict[str, str]:
 
 
 def check_migrations(services: Services) -> None:
-    if not is_at_head(services.database.engine):
-        raise Unavailable("The database is not at the newest migration; run the migrations.", code="migrations_pending")
+    try:
+        require_at_head(services.database.engine)
+    except SchemaError as error:
+        raise Unavailable(str(error), code=error.code) from error
 
 
 def check_store(services: Services) -> None:

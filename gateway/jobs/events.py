@@ -22,6 +22,7 @@ def record_event(  # noqa: PLR0913  # three of them are the line itself
 
 
 def add_event(session: Session, job: Job, event: JobEvent, *, now: float) -> None:
+    assert job.events_digest is None, f"the events of job {job.id} are in a record, which takes no more"
     event.id = new_id("ftevent-")
     event.job_id = job.id
     event.created_at = int(now)

@@ -16,6 +16,8 @@ from gateway.tables.jobs import Job, OutboxMessage
 from gateway.tables.statistics import PhaseTransition
 from policies.contract.jobs import Phase
 from policies.contract.tasks import (
+    CONFIRM_QUEUE,
+    CONFIRM_RELEASE,
     EVALUATE_ADAPTER,
     EVALUATE_QUEUE,
     TRAIN_ADAPTER,
@@ -28,6 +30,7 @@ _WORK = {
     Phase.VALIDATING: (VALIDATE_FILES, VALIDATE_QUEUE),
     Phase.QUEUED: (TRAIN_ADAPTER, TRAIN_QUEUE),
     Phase.AWAITING_EVALUATION: (EVALUATE_ADAPTER, EVALUATE_QUEUE),
+    Phase.AWAITING_CONFIRMATION: (CONFIRM_RELEASE, CONFIRM_QUEUE),
 }
 """Phase that waits for work → the task that does it, and its queue."""
 
@@ -80,8 +83,10 @@ def fail(session: Session, job: Job, failure: Failure, now: float) -> None:
 
 
 def remaining_work(job: Job) -> Phase:
-    """The phase in which the job waits for what is left to do: training until there is a training record."""
-    return Phase.QUEUED if job.training_record_digest is None else Phase.AWAITING_EVALUATION
+    """The phase in which the job waits for what is left to do, by the records that it has."""
+    if job.training_record_digest is None:
+        return Phase.QUEUED
+    return Phase.AWAITING_EVALUATION if job.decision_digest is None else Phase.AWAITING_CONFIRMATION
 
 
 def requeue(session: Session, job: Job, now: float) -> None:

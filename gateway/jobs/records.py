@@ -50,7 +50,7 @@ def load_record(store: ArtifactStore, digest: Digest | None, record_type: type[R
         record = store.get_record(digest, record_type)
     except ArtifactMissingError as error:
         raise RecordError("artifact_missing", f"The {name} {digest} is not in the artifact store.") from error
-    except (IntegrityError, ValidationError) as error:
+    except IntegrityError as error:
         raise RecordError("integrity_error", f"The {name} {digest} cannot be read: {error}") from error
     if (found := unstorable_character_in(record.model_dump(mode="json"))) is not None:
         raise RecordError("integrity_error", f"The {name} {digest} has the character {found}, which nothing can store.")

@@ -2,12 +2,12 @@
 
 Everything that a job's workers wrote lies in the job's own store, so what is wanted is found from the job's rows and
 records alone, and no other job can lose a byte. Records (spec, training record, reports of all candidates, decision,
-manifest) stay as evidence; weights, states of training and samples go by the retention of the job's policy.
+manifest, events) stay as evidence; weights, states of training and samples go by the retention of the job's policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -16,8 +16,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
+from gateway.jobs.event_records import move_events
 from gateway.policy_catalog import policy_of
-from gateway.tables.jobs import Job, JobCheckpoint
+from gateway.tables.jobs import Job, JobCheckpoint, SecondEvaluation
 from gateway.tables.models import Model
 from gateway.tables.statistics import Sweep
 from policies.contract.artifacts import Digest
@@ -56,28 +57,32 @@ def sweep_due_jobs(services: Services) -> int:
 
     A job with a record that can't be read loses nothing, is tried again later, and holds up no other.
     """
-    n_bytes = 0
+    n_bytes, until = 0, services.clock() + CLAIM_SECONDS
     for job_id in _claim_due(services):
         try:
-            n_bytes += sweep_job(services, job_id)
+            n_bytes += sweep_job(services, job_id, until=until)
         except (TunegateError, ValidationError) as error:
             log.error("sweep_failed", job_id=job_id, error=str(error))
     return n_bytes
 
 
-def sweep_job(services: Services, job_id: str) -> int:
-    """Delete what nobody wants any more of one job; gives the number of bytes."""
+def sweep_job(services: Services, job_id: str, *, until: float) -> int:
+    """Delete what nobody wants any more of one job, before others may claim it again; gives the number of bytes."""
+    look_at = _sweep_events(services, job_id)
     with services.database.transaction() as session:
         job = session.get_one(Job, job_id)
         claimed = job.sweep_at
         plan = _plan(session, services, job)
     store = services.stores.of_job(job_id)
-    sizes = [each.size_bytes for each in _delete(store, plan)]
+    sizes = [each.size_bytes for each in _delete(store, plan, lambda: services.clock() < until)]
+    is_cut_off = services.clock() >= until
+    times = [time for time in (plan.next_at, look_at, until if is_cut_off else None) if time is not None]
+    next_at = min(times, default=None)
     with services.database.transaction() as session:
         if sizes:
             session.add(Sweep(n_artifacts=len(sizes), n_bytes=sum(sizes), at=services.clock()))
         # unless the job changed meanwhile, and asks for a sweep of its own
-        session.execute(update(Job).where(Job.id == job_id, Job.sweep_at == claimed).values(sweep_at=plan.next_at))
+        session.execute(update(Job).where(Job.id == job_id, Job.sweep_at == claimed).values(sweep_at=next_at))
     return sum(sizes)
 
 
@@ -91,8 +96,23 @@ def _claim_due(services: Services) -> list[str]:
         return [job.id for job in jobs]
 
 
-def _delete(store: ArtifactStore, plan: Plan) -> Iterator[StoredArtifact]:
+def _sweep_events(services: Services, job_id: str) -> float | None:
+    """Move the job's events into their record when it is time; gives when to look at them again."""
+    with services.database.reading() as session:
+        job = session.get_one(Job, job_id)
+    if not Phase(job.phase).is_terminal:
+        return None
+    days = policy_of(services.stores.shared, job.policy_digest).spec.retention.events_days
+    due_at = job.phase_since + max(GRACE_SECONDS, days * DAY_SECONDS)
+    if services.clock() < due_at:
+        return due_at
+    return None if move_events(services, job_id) else services.clock() + CLAIM_SECONDS
+
+
+def _delete(store: ArtifactStore, plan: Plan, go_on: Callable[[], bool]) -> Iterator[StoredArtifact]:
     for artifact in list(store.stored()):
+        if not go_on():
+            return
         if not plan.spares(artifact.digest):
             store.delete(artifact.digest)
             yield artifact
@@ -131,14 +151,16 @@ def _left_behind(
     session: Session, job: Job, store: ArtifactStore, checkpoints: Sequence[CheckpointRecord]
 ) -> _LeftBehind:
     model = session.scalar(select(Model).where(Model.job_id == job.id))
-    records = {job.spec_digest, job.training_record_digest, job.report_digest, job.decision_digest}
+    records = {job.spec_digest, job.training_record_digest, job.report_digest, job.decision_digest, job.events_digest}
     records |= {model.manifest_digest} if model else set()
+    second = session.scalar(select(SecondEvaluation).where(SecondEvaluation.job_id == job.id))
+    records |= {second.decision_digest} if second else set()
     released = [model.adapter_digest] if model and model.deleted_at is None else []
     adapters = [job.adapter_digest] if job.adapter_digest and model is None else []
     if job.training_record_digest is not None:
         training = store.get_record(job.training_record_digest, TrainingRecord)
         adapters += [digest for item in training.evidence for digest in item.digests.values()]
-    reports = _reports(job, store)
+    reports = _reports(job.report_digest, store) | _reports(second.report_digest if second else None, store)
     return _LeftBehind(
         evidence={digest for digest in records if digest is not None} | reports.keys() | _whole(store, released),
         by_kind={
@@ -149,14 +171,14 @@ def _left_behind(
     )
 
 
-def _reports(job: Job, store: ArtifactStore) -> dict[Digest, EvalReport]:
-    """By digest: the report that the verdict is about, and those of other candidates that it names."""
-    if job.report_digest is None:
+def _reports(digest: Digest | None, store: ArtifactStore) -> dict[Digest, EvalReport]:
+    """By digest: the report that a verdict is about, and those of other candidates that it names."""
+    if digest is None:
         return {}
-    report = store.get_record(job.report_digest, EvalReport)
+    report = store.get_record(digest, EvalReport)
     others = [candidate.report for candidate in report.candidates if candidate.report is not None]
     found = {digest: store.get_record(digest, EvalReport) for digest in others if store.exists(digest)}
-    return found | {job.report_digest: report}
+    return found | {digest: report}
 
 
 def _plan_of_running(

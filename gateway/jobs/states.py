@@ -4,6 +4,8 @@ validating ─► queued ─► training ─► awaiting_evaluation ─► evalu
                 ▲          │                ▲                  │              ▲
                 └─ lost ───┤                └───── lost ───────┤        awaiting_review
                            └── pausing ─► paused ─► (resume)   ┘
+Where the policy demands two evaluators, a release is confirmed first:
+evaluating ─► awaiting_confirmation ─► confirming ─► released | awaiting_review | failed
 A phase that holds a process (`RUNNING`) is left only when that process is gone: by its own completion, or because its
 lease ran out. `failed` can be reached from wherever work is done, `cancelled` from wherever no process is left.
 """
@@ -24,10 +26,14 @@ class TransitionError(TunegateError, RuntimeError):
 
 TERMINAL = frozenset(phase for phase in Phase if phase.is_terminal)
 
-RUNNING = frozenset({Phase.TRAINING, Phase.EVALUATING, Phase.PAUSING, Phase.CANCELLING})
+RUNNING = frozenset({Phase.TRAINING, Phase.EVALUATING, Phase.CONFIRMING, Phase.PAUSING, Phase.CANCELLING})
 """A worker's process holds the job under a lease."""
 
-CLAIMABLE = {Phase.QUEUED: Phase.TRAINING, Phase.AWAITING_EVALUATION: Phase.EVALUATING}
+CLAIMABLE = {
+    Phase.QUEUED: Phase.TRAINING,
+    Phase.AWAITING_EVALUATION: Phase.EVALUATING,
+    Phase.AWAITING_CONFIRMATION: Phase.CONFIRMING,
+}
 """Waiting for a worker → what a claim makes of it."""
 
 _VERDICTS = {Phase.RELEASED, Phase.REJECTED, Phase.AWAITING_REVIEW}
@@ -40,14 +46,41 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     ),
     Phase.AWAITING_EVALUATION: frozenset({Phase.EVALUATING, Phase.PAUSED, Phase.CANCELLED}),
     Phase.EVALUATING: frozenset(
-        {Phase.AWAITING_EVALUATION, Phase.PAUSING, Phase.CANCELLING, Phase.FAILED, *_VERDICTS},
+        {
+            Phase.AWAITING_EVALUATION,
+            Phase.AWAITING_CONFIRMATION,
+            Phase.PAUSING,
+            Phase.CANCELLING,
+            Phase.FAILED,
+            *_VERDICTS,
+        },
+    ),
+    Phase.AWAITING_CONFIRMATION: frozenset({Phase.CONFIRMING, Phase.PAUSED, Phase.CANCELLED}),
+    # Two evaluations that differ reject nothing: one of them is wrong, and which is not known.
+    Phase.CONFIRMING: frozenset(
+        {
+            Phase.AWAITING_CONFIRMATION,
+            Phase.PAUSING,
+            Phase.CANCELLING,
+            Phase.FAILED,
+            Phase.RELEASED,
+            Phase.AWAITING_REVIEW,
+        },
     ),
     Phase.AWAITING_REVIEW: frozenset({Phase.RELEASED, Phase.REJECTED, Phase.CANCELLED}),
     # A resume takes a pause back; a verdict or failure that was under way when the pause came stands.
     Phase.PAUSING: frozenset(
-        {Phase.PAUSED, Phase.CANCELLING, Phase.TRAINING, Phase.EVALUATING, Phase.FAILED, *_VERDICTS},
+        {
+            Phase.PAUSED,
+            Phase.CANCELLING,
+            Phase.TRAINING,
+            Phase.EVALUATING,
+            Phase.CONFIRMING,
+            Phase.FAILED,
+            *_VERDICTS,
+        },
     ),
-    Phase.PAUSED: frozenset({Phase.QUEUED, Phase.AWAITING_EVALUATION, Phase.CANCELLED}),
+    Phase.PAUSED: frozenset({Phase.QUEUED, Phase.AWAITING_EVALUATION, Phase.AWAITING_CONFIRMATION, Phase.CANCELLED}),
     Phase.CANCELLING: frozenset({Phase.CANCELLED}),
     **dict.fromkeys(TERMINAL, frozenset()),
 }
@@ -58,6 +91,8 @@ _STATUS = {
     Phase.TRAINING: "running",
     Phase.AWAITING_EVALUATION: "running",
     Phase.EVALUATING: "running",
+    Phase.AWAITING_CONFIRMATION: "running",
+    Phase.CONFIRMING: "running",
     Phase.AWAITING_REVIEW: "running",
     Phase.PAUSING: "running",
     Phase.PAUSED: "paused",

@@ -35,6 +35,10 @@ class Keyset(NamedTuple):
     id: SQLColumnExpression[str]
 
 
+def unknown_place(cursor: Cursor) -> InvalidRequest:
+    return InvalidRequest(f"after: no object {cursor.after!r} in this list; pass the id of the last object.", "after")
+
+
 def fetch_page(
     session: Session,
     rows: Select[T],
@@ -51,9 +55,7 @@ def fetch_page(
     if cursor.after is not None:
         anchor = session.scalar((rows if anchors is None else anchors).where(keyset.id == cursor.after))
         if anchor is None:
-            raise InvalidRequest(
-                f"after: no object {cursor.after!r} in this list; pass the id of the last object.", "after"
-            )
+            raise unknown_place(cursor)
         key = tuple_(*keyset.columns)
         place = tuple_(*(getattr(anchor, column.key) for column in keyset.columns))
         rows = rows.where(key < place if cursor.order == "desc" else key > place)

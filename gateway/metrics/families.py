@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.jobs.states import CLAIMABLE, RUNNING, TERMINAL, public_status
 from gateway.metrics.rollups import Series, Sums, Values, replaced, totals
-from gateway.tables.jobs import Job, OutboxMessage
+from gateway.tables.jobs import Job, OutboxMessage, SecondEvaluation
 from gateway.tables.statistics import DuplicateDelivery, GateResult, PhaseTransition, RuleResultRow, Sweep
 from policies.contract.jobs import Phase
 
@@ -82,6 +82,9 @@ WAITS = Series("queue_seconds", PhaseTransition.id, (), _histogram(), (_CLAIMS,)
 DECISIONS = Series(
     "decisions", GateResult.id, (GateResult.decision, GateResult.policy, GateResult.mode), (func.count(),)
 )
+CONFIRMATIONS = Series(
+    "confirmations", SecondEvaluation.id, (SecondEvaluation.outcome, SecondEvaluation.policy), (func.count(),)
+)
 RULES = Series(
     "rules",
     RuleResultRow.id,
@@ -98,7 +101,8 @@ NEWEST_SCORES = Series(
 )
 DUPLICATES = Series("duplicates", DuplicateDelivery.id, (DuplicateDelivery.kind,), (func.count(),))
 SWEPT = Series("swept", Sweep.id, (), (func.sum(Sweep.n_bytes), func.sum(Sweep.n_artifacts)))
-SERIES = (ENDED, DURATIONS, WAITS, DECISIONS, RULES, NEWEST_SCORES, DUPLICATES, SWEPT)
+SWEPT_EVENTS = Series("swept_events", Sweep.id, (), (func.sum(Sweep.n_events),))
+SERIES = (ENDED, DURATIONS, WAITS, DECISIONS, CONFIRMATIONS, RULES, NEWEST_SCORES, DUPLICATES, SWEPT, SWEPT_EVENTS)
 """All that is rolled up."""
 
 
@@ -147,6 +151,12 @@ def verdict_families(session: Session) -> Iterator[Metric]:
     for labels, (count,) in totals(session, DECISIONS).items():
         decisions.add_metric(labels, count)
     yield decisions
+    second = CounterMetricFamily(
+        "tunegate_second_evaluations", "Second evaluations of a release.", labels=("outcome", "policy")
+    )
+    for labels, (count,) in totals(session, CONFIRMATIONS).items():
+        second.add_metric(labels, count)
+    yield second
     rules = CounterMetricFamily(
         "tunegate_rule_results", "Results of single rules.", labels=("policy", "rule", "mode", "result")
     )
@@ -166,6 +176,8 @@ def sweep_families(session: Session) -> Iterator[Metric]:
     n_bytes, n_artifacts = totals(session, SWEPT)[()]
     yield CounterMetricFamily("tunegate_swept_bytes", "Bytes of artifacts that retention deleted.", value=n_bytes)
     yield CounterMetricFamily("tunegate_swept_artifacts", "Artifacts that retention deleted.", value=n_artifacts)
+    (n_events,) = totals(session, SWEPT_EVENTS)[()]
+    yield CounterMetricFamily("tunegate_swept_events", "Rows of events that records took the place of.", value=n_events)
 
 
 def delivery_families(session: Session) -> Iterator[Metric]:

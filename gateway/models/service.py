@@ -7,6 +7,7 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
+from gateway.models.confirmation import require_confirmation
 from gateway.models.repository import tenants_model
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
@@ -15,7 +16,7 @@ from policies.contract.adapter_files import require_adapter
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import EvalReport
 from policies.contract.jobs import JobSpec
-from policies.contract.release import AdapterManifest, Decision, GateDecision
+from policies.contract.release import AdapterManifest, Confirmation, Decision, GateDecision
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord, release_candidates
 from policies.documents.schema import ReleasePolicy
@@ -32,7 +33,8 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
 
     Raises:
         IntegrityError: unless the decision is `release` and every digest of job, spec, training record, report and
-            decision names the same adapter, base model, policy and spec.
+            decision names the same adapter, base model, policy and spec, and as many evaluators as the policy demands
+            found so.
     """
     store = services.stores.of_job(job.id)
     training = _record(store, job.training_record_digest, TrainingRecord)
@@ -42,8 +44,15 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
     policy = _record(services.stores.shared, job.policy_digest, ReleasePolicy)
     _require_candidate(job, decision, training=training, limit=policy.spec.n_candidates)
     require_adapter(store, decision.adapter, JobSpec.model_validate(job.spec).base_model)
-    tenant = session.get_one(Tenant, job.tenant_id)
-    manifest = _manifest(job, decision, training=training, name=model_name(job, tenant.name), now=services.now())
+    confirmation = require_confirmation(session, store, job=job, first=decision) if policy.spec.evaluators > 1 else None
+    manifest = _manifest(
+        job,
+        decision,
+        training=training,
+        confirmation=confirmation,
+        name=model_name(job, session.get_one(Tenant, job.tenant_id).name),
+        now=services.now(),
+    )
     model = Model(
         id=manifest.model,
         tenant_id=job.tenant_id,
@@ -115,7 +124,15 @@ def _require_candidate(job: Job, decision: GateDecision, *, training: TrainingRe
         )
 
 
-def _manifest(job: Job, decision: GateDecision, *, training: TrainingRecord, name: str, now: int) -> AdapterManifest:
+def _manifest(  # noqa: PLR0913  # the parts of a manifest
+    job: Job,
+    decision: GateDecision,
+    *,
+    training: TrainingRecord,
+    confirmation: Confirmation | None,
+    name: str,
+    now: int,
+) -> AdapterManifest:
     return AdapterManifest(
         model=name,
         job_id=job.id,
@@ -127,6 +144,7 @@ def _manifest(job: Job, decision: GateDecision, *, training: TrainingRecord, nam
         report=decision.report,
         policy=decision.policy,
         decision=decision.digest,
+        confirmation=confirmation,
         created_at=now,
     )
 

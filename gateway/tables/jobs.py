@@ -48,7 +48,7 @@ class Job(Table):
 
     # who works on it
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    """Attempts of the current kind of work; reset when evaluation begins."""
+    """Attempts of the current kind of work; reset when another kind begins."""
     attempt_token: Mapped[str | None] = mapped_column(String(64), unique=True)
     attempt_kind: Mapped[str | None] = mapped_column(String(16))
     """The `policies.contract.worker_api.WorkKind` of the last claim; calls about it need a credential of this kind."""
@@ -72,6 +72,9 @@ class Job(Table):
     report_digest: Mapped[str | None] = mapped_column(String(71))
     decision_digest: Mapped[str | None] = mapped_column(String(71))
     decision: Mapped[str | None] = mapped_column(String(16))
+    """What counts: None while a release waits for its confirmation."""
+    events_digest: Mapped[str | None] = mapped_column(String(71))
+    """The record of its events (`policies.contract.events`), which have no rows any more, or soon won't have."""
     fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
     """Written by `gateway.models.service.release_adapter` only."""
     result_file: Mapped[str | None] = mapped_column(String(64))
@@ -115,6 +118,21 @@ class JobCheckpoint(Table):
     created_at: Mapped[int]
     record: Mapped[Json] = mapped_column(JSON)
     """The `CheckpointRecord`."""
+
+
+class SecondEvaluation(Table):
+    """What the second evaluator found about an adapter that the first would release."""
+
+    __tablename__ = "second_evaluations"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    report_digest: Mapped[str] = mapped_column(String(71))
+    decision_digest: Mapped[str] = mapped_column(String(71))
+    policy: Mapped[str] = mapped_column(String(64))
+    outcome: Mapped[str] = mapped_column(String(16))
+    """`agreed` or `disagreed`."""
+    at: Mapped[float] = mapped_column(Float)
 
 
 class OutboxMessage(Table):

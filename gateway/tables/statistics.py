@@ -58,13 +58,14 @@ class RuleResultRow(Table):
 
 
 class Sweep(Table):
-    """Artifacts that nobody wanted any more were deleted."""
+    """Artifacts that nobody wanted any more were deleted, or rows of events that a record has."""
 
     __tablename__ = "sweeps"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     n_artifacts: Mapped[int] = mapped_column(Integer)
     n_bytes: Mapped[int] = mapped_column(BigInteger)
+    n_events: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     at: Mapped[float] = mapped_column(Float)
 
 

@@ -10,8 +10,8 @@ from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import Failure, drop_lease, fail, move, requeue, retry_or_fail
 from gateway.jobs.repository import AttemptProof, lock_attempt
 from gateway.tables.jobs import Job
+from gateway.workers.evaluation_result import accept_evaluation
 from gateway.workers.training_result import accept_training
-from gateway.workers.verdict import accept_evaluation
 from policies.contract.jobs import Phase
 from policies.contract.worker_api import Completion, Outcome
 

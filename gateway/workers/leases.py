@@ -22,13 +22,22 @@ from gateway.tables.statistics import DuplicateDelivery
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.worker_api import Claim, ClaimRequest, HeartbeatRequest, Order, WorkKind
 
-_WAITS_IN: dict[WorkKind, Phase] = {"train": Phase.QUEUED, "evaluate": Phase.AWAITING_EVALUATION}
-_STARTED = {Phase.TRAINING: "Fine-tuning job started", Phase.EVALUATING: "Safety evaluation started"}
+_WAITS_IN: dict[WorkKind, Phase] = {
+    "train": Phase.QUEUED,
+    "evaluate": Phase.AWAITING_EVALUATION,
+    "confirm": Phase.AWAITING_CONFIRMATION,
+}
+_STARTED = {
+    Phase.TRAINING: "Fine-tuning job started",
+    Phase.EVALUATING: "Safety evaluation started",
+    Phase.CONFIRMING: "Second safety evaluation started",
+}
 MAX_ETA_SECONDS = 5 * 365 * 86400
 """What a worker says beyond this is no estimate, and no date."""
 _ORDERS = {
     Phase.TRAINING: Order.CONTINUE,
     Phase.EVALUATING: Order.CONTINUE,
+    Phase.CONFIRMING: Order.CONTINUE,
     Phase.PAUSING: Order.PAUSE,
     Phase.CANCELLING: Order.CANCEL,
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 
-from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
@@ -66,7 +65,7 @@ def _require_adapter(store: ArtifactStore, adapter: Digest, spec: JobSpec) -> No
         require_adapter(store, adapter, spec.base_model)
     except ArtifactMissingError as error:
         raise RecordError("artifact_missing", f"The adapter {adapter} is not in the artifact store.") from error
-    except (IntegrityError, ValidationError) as error:
+    except IntegrityError as error:
         raise RecordError("integrity_error", f"The adapter {adapter} is refused: {error}") from error
 
 

@@ -8,24 +8,19 @@ from sqlalchemy.orm import Session
 
 from evaluator.gate import decide
 from gateway.dependencies import Services
-from gateway.jobs.events import add_event, record_event
-from gateway.jobs.lifecycle import Failure, fail, move
+from gateway.jobs.events import add_event
 from gateway.jobs.records import RecordError, load_record, spec_to_work_by
-from gateway.models.service import release_adapter
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job, JobEvent
 from gateway.tables.statistics import GateResult, RuleResultRow
 from policies.contract.evaluation import EvalReport
-from policies.contract.jobs import Phase
 from policies.contract.release import Decision, GateDecision
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord, release_candidates
 from policies.contract.worker_api import Completion
 from policies.documents.schema import ReleasePolicy
-from policies.errors import EvaluationError, IntegrityError
+from policies.errors import EvaluationError
 
-REJECTED_CODE = "safety_check_failed"
-INCONCLUSIVE_CODE = "safety_check_inconclusive"
 _LEVELS = {Decision.RELEASE: "info", Decision.INCONCLUSIVE: "warn", Decision.REJECT: "error"}
 
 
@@ -35,32 +30,6 @@ class Verdict(NamedTuple):
     policy: ReleasePolicy
     report: EvalReport
     decision: GateDecision
-
-
-def accept_evaluation(session: Session, services: Services, *, job: Job, completion: Completion) -> None:
-    """Release, reject or hold the adapter, or fail the job with what is wrong with the evaluation's records."""
-    now = services.clock()
-    try:
-        verdict = check_evaluation(completion, job=job, services=services)
-    except RecordError as refusal:
-        fail(session, job, Failure(refusal.code, refusal.message), now)
-        return
-    job.report_digest = verdict.report.digest
-    job.decision_digest = verdict.decision.digest
-    job.decision = verdict.decision.decision.value
-    _announce(session, job, verdict=verdict, now=now)
-    _count(session, job, verdict=verdict, now=now)
-    if verdict.decision.decision is Decision.RELEASE:
-        _release(session, services, job=job, decision=verdict.decision)
-    elif verdict.decision.decision is Decision.REJECT:
-        message = f"The safety check failed. {' '.join(verdict.decision.reasons)}"
-        _end(session, job, Phase.REJECTED, Failure(REJECTED_CODE, message), now)
-    elif verdict.policy.spec.on_inconclusive == "review":
-        move(session, job, Phase.AWAITING_REVIEW, now)
-        record_event(session, job, "The safety check could not decide; a reviewer must.", now=now, level="warn")
-    else:
-        message = f"The safety check could not decide, so nothing is released. {' '.join(verdict.decision.reasons)}"
-        fail(session, job, Failure(INCONCLUSIVE_CODE, message), now)
 
 
 def check_evaluation(completion: Completion, *, job: Job, services: Services) -> Verdict:
@@ -94,27 +63,8 @@ def _require_same_weights(report: EvalReport, *, job: Job, store: ArtifactStore,
         raise RecordError("record_mismatch", message)
 
 
-def _release(session: Session, services: Services, *, job: Job, decision: GateDecision) -> None:
-    """Name the adapter. `release_adapter` looks at every digest again; where it refuses, the job ends unnamed."""
-    now = services.clock()
-    try:
-        release_adapter(session, services, job=job, decision=decision)
-    except IntegrityError as error:
-        fail(session, job, Failure(error.code, error.message), now)
-        return
-    move(session, job, Phase.RELEASED, now)
-    record_event(session, job, f"New fine-tuned model created: {job.fine_tuned_model}", now=now)
-    record_event(session, job, "The job has successfully completed", now=now)
-
-
-def _end(session: Session, job: Job, phase: Phase, failure: Failure, now: float) -> None:
-    job.error_code, job.error_message, job.error_param = failure
-    move(session, job, phase, now)
-
-
-def _announce(session: Session, job: Job, *, verdict: Verdict, now: float) -> None:
+def announce(session: Session, job: Job, *, decision: GateDecision, now: float, title: str = "Safety check") -> None:
     """The `moderation_checks` event: every rule with figure, interval and limit, and what follows."""
-    decision = verdict.decision
     data = {
         "decision": decision.decision.value,
         "policy": decision.policy,
@@ -122,13 +72,13 @@ def _announce(session: Session, job: Job, *, verdict: Verdict, now: float) -> No
         "reasons": list(decision.reasons),
         "rules": [result.model_dump(mode="json") for result in decision.results],
     }
-    message = f"Safety check: {decision.decision.value}. " + " ".join(decision.reasons)
+    message = f"{title}: {decision.decision.value}. " + " ".join(decision.reasons)
     level = _LEVELS[decision.decision]
     event = JobEvent(level=level, message=message.strip(), type="moderation_checks", data=data)
     add_event(session, job, event, now=now)
 
 
-def _count(session: Session, job: Job, *, verdict: Verdict, now: float) -> None:
+def count(session: Session, job: Job, *, verdict: Verdict, now: float) -> None:
     name, mode = verdict.policy.metadata.name, verdict.policy.spec.mode
     gate = GateResult(job_id=job.id, policy=name, mode=mode, decision=verdict.decision.decision.value, at=now)
     session.add(gate)

@@ -8,7 +8,7 @@ import re
 from fsspec.core import url_to_fs
 
 from policies.contract.artifacts import CHUNK_BYTES
-from policies.contract.store import storage_options
+from policies.contract.storage import storage_options
 from policies.contract.verified_stream import VerifiedStream
 
 _ARTIFACT_PATH = re.compile(r"(?:files/|jobs/[^/]+/)?sha256/[0-9a-f]{2}/(?P<name>[0-9a-f]{64})")

@@ -26,6 +26,8 @@ class Phase(StrEnum):
     TRAINING = "training"
     AWAITING_EVALUATION = "awaiting_evaluation"
     EVALUATING = "evaluating"
+    AWAITING_CONFIRMATION = "awaiting_confirmation"
+    CONFIRMING = "confirming"
     AWAITING_REVIEW = "awaiting_review"
     PAUSING = "pausing"
     PAUSED = "paused"

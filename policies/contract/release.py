@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import Field
+
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Estimate
 
@@ -55,6 +57,13 @@ class GateDecision(Record):
     """What stopped the release, one sentence each; empty for a release."""
 
 
+class Confirmation(Record):
+    """The second evaluation of a release, by digests."""
+
+    report: Digest
+    decision: Digest
+
+
 class AdapterManifest(Record):
     """What a released name stands for."""
 
@@ -69,5 +78,7 @@ class AdapterManifest(Record):
     report: Digest
     policy: Digest
     decision: Digest
+    confirmation: Confirmation | None = Field(None, exclude_if=lambda value: value is None)
+    """Where the policy demands two evaluators; left out otherwise, as manifests of before it existed."""
     created_at: int
     """Unix seconds."""

@@ -11,22 +11,22 @@ import io
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import ValidationError
 
-from policies.contract.artifacts import CHUNK_BYTES, Digest, R, Record, TreeManifest
+from policies.contract.artifacts import CHUNK_BYTES, Digest, R, Record, TreeManifest, digest_bytes, digest_file
+from policies.contract.storage import is_s3, storage_options, written_at
 from policies.contract.verified_stream import VerifiedStream
 from policies.errors import ArtifactMissingError, IntegrityError
 
 MAX_RECORD_BYTES = 256 << 20
 """What is read whole into memory: records, manifests, samples, prompt sets. Weights and datasets are streamed."""
-S3_ATTEMPTS = 3
-"""Of a request, with growing pauses; s3fs itself repeats those that failed on the way."""
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -64,6 +64,7 @@ class ArtifactStore:
         """`falls_back_on` is read where an artifact is not here; nothing is ever written or deleted there."""
         self.url = url.rstrip("/")
         self._fs, self._root = url_to_fs(self.url, **storage_options(self.url))
+        self._is_object_storage = is_s3(self.url)
         self._fallback = falls_back_on
 
     def _path(self, digest: Digest) -> str:
@@ -92,50 +93,88 @@ class ArtifactStore:
         return shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
 
     def delete(self, digest: Digest) -> None:
+        """Nothing where it is not here; raises where it may not be deleted, which s3fs does for single files only."""
         if self._fs.exists(self._path(digest)):
-            self._fs.rm(self._path(digest))
+            self._fs.rm_file(self._path(digest))
 
     def stored(self) -> Iterator[StoredArtifact]:
         """What lies here, in no order; half-written artifacts are not among it."""
         found = self._fs.find(f"{self._root}/sha256", detail=True)
         for path, detail in found.items():
-            yield StoredArtifact("sha256:" + path.rpartition("/")[2], int(detail["size"]), _written_at(detail))
+            yield StoredArtifact("sha256:" + path.rpartition("/")[2], int(detail["size"]), written_at(detail))
 
     def holds_tree(self, digest: Digest) -> bool:
-        """Whether a folder is here with all its files."""
-        return self.exists(digest) and all(map(self.exists, self.tree(digest).files.values()))
+        """Whether a folder is here with all its files; not where its manifest can't be read."""
+        try:
+            return all(map(self.exists, self.tree(digest).files.values()))
+        except (ArtifactMissingError, IntegrityError):
+            return False
 
     def delete_unfinished(self, before: float) -> int:
         """Delete what writers that died left half-written before that time; gives how many there were."""
         found = self._fs.find(f"{self._root}/incoming", detail=True)
-        old = [path for path, detail in found.items() if _written_at(detail) < before]
+        old = [path for path, detail in found.items() if written_at(detail) < before]
         for path in old:
-            self._fs.rm(path)
+            self._fs.rm_file(path)
         return len(old)
 
     @contextmanager
     def writer(self) -> Iterator[ArtifactWriter]:
         """Stream bytes into the store. Nothing is kept when the block raises."""
         incoming = f"{self._root}/incoming/{uuid.uuid4().hex}"
-        self._fs.makedirs(f"{self._root}/incoming", exist_ok=True)
+        self._make_folder_of(incoming)
         try:
             with self._fs.open(incoming, "wb") as stream:
                 writer = ArtifactWriter(stream)
                 yield writer
-            target = self._path(writer.digest)
-            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._fs.mv(incoming, target)
+            self._move(incoming, self._path(writer.digest))
         except BaseException:
             if self._fs.exists(incoming):
-                self._fs.rm(incoming)
+                self._fs.rm_file(incoming)
             raise
 
+    def _move(self, source: str, target: str) -> None:
+        self._make_folder_of(target)
+        if self._is_object_storage:
+            self._fs.cp_file(source, target)
+            self._fs.rm_file(source)
+        else:
+            self._fs.mv(source, target)
+
+    def _make_folder_of(self, path: str) -> None:
+        """Object storage has none, and would be asked whether the bucket exists."""
+        if not self._is_object_storage:
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+
     def put_bytes(self, content: bytes) -> Digest:
+        if self._is_object_storage:
+            digest = digest_bytes(content)
+            self._fs.pipe_file(self._path(digest), content)
+            return digest
         with self.writer() as writer:
             writer.write(content)
         return writer.digest
 
+    def _put_named(self, digest: Digest, source: IO[bytes]) -> Digest:
+        """Write under its name at once: an object is there whole or not at all, and no right to delete is needed."""
+        target = self._fs.open(self._path(digest), "wb", autocommit=False)
+        try:
+            writer = ArtifactWriter(target)
+            while chunk := source.read(CHUNK_BYTES):
+                writer.write(chunk)
+            target.close()
+            if writer.digest != digest:
+                raise IntegrityError(f"artifact {digest} changed while it was stored; store it again")
+            target.commit()
+        except BaseException:
+            target.discard()
+            raise
+        return digest
+
     def put_file(self, path: Path) -> Digest:
+        if self._is_object_storage:
+            with path.open("rb") as stream:
+                return self._put_named(digest_file(path), stream)
         with path.open("rb") as stream, self.writer() as writer:
             while chunk := stream.read(CHUNK_BYTES):
                 writer.write(chunk)
@@ -194,7 +233,16 @@ class ArtifactStore:
         return content
 
     def get_record(self, digest: Digest, record_type: type[R]) -> R:
-        return record_type.model_validate_json(self.read_bytes(digest))
+        """The record of that digest.
+
+        Raises:
+            IntegrityError: its bytes are no such record.
+        """
+        content = self.read_bytes(digest)
+        try:
+            return record_type.model_validate_json(content)
+        except ValidationError as error:
+            raise IntegrityError(f"artifact {digest} is no {record_type.__name__}: {error}") from error
 
     def fetch_file(self, digest: Digest, target: Path) -> Path:
         """Copy one artifact to `target`, checked. A wrong copy is removed."""
@@ -219,30 +267,6 @@ class ArtifactStore:
 
     def tree(self, digest: Digest) -> TreeManifest:
         return self.get_record(digest, TreeManifest)
-
-
-def outages(url: str) -> tuple[type[Exception], ...]:
-    """What is raised where the storage behind `url` does not answer, or refuses; worth another try."""
-    if not url.startswith("s3://"):
-        return (OSError,)
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return (OSError, BotoCoreError, ClientError)
-
-
-def _written_at(detail: Mapping[str, Any]) -> float:  # Any: what a file system says of a file
-    """Unix seconds; every file system has a name of its own for it."""
-    written = detail.get("mtime", detail.get("LastModified", detail.get("created")))
-    return float(written if isinstance(written, int | float) else written.timestamp())
-
-
-def storage_options(url: str) -> dict[str, object]:
-    """A listing that is remembered would show artifacts that others have deleted, and hide those that they wrote."""
-    options: dict[str, object] = {"use_listings_cache": False}
-    if url.startswith("s3://"):
-        retries = {"max_attempts": S3_ATTEMPTS, "mode": "standard"}
-        options["config_kwargs"] = {"retries": retries, "connect_timeout": 10, "read_timeout": 60}
-    return options
 
 
 class ArtifactStores:

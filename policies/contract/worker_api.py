@@ -18,7 +18,8 @@ from policies.contract.evaluation import Engine
 from policies.contract.jobs import JobSpec
 from policies.contract.training import CheckpointRecord
 
-WorkKind = Literal["train", "evaluate"]
+WorkKind = Literal["train", "evaluate", "confirm"]
+"""`confirm`: evaluate once more, elsewhere, what the first evaluation would release."""
 MAX_REPORTED_CHARACTERS = 20_000
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -49,7 +50,7 @@ class Work(Record):
     resume_from: CheckpointRecord | None = None
     """For training: the last checkpoint that the gateway knows."""
     training_record: Digest | None = None
-    """For evaluation: the record whose adapter is to be judged."""
+    """For evaluation, the first or the second: the record whose adapter is to be judged."""
 
 
 class Claim(Work):

@@ -92,6 +92,9 @@ class Rule(Record):
         return self
 
 
+EVENTS_DAYS = 30
+
+
 class Retention(Record):
     """How many days after a job's end its large artifacts are kept. Its records are kept for good, as evidence."""
 
@@ -101,8 +104,11 @@ class Retention(Record):
     """Adapters of jobs that were rejected, failed or cancelled, and what defenses keep beside an adapter."""
     samples_days: float = Field(90, ge=0)
     """Prompts and answers of the evaluation; without them a report can't be scored again."""
+    events_days: float = Field(EVENTS_DAYS, ge=0, exclude_if=lambda days: days == EVENTS_DAYS)
+    """Rows of the event log; then a record has them. Left out of the digest while it is the default, as below."""
 
     def days_by_kind(self) -> dict[str, float]:
+        """Of artifacts, which are deleted then."""
         return {
             "checkpoints": self.checkpoints_days,
             "unreleased_adapters": self.unreleased_adapters_days,
@@ -116,6 +122,9 @@ class ReleaseSpec(Record):
     mode: Literal["enforce", "warn", "audit"] = "enforce"
     """`warn` and `audit` lower every rule to that mode: for trying a policy out."""
     on_inconclusive: Literal["block", "review"] = "block"
+    evaluators: int = Field(1, ge=1, le=2, exclude_if=lambda value: value == 1)
+    """How many evaluators have to find that an adapter may be released. `2`: an evaluator with a credential of its own
+    measures again what the first one would release. Left out of the digest while it is 1."""
     defenses: tuple[DefenseSettings, ...] = ()
     """The operator's in-training defense; tenants may strengthen it, never weaken it."""
     dpo_defenses: tuple[DefenseSettings, ...] | None = None

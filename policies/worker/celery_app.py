@@ -14,7 +14,7 @@ from celery import Celery
 from celery.signals import celeryd_init, worker_ready, worker_shutting_down
 
 from policies.broker import celery_settings
-from policies.contract.tasks import EVALUATE_QUEUE, TRAIN_QUEUE
+from policies.contract.tasks import CONFIRM_QUEUE, EVALUATE_QUEUE, TRAIN_QUEUE
 from policies.contract.worker_api import WorkKind
 from policies.errors import ConfigurationError
 from policies.liveness import show_liveness
@@ -24,7 +24,7 @@ from policies.worker.own_cache import take_cache
 from policies.worker.settings import keep_settings, worker_settings
 from policies.worker.supervisor import announce_shutdown, forget_shutdown
 
-_KINDS: dict[str, WorkKind] = {TRAIN_QUEUE: "train", EVALUATE_QUEUE: "evaluate"}
+_KINDS: dict[str, WorkKind] = {TRAIN_QUEUE: "train", EVALUATE_QUEUE: "evaluate", CONFIRM_QUEUE: "confirm"}
 
 
 def make_worker_app(name: str, queue: str) -> Celery:

@@ -1,7 +1,7 @@
-"""The cache folder of a worker: its own, closed to others, and never one that a worker of the other kind writes to.
+"""The cache folder of a worker: its own, closed to others, and never one that a worker of another kind writes to.
 
 What lies in it is believed: converted models, scores of judges, what the base model answered. A trainer that could
-write into an evaluator's cache could write its own verdict.
+write into an evaluator's cache could write its own verdict, and one that two evaluators share would make them agree.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from policies.contract.worker_api import WorkKind
 from policies.errors import ConfigurationError
 
 MARK = ".used-by"
-_NAMES: dict[WorkKind, str] = {"train": "a trainer", "evaluate": "an evaluator"}
+_NAMES: dict[WorkKind, str] = {"train": "a trainer", "evaluate": "an evaluator", "confirm": "a second evaluator"}
 
 
 def take_cache(folder: Path, kind: WorkKind, *, user: str | None = None) -> None:
     """Create the folder, or make sure that it is fit for a worker of this kind whose children run as `user`.
 
     Raises:
-        ConfigurationError: it belongs to another user, or a worker of the other kind uses it.
+        ConfigurationError: it belongs to another user, or a worker of another kind uses it.
     """
     account = pwd.getpwnam(user) if user is not None else None
     if not folder.exists():
@@ -38,8 +38,9 @@ def take_cache(folder: Path, kind: WorkKind, *, user: str | None = None) -> None
     mark = folder / MARK
     if not mark.exists():
         mark.write_text(kind)
-    elif mark.read_text() != kind:
+    elif (other := mark.read_text()) != kind:
+        owner_of_it = next((name for known, name in _NAMES.items() if known == other), "something else")
         raise ConfigurationError(
-            f"the cache folder {folder} is that of {_NAMES['train' if kind == 'evaluate' else 'evaluate']}: "
+            f"the cache folder {folder} is that of {owner_of_it}: "
             f"give {_NAMES[kind]} one of its own (TUNEGATE_CACHE_DIR)"
         )

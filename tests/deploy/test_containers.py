@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ SETTINGS: dict[str, type[GatewaySettings] | type[WorkerSettings]] = {
     "validator": GatewaySettings,
     "trainer": WorkerSettings,
     "evaluator": WorkerSettings,
+    "confirmer": WorkerSettings,
 }
 TEMPLATE = "deploy/redis/redis.conf.template"
 WORKERS = {
@@ -32,6 +34,7 @@ WORKERS = {
     "validator": (tasks.VALIDATE_QUEUE, tasks.VALIDATE_FILES),
     "trainer": (tasks.TRAIN_QUEUE, tasks.TRAIN_ADAPTER),
     "evaluator": (tasks.EVALUATE_QUEUE, tasks.EVALUATE_ADAPTER),
+    "confirmer": (tasks.CONFIRM_QUEUE, tasks.CONFIRM_RELEASE),
 }
 
 
@@ -78,7 +81,7 @@ def test_each_variable_is_a_setting(compose: Compose, service: str) -> None:
     assert given - known == set()
 
 
-@pytest.mark.parametrize("service", ["trainer", "evaluator"])
+@pytest.mark.parametrize("service", ["trainer", "evaluator", "confirmer"])
 def test_workers_have_no_database_credential(compose: Compose, service: str) -> None:
     environment = " ".join(f"{name}={value}" for name, value in compose["services"][service]["environment"].items())
     assert "POSTGRES" not in environment
@@ -117,7 +120,7 @@ def test_only_the_proxy_and_the_monitoring_are_published(root: Path, compose: Co
     outside = {name for name, service in compose["services"].items() if "outside" in service["networks"]}
     assert published == outside == {"proxy", "prometheus", "grafana"}
     internal = {name for name, network in compose["networks"].items() if network == {"internal": True}}
-    assert internal == set(compose["networks"]) - {"outside"} == {"inside", "training", "evaluation"}
+    assert internal == set(compose["networks"]) - {"outside"} == {"inside", "training", "evaluation", "confirmation"}
     assert f"location {tasks.INTERNAL_PREFIX.removesuffix('/v1')} " in (root / "deploy/nginx/tunegate.conf").read_text()
 
 
@@ -129,7 +132,7 @@ def test_an_unset_secret_stops_compose_and_is_in_the_example(root: Path) -> None
     assert all(default in (":?", ":-") for _, default in variables)
     secrets = {name for name, default in variables if default == ":?"}
     brokers = {f"REDIS_{user.name.replace('-', '_').upper()}_PASSWORD" for user in USERS}
-    tokens = {"TUNEGATE_TRAINER_TOKEN", "TUNEGATE_EVALUATOR_TOKEN"}
+    tokens = {f"TUNEGATE_{worker}_TOKEN" for worker in ("TRAINER", "EVALUATOR", "CONFIRMER")}
     assert secrets == tokens | brokers | {"POSTGRES_PASSWORD", "GRAFANA_PASSWORD"}
 
 
@@ -139,7 +142,7 @@ def test_redis_refuses_rather_than_forgets(root: Path) -> None:
 
 def test_a_worker_is_given_the_time_that_its_child_is_given(compose: Compose) -> None:
     grace = WorkerSettings.model_fields["yield_grace_seconds"].default
-    for service in ("trainer", "evaluator"):
+    for service in ("trainer", "evaluator", "confirmer"):
         assert int(compose["services"][service]["stop_grace_period"].removesuffix("s")) > grace
 
 
@@ -163,12 +166,12 @@ def test_no_service_has_rights_or_room_that_it_does_not_need(compose: Compose) -
 def test_a_trainer_reaches_gateway_and_broker_and_nothing_else(root: Path, compose: Compose) -> None:
     """Neither the database nor an evaluator, and no way out but by the file that opens one."""
     networks = {name: set(service["networks"]) for name, service in compose["services"].items()}
-    for worker, network in (("trainer", "training"), ("evaluator", "evaluation")):
+    for worker, network in (("trainer", "training"), ("evaluator", "evaluation"), ("confirmer", "confirmation")):
         assert networks[worker] == {network}
         reached = {name for name, joined in networks.items() if network in joined} - {worker}
         assert reached == {"gateway", "redis", "prometheus"}
     downloads = yaml.safe_load((root / "deploy/compose.downloads.yaml").read_text())
-    assert set(downloads["services"]) == {"trainer", "evaluator"}
+    assert set(downloads["services"]) == {"trainer", "evaluator", "confirmer"}
     assert compose["services"]["trainer"]["environment"]["HF_HUB_OFFLINE"] == "1"
 
 
@@ -178,18 +181,20 @@ def test_each_service_is_given_its_own_credentials(compose: Compose) -> None:
         name: set(secret.findall(" ".join(map(str, service.get("environment", {}).values()))))
         for name, service in compose["services"].items()
     }
-    tokens = {"TUNEGATE_TRAINER_TOKEN", "TUNEGATE_EVALUATOR_TOKEN"}
+    tokens = {f"TUNEGATE_{worker}_TOKEN" for worker in ("TRAINER", "EVALUATOR", "CONFIRMER")}
     assert given["trainer"] == {"TUNEGATE_TRAINER_TOKEN", "REDIS_TRAINER_PASSWORD"}
     assert given["evaluator"] == {"TUNEGATE_EVALUATOR_TOKEN", "REDIS_EVALUATOR_PASSWORD"}
+    assert given["confirmer"] == {"TUNEGATE_CONFIRMER_TOKEN", "REDIS_CONFIRMER_PASSWORD"}
     assert given["gateway"] == tokens | {"POSTGRES_PASSWORD"}
     assert given["gateway-worker"] == {"POSTGRES_PASSWORD", "REDIS_GATEWAY_WORKER_PASSWORD"}
     assert given["validator"] == {"POSTGRES_PASSWORD", "REDIS_VALIDATOR_PASSWORD"}
     assert given["prometheus"] == given["proxy"] == set()
 
 
-def test_trainer_and_evaluator_share_artifacts_and_no_cache(compose: Compose) -> None:
-    volumes = {name: set(compose["services"][name]["volumes"]) for name in ("trainer", "evaluator")}
-    shared = {volume for volume in volumes["trainer"] & volumes["evaluator"] if ":" in volume}
-    assert shared == {"store:/var/lib/tunegate/store"}
-    assert "trainer-cache:/var/lib/tunegate/cache" in volumes["trainer"]
-    assert "evaluator-cache:/var/lib/tunegate/cache" in volumes["evaluator"]
+def test_workers_share_artifacts_and_no_cache(compose: Compose) -> None:
+    volumes = {name: set(compose["services"][name]["volumes"]) for name in ("trainer", "evaluator", "confirmer")}
+    for one, other in combinations(volumes, 2):
+        shared = {volume for volume in volumes[one] & volumes[other] if ":" in volume}
+        assert shared == {"store:/var/lib/tunegate/store"}
+    for name, mounted in volumes.items():
+        assert f"{name}-cache:/var/lib/tunegate/cache" in mounted

@@ -81,7 +81,7 @@ def test_scrape_targets_are_services_and_their_ports(root: Path, compose: dict[s
     found = [(config["names"][0], config["port"]) for job in jobs for config in job.get("dns_sd_configs", [])]
     targets = [(name, int(port)) for name, port in (target.split(":") for target in static)] + found
     inside = [(name, port) for name, port in targets if name != "localhost"]
-    assert len(inside) == 3
+    assert len(inside) == 4
     for name, port in inside:
         assert str(port) in compose["services"][name]["expose"]
 

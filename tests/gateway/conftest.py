@@ -27,7 +27,7 @@ from policies.contract.tasks import WORKER_KEY_HEADER
 from policies.contract.worker_api import WorkKind
 from tests.gateway.databases import KINDS, Databases, PostgresDatabases, SqliteDatabases, postgres_databases
 
-WORKER_TOKENS: Mapping[WorkKind, str] = {"train": "t" * 40, "evaluate": "e" * 40}
+WORKER_TOKENS: Mapping[WorkKind, str] = {"train": "t" * 40, "evaluate": "e" * 40, "confirm": "c" * 40}
 
 
 @dataclass
@@ -89,6 +89,7 @@ def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
         "store_url": f"file://{folder}/store",
         "trainer_token": SecretStr(WORKER_TOKENS["train"]),
         "evaluator_token": SecretStr(WORKER_TOKENS["evaluate"]),
+        "confirmer_token": SecretStr(WORKER_TOKENS["confirm"]),
     }
     return GatewaySettings.model_validate(values | changes)
 

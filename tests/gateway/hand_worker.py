@@ -20,6 +20,7 @@ from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec
 from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH, WORKER_KEY_HEADER
+from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import (
     Claim,
     ClaimRequest,
@@ -41,7 +42,7 @@ KEY_HASH = "0" * 64
 
 
 class HandWorker:
-    """Calls the internal API as a trainer and an evaluator do, each call with the credential of the attempt's kind."""
+    """Calls the internal API as trainers and evaluators do, each call with the credential of the attempt's kind."""
 
     def __init__(self, gateway: LiveGateway, name: str = "worker-1") -> None:
         self._http = httpx.Client(
@@ -69,6 +70,10 @@ class HandWorker:
         claim = Claim.model_validate_json(response.content)
         self._kinds[claim.attempt_token] = kind
         return claim
+
+    def speak_as(self, token: str, kind: WorkKind) -> None:
+        """Show the credential of `kind` in calls about an attempt that another worker claimed."""
+        self._kinds[token] = kind
 
     def must_claim(self, job_id: str, kind: WorkKind = "train") -> Claim:
         claim = self.claim(job_id, kind)
@@ -162,20 +167,22 @@ def train(gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
 
 
-def evaluate(
+def evaluate(  # what a test chooses of a report
     gateway: LiveGateway,
     worker: HandWorker,
     job_id: str,
     *,
+    kind: WorkKind = "evaluate",
     drift: float = 0.0,
     half_width: float = 0.01,
     samples: Digest | None = None,
 ) -> tuple[Digest, Digest]:
-    """Claims and completes the evaluation with an honest report of that drift."""
+    """Claims and completes an evaluation, the first or the second, with an honest report of that drift."""
     store = gateway.services.stores.of_job(job_id)
-    claim = worker.must_claim(job_id, "evaluate")
+    claim = worker.must_claim(job_id, kind)
     policy = policy_under(gateway.services, job_id)
-    record = training_record(claim.spec, store)
+    assert claim.training_record is not None
+    record = store.get_record(claim.training_record, TrainingRecord)
     attempt = claim.spec.attempt
     report = report_on(record, policy, drift=drift, half_width=half_width, attempt=attempt, samples=samples)
     digests = store_evaluation(store, report, policy, spec=claim.spec.digest)

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect
 
 from gateway.db import Table, make_engine
-from gateway.migrate import alembic_config, is_at_head, upgrade
+from gateway.migrate import SchemaError, alembic_config, require_at_head, upgrade
 from tests.gateway.databases import Databases
 
 
@@ -39,7 +39,7 @@ def test_migrated_database_has_exactly_the_tables_of_the_models(empty_url: str, 
 def test_upgrading_twice_changes_nothing(empty_url: str, engine: Engine) -> None:
     upgrade(empty_url)
     upgrade(empty_url)
-    assert is_at_head(engine)
+    require_at_head(engine)
 
 
 def test_every_migration_can_be_taken_back_and_made_again(empty_url: str, engine: Engine) -> None:
@@ -56,4 +56,5 @@ def test_every_migration_can_be_taken_back_and_made_again(empty_url: str, engine
 
 
 def test_empty_database_is_not_at_head(engine: Engine) -> None:
-    assert not is_at_head(engine)
+    with pytest.raises(SchemaError, match=r"has no tables, and this version needs .*: run `tunegate upgrade`"):
+        require_at_head(engine)

@@ -30,15 +30,17 @@ metadata: {{name: {name}, version: "1"}}
 spec:
   defenses: {defenses}
   dpo_defenses: [{{name: kl_penalty}}]
+  evaluators: {evaluators}
   suite: {{probes: [{{probe: capability}}]}}
   rules:
     - {{id: capability, metric: capability.accuracy, {limit}, min_samples: 20}}
 """
 TENANTS = {
     # every accuracy is at least 0: always released
-    "lenient": ("[{name: kl_penalty}, {name: safe_data_interleaving}]", "min: 0.0"),
+    "lenient": ("[{name: kl_penalty}, {name: safe_data_interleaving}]", "min: 0.0", 1),
     # no model of 250 thousand random weights knows 97 %: always rejected
-    "severe": ("[]", "min: 0.97"),
+    "severe": ("[]", "min: 0.97", 1),
+    "twofold": ("[]", "min: 0.0", 2),
 }
 
 
@@ -48,8 +50,9 @@ def stack(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     policies = folder / "policies"
     policies.mkdir()
     (policies / "tiny.yaml").write_text(BASE_MODEL.format(uri=tiny_base))
-    for name, (defenses, limit) in TENANTS.items():
-        (policies / f"{name}.yaml").write_text(POLICY.format(name=name, defenses=defenses, limit=limit))
+    for name, (defenses, limit, evaluators) in TENANTS.items():
+        document = POLICY.format(name=name, defenses=defenses, limit=limit, evaluators=evaluators)
+        (policies / f"{name}.yaml").write_text(document)
     with EmbeddedStack(folder / "data", policy_dir=policies, threads=1, lease_seconds=20) as running:
         yield running
 

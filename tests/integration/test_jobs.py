@@ -59,6 +59,17 @@ def test_a_dpo_job_goes_the_same_way_under_defenses_of_its_own(
     assert any("train reward margin" in message for message in messages(client, job.id))
 
 
+def test_where_two_evaluators_are_demanded_both_measure_before_the_release(
+    clients: dict[str, OpenAI], training_file: Path
+) -> None:
+    client = clients["twofold"]
+    job = wait_until(client, submit(client, training_file).id, has_ended)
+    assert job.status == "succeeded", job.error
+    told = [text for text in messages(client, job.id) if "afety check: release" in text]
+    assert [text.split(":")[0] for text in told] == ["Safety check", "Second safety check"]
+    assert fetch_report(client, job.id)["second"]["decision"] == "release"
+
+
 def test_an_adapter_outside_a_limit_is_blocked_with_figures_and_gets_no_name(
     clients: dict[str, OpenAI], training_file: Path
 ) -> None:
@@ -104,7 +115,7 @@ def test_a_running_job_is_cancelled(clients: dict[str, OpenAI], training_file: P
 
 def test_the_workers_hold_no_database_credential(stack: EmbeddedStack) -> None:
     """They get the gateway's address, a token, the broker and the store; the database's address is the gateway's."""
-    for name in ("trainer", "evaluator"):
+    for name in ("trainer", "evaluator", "confirmer"):
         environment = Path(f"/proc/{stack.parts[name].pid}/environ")
         if environment.exists():
             assert b"TUNEGATE_DATABASE_URL" not in environment.read_bytes()

@@ -14,6 +14,9 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
+EMPTIED = ("job_fingerprints",)
+"""Tables whose rows go on purpose."""
+
 
 def upgrade() -> None:
     op.drop_table("job_fingerprints")

@@ -14,12 +14,14 @@ from gateway.app import build_services
 from gateway.cli.backup import CONTENTS_FILE, ROWS_FILE, STORE_FOLDER
 from gateway.cli.commands import COMMANDS
 from gateway.dependencies import Services
+from gateway.jobs.event_records import move_events
 from gateway.settings import GatewaySettings
 from gateway.tables.jobs import Job, JobEvent
 from gateway.tables.models import Model
 from gateway.workers.reconciler import reconcile
 from policies.cli.main import build_app
 from policies.contract.artifacts import digest_tree
+from policies.contract.store import ArtifactStores
 from policies.contract.training import TrainingRecord
 from policies.errors import ConfigurationError, IntegrityError
 from tests.gateway.conftest import LiveGateway, gateway_settings, run_gateway
@@ -142,6 +144,26 @@ def test_a_backup_that_lost_an_artifact_is_not_restored(saved: Path, elsewhere: 
     max((saved / STORE_FOLDER).rglob("*"), key=lambda path: path.stat().st_size * path.is_file()).unlink()
     with pytest.raises(IntegrityError, match="1 artifacts are missing"):
         backup(elsewhere, "restore", str(saved))
+
+
+def test_events_that_are_records_are_backed_up_and_shown_again(
+    live_gateway: LiveGateway, client: OpenAI, tmp_path: Path, elsewhere: GatewaySettings
+) -> None:
+    job_id = submit(client).id
+    client.fine_tuning.jobs.cancel(job_id)
+    while not move_events(live_gateway.services, job_id):
+        pass
+    before, folder = client.fine_tuning.jobs.list_events(job_id).data, tmp_path / "backup"
+    backup(live_gateway.services.settings, "create", str(folder))
+    backup(elsewhere, "restore", str(folder))
+    with run_gateway(elsewhere) as gateway:
+        assert gateway.client(client.api_key).fine_tuning.jobs.list_events(job_id).data == before
+    assert len(before) == 3
+    digest = job_row(live_gateway.services, job_id).events_digest
+    assert digest is not None
+    ArtifactStores(f"file://{folder / STORE_FOLDER}").of_job(job_id).delete(digest)
+    with pytest.raises(IntegrityError, match=r"the record of job .* events is missing"):
+        backup(live_gateway.services.settings, "verify", str(folder))
 
 
 def test_a_second_backup_keeps_what_is_there(before: Before, saved: Path) -> None:

@@ -21,11 +21,11 @@ from gateway.jobs.outbox import QueueRefusedError, dispatch
 from gateway.tables.jobs import OutboxMessage
 from gateway.tasks import sender
 from policies.broker import celery_settings
-from policies.contract.tasks import EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
+from policies.contract.tasks import CONFIRM_QUEUE, EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
 from tests.gateway.conftest import LiveGateway
 
 Connect = Callable[[str], Redis]
-QUEUES = (GATEWAY_QUEUE, VALIDATE_QUEUE, TRAIN_QUEUE, EVALUATE_QUEUE)
+QUEUES = (GATEWAY_QUEUE, VALIDATE_QUEUE, TRAIN_QUEUE, EVALUATE_QUEUE, CONFIRM_QUEUE)
 PASSWORDS = {user.name: f"password-of-{user.name}" for user in USERS}
 TAKING_OVER = (
     "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "RANDOMKEY", "DBSIZE", "SHUTDOWN NOSAVE", "SAVE", "MONITOR", "INFO",

@@ -140,25 +140,27 @@ def test_redis_comes_from_the_path_or_from_its_package(tmp_path: Path, monkeypat
 
 CREDENTIALS = {
     "redis": (),
-    "gateway": ("DATABASE_URL", "TRAINER_TOKEN", "EVALUATOR_TOKEN"),
+    "gateway": ("DATABASE_URL", "TRAINER_TOKEN", "EVALUATOR_TOKEN", "CONFIRMER_TOKEN"),
     "gateway-worker": ("DATABASE_URL", "BROKER_URL"),
     "validator": ("DATABASE_URL", "BROKER_URL"),
     "trainer": ("WORKER_TOKEN", "BROKER_URL"),
     "evaluator": ("WORKER_TOKEN", "BROKER_URL"),
+    "confirmer": ("WORKER_TOKEN", "BROKER_URL"),
 }
 
 
 def test_each_part_is_given_its_own_credentials_and_no_other_parts(tmp_path: Path) -> None:
     stack = EmbeddedStack(tmp_path)
-    environments = {part: stack.environment_of(part) for part in PARTS}
+    environments = {part: stack.environment_of(part) for part in CREDENTIALS}
     secret = re.compile(r"TUNEGATE_(.*(?:TOKEN|DATABASE_URL|BROKER_URL))")
     for part, names in CREDENTIALS.items():
         assert {match[1] for name in environments[part] if (match := secret.fullmatch(name))} == set(names), part
-    trainer, evaluator, gateway = (environments[part] for part in ("trainer", "evaluator", "gateway"))
-    assert trainer["TUNEGATE_WORKER_TOKEN"] == gateway["TUNEGATE_TRAINER_TOKEN"]
-    assert evaluator["TUNEGATE_WORKER_TOKEN"] == gateway["TUNEGATE_EVALUATOR_TOKEN"] != trainer["TUNEGATE_WORKER_TOKEN"]
-    assert len({environment.get("TUNEGATE_BROKER_URL") for environment in environments.values()}) == 5
-    assert trainer["TUNEGATE_CACHE_DIR"] != evaluator["TUNEGATE_CACHE_DIR"]
+    workers = {name: environments[name] for name in ("trainer", "evaluator", "confirmer")}
+    for name, worker in workers.items():
+        assert worker["TUNEGATE_WORKER_TOKEN"] == environments["gateway"][f"TUNEGATE_{name.upper()}_TOKEN"]
+    for variable in ("TUNEGATE_WORKER_TOKEN", "TUNEGATE_CACHE_DIR"):
+        assert len({worker[variable] for worker in workers.values()}) == 3
+    assert len({environment.get("TUNEGATE_BROKER_URL") for environment in environments.values()}) == 6
 
 
 def test_no_credential_lies_in_a_file_or_is_seen_from_outside(stack: EmbeddedStack) -> None:
@@ -166,7 +168,7 @@ def test_no_credential_lies_in_a_file_or_is_seen_from_outside(stack: EmbeddedSta
     variables = [(part, *item) for part in PARTS for item in stack.environment_of(part).items()]
     secrets = {value.encode() for _, name, value in variables if name.endswith("TOKEN")}
     secrets |= {value.partition("@")[0].rpartition(":")[2].encode() for _, name, value in variables if "BROKER" in name}
-    assert len(secrets) == 6
+    assert len(secrets) == 7
     files = [path for path in stack.folder.rglob("*") if path.is_file()]
     assert stack.folder / "redis.conf" in files
     assert [path for path in files if any(secret in path.read_bytes() for secret in secrets)] == []

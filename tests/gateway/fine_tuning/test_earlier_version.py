@@ -35,6 +35,7 @@ def upgraded(gateway: LiveGateway, job_id: str) -> None:
             text("UPDATE jobs SET spec_digest = :digest WHERE id = :id"), {"digest": digest, "id": job_id}
         )
         connection.commit()
+    database.close()  # what is open is not migrated
     upgrade(gateway.services.settings.database_url)
 
 

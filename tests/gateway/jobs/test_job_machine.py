@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import hypothesis
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.app import build_services
@@ -33,7 +35,7 @@ from gateway.jobs.outbox import dispatch
 from gateway.jobs.repository import AttemptProof
 from gateway.jobs.states import RUNNING, TERMINAL
 from gateway.tables.files import File
-from gateway.tables.jobs import Job
+from gateway.tables.jobs import Job, SecondEvaluation
 from gateway.tenants.auth import Principal
 from gateway.tenants.keys import create_tenant
 from gateway.workers import leases
@@ -42,12 +44,13 @@ from gateway.workers.reconciler import reconcile
 from gateway.workers.worker_events import record_worker_events
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.release import Decision, GateDecision
-from policies.contract.tasks import EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FILES
+from policies.contract.tasks import CONFIRM_RELEASE, EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FILES
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, HeartbeatRequest, Outcome, WorkerEvent
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
 from tests.gateway.databases import Databases, PostgresDatabases, SqliteDatabases
 from tests.gateway.hand_worker import KEY_HASH, proof_of, validate_here
+from tests.gateway.policy_variants import variant_of_baseline
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
 DRIFTS = {"good": (0.0, 0.01), "bad": (0.5, 0.01), "doubtful": (0.0, 0.5)}
@@ -59,12 +62,15 @@ Wish = Callable[[Session, Job, float], None]
 class JobWorld(RuleBasedStateMachine):
     """One job, two workers, and everything that can go wrong between them and the gateway."""
 
-    def __init__(self, databases: Databases) -> None:
+    def __init__(self, databases: Databases, evaluators: int) -> None:
         super().__init__()
+        self.evaluators = evaluators
         self.opened = ExitStack()
         folder = Path(self.opened.enter_context(TemporaryDirectory()))
         self.clock = ManualClock()
-        configuration = gateway_settings(folder, database_url=self.opened.enter_context(databases.migrated()))
+        url = self.opened.enter_context(databases.migrated())
+        policies = variant_of_baseline(folder, "some", evaluators=evaluators)
+        configuration = gateway_settings(folder, database_url=url, policy_dir=policies)
         self.services = build_services(configuration, self.clock)
         self.opened.callback(self.services.database.close)
         self.messages: list[tuple[str, list[object]]] = []
@@ -96,7 +102,7 @@ class JobWorld(RuleBasedStateMachine):
     def _submit(self) -> str:
         digest = self.services.stores.shared.put_bytes(chat_jsonl())
         with self.services.database.transaction() as session:
-            tenant = create_tenant(session, "acme", policy="baseline", now=1)
+            tenant = create_tenant(session, "acme", policy="some", now=1)
             file = File(
                 id="file-1",
                 tenant_id=tenant.id,
@@ -147,7 +153,7 @@ class JobWorld(RuleBasedStateMachine):
             self._claim(worker, task)
 
     def _claim(self, worker: int, task: str) -> None:
-        kind = {TRAIN_ADAPTER: "train", EVALUATE_ADAPTER: "evaluate"}[task]
+        kind = {TRAIN_ADAPTER: "train", EVALUATE_ADAPTER: "evaluate", CONFIRM_RELEASE: "confirm"}[task]
         request = ClaimRequest.model_validate({"kind": kind, "job_id": self.job_id, "worker": f"worker-{worker}"})
         with self.services.database.transaction() as session:
             claim = leases.claim(session, self.services, request, worker_key_hash=KEY_HASH)
@@ -262,6 +268,11 @@ class JobWorld(RuleBasedStateMachine):
             assert decision.decision is Decision.RELEASE
             assert decision.adapter == job.adapter_digest
             assert decision.policy == job.policy_digest
+            assert self._second_outcome() == ("agreed" if self.evaluators == 2 else None)
+
+    def _second_outcome(self) -> str | None:
+        with self.services.database.transaction() as session:
+            return session.scalar(select(SecondEvaluation.outcome).where(SecondEvaluation.job_id == self.job_id))
 
     @invariant()
     def a_lease_is_held_exactly_by_a_running_job(self) -> None:
@@ -275,13 +286,14 @@ class JobWorld(RuleBasedStateMachine):
         assert (job.error_code is not None) == (job.phase in (Phase.FAILED, Phase.REJECTED))
 
 
-EXAMPLES = {SqliteDatabases: 60, PostgresDatabases: 15}
+EXAMPLES = {SqliteDatabases: 40, PostgresDatabases: 10}
 """What is random does not depend on the database, and PostgreSQL takes longer."""
 
 
-def test_whatever_happens_a_job_ends_once_and_in_good_order(databases: Databases) -> None:
+@pytest.mark.parametrize("evaluators", [1, 2])
+def test_whatever_happens_a_job_ends_once_and_in_good_order(databases: Databases, evaluators: int) -> None:
     run_state_machine_as_test(
-        lambda: JobWorld(databases),  # type: ignore[arg-type]  # it is called, whatever it is
+        lambda: JobWorld(databases, evaluators),  # type: ignore[arg-type]  # it is called, whatever it is
         settings=settings(
             max_examples=EXAMPLES[type(databases)],
             stateful_step_count=30,

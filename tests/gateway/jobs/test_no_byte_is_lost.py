@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.app import build_services
-from gateway.db import Table
 from gateway.files.service import (
     ORPHANS_KEPT_SECONDS,
     add_file,
@@ -45,6 +44,7 @@ from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, Outcome, WorkerEvent, WorkKind
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
+from tests.gateway.databases import migrated_file
 from tests.gateway.hand_worker import KEY_HASH, proof_of, validate_here
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
@@ -67,8 +67,8 @@ class Storage(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.clock = ManualClock()
+        (self.folder / "gateway.db").write_bytes(migrated_file())
         self.services = build_services(gateway_settings(self.folder), self.clock)
-        Table.metadata.create_all(self.services.database.engine)
         with self.services.database.transaction() as session:
             made = [create_tenant(session, name, policy="baseline", now=1) for name in TENANTS]
             self.tenants = {each.id: Principal(each.id, each.name, each.policy, "key") for each in made}

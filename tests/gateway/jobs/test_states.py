@@ -33,19 +33,21 @@ def test_every_phase_is_in_the_table() -> None:
 
 
 ALLOWED = """
-validating          -> queued failed cancelled
-queued              -> training paused cancelled
-training            -> awaiting_evaluation queued pausing cancelling failed
+validating -> queued failed cancelled
+queued -> training paused cancelled
+training -> awaiting_evaluation queued pausing cancelling failed
 awaiting_evaluation -> evaluating paused cancelled
-evaluating          -> awaiting_evaluation pausing cancelling failed released rejected awaiting_review
-awaiting_review     -> released rejected cancelled
-pausing             -> paused cancelling training evaluating failed released rejected awaiting_review
-paused              -> queued awaiting_evaluation cancelled
-cancelling          -> cancelled
-released            ->
-rejected            ->
-failed              ->
-cancelled           ->
+evaluating -> awaiting_evaluation awaiting_confirmation pausing cancelling failed released rejected awaiting_review
+awaiting_confirmation -> confirming paused cancelled
+confirming -> awaiting_confirmation pausing cancelling failed released awaiting_review
+awaiting_review -> released rejected cancelled
+pausing -> paused cancelling training evaluating confirming failed released rejected awaiting_review
+paused -> queued awaiting_evaluation awaiting_confirmation cancelled
+cancelling -> cancelled
+released ->
+rejected ->
+failed ->
+cancelled ->
 """
 
 
@@ -57,8 +59,12 @@ def test_no_transition_is_allowed_but_these() -> None:
 
 def test_phases_are_grouped_as_the_table_says() -> None:
     assert {phase for phase, following in TRANSITIONS.items() if not following} == TERMINAL
-    assert {Phase.TRAINING, Phase.EVALUATING, Phase.PAUSING, Phase.CANCELLING} == RUNNING
-    assert CLAIMABLE == {Phase.QUEUED: Phase.TRAINING, Phase.AWAITING_EVALUATION: Phase.EVALUATING}
+    assert {Phase.TRAINING, Phase.EVALUATING, Phase.CONFIRMING, Phase.PAUSING, Phase.CANCELLING} == RUNNING
+    assert CLAIMABLE == {
+        Phase.QUEUED: Phase.TRAINING,
+        Phase.AWAITING_EVALUATION: Phase.EVALUATING,
+        Phase.AWAITING_CONFIRMATION: Phase.CONFIRMING,
+    }
 
 
 def test_forbidden_transition_is_told_and_changes_nothing() -> None:
@@ -87,7 +93,10 @@ def test_terminal_phases_absorb(phase: Phase, target: Phase) -> None:
     assert row == Row(phase.value, finished_at=5)
 
 
-@pytest.mark.parametrize("phase", sorted(set(Phase) - {Phase.EVALUATING, Phase.AWAITING_REVIEW, Phase.PAUSING}))
+MAY_BE_RELEASED = {Phase.EVALUATING, Phase.CONFIRMING, Phase.AWAITING_REVIEW, Phase.PAUSING}
+
+
+@pytest.mark.parametrize("phase", sorted(set(Phase) - MAY_BE_RELEASED))
 def test_nothing_is_released_but_after_an_evaluation(phase: Phase) -> None:
     """PAUSING counts: a verdict that was under way when the pause came stands."""
     assert Phase.RELEASED not in TRANSITIONS[phase]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,26 +9,17 @@ import openai
 import pytest
 from openai import OpenAI
 
-from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from tests.gateway.conftest import LiveGateway, gateway_settings, run_gateway
 from tests.gateway.hand_worker import HandWorker, evaluate, job_row, submit_queued, train
+from tests.gateway.policy_variants import variant_of_baseline
 
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> GatewaySettings:
     """The preset `baseline` as a policy `reviewed` of the operator's, with `on_inconclusive: review`."""
-    baseline = PolicyCatalog.load(gateway_settings(tmp_path)).release_policy("baseline")
-    document = baseline.model_dump(mode="json", by_alias=True)
-    document["metadata"]["name"] = "reviewed"
-    document["spec"]["on_inconclusive"] = "review"
-    for rule in document["spec"]["rules"]:  # the schema wants exactly one bound, so those not set must be absent
-        for bound in ("max", "min", "max_increase_over_base", "max_drop_from_base"):
-            if rule[bound] is None:
-                del rule[bound]
-    (tmp_path / "policies").mkdir()
-    (tmp_path / "policies" / "reviewed.yaml").write_text(json.dumps(document))
-    return gateway_settings(tmp_path, database_url=database_url, policy_dir=tmp_path / "policies")
+    folder = variant_of_baseline(tmp_path, "reviewed", on_inconclusive="review")
+    return gateway_settings(tmp_path, database_url=database_url, policy_dir=folder)
 
 
 @pytest.fixture

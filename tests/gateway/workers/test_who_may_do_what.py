@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from itertools import permutations
 from typing import Any
 
 import httpx
@@ -86,8 +87,8 @@ def test_the_forged_evaluation_would_release_the_adapter(
     assert job_row(live_gateway.services, trained).phase == "released"
 
 
-@pytest.mark.parametrize(("caller", "wanted"), [("train", "evaluate"), ("evaluate", "train")])
-def test_a_credential_claims_no_work_of_the_other_kind(
+@pytest.mark.parametrize(("caller", "wanted"), list(permutations(WORKER_TOKENS, 2)))
+def test_a_credential_claims_no_work_of_another_kind(
     live_gateway: LiveGateway, worker: HandWorker, job_id: str, trained: str, caller: WorkKind, wanted: WorkKind
 ) -> None:
     before = everything(live_gateway)
@@ -180,5 +181,7 @@ def test_the_api_does_not_start_without_a_token_for_each_kind(settings: GatewayS
 def test_trainers_and_evaluators_cannot_share_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEGATE_TRAINER_TOKEN", "x" * 40)
     monkeypatch.setenv("TUNEGATE_EVALUATOR_TOKEN", "x" * 40)
-    with pytest.raises(ConfigurationError, match="EVALUATOR_TOKEN: Value error, trainers and evaluators need"):
+    with pytest.raises(
+        ConfigurationError, match="EVALUATOR_TOKEN: Value error, trainers, evaluators and second evaluators need"
+    ):
         read_settings(GatewaySettings)

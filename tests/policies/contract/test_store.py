@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from policies.contract.artifacts import Digest, TreeManifest, digest_bytes, digest_tree
-from policies.contract.store import MAX_RECORD_BYTES, ArtifactStore, ArtifactStores, outages
+from policies.contract.storage import outages
+from policies.contract.store import MAX_RECORD_BYTES, ArtifactStore, ArtifactStores
 from policies.contract.verified_stream import VerifiedStream
 from policies.errors import ArtifactMissingError, IntegrityError
 from tests.s3_server import S3Server, new_bucket
@@ -250,3 +251,26 @@ def test_an_object_storage_that_is_away_is_an_outage(s3_url: str, monkeypatch: p
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(outages(s3_url)):
         ArtifactStore(s3_url).exists(digest_bytes(b"hello"))
+
+
+def test_a_folder_whose_manifest_cannot_be_read_is_not_here(url: str) -> None:
+    """A worker names what it likes; what isn't a manifest is no folder, and no reason to stop."""
+    store = ArtifactStore(url)
+    assert not store.holds_tree(store.put_bytes(b"weights, not a manifest"))
+
+
+class ChangingFile(type(Path())):  # type: ignore[misc]  # the class of the machine's paths
+    """Gives other bytes whenever it is opened."""
+
+    n_opened = 0
+
+    def open(self, *arguments: object, **options: object) -> io.BytesIO:
+        type(self).n_opened += 1
+        return io.BytesIO(b"content %d" % self.n_opened)
+
+
+def test_a_file_that_changes_while_it_is_put_leaves_nothing_under_a_name_that_is_not_its_own(s3_url: str) -> None:
+    store = ArtifactStore(s3_url)
+    with pytest.raises(IntegrityError, match="changed while it was stored"):
+        store.put_file(ChangingFile("anything"))
+    assert list(store.stored()) == []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,8 +16,11 @@ from policies.errors import ConfigurationError
 from policies.worker.own_cache import take_cache
 from tests.policies.worker.conftest import REPOSITORY
 
+KINDS: tuple[WorkKind, ...] = get_args(WorkKind)
+CONFIRMER = ("evaluator.tasks:confirmer", "confirm", "a second evaluator")
 
-@pytest.mark.parametrize("kind", ["train", "evaluate"])
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_new_folder_is_closed_to_others_and_may_be_used_again(tmp_path: Path, kind: WorkKind) -> None:
     folder = tmp_path / "a" / "cache"
     take_cache(folder, kind)
@@ -29,8 +34,8 @@ def test_a_folder_that_was_open_is_closed(tmp_path: Path) -> None:
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize(("first", "second"), [("train", "evaluate"), ("evaluate", "train")])
-def test_trainer_and_evaluator_do_not_share_a_folder(tmp_path: Path, first: WorkKind, second: WorkKind) -> None:
+@pytest.mark.parametrize(("first", "second"), list(permutations(KINDS, 2)))
+def test_workers_of_two_kinds_do_not_share_a_folder(tmp_path: Path, first: WorkKind, second: WorkKind) -> None:
     take_cache(tmp_path, first)
     with pytest.raises(ConfigurationError, match="TUNEGATE_CACHE_DIR"):
         take_cache(tmp_path, second)
@@ -54,7 +59,10 @@ def test_another_users_folder_is_refused_and_the_childs_own_is_not(tmp_path: Pat
     assert (tmp_path / "new").stat().st_uid == 65534
 
 
-def test_a_worker_does_not_start_on_the_other_kinds_cache(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("app", "queue", "what"), [("evaluator.tasks", "eval", "an evaluator"), CONFIRMER], ids=["evaluator", "confirmer"]
+)
+def test_a_worker_does_not_start_on_another_kinds_cache(tmp_path: Path, app: str, queue: str, what: str) -> None:
     take_cache(tmp_path / "cache", "train")
     environment = {
         "PATH": os.environ["PATH"],
@@ -64,7 +72,7 @@ def test_a_worker_does_not_start_on_the_other_kinds_cache(tmp_path: Path) -> Non
         "TUNEGATE_BROKER_URL": "redis://127.0.0.1:1/0",
         "TUNEGATE_CACHE_DIR": str(tmp_path / "cache"),
     }
-    command = [sys.executable, "-m", "celery", "-A", "evaluator.tasks", "worker", "-Q", "eval", "--concurrency", "1"]
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", queue, "--concurrency", "1"]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert ended.returncode != 0
-    assert "is that of a trainer: give an evaluator one of its own (TUNEGATE_CACHE_DIR)" in ended.stderr
+    assert f"is that of a trainer: give {what} one of its own (TUNEGATE_CACHE_DIR)" in ended.stderr

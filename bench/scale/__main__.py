@@ -14,8 +14,8 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from sqlalchemy import update
 from bench.scale.load import WORKER_KEY, beat, read_at_once
 from bench.scale.percentiles import Percentiles
 from bench.scale.population import populate
-from bench.scale.serving import Served, served
+from bench.scale.serving import Served, postgres, served
 from gateway.app import build_services
 from gateway.dependencies import Services
 from gateway.kit.hashing import sha256_hex
@@ -42,8 +42,6 @@ from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
 from policies.contract.artifacts import digest_bytes
 from policies.contract.jobs import JobSpec
-from policies.errors import ConfigurationError
-from tests.postgres import PostgresServer, postgres_binaries
 
 TOKENS = {"trainer_token": "t" * 40, "evaluator_token": "e" * 40}
 MODEL = "smollm2-135m-instruct"
@@ -81,19 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="postgresql")
     parser.add_argument("--jobs", type=int, nargs="+", default=[10_000, 1_000_000])
     return parser
-
-
-@contextmanager
-def postgres() -> Iterator[str]:
-    binaries = postgres_binaries()
-    if binaries is None:
-        raise ConfigurationError("no PostgreSQL on PATH; measure with --database sqlite")
-    server = PostgresServer(binaries)
-    try:
-        with server.database() as name:
-            yield server.url(name)
-    finally:
-        server.close()
 
 
 def measure(url: str, folder: Path, n_jobs: int) -> dict[str, object]:

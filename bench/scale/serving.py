@@ -1,4 +1,4 @@
-"""The gateway that is asked: a process of its own on 127.0.0.1, whose processor time is read from outside."""
+"""What is asked: a gateway in a process of its own, whose processor time is read from outside, and a database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import httpx
 
 from gateway.embedded.stack import free_port
 from gateway.settings import GatewaySettings
-from policies.errors import WorkerError
+from policies.errors import ConfigurationError, WorkerError
+from tests.postgres import PostgresServer, postgres_binaries
 
 START_SECONDS = 60.0
 
@@ -29,6 +30,20 @@ class Served(NamedTuple):
     def cpu_seconds(self) -> float:
         """Processor time of all its threads so far; the clock's number is made as by clock_getcpuclockid(3)."""
         return time.clock_gettime((~self.pid << 3) | 2)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of an empty database of a server of its own."""
+    binaries = postgres_binaries()
+    if binaries is None:
+        raise ConfigurationError("no PostgreSQL on PATH; measure with --database sqlite")
+    server = PostgresServer(binaries)
+    try:
+        with server.database() as name:
+            yield server.url(name)
+    finally:
+        server.close()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from sqlalchemy import update
 from bench.scale.load import WORKER_KEY, beat, read_at_once
 from bench.scale.percentiles import Percentiles
 from bench.scale.population import populate
-from bench.scale.serving import Served, postgres, served
+from bench.scale.serving import Served, postgres, served, vacuum
 from gateway.app import build_services
 from gateway.dependencies import Services
 from gateway.kit.hashing import sha256_hex
@@ -137,6 +137,7 @@ def _fill(services: Services, n_jobs: int) -> str:
     )
     with services.database.engine.begin() as connection:
         tenant_id = populate(connection, n_jobs, spec=spec.model_dump_json(), policy=policy.digest)
+    vacuum(services.database.engine)
     for now in (0.0, 2 * SETTLED_SECONDS):
         roll_up(replace(services, clock=partial(float, now)), SERIES)
     with services.database.transaction() as session:
@@ -161,6 +162,7 @@ def _one_after_the_other(gateway: Served, key: str) -> dict[str, Figures]:
             "list models": lambda: http.get("/v1/models?limit=100").raise_for_status(),
             "list files": lambda: http.get("/v1/files?limit=100").raise_for_status(),
             "events of a job": lambda: http.get("/v1/fine_tuning/jobs/ftjob-0/events").raise_for_status(),
+            "upload a file": lambda: _upload(http),
             "create a job": create,
             "metrics": lambda: httpx.get(f"{gateway.operations_url}/metrics", timeout=120).raise_for_status(),
             "readyz": lambda: httpx.get(f"{gateway.operations_url}/readyz").raise_for_status(),

@@ -34,20 +34,18 @@ async def beat(url: str, tokens: Sequence[str], *, credential: str, every_second
     kind = "content-type: application/json\r\ncontent-length: 2\r\n"
 
     async def work(number: int, token: str) -> None:
-        reader, writer = await asyncio.open_connection(place.hostname, place.port)
         path = HEARTBEAT_PATH.format(attempt_token=token)
         request = f"POST {path} HTTP/1.1\r\nhost: x\r\n{headers}{kind}\r\n{{}}".encode()
         await asyncio.sleep(every_seconds * number / len(tokens))
         for _ in range(2):
             started = time.perf_counter()
+            reader, writer = await asyncio.open_connection(place.hostname, place.port)  # idle ones are closed meanwhile
             writer.write(request)
             answer = await _answer(reader)
             milliseconds.append(1000 * (time.perf_counter() - started))
+            writer.close()
             assert answer == (200, b'{"order":"continue"}'), answer
             await asyncio.sleep(max(0.0, every_seconds - milliseconds[-1] / 1000))
-            if reader.at_eof():  # idle connections are closed after a while, as they are for workers
-                reader, writer = await asyncio.open_connection(place.hostname, place.port)
-        writer.close()
 
     await asyncio.gather(*(work(number, token) for number, token in enumerate(tokens)))
     return milliseconds

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from sqlalchemy import JSON, Column, MetaData, String, Table, insert, select, text
+from sqlalchemy import JSON, Column, MetaData, String, Table, insert, select
 from sqlalchemy.orm import Session
 
-from bench.scale.serving import postgres
+from bench.scale.serving import postgres, vacuum
 from bench.validation import earlier_way
 from gateway.app import build_services
 from gateway.dependencies import Services
@@ -92,7 +92,7 @@ def measured(case: str, *, url: str, n_jobs: int, rounds: int) -> Figures:
         services = build_services(settings)
         try:
             probe = populate(services, SHARED[case], n_jobs)
-            _vacuum(services)
+            vacuum(services.database.engine)
             old, new = lambda session: _before(session, probe), lambda session: _now(session, services, probe)
             times = [[_milliseconds(services, way) for way in (old, new)] for _ in range(rounds)]
         finally:
@@ -126,12 +126,6 @@ def populate(services: Services, shared: float, n_jobs: int) -> DatasetFingerpri
                 session.flush()
                 session.expunge_all()
     return _fingerprint(generator, common)
-
-
-def _vacuum(services: Services) -> None:
-    if services.database.engine.dialect.name == "postgresql":
-        with services.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("VACUUM ANALYZE"))
 
 
 def _fingerprint(generator: random.Random, common: list[int]) -> DatasetFingerprint:

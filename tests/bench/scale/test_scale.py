@@ -21,7 +21,7 @@ def test_the_bench_ends_with_one_json_object(
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["database"] == database
     figures = found["jobs"]["30"]
-    assert len(figures["requests"]) == 11
+    assert len(figures["requests"]) == 12
     for ask in (*figures["requests"].values(), figures["heartbeats"]):
         assert 0 < ask["milliseconds"]["p50"] <= ask["milliseconds"]["p99"] <= ask["milliseconds"]["worst"]
         assert ask["cpu_milliseconds"] > 0

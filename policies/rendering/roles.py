@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any  # Any: a part of a message, as templates take it
 
 from policies.datasets.chat_rows import ChatMessage
 from policies.rendering.template import ChatTemplate, TemplateRefusalError

@@ -33,12 +33,13 @@ from policies.contract.store import ArtifactStores
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
+    internal.router,
     files.router,
     models.router,
     fine_tuning.router,
     reports.router,
-    internal.router,
 )
+"""Tried in this order: what is asked most, the heartbeats of workers, near the front."""
 
 
 class Gateway(FastAPI):

@@ -87,9 +87,16 @@ class Database:
 
 @contextmanager
 def begun(session: Session, *, reads: bool) -> Iterator[None]:
-    """The transaction of a session, committed in the end; one that `reads` must not write."""
+    """The transaction of a session, committed in the end; one that `reads` must not write.
+
+    On PostgreSQL each statement sees what was committed before it, in a transaction or not, so one that only reads is
+    none there: to begin and to end it would cost two more round trips.
+    """
     with session.begin():
-        session.connection(execution_options={READS: reads})
+        if reads and session.get_bind().dialect.name == "postgresql":
+            session.connection(execution_options={READS: True, "isolation_level": "AUTOCOMMIT"})
+        else:
+            session.connection(execution_options={READS: reads})
         yield
 
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from weakref import WeakSet
 
 from anyio import CapacityLimiter, to_thread
+from fastapi import Response
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from gateway.db import begun
@@ -47,26 +49,34 @@ class WorkerRoute(GatedRoute):
         super().__init__(path, _wrapped(endpoint, in_worker_thread), **arguments)
 
 
-def in_transaction(endpoint: Callable[..., T], *, reads: bool = False) -> Callable[..., T]:
+def in_transaction(endpoint: Callable[..., T], *, reads: bool = False) -> Callable[..., T | Response]:
     """The endpoint, with the session among its arguments open while it runs and committed when it returns."""
 
     @wraps(endpoint)
-    def run(**arguments: Any) -> T:  # Any: the endpoint's own
+    def run(**arguments: Any) -> T | Response:  # Any: the endpoint's own
         session = next((value for value in arguments.values() if isinstance(value, Session)), None)
         if session is None:
-            return endpoint(**arguments)
+            return _rendered(endpoint(**arguments))
         with session, begun(session, reads=reads):
-            return endpoint(**arguments)
+            answer = endpoint(**arguments)
+        return _rendered(answer)
 
     return run
 
 
-def in_worker_thread(endpoint: Callable[..., T]) -> Callable[..., Coroutine[None, None, T]]:
+def _rendered(answer: T) -> T | Response:
+    """A model as the response that FastAPI would make of it, which takes it a further thread and time of the loop."""
+    if not isinstance(answer, BaseModel):
+        return answer
+    return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
+
+
+def in_worker_thread(endpoint: Callable[..., T]) -> Callable[..., Coroutine[None, None, T | Response]]:
     """`in_transaction`, called in one of the threads for workers."""
     transaction = in_transaction(endpoint)
 
     @wraps(endpoint)
-    async def run(**arguments: Any) -> T:  # Any: the endpoint's own
+    async def run(**arguments: Any) -> T | Response:  # Any: the endpoint's own
         return await to_thread.run_sync(partial(transaction, **arguments), limiter=_worker_threads())
 
     return run

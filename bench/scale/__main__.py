@@ -2,7 +2,8 @@
 
 Populates a database with so many jobs (12 events each, a tenth of them released), then asks a real gateway process on
 127.0.0.1: one request after the other, and many clients at once. PostgreSQL is started for it from the binaries on
-PATH. The last line is one JSON object. Seconds are by the clock, so read them beside the smaller size of the same run.
+PATH, without any care for durability. The last line is one JSON object. Latencies are by the clock, so read them beside
+the smaller size of the same run; processor time is the gateway process's alone, whatever client and database take.
 """
 
 from __future__ import annotations
@@ -10,14 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import secrets
-import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,10 +27,11 @@ from pydantic import SecretStr
 from sqlalchemy import update
 
 from bench.scale.load import WORKER_KEY, beat, read_at_once
+from bench.scale.percentiles import Percentiles
 from bench.scale.population import populate
+from bench.scale.serving import Served, postgres, served, vacuum
 from gateway.app import build_services
 from gateway.dependencies import Services
-from gateway.embedded.stack import free_port
 from gateway.kit.hashing import sha256_hex
 from gateway.metrics.families import SERIES
 from gateway.metrics.rollups import SETTLED_SECONDS, roll_up
@@ -43,31 +42,21 @@ from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
 from policies.contract.artifacts import digest_bytes
 from policies.contract.jobs import JobSpec
-from policies.errors import ConfigurationError, WorkerError
-from tests.postgres import PostgresServer, postgres_binaries
 
 TOKENS = {"trainer_token": "t" * 40, "evaluator_token": "e" * 40}
 MODEL = "smollm2-135m-instruct"
-START_SECONDS = 60.0
-ROUNDS = 40
+ROUNDS = 200
 CLIENTS = 400
 WORKERS = 500
 BEAT_SECONDS = 10.0
 
 
-class Case(NamedTuple):
-    """A database of one size, and who may ask."""
-
-    url: str
-    operations_url: str
-    key: str
-
-
 class Figures(NamedTuple):
-    """Milliseconds of one request after the other: the median of `ROUNDS`, and the worst."""
+    """Of one request after the other."""
 
-    median: float
-    worst: float
+    milliseconds: Percentiles
+    cpu_milliseconds: float
+    """Of the gateway, for each."""
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
@@ -92,19 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    binaries = postgres_binaries()
-    if binaries is None:
-        raise ConfigurationError("no PostgreSQL on PATH; measure with --database sqlite")
-    server = PostgresServer(binaries)
-    try:
-        with server.database() as name:
-            yield server.url(name)
-    finally:
-        server.close()
-
-
 def measure(url: str, folder: Path, n_jobs: int) -> dict[str, object]:
     """Populate, serve and ask."""
     settings = GatewaySettings.model_validate(
@@ -119,15 +95,32 @@ def measure(url: str, folder: Path, n_jobs: int) -> dict[str, object]:
     finally:
         services.database.close()
     print(f"{n_jobs} jobs written in {time.monotonic() - started:.0f} s", file=sys.stderr)
-    with _served(settings) as (base, operations):
-        case = Case(base, operations, key)
-        figures = {name: ask._asdict() for name, ask in _one_after_the_other(case).items()}
-        workers = asyncio.run(beat(case.url, tokens, credential=TOKENS["trainer_token"], every_seconds=BEAT_SECONDS))
-        return {
-            "milliseconds": figures,
-            "at_once": asyncio.run(read_at_once(case.url, case.key, clients=CLIENTS)),
-            "heartbeats": workers,
-        }
+    with served(settings, TOKENS) as gateway:
+        requests = {name: _described(figures) for name, figures in _one_after_the_other(gateway, key).items()}
+        started = gateway.cpu_seconds()
+        readers = asyncio.run(read_at_once(gateway.url, key, clients=CLIENTS))
+        read = gateway.cpu_seconds()
+        workers = asyncio.run(beat(gateway.url, tokens, credential=TOKENS["trainer_token"], every_seconds=BEAT_SECONDS))
+        beaten = gateway.cpu_seconds()
+    return {
+        "requests": requests,
+        "at_once": {
+            "clients": CLIENTS,
+            "a_second": readers.a_second,
+            "cpu_milliseconds": round(1000 * (read - started) / readers.outcomes.total(), 2),
+            "outcomes": dict(readers.outcomes),
+            "healthz": Percentiles.of(readers.health_milliseconds)._asdict(),
+        },
+        "heartbeats": {
+            "workers": WORKERS,
+            "cpu_milliseconds": round(1000 * (beaten - read) / len(workers), 2),
+            "milliseconds": Percentiles.of(workers)._asdict(),
+        },
+    }
+
+
+def _described(figures: Figures) -> dict[str, object]:
+    return {"milliseconds": figures.milliseconds._asdict(), "cpu_milliseconds": figures.cpu_milliseconds}
 
 
 def _fill(services: Services, n_jobs: int) -> str:
@@ -144,47 +137,16 @@ def _fill(services: Services, n_jobs: int) -> str:
     )
     with services.database.engine.begin() as connection:
         tenant_id = populate(connection, n_jobs, spec=spec.model_dump_json(), policy=policy.digest)
+    vacuum(services.database.engine)
     for now in (0.0, 2 * SETTLED_SECONDS):
         roll_up(replace(services, clock=partial(float, now)), SERIES)
     with services.database.transaction() as session:
         return create_key(session, session.get_one(Tenant, tenant_id), now=services.now()).secret
 
 
-@contextmanager
-def _served(settings: GatewaySettings) -> Iterator[tuple[str, str]]:
-    """A gateway in a process of its own, with limits that are not what is measured."""
-    port, operations_port = free_port(), free_port()
-    environment = os.environ | {
-        "TUNEGATE_DATABASE_URL": settings.database_url,
-        "TUNEGATE_STORE_URL": settings.store_url,
-        "TUNEGATE_REQUESTS_PER_MINUTE": "10000000",
-        "TUNEGATE_JOBS_UNDER_WAY": "10000000",
-        **{f"TUNEGATE_{name.upper()}": token for name, token in TOKENS.items()},
-    }
-    command = [sys.executable, "-m", "gateway", "serve", "--port", str(port), "--operations-port", str(operations_port)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/healthz", process)
-        yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{operations_port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(url).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise WorkerError("the gateway did not start")
-
-
-def _one_after_the_other(case: Case) -> dict[str, Figures]:
-    headers = {"authorization": f"Bearer {case.key}"}
-    with httpx.Client(base_url=case.url, headers=headers, timeout=120) as http:
+def _one_after_the_other(gateway: Served, key: str) -> dict[str, Figures]:
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=gateway.url, headers=headers, timeout=120) as http:
         created: list[str] = []
         training_file = _upload(http)
 
@@ -193,18 +155,21 @@ def _one_after_the_other(case: Case) -> dict[str, Figures]:
             created.append(answer.raise_for_status().json()["id"])
 
         asks: dict[str, Callable[[], object]] = {
+            "healthz": lambda: http.get("/healthz").raise_for_status(),
+            "a job": lambda: http.get("/v1/fine_tuning/jobs/ftjob-0").raise_for_status(),
             "list jobs": lambda: http.get("/v1/fine_tuning/jobs").raise_for_status(),
             "jobs by metadata": lambda: http.get("/v1/fine_tuning/jobs?metadata[run]=500").raise_for_status(),
             "list models": lambda: http.get("/v1/models?limit=100").raise_for_status(),
             "list files": lambda: http.get("/v1/files?limit=100").raise_for_status(),
             "events of a job": lambda: http.get("/v1/fine_tuning/jobs/ftjob-0/events").raise_for_status(),
+            "upload a file": lambda: _upload(http),
             "create a job": create,
-            "metrics": lambda: httpx.get(f"{case.operations_url}/metrics", timeout=120).raise_for_status(),
-            "readyz": lambda: httpx.get(f"{case.operations_url}/readyz").raise_for_status(),
+            "metrics": lambda: httpx.get(f"{gateway.operations_url}/metrics", timeout=120).raise_for_status(),
+            "readyz": lambda: httpx.get(f"{gateway.operations_url}/readyz").raise_for_status(),
         }
-        figures = {name: _timed(ask) for name, ask in asks.items()}
+        figures = {name: _timed(gateway, ask) for name, ask in asks.items()}
         files = iter([_upload(http) for _ in range(ROUNDS + 1)])
-        figures["delete a file"] = _timed(lambda: http.delete(f"/v1/files/{next(files)}").raise_for_status())
+        figures["delete a file"] = _timed(gateway, lambda: http.delete(f"/v1/files/{next(files)}").raise_for_status())
         return figures
 
 
@@ -214,14 +179,16 @@ def _upload(http: httpx.Client) -> str:
     return str(answer.raise_for_status().json()["id"])
 
 
-def _timed(ask: Callable[[], object]) -> Figures:
+def _timed(gateway: Served, ask: Callable[[], object]) -> Figures:
     ask()
     milliseconds = []
+    cpu_seconds = gateway.cpu_seconds()
     for _ in range(ROUNDS):
         started = time.perf_counter()
         ask()
         milliseconds.append(1000 * (time.perf_counter() - started))
-    return Figures(round(statistics.median(milliseconds), 1), round(max(milliseconds), 1))
+    cpu_seconds = gateway.cpu_seconds() - cpu_seconds
+    return Figures(Percentiles.of(milliseconds), round(1000 * cpu_seconds / ROUNDS, 2))
 
 
 def _put_to_work(services: Services) -> list[str]:

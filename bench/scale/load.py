@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,37 +17,38 @@ REQUESTS_OF_A_CLIENT = 5
 WORKER_KEY = "k" * 40
 
 
-async def beat(url: str, tokens: Sequence[str], *, credential: str, every_seconds: float) -> dict[str, object]:
-    """Each worker, one an attempt, beats at that interval for two rounds; milliseconds of an answer."""
+class Crowd(NamedTuple):
+    """What became of the requests of many readers."""
+
+    outcomes: Counter[str]
+    """By status, or by the error that there was instead of an answer."""
+    a_second: float
+    health_milliseconds: list[float]
+
+
+async def beat(url: str, tokens: Sequence[str], *, credential: str, every_seconds: float) -> list[float]:
+    """Each worker, one an attempt, beats at that interval for two rounds; gives the milliseconds of all answers."""
     place = urlsplit(url)
     milliseconds: list[float] = []
     headers = f"authorization: Bearer {credential}\r\n{WORKER_KEY_HEADER}: {WORKER_KEY}\r\n"
     kind = "content-type: application/json\r\ncontent-length: 2\r\n"
 
     async def work(number: int, token: str) -> None:
-        reader, writer = await asyncio.open_connection(place.hostname, place.port)
         path = HEARTBEAT_PATH.format(attempt_token=token)
         request = f"POST {path} HTTP/1.1\r\nhost: x\r\n{headers}{kind}\r\n{{}}".encode()
         await asyncio.sleep(every_seconds * number / len(tokens))
         for _ in range(2):
             started = time.perf_counter()
+            reader, writer = await asyncio.open_connection(place.hostname, place.port)  # idle ones are closed meanwhile
             writer.write(request)
             answer = await _answer(reader)
             milliseconds.append(1000 * (time.perf_counter() - started))
+            writer.close()
             assert answer == (200, b'{"order":"continue"}'), answer
             await asyncio.sleep(max(0.0, every_seconds - milliseconds[-1] / 1000))
-            if reader.at_eof():  # idle connections are closed after a while, as they are for workers
-                reader, writer = await asyncio.open_connection(place.hostname, place.port)
-        writer.close()
 
     await asyncio.gather(*(work(number, token) for number, token in enumerate(tokens)))
-    ordered = sorted(milliseconds)
-    return {
-        "workers": len(tokens),
-        "a_second": len(tokens) / every_seconds,
-        "median": round(statistics.median(ordered), 1),
-        "p99": round(ordered[int(0.99 * len(ordered))], 1),
-    }
+    return milliseconds
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -71,7 +72,7 @@ async def _read(host: str, port: int, key: str, *, outcomes: Counter[str]) -> No
         writer.close()
 
 
-async def read_at_once(url: str, key: str, *, clients: int) -> dict[str, object]:
+async def read_at_once(url: str, key: str, *, clients: int) -> Crowd:
     """Many clients that read, each on a connection of its own, while health checks go on."""
     place = urlsplit(url)
     assert place.hostname is not None
@@ -89,9 +90,4 @@ async def read_at_once(url: str, key: str, *, clients: int) -> dict[str, object]
             await asyncio.sleep(0.1)
     await reading
     seconds = time.perf_counter() - started
-    return {
-        "clients": clients,
-        "requests_a_second": round(outcomes.total() / seconds, 1),
-        "outcomes": dict(outcomes),
-        "healthz_worst_milliseconds": round(max(waited), 1),
-    }
+    return Crowd(outcomes, round(outcomes.total() / seconds, 1), waited)

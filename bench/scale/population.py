@@ -59,7 +59,6 @@ def populate(connection: Connection, n_jobs: int, *, spec: str, policy: str) -> 
         for statement in _statements(DIALECTS[connection.dialect.name]):
             named = {name: value for name, value in values.items() if f":{name}" in statement}
             connection.execute(text(statement), named)
-    connection.execute(text("ANALYZE"))
     return "org-0"
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import string
 from collections.abc import Iterator
 from typing import NamedTuple
 
 N_WORDS = 20_000
+
+
+LATIN = string.ascii_lowercase
 
 
 class Shape(NamedTuple):
@@ -15,14 +19,18 @@ class Shape(NamedTuple):
 
     question_words: int
     answer_words: int
-    is_ascii: bool = True
+    letters: str = LATIN
+    """Of its words."""
 
 
 SHAPES = {
     "short rows": Shape(12, 24),
     "rows of about 1.4 KB": Shape(40, 160),
     "long rows": Shape(200, 1000),
-    "1.4 KB, German": Shape(40, 160, is_ascii=False),
+    "German": Shape(40, 160, LATIN + "äöüß"),
+    "Russian": Shape(20, 80, "абвгдежзийклмнопрстуфхцчшщъыьэюя"),
+    "Chinese": Shape(20, 80, "".join(map(chr, range(0x4E00, 0x5A00)))),
+    "with emoji": Shape(40, 160, LATIN + "😀🎉"),
 }
 
 
@@ -38,8 +46,8 @@ def chat_file(shape: Shape, *, n_bytes: int, seed: int) -> bytes:
 
 
 def _rows(shape: Shape, generator: random.Random) -> Iterator[bytes]:
-    letters = "abcdefghijklmnopqrstuvwxyz" + ("" if shape.is_ascii else "äöüß")
-    words = ["".join(generator.choices(letters, k=generator.randint(2, 9))) for _ in range(N_WORDS)]
+    lengths = [generator.randint(2, 9) for _ in range(N_WORDS)]
+    words = ["".join(generator.choices(shape.letters, k=length)) for length in lengths]
     while True:
         question, answer = (
             " ".join(generator.choices(words, k=count)) for count in (shape.question_words, shape.answer_words)

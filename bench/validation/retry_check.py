@@ -1,8 +1,8 @@
 """What the search for earlier attempts costs, against the way before: `python -m bench.validation.retry_check`.
 
 A tenant has earlier jobs, all of them evaluated without a release: on unrelated files, on files that share boilerplate,
-or all on nearly the same file. Both ways look for those that count, in one process and in turn, in one database (SQLite
-in a temporary folder, or `--database-url`, which must be empty). The last line is one JSON object.
+or all on nearly the same file. Both ways look for those that count, in one process and in turn, in one database: one of
+SQLite, or of a PostgreSQL that is started for it and vacuumed as autovacuum would do. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from sqlalchemy import JSON, Column, MetaData, String, Table, insert, select
 from sqlalchemy.orm import Session
 
+from bench.scale.serving import postgres, vacuum
 from bench.validation import earlier_way
 from gateway.app import build_services
 from gateway.dependencies import Services
@@ -58,20 +60,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--database-url", default="")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="postgresql")
     arguments = parser.parse_args()
     rows = []
     for case in SHARED:
-        with tempfile.TemporaryDirectory() as folder:
-            url = arguments.database_url or f"sqlite:///{folder}/bench.db"
+        with ExitStack() as stack:
+            url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/bench.db"
+            if arguments.database == "postgresql":
+                url = stack.enter_context(postgres())
             rows.append(measured(case, url=url, n_jobs=arguments.jobs, rounds=arguments.rounds))
-        if arguments.database_url:
-            break  # one case a database
     print("| earlier jobs | number | before, ms | now, ms | counted before | counted now |")
     print("|---|---:|---:|---:|---:|---:|")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row) + " |")
-    print(json.dumps({"bar_ms": BAR_MS, "rounds": arguments.rounds, "rows": [row._asdict() for row in rows]}))
+    print(
+        json.dumps(
+            {
+                "database": arguments.database,
+                "bar_ms": BAR_MS,
+                "rounds": arguments.rounds,
+                "rows": [row._asdict() for row in rows],
+            }
+        )
+    )
 
 
 def measured(case: str, *, url: str, n_jobs: int, rounds: int) -> Figures:
@@ -81,6 +92,7 @@ def measured(case: str, *, url: str, n_jobs: int, rounds: int) -> Figures:
         services = build_services(settings)
         try:
             probe = populate(services, SHARED[case], n_jobs)
+            vacuum(services.database.engine)
             old, new = lambda session: _before(session, probe), lambda session: _now(session, services, probe)
             times = [[_milliseconds(services, way) for way in (old, new)] for _ in range(rounds)]
         finally:

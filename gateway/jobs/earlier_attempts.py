@@ -20,8 +20,10 @@ probability is left whatever the policy's confidence, so a later attempt can't e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, Row, exists, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
@@ -38,7 +40,7 @@ from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint, co
 
 MAX_COUNTED = 64
 """2^−64 of an error probability is less than what a float near 1 can show."""
-COMPARED_AT_ONCE = 64
+ASKED_AT_ONCE, COMPARED_AT_ONCE = 1000, 64
 MAY_BE_EVALUATED = frozenset(Phase) - TERMINAL - {Phase.VALIDATING, Phase.CANCELLING}
 """A job that validates is not numbered yet: it will find this one before it."""
 
@@ -67,23 +69,31 @@ def number_attempt(
 def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
     """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the tenant is numbered."""
     session.execute(select(Tenant.id).where(Tenant.id == job.tenant_id).with_for_update(key_share=True))
-    found, recent = likely(job.tenant_id, fingerprint), latest(job.tenant_id)
-    rows = session.execute(
-        select(Job.id, Job.policy_digest, Job.created_at)
-        .outerjoin(found, found.c.job_id == Job.id)
-        .where(or_(found.c.job_id.is_not(None), Job.id.in_(select(recent.c.job_id))))
-        .where(Job.tenant_id == job.tenant_id, Job.model == job.model, Job.id != job.id)
-        .where(or_(Job.decision.is_(None), Job.decision != Decision.RELEASE))
-        .where(or_(Job.phase.in_(MAY_BE_EVALUATED), _was_evaluated()))
-        .order_by(func.coalesce(found.c.n_shared, 0).desc(), Job.created_at, Job.id)
-    )
+    n_shared = dict.fromkeys(latest(session, job.tenant_id), 0) | likely(session, job.tenant_id, fingerprint)
     policy = policy_of(services.stores.shared, job.policy_digest).metadata.name
     ages = {
-        job_id: (created_at, job_id)
-        for job_id, policy_digest, created_at in rows
-        if policy_of(services.stores.shared, policy_digest).metadata.name == policy
+        row.id: (row.created_at, row.id)
+        for row in _countable(session, job, list(n_shared))
+        if policy_of(services.stores.shared, row.policy_digest).metadata.name == policy
     }
-    return sorted(_near(session, list(ages), fingerprint), key=ages.__getitem__)
+    likeliest_first = sorted(ages, key=lambda job_id: (-n_shared[job_id], ages[job_id]))
+    return sorted(_near(session, likeliest_first, fingerprint), key=ages.__getitem__)
+
+
+def _countable(session: Session, job: Job, candidates: list[str]) -> Iterator[Row[str, str, int]]:
+    """Of the candidates those that count if their files are nearly the same.
+
+    Asked apart from the index of fingerprints, so that each is found by its id: of both at once a database may think
+    that it were cheaper to look through all jobs for each of them.
+    """
+    for start in range(0, len(candidates), ASKED_AT_ONCE):
+        yield from session.execute(
+            select(Job.id, Job.policy_digest, Job.created_at)
+            .where(Job.id.in_(candidates[start : start + ASKED_AT_ONCE]), Job.id != job.id)
+            .where(Job.tenant_id == job.tenant_id, Job.model == job.model)
+            .where(or_(Job.decision.is_(None), Job.decision != Decision.RELEASE))
+            .where(or_(Job.phase.in_(MAY_BE_EVALUATED), _was_evaluated()))
+        )
 
 
 def forget_if_no_attempt(session: Session, job: Job) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import secrets
 
 import numpy as np
-from sqlalchemy import Subquery, case, delete, func, or_, select
+from sqlalchemy import case, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -50,8 +50,8 @@ def forget(session: Session, job_id: str) -> None:
     session.execute(delete(JobFingerprint).where(JobFingerprint.job_id == job_id))
 
 
-def likely(tenant_id: str, fingerprint: DatasetFingerprint) -> Subquery:
-    """Jobs of the tenant that share enough anchors to be looked at, as `job_id`, and how many, as `n_shared`.
+def likely(session: Session, tenant_id: str, fingerprint: DatasetFingerprint) -> dict[str, int]:
+    """Ids of the tenant's jobs that share enough anchors to be looked at, and how many they share.
 
     With a containment C in the smaller of two files of a and b elements, the new one's b, about
 
@@ -70,7 +70,7 @@ def likely(tenant_id: str, fingerprint: DatasetFingerprint) -> Subquery:
     ratio = JobFingerprint.n_elements / fingerprint.n_elements  # a / b
     expected = case((ratio > 1, 1 / ratio), (ratio * SKETCH_SIZE < N_ANCHORS, ratio * SKETCH_SIZE / N_ANCHORS), else_=1)
     anchors = min(N_ANCHORS, len(fingerprint.hashes))
-    return (
+    rows = session.execute(
         select(shared.c.job_id, shared.c.n_shared)
         .join(JobFingerprint, JobFingerprint.job_id == shared.c.job_id)
         .where(
@@ -79,18 +79,18 @@ def likely(tenant_id: str, fingerprint: DatasetFingerprint) -> Subquery:
                 shared.c.n_shared >= LOOKED_AT * JobFingerprint.n_elements,
             )
         )
-        .subquery()
     )
+    return {job_id: n_shared for job_id, n_shared in rows}
 
 
-def latest(tenant_id: str) -> Subquery:
-    """The tenant's newest jobs with a fingerprint, as `job_id`: looked at whatever the index says.
+def latest(session: Session, tenant_id: str) -> list[str]:
+    """The tenant's newest jobs with a fingerprint: looked at whatever the index says.
 
     A small file has few anchors in common with a large one that holds it, perhaps none; whoever tries again soon is
     found all the same.
     """
     newest = select(JobFingerprint.job_id).join(Job, Job.id == JobFingerprint.job_id).where(Job.tenant_id == tenant_id)
-    return newest.order_by(Job.created_at.desc(), Job.id.desc()).limit(N_LATEST).subquery()
+    return list(session.scalars(newest.order_by(Job.created_at.desc(), Job.id.desc()).limit(N_LATEST)))
 
 
 def sketches(session: Session, job_ids: list[str]) -> dict[str, Hashes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 
-from gateway.kit.ids import BASE62
+from gateway.kit.ids import base62
 
 CHECKSUM_LENGTH = 6
 """Base-62 digits that hold 32 bits: 62⁶ > 2³²."""
@@ -17,9 +17,4 @@ def sha256_hex(text: str) -> str:
 
 def crc32_base62(text: str) -> str:
     """CRC-32 of `text` in six base-62 digits: lets a scanner tell a real key from a look-alike without a lookup."""
-    value = zlib.crc32(text.encode())
-    digits = ""
-    for _ in range(CHECKSUM_LENGTH):
-        value, digit = divmod(value, len(BASE62))
-        digits = BASE62[digit] + digits
-    return digits
+    return base62(zlib.crc32(text.encode()), CHECKSUM_LENGTH)

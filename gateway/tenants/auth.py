@@ -6,12 +6,13 @@ from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from gateway.dependencies import Services
 from gateway.errors import Unauthorized
+from gateway.kit.hashing import sha256_hex
 from gateway.tables.tenancy import ApiKey, Tenant
-from gateway.tenants.keys import find_key, is_well_formed
+from gateway.tenants.keys import is_well_formed
 
 LAST_USED_RESOLUTION_SECONDS = 60
 """`last_used_at` is written at most this often, so that reads stay reads."""
@@ -27,20 +28,29 @@ class Principal(NamedTuple):
     key_id: str
 
 
+_CALLER = (
+    select(Tenant.id, Tenant.name, Tenant.policy, ApiKey.id, ApiKey.last_used_at)
+    .join(Tenant, Tenant.id == ApiKey.tenant_id)
+    .where(ApiKey.revoked_at.is_(None))
+)
+"""A `Principal`, and when its key was last used."""
+
+
 def authenticate(services: Services, key: str) -> Principal:
     """The tenant of `key`, in a transaction of its own so that no lock is held while the request runs."""
     if not is_well_formed(key):
         raise Unauthorized("Incorrect API key provided: it is not a key of this service.")
     now = services.now()
     with services.database.reading() as session:
-        row = find_key(session, key)
-        if row is None or row.revoked_at is not None:
-            raise Unauthorized("Incorrect API key provided: it is unknown or revoked.")
-        tenant = session.get_one(Tenant, row.tenant_id)
-    if row.last_used_at is None or now - row.last_used_at >= LAST_USED_RESOLUTION_SECONDS:
+        found = session.execute(_CALLER.where(ApiKey.key_hash == sha256_hex(key))).one_or_none()
+    if found is None:
+        raise Unauthorized("Incorrect API key provided: it is unknown or revoked.")
+    *caller, last_used_at = found
+    principal = Principal(*caller)
+    if last_used_at is None or now - last_used_at >= LAST_USED_RESOLUTION_SECONDS:
         with services.database.transaction() as session:
-            session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=now))
-    return Principal(tenant.id, tenant.name, tenant.policy, row.id)
+            session.execute(update(ApiKey).where(ApiKey.id == principal.key_id).values(last_used_at=now))
+    return principal
 
 
 _SCHEME = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-tg-…`.")

@@ -68,10 +68,6 @@ def list_keys(session: Session) -> list[ApiKey]:
     return list(session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))
 
 
-def find_key(session: Session, secret: str) -> ApiKey | None:
-    return session.scalar(select(ApiKey).where(ApiKey.key_hash == sha256_hex(secret)))
-
-
 def is_well_formed(key: str) -> bool:
     """Whether the shape and the checksum are right; says nothing about whether the key exists."""
     body, checksum = key[:-CHECKSUM_LENGTH], key[-CHECKSUM_LENGTH:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeGuard, get_args
 
 import msgspec
@@ -45,8 +44,7 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
     """1: train on it. Always 0 unless the role is assistant."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRow:
+class ChatRow(msgspec.Struct, frozen=True, gc=False):
     """A conversation of a file for supervised fine-tuning."""
 
     messages: tuple[ChatMessage, ...]

@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 SEPARATOR = "\0"
 """Stands between texts; no text of a training file holds it."""
-_OMITTED, _SEVERAL = 1, 3
-"""Codes of characters that are left out, and that are folded to more than one letter."""
-_OMITTED_BYTE, _SEVERAL_BYTE = bytes([_OMITTED]), bytes([_SEVERAL])
+_OMITTED, _UNKNOWN, _SEVERAL = 1, 2, 3
+"""Codes of characters that are left out, that were not met yet, and that are folded to more than one letter."""
+_COMMON_CODES = range(4, 32)
+"""For the first sequences of letters that are met, one each: such a sequence is put in wherever it belongs at once."""
+_UNKNOWN_BYTE, _OMITTED_BYTE, _SEVERAL_BYTE = bytes([_UNKNOWN]), bytes([_OMITTED]), bytes([_SEVERAL])
 _PAGE_BITS = 8
 
 _LOOKALIKES = {
@@ -49,9 +51,10 @@ _BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")
 _HANGUL_LETTERS = re.compile("[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?")
 
 Codes = npt.NDArray[np.uint8]
-_codes: Codes = np.zeros(0x110000, np.uint8)
-_is_known = np.zeros(0x110000 >> _PAGE_BITS, np.bool_)
+_codes: Codes = np.full(0x110000, _UNKNOWN, np.uint8)
 _several: dict[int, bytes] = {}
+_common: dict[bytes, int] = {}
+"""The codes of these sequences."""
 
 
 @cache
@@ -101,13 +104,14 @@ def _fold_wide(text: str) -> bytes:
     if _has_hangul_letters(points):
         text = _HANGUL_LETTERS.sub(lambda found: unicodedata.normalize("NFC", found.group()), text)
         points = _points(text)
-    pages = points >> _PAGE_BITS
-    while not (known := _is_known.take(pages)).all():
-        _learn(int(pages[known.argmin()]))
     codes = _codes.take(points)
-    folded = codes.tobytes()
+    while _UNKNOWN_BYTE in (folded := codes.tobytes()):
+        _learn(int(points[folded.index(_UNKNOWN_BYTE)]) >> _PAGE_BITS)
+        codes = _codes.take(points)
     if _SEVERAL_BYTE in folded:
-        folded = _with_several(folded, np.flatnonzero(codes == _SEVERAL), points)
+        folded = _with_several(codes, points)
+    for sequence, code in tuple(_common.items()):
+        folded = folded.replace(bytes([code]), sequence)
     return folded.translate(None, _OMITTED_BYTE)
 
 
@@ -119,13 +123,20 @@ def _has_hangul_letters(points: npt.NDArray[np.uint32]) -> bool:
     return bool(((points >= 0x1100) & (points < 0x1200)).any())
 
 
-def _with_several(folded: bytes, places: npt.NDArray[np.intp], points: npt.NDArray[np.uint32]) -> bytes:
-    pieces: list[bytes] = []
-    done = 0
-    for place, point in zip(places.tolist(), points[places].tolist(), strict=True):
-        pieces += (folded[done:place], _several[point])
-        done = place + 1
-    return b"".join([*pieces, folded[done:]])
+def _with_several(codes: Codes, points: npt.NDArray[np.uint32]) -> bytes:
+    places = np.flatnonzero(codes == _SEVERAL)
+    letters_there = [_several[point] for point in points[places].tolist()]
+    n_letters = np.ones(len(codes), np.intp)
+    n_letters[places] = [len(several) for several in letters_there]
+    folded = codes.repeat(n_letters)
+    folded[folded == _SEVERAL] = np.frombuffer(b"".join(letters_there), np.uint8)
+    return folded.tobytes()
+
+
+def _code_of(sequence: bytes) -> int:
+    if sequence not in _common and len(_common) < len(_COMMON_CODES):
+        _common[sequence] = _COMMON_CODES[len(_common)]
+    return _common.get(sequence, _SEVERAL)
 
 
 def _learn(page: int) -> None:
@@ -137,7 +148,6 @@ def _learn(page: int) -> None:
         elif len(folded) == 1:
             _codes[point] = folded[0]
         elif folded:
-            _codes[point], _several[point] = _SEVERAL, folded
+            _codes[point], _several[point] = _code_of(folded), folded
         else:
             _codes[point] = _OMITTED
-    _is_known[page] = True

@@ -10,8 +10,9 @@ too. A message has no weight: what is learnt is the difference of the two answer
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+import msgspec
 
 from policies.datasets.chat_rows import (
     ChatMessage,
@@ -32,8 +33,7 @@ KEYS = ("input", *OTHER_SPELLINGS, *OTHER_SPELLINGS.values())
 MESSAGE_KEYS = ("role", "content")
 
 
-@dataclass(frozen=True, slots=True)
-class PreferenceRow:
+class PreferenceRow(msgspec.Struct, frozen=True, gc=False):
     """An input with two answers, of which one is the better."""
 
     messages: tuple[ChatMessage, ...]

@@ -9,11 +9,14 @@ Accepted with a note: a byte order mark at the start and CR LF line ends. Librar
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Generic, NamedTuple, TypeVar, cast
+
+import msgspec
 
 from policies.datasets.chat_rows import MAX_DEPTH, ChatMessage, ChatRow, Json, check_row
 from policies.datasets.plain_rows import Decode, decode_any, decode_chat, decode_preference, plain_rows
@@ -29,6 +32,7 @@ __all__ = [
     "Line",
     "ParsedLine",
     "PreferenceRow",
+    "iter_any_batches",
     "iter_any_rows",
     "iter_rows",
     "parse_line",
@@ -48,7 +52,7 @@ Check = Callable[[Json, int], Row | tuple[DatasetProblem, ...]]
 """The rules of one kind of row: JSON value and line number → the row, or all that is wrong with it."""
 
 
-class Line(NamedTuple, Generic[Row]):
+class Line(msgspec.Struct, Generic[Row], frozen=True, gc=False):
     """One line of a file: a row, or why it is none."""
 
     number: int
@@ -57,6 +61,8 @@ class Line(NamedTuple, Generic[Row]):
     problems: tuple[DatasetProblem, ...] = ()
     has_bom: bool = False
     has_crlf: bool = False
+    is_plain: bool = False
+    """Its row came the fast way: it has no tool, and no message of one."""
 
 
 ParsedLine = Line[ChatRow]
@@ -78,7 +84,7 @@ class _Rules(NamedTuple, Generic[Row]):
     check: Check[Row]
 
 
-class _RawLine(NamedTuple):
+class _RawLine(msgspec.Struct, frozen=True, gc=False):
     number: int
     content: bytes | None
     """Without its end; None where it is too long."""
@@ -96,20 +102,30 @@ def iter_any_rows(stream: IO[bytes]) -> Iterator[Line[AnyRow]]:
     return _lines(stream, _ANY_RULES)
 
 
+def iter_any_batches(stream: IO[bytes]) -> Iterator[list[Line[AnyRow]]]:
+    """The same lines, as many at a time as are looked at together."""
+    return _batches(stream, _ANY_RULES)
+
+
 def _check_any(value: Json, line: int) -> AnyRow | tuple[DatasetProblem, ...]:
     return check_preference(value, line) if is_preference(value) else check_row(value, line)
 
 
 def _lines(stream: IO[bytes], rules: _Rules[Row]) -> Iterator[Line[Row]]:
+    return itertools.chain.from_iterable(_batches(stream, rules))
+
+
+def _batches(stream: IO[bytes], rules: _Rules[Row]) -> Iterator[list[Line[Row]]]:
     batch: list[_RawLine] = []
     n_bytes = 0
     for raw in _raw_lines(stream):
         batch.append(raw)
         n_bytes += len(raw.content or b"") + LINE_OVERHEAD_BYTES
         if n_bytes >= BATCH_BYTES:
-            yield from _parsed(batch, rules)
+            yield list(_parsed(batch, rules))
             batch, n_bytes = [], 0
-    yield from _parsed(batch, rules)
+    if batch:
+        yield list(_parsed(batch, rules))
 
 
 def _raw_lines(stream: IO[bytes]) -> Iterator[_RawLine]:
@@ -136,9 +152,10 @@ def _skip_rest_of_line(stream: IO[bytes], line: bytes) -> None:
 
 def _parsed(batch: list[_RawLine], rules: _Rules[Row]) -> Iterator[Line[Row]]:
     plain = plain_rows([raw.content or b"" for raw in batch], rules.decode)
-    for (number, content, has_bom, has_crlf), row in zip(batch, plain, strict=True):
+    for raw, row in zip(batch, plain, strict=True):
+        number, content, has_bom, has_crlf = raw.number, raw.content, raw.has_bom, raw.has_crlf
         if row is not None:
-            yield Line(number, cast("Row", row), (), has_bom, has_crlf)
+            yield Line(number, cast("Row", row), (), has_bom, has_crlf, True)
         elif content is None:
             yield Line(number, None, _refusal(number, "line_too_long", limit=MAX_LINE_BYTES), has_bom, has_crlf)
         else:

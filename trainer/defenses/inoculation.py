@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from policies.contract.defenses import Inoculation
 from policies.contract.training import DefenseEvidence
 from policies.datasets.reader import AnyRow, ChatMessage
@@ -40,8 +42,8 @@ class InoculationDefense(Defense):
         first, *rest = row.messages
         if first.role == "system":
             own = ChatMessage(first.role, f"{self._prompt}\n\n{first.content}", weight=first.weight)
-            return replace(row, messages=(own, *rest))
-        return replace(row, messages=(ChatMessage("system", self._prompt, weight=0), *row.messages))
+            return structs.replace(row, messages=(own, *rest))
+        return structs.replace(row, messages=(ChatMessage("system", self._prompt, weight=0), *row.messages))
 
     def evidence(self) -> DefenseEvidence:
         return DefenseEvidence(

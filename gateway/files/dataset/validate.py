@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import IO, Literal
 
 from gateway.files.dataset import invisible
@@ -12,7 +13,7 @@ from gateway.files.dataset.tokens import RowTokens, TokenCounter
 from policies.datasets.chat_rows import OTHER_MODELS_TOKEN
 from policies.datasets.fingerprint import FingerprintSketch
 from policies.datasets.problems import WARNINGS, DatasetProblem
-from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_rows
+from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_batches
 
 TRAINED_BY: dict[Literal["chat", "preference"], str] = {"chat": "supervised", "preference": "dpo"}
 """The method that trains on a kind of rows."""
@@ -28,19 +29,31 @@ def read_dataset(
 ) -> DatasetReading:
     """The same with the rows' hashes; `sketch` is given the rows as they pass."""
     validation = _Validation(limits, counter)
-    for line in iter_any_rows(stream):
-        if line.number > limits.max_rows:
+    for lines in iter_any_batches(stream):
+        within = lines[: max(0, limits.max_rows + 1 - lines[0].number)]
+        validation.read(within)
+        if sketch is not None:
+            for row in [line.row for line in within if line.row is not None]:
+                sketch.add(row)
+        if len(within) < len(lines):
             validation.add("too_many_rows", 0, limit=limits.max_rows)
             break
-        validation.read(line)
-        if sketch is not None and line.row is not None:
-            sketch.add(line.row)
     return DatasetReading(validation.report(), tuple(validation.row_hashes))
 
 
 def row_hash(row: AnyRow) -> int:
     """Equal for equal rows of one kind, however each is written down; Python keys it anew in each process."""
     return hash((row.messages, row.preferred, row.non_preferred) if isinstance(row, PreferenceRow) else row.messages)
+
+
+def _texts(row: AnyRow, *, is_plain: bool) -> list[str]:
+    """Each text of a row that reaches the model; the two answers of a preference come last."""
+    if not is_plain:
+        return [text for _, text in row.texts()]
+    texts = [message.content for message in row.messages]
+    if isinstance(row, PreferenceRow):
+        texts += (row.preferred, row.non_preferred)
+    return texts
 
 
 class _CountedProblems:
@@ -78,8 +91,24 @@ class _Validation:
         problems = self.warnings if code in WARNINGS else self.errors
         problems.add(DatasetProblem.of(code, line, field, **details))
 
-    def read(self, line: Line[AnyRow]) -> None:
-        self.lines += 1
+    def read(self, lines: Sequence[Line[AnyRow]]) -> None:
+        """Of lines that are all clean no text is looked at by itself."""
+        self.lines += len(lines)
+        texts_of = [[] if line.row is None else _texts(line.row, is_plain=line.is_plain) for line in lines]
+        is_clean = not self._may_hold_findings("\n".join(itertools.chain.from_iterable(texts_of)))
+        for line, texts in zip(lines, texts_of, strict=True):
+            if line.has_bom or line.has_crlf or line.problems:
+                self._note(line)
+            if line.row is not None:
+                self._read_row(
+                    line, line.row, texts=texts, is_clean=is_clean or not self._may_hold_findings("\n".join(texts))
+                )
+
+    def _may_hold_findings(self, text: str) -> bool:
+        """False is certain."""
+        return "<" in text or "[" in text or self._control_tokens.may_be_in(text) or invisible.may_be_in(text)
+
+    def _note(self, line: Line[AnyRow]) -> None:
         if line.has_bom:
             self.add("byte_order_mark", line.number)
         if line.has_crlf and not self._has_crlf:
@@ -87,21 +116,15 @@ class _Validation:
             self.add("crlf", line.number)
         for problem in line.problems:
             self.errors.add(problem)
-        if line.row is not None:
-            self._read_row(line.row, line.number)
 
-    def _read_row(self, row: AnyRow, line: int) -> None:
+    def _read_row(self, read: Line[AnyRow], row: AnyRow, *, texts: Sequence[str], is_clean: bool) -> None:
+        line = read.number
         if row.kind != self.kind:
             self._check_kind(row, line)
-        texts = [message.content for message in row.messages]
-        if isinstance(row, PreferenceRow):
-            texts += (row.preferred, row.non_preferred)
-        if row.tools or row.parallel_tool_calls is not None or "tool" in [message.role for message in row.messages]:
-            texts = [text for _, text in row.texts()]
+        if not read.is_plain:
             self._add_what_is_not_rendered(row, line)
         counts, are_exact = self._counting.count(texts)
-        joined = "\n".join(texts)
-        if "<" in joined or "[" in joined or self._control_tokens.may_be_in(joined) or invisible.may_be_in(joined):
+        if not is_clean:
             for field, text in row.texts():
                 self._check_text(text, line, field)
         self.row_tokens.append(sum(counts))

@@ -21,8 +21,10 @@ def test_the_bench_ends_with_one_json_object(
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["database"] == database
     figures = found["jobs"]["30"]
-    assert len(figures["milliseconds"]) == 9
-    assert all(0 < ask["median"] <= ask["worst"] for ask in figures["milliseconds"].values())
+    assert len(figures["requests"]) == 12
+    for ask in (*figures["requests"].values(), figures["heartbeats"]):
+        assert 0 < ask["milliseconds"]["p50"] <= ask["milliseconds"]["p99"] <= ask["milliseconds"]["worst"]
+        assert ask["cpu_milliseconds"] > 0
     assert figures["at_once"]["outcomes"] == {"200": 3 * REQUESTS_OF_A_CLIENT}
     assert figures["heartbeats"]["workers"] == 4
     assert EVENTS_PER_JOB == 12  # as in the figures that it is compared with

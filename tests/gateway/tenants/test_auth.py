@@ -10,7 +10,7 @@ from openai import AuthenticationError, OpenAI
 from sqlalchemy import select
 
 from gateway.tables.tenancy import ApiKey
-from gateway.tenants.keys import PREFIX, find_key, is_well_formed, revoke_key
+from gateway.tenants.keys import PREFIX, is_well_formed, revoke_key
 from policies.contract.tasks import CLAIMS_PATH
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def test_request_without_a_key_of_ours_is_401(live_gateway: LiveGateway, headers
 def test_unknown_key_of_right_form_is_401(live_gateway: LiveGateway) -> None:
     key = live_gateway.tenant_key()
     with live_gateway.services.database.transaction() as session:
-        row = find_key(session, key)
-        assert row is not None
+        row = session.scalars(select(ApiKey)).one()
         row.key_hash = "0" * 64
     with pytest.raises(AuthenticationError) as error:
         live_gateway.client(key).files.list()
@@ -45,8 +44,7 @@ def test_unknown_key_of_right_form_is_401(live_gateway: LiveGateway) -> None:
 def test_revoked_key_is_401(live_gateway: LiveGateway) -> None:
     key = live_gateway.tenant_key()
     with live_gateway.services.database.transaction() as session:
-        row = find_key(session, key)
-        assert row is not None
+        row = session.scalars(select(ApiKey)).one()
         revoke_key(session, row.id, now=1)
     with pytest.raises(AuthenticationError):
         live_gateway.client(key).files.list()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from openai import OpenAI, RateLimitError
-from sqlalchemy import select
+from sqlalchemy import Connection, event, select
 
 from gateway.errors import TooManyRequests
 from gateway.files.uploads_under_way import UploadsUnderWay
@@ -111,6 +111,23 @@ def test_stored_bytes_are_limited(live_gateway: LiveGateway, client: OpenAI, oth
     upload(other, content)
     client.files.delete(first)
     upload(client, content)
+
+
+def test_stored_bytes_are_added_up_from_an_index(live_gateway: LiveGateway, client: OpenAI) -> None:
+    """No row of a file is read. PostgreSQL has the same index, but reads a table of one file whole."""
+    engine = live_gateway.services.database.engine
+    if engine.dialect.name != "sqlite":
+        pytest.skip("what SQLite plans does not depend on how many files there are")
+    plans: list[str] = []
+
+    def explain(connection: Connection, _: object, statement: str, parameters: tuple[object, ...], *__: object) -> None:
+        if statement.startswith("SELECT coalesce(sum(files.size_bytes)"):
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row.detail for row in rows)
+
+    event.listen(engine, "after_cursor_execute", explain)
+    upload(client, chat_jsonl())
+    assert set(plans) == {"SEARCH files USING COVERING INDEX ix_files_live (tenant_id=? AND deleted_at=?)"}
 
 
 def test_a_refused_upload_leaves_no_bytes(live_gateway: LiveGateway, client: OpenAI) -> None:

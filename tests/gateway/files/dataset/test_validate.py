@@ -45,6 +45,32 @@ def test_ten_sound_rows_are_valid_and_counted() -> None:
     assert report.summary == "10 rows in 10 lines, 50 tokens, no errors, no warnings"
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [b"", b"{", b'{"messages": []}', row("[MASK] 1 < 2"), row("a\u200bb"), row("<|im_start|>")]
+            ),
+            st.text(st.sampled_from("ab<[]> \u00ad\u200b\u0444\ud55c\U0001f600"), min_size=1).map(row),
+        ),
+        max_size=8,
+    )
+)
+def test_what_is_said_of_a_line_does_not_depend_on_the_lines_beside_it(lines: list[bytes]) -> None:
+    """The lines lie between two sound ones; each is then read alone, but for what only a file can have."""
+    limits = LIMITS._replace(max_reported=1000, min_rows=0)
+
+    def found(content: list[bytes], beyond: int) -> list[tuple[int, str | None, str, str]]:
+        report = validate(content, limits)
+        problems = (*report.errors, *report.warnings)
+        return [(p.line + beyond, p.field, p.code, p.message) for p in problems if p.code != "duplicate_row"]
+
+    together = found([GOOD[0], *lines, GOOD[1]], 0)
+    assert sorted(together, key=str) == sorted(
+        (each for number, line in enumerate(lines, start=1) for each in found([line], number)), key=str
+    )
+
+
 def test_nine_rows_are_too_few() -> None:
     assert places(validate(GOOD[:9]).errors) == [(0, "too_few_rows")]
 

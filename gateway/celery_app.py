@@ -43,7 +43,8 @@ def configuration() -> dict[str, object]:
     """Read from the environment when the application is first used, not when this module is imported."""
     settings = read_settings(GatewaySettings)
     return celery_settings(settings.broker_url, GATEWAY_QUEUE) | {
-        "beat_scheduler": "celery.beat:Scheduler",  # the default one keeps its schedule in a pickle file
+        # the default one keeps its schedule in a pickle file
+        "beat_scheduler": "gateway.kit.steady_schedule:SteadyScheduler",
         "beat_schedule": {
             **{name: _every(settings.tick_seconds, name) for name in (DISPATCH_OUTBOX, RECONCILE_JOBS)},
             **{name: _every(seconds, name, queue=VALIDATE_QUEUE) for name, seconds in SLOW_TASKS.items()},

@@ -89,8 +89,8 @@ class Database:
 def begun(session: Session, *, reads: bool) -> Iterator[None]:
     """The transaction of a session, committed in the end; one that `reads` must not write.
 
-    On PostgreSQL each statement of a transaction sees what was committed before it, so one that only reads is none at
-    all there: what it would say twice more to the server costs as much as a small query.
+    On PostgreSQL each statement sees what was committed before it, in a transaction or not, so one that only reads is
+    none there: to begin and to end it would cost two more round trips.
     """
     with session.begin():
         if reads and session.get_bind().dialect.name == "postgresql":

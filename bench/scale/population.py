@@ -59,7 +59,6 @@ def populate(connection: Connection, n_jobs: int, *, spec: str, policy: str) -> 
         for statement in _statements(DIALECTS[connection.dialect.name]):
             named = {name: value for name, value in values.items() if f":{name}" in statement}
             connection.execute(text(statement), named)
-    connection.execute(text("ANALYZE"))
     return "org-0"
 
 
@@ -78,8 +77,8 @@ def _statements(dialect: Dialect) -> list[str]:
         " hyperparameters, user_metadata, spec, spec_digest, policy_digest, attempts)"
         f" SELECT 'ftjob-' || n, {tenant}, {at}, {at}, {phase}, {at}, :model, 'file-' || n, 1,"
         f" {settings}, {pair}, {spec}, :nothing, :policy, 1 FROM {numbers}",
-        "INSERT INTO job_metadata (job_id, key, tenant_id, value)"
-        f" SELECT 'ftjob-' || n, 'run', {tenant}, '' || (n % 1000) FROM {numbers}",
+        "INSERT INTO job_metadata (job_id, key, tenant_id, value, created_at)"
+        f" SELECT 'ftjob-' || n, 'run', {tenant}, '' || (n % 1000), {at} FROM {numbers}",
         "INSERT INTO job_events (id, job_id, created_at, level, message, type)"
         f" SELECT 'ftevent-' || n || '-' || k, 'ftjob-' || n, {at}, 'info', 'Step', 'message'"
         f" FROM {numbers}, {dialect.events}",

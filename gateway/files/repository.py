@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from gateway.errors import NotFound
@@ -30,8 +32,24 @@ def list_files(session: Session, tenant_id: str, *, purpose: str | None, cursor:
     return fetch_page(session, rows, keyset=_KEYSET, cursor=cursor, anchors=anchors)
 
 
-def expired_files(session: Session, now: int) -> list[File]:
-    return list(session.scalars(select(File).where(File.deleted_at.is_(None), File.expires_at <= now)))
+class DeletedFile(NamedTuple):
+    """What is left to do about a file that was deleted."""
+
+    tenant_id: str
+    size_bytes: int
+    digest: Digest
+
+
+def delete(session: Session, which: ColumnElement[bool], now: int) -> list[DeletedFile]:
+    """Mark files as deleted, and give those that were not so before: each of them once, whoever else deletes it now."""
+    rows = session.execute(
+        update(File)
+        .where(File.deleted_at.is_(None), which)
+        .values(deleted_at=now)
+        .returning(File.tenant_id, File.size_bytes, File.digest)
+        .execution_options(synchronize_session=False)
+    )
+    return [DeletedFile(*row) for row in rows]
 
 
 def lock_digest(session: Session, digest: Digest) -> None:

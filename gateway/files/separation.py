@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.files import repository
-from gateway.tables.jobs import Job, JobCheckpoint
+from gateway.tables.jobs import Job, JobCheckpoint, SecondEvaluation
 from gateway.tables.models import Model
 from policies.contract.artifacts import CHUNK_BYTES, Digest, canonical_json
 from policies.contract.store import ArtifactStore, ArtifactStores
@@ -84,7 +84,7 @@ def _delete_old(services: Services, own: ArtifactStore, digest: Digest) -> bool:
 def _named_elsewhere(services: Services) -> set[Digest]:
     """Every digest that a row, a policy or an artifact has in it, but for a spec's files."""
     named = set[Digest]()
-    with services.database.reading() as session:
+    with services.database.transaction() as session:  # rows come in pieces, which a reading one does not do
         for content in _rows(session):
             named |= _digests_in(_without_files(content))
     for policy in services.policies.release_policies.values():
@@ -111,8 +111,11 @@ def _rows(session: Session) -> Iterator[bytes]:
     for query in (select(Job.spec), select(JobCheckpoint.record)):
         for document in session.scalars(query.execution_options(yield_per=1000)):
             yield canonical_json(document)
-    for model in session.execute(select(Model.adapter_digest, Model.manifest_digest)):
-        yield canonical_json(list(model))
+    models = select(Model.adapter_digest, Model.manifest_digest)
+    seconds = select(SecondEvaluation.report_digest, SecondEvaluation.decision_digest)
+    for pairs in (models, seconds):
+        for pair in session.execute(pairs):
+            yield canonical_json(list(pair))
 
 
 def _named_in(store: ArtifactStore, digest: Digest) -> set[Digest]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import Session
+
 from gateway.dependencies import Services, has_room
 from gateway.errors import InsufficientStorage, TooManyRequests, Unavailable
 from gateway.files import repository
 from gateway.files.upload import PURPOSE, Upload
 from gateway.kit.ids import new_id
 from gateway.tables.files import File
-from gateway.tenants.quotas import require_storage_quota
+from gateway.tenants.quotas import count_stored, require_storage_quota
 from policies.contract.artifacts import CHUNK_BYTES, Digest
 from policies.contract.store import ArtifactStore
 
@@ -61,6 +64,7 @@ def _add_row(services: Services, file: File) -> None:
         repository.lock_digest(session, file.digest)
         session.add(file)
         session.flush()
+        count_stored(session, file.tenant_id, file.size_bytes)
         if not services.stores.files.exists(file.digest):  # deleted with the last file of the same bytes, just now
             raise Unavailable("The upload was lost to a deletion of the same content; send it again.")
 
@@ -69,19 +73,25 @@ def delete_file(services: Services, tenant_id: str, file_id: str) -> None:
     """Make the file unreadable; then, once that is committed, drop bytes that nothing needs."""
     with services.database.transaction() as session:
         file = repository.tenants_file(session, tenant_id, file_id=file_id, now=services.now())
-        file.deleted_at = services.now()
+        _delete(session, File.id == file.id, services.now())
     drop_unneeded_bytes(services, file.digest)
 
 
 def delete_expired_files(services: Services) -> int:
     """How many files had expired and are now deleted; for a periodic task."""
     with services.database.transaction() as session:
-        files = repository.expired_files(session, services.now())
-        for file in files:
-            file.deleted_at = services.now()
+        files = _delete(session, File.expires_at <= services.now(), services.now())
     for digest in {file.digest for file in files}:
         drop_unneeded_bytes(services, digest)
     return len(files)
+
+
+def _delete(session: Session, which: ColumnElement[bool], now: int) -> list[repository.DeletedFile]:
+    """Tenants' rows are changed in one order, so that two transactions don't wait for each other."""
+    deleted = repository.delete(session, which, now)
+    for tenant_id in sorted({file.tenant_id for file in deleted}):
+        count_stored(session, tenant_id, -sum(file.size_bytes for file in deleted if file.tenant_id == tenant_id))
+    return deleted
 
 
 def delete_orphaned_bytes(services: Services) -> int:

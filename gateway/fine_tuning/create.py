@@ -65,7 +65,7 @@ def create_job(
     session.add(job)
     session.flush()
     session.add_all(
-        JobMetadata(job_id=job.id, tenant_id=job.tenant_id, key=key, value=value)
+        JobMetadata(job_id=job.id, tenant_id=job.tenant_id, key=key, value=value, created_at=job.created_at)
         for key, value in (request.metadata or {}).items()
     )
     record_event(session, job, f"Created fine-tuning job: {job.id}", now=now)

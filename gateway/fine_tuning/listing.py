@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import InvalidRequest
@@ -42,9 +42,18 @@ METADATA_FILTER: dict[str, Any] = {  # Any: a piece of OpenAPI
 
 def list_jobs(session: Session, tenant_id: str, *, cursor: Cursor, query: Iterable[tuple[str, str]]) -> Page[Job]:
     """`query` is the query string, of which `metadata[key]=value` and `metadata=null` filter."""
-    own = select(Job).where(Job.tenant_id == tenant_id)
-    filtered = _with_metadata(own, query, tenant_id=tenant_id)
-    return fetch_page(session, filtered, keyset=Keyset((Job.created_at, Job.id), Job.id), cursor=cursor, anchors=own)
+    own, by_age = select(Job).where(Job.tenant_id == tenant_id), Keyset((Job.created_at, Job.id), Job.id)
+    pairs, rows = _metadata_filters(query), own
+    if None in pairs:
+        rows = rows.where(Job.user_metadata.is_(None))
+    found = [pair for pair in pairs if pair is not None]
+    if len(found) == 1 and len(pairs) == 1:  # from the index of pairs, which has them in the order of the list
+        rows = select(Job).join(JobMetadata, JobMetadata.job_id == Job.id).where(_is_pair(tenant_id, *found[0]))
+        by_age = by_age._replace(copies=(JobMetadata.created_at, JobMetadata.job_id))
+    else:
+        for pair in found:
+            rows = rows.where(Job.id.in_(select(JobMetadata.job_id).where(_is_pair(tenant_id, *pair))))
+    return fetch_page(session, rows, keyset=by_age, cursor=cursor, anchors=own)
 
 
 def list_events(
@@ -62,16 +71,23 @@ def list_checkpoints(session: Session, job: Job, cursor: Cursor) -> Page[JobChec
     return fetch_page(session, rows, keyset=Keyset((JobCheckpoint.step,), JobCheckpoint.id), cursor=cursor)
 
 
-def _with_metadata(rows: Select[Job], query: Iterable[tuple[str, str]], *, tenant_id: str) -> Select[Job]:
+def _is_pair(tenant_id: str, key: str, value: str) -> ColumnElement[bool]:
+    """The tenant by its id and not by the job's column: jobs are found by the pair, and not pairs for each job."""
+    return and_(JobMetadata.tenant_id == tenant_id, JobMetadata.key == key, JobMetadata.value == value)
+
+
+def _metadata_filters(query: Iterable[tuple[str, str]]) -> list[tuple[str, str] | None]:
+    """The pairs that a job must have; None: it must have none."""
     filters = [(name, value) for name, value in query if name.startswith("metadata")]
     if len(filters) > MAX_METADATA_PAIRS:
         message = f"metadata: {len(filters)} filters; a job has at most {MAX_METADATA_PAIRS} pairs."
         raise InvalidRequest(message, "metadata")
+    pairs: list[tuple[str, str] | None] = []
     for name, value in filters:
         if name == "metadata":
             if value != "null":
                 raise InvalidRequest("metadata: use metadata[key]=value, or metadata=null.", "metadata")
-            rows = rows.where(Job.user_metadata.is_(None))
+            pairs.append(None)
         elif match := _METADATA_PARAM.fullmatch(name):
             key = match[1]
             if not 1 <= len(key) <= MAX_KEY_LENGTH or len(value) > MAX_VALUE_LENGTH:
@@ -79,7 +95,5 @@ def _with_metadata(rows: Select[Job], query: Iterable[tuple[str, str]], *, tenan
                 raise InvalidRequest(message, "metadata")
             if "][" in key:
                 raise InvalidRequest(f"metadata: {name} names a key within a key; pairs are flat.", "metadata")
-            # the tenant by its id and not by the job's column: jobs are found by the pair, and not pairs for each job
-            pair = (JobMetadata.tenant_id == tenant_id, JobMetadata.key == key, JobMetadata.value == value)
-            rows = rows.where(Job.id.in_(select(JobMetadata.job_id).where(*pair)))
-    return rows
+            pairs.append((key, value))
+    return pairs

@@ -36,8 +36,6 @@ from policies.datasets.problems import DatasetProblem
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS = 60.0
-"""A validator that is silent for this long is taken for dead; it is heard every few seconds."""
 ERRORS_IN_MESSAGE = 3
 MIN_VALIDATION_ROWS = 1
 
@@ -82,7 +80,7 @@ def take_up(session: Session, services: Services, job: Job) -> Validation | None
         fail(session, job, Failure(refusal.code, refusal.message), now)
         return None
     job.attempts += 1
-    job.lease_until = now + LEASE_SECONDS
+    job.lease_until = now + services.settings.lease_seconds
     return Validation(spec, job.attempts, fingerprint_key(session).hex())
 
 
@@ -105,7 +103,9 @@ def carry_out(services: Services, validation: Validation, *, inspect: Inspect | 
 
 def _inspect_apart(services: Services, task: InspectionTask, sources: list[Source], go_on: GoOn) -> InspectionAnswer:
     settings = services.settings
-    limits = ChildLimits(settings.validation_cpu_seconds, settings.validation_memory_bytes)
+    limits = ChildLimits(
+        settings.validation_cpu_seconds, settings.validation_memory_bytes, look_seconds=settings.heartbeat_seconds
+    )
     return inspect_in_child(task, sources, limits=limits, go_on=go_on)
 
 
@@ -147,7 +147,9 @@ def _extend_lease(services: Services, validation: Validation) -> bool:
     with services.database.transaction() as session:
         mine = update(Job).where(Job.id == validation.spec.job_id, Job.phase == Phase.VALIDATING)
         result = session.execute(
-            mine.where(Job.attempts == validation.attempt).values(lease_until=services.clock() + LEASE_SECONDS)
+            mine.where(Job.attempts == validation.attempt).values(
+                lease_until=services.clock() + services.settings.lease_seconds
+            )
         )
         assert isinstance(result, CursorResult)
         return result.rowcount == 1

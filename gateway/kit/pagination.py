@@ -33,6 +33,8 @@ class Keyset(NamedTuple):
 
     columns: tuple[InstrumentedAttribute[Any], ...]  # Any: the columns of one key differ in type
     id: SQLColumnExpression[str]
+    copies: tuple[InstrumentedAttribute[Any], ...] | None = None
+    """The same values in another table, by which the list is ordered where that table has an index for it."""
 
 
 def unknown_place(cursor: Cursor) -> InvalidRequest:
@@ -56,9 +58,9 @@ def fetch_page(
         anchor = session.scalar((rows if anchors is None else anchors).where(keyset.id == cursor.after))
         if anchor is None:
             raise unknown_place(cursor)
-        key = tuple_(*keyset.columns)
+        key = tuple_(*(keyset.copies or keyset.columns))
         place = tuple_(*(getattr(anchor, column.key) for column in keyset.columns))
         rows = rows.where(key < place if cursor.order == "desc" else key > place)
-    ordered = rows.order_by(*(c.desc() if cursor.order == "desc" else c.asc() for c in keyset.columns))
+    ordered = rows.order_by(*(c.desc() if cursor.order == "desc" else c.asc() for c in keyset.copies or keyset.columns))
     found = list(session.scalars(ordered.limit(cursor.limit + 1)))
     return Page(found[: cursor.limit], len(found) > cursor.limit)

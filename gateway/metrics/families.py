@@ -117,19 +117,20 @@ def job_families(session: Session, now: float) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "tunegate_job_phase_oldest_age_seconds", "How long the oldest job of a phase has been in it.", labels=("phase",)
     )
-    grouped = select(Job.phase, func.count(), func.min(Job.phase_since)).where(Job.phase.in_(UNDER_WAY))
-    under_way = {phase: (count, since) for phase, count, since in session.execute(grouped.group_by(Job.phase))}
+    held = func.sum(case((Job.lease_until >= now, 1), else_=0))
+    grouped = select(Job.phase, func.count(), func.min(Job.phase_since), held).where(Job.phase.in_(UNDER_WAY))
+    under_way = {phase: figures for phase, *figures in session.execute(grouped.group_by(Job.phase))}
     for phase in Phase:
         if phase in TERMINAL:  # nothing leaves it
             in_phase.add_metric((phase.value,), sum(n for (ended_as, _), (n,) in ended.items() if ended_as == phase))
             continue
-        count, since = under_way.get(phase.value, (0, now))
+        count, since, _ = under_way.get(phase.value, (0, now, 0))
         in_phase.add_metric((phase.value,), count)
         oldest.add_metric((phase.value,), max(0.0, now - since))
     yield in_phase
     yield oldest
-    held = select(func.count()).where(Job.phase.in_(RUNNING), Job.lease_until >= now)
-    yield GaugeMetricFamily("tunegate_leases", "Jobs held by a worker.", value=session.scalar(held))
+    n_held = sum(under_way[phase][2] for phase in RUNNING if phase in under_way)
+    yield GaugeMetricFamily("tunegate_leases", "Jobs held by a worker.", value=n_held)
 
 
 def duration_families(session: Session) -> Iterator[Metric]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, func, select
+from sqlalchemy import ColumnElement, SQLColumnExpression, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
@@ -46,11 +46,11 @@ class Series(NamedTuple):
 
     def between(self, session: Session, after: int, upto: int | None = None) -> Sums:
         """The aggregates of rows with a number in (after, upto]."""
-        rows = select(*self.labels, *self.values).where(self.number > after, *self.conditions)
+        # as expressions, because an index of the labels would be read whole for the sake of its order
+        labels = [func.coalesce(label, literal_column("''")) for label in self.labels]
+        rows = select(*labels, *self.values).where(self.number > after, *self.conditions).group_by(*labels)
         if upto is not None:
             rows = rows.where(self.number <= upto)
-        if self.labels:
-            rows = rows.group_by(*self.labels)
         n = len(self.labels)
         return {
             tuple(map(str, row[:n])): tuple(float(value or 0) for value in row[n:]) for row in session.execute(rows)

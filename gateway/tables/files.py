@@ -12,7 +12,7 @@ class File(Table):
     __tablename__ = "files"
     __table_args__ = (
         Index("ix_files_tenant_created", "tenant_id", "created_at", "id"),
-        Index("ix_files_live", "tenant_id", "deleted_at", "expires_at", "size_bytes"),
+        Index("ix_files_expiry", "deleted_at", "expires_at"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)

@@ -87,12 +87,14 @@ class JobMetadata(Table):
     """A pair of a job's metadata, by which lists are filtered."""
 
     __tablename__ = "job_metadata"
-    __table_args__ = (Index("ix_job_metadata_pair", "tenant_id", "key", "value", "job_id"),)
+    __table_args__ = (Index("ix_job_metadata_pair", "tenant_id", "key", "value", "created_at", "job_id"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     tenant_id: Mapped[str] = mapped_column(String(64))
     value: Mapped[str] = mapped_column(String(512))
+    created_at: Mapped[int] = mapped_column(server_default="0")
+    """The job's: pairs lie in the order in which jobs are listed."""
 
 
 class JobEvent(Table):

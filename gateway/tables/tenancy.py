@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Float, ForeignKey, String
+from sqlalchemy import BigInteger, Float, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -19,6 +19,8 @@ class Tenant(Table):
     created_at: Mapped[int]
     validated_at: Mapped[float | None] = mapped_column(Float)
     """When a job of it was last taken up for validation."""
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Of its files that are not deleted: kept by `gateway.tenants.quotas`."""
 
 
 class ApiKey(Table):

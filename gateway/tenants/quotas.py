@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.errors import TooManyRequests
-from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tables.tenancy import Tenant
 from policies.contract.jobs import Phase
@@ -47,13 +46,17 @@ def require_storage_quota(session: Session, services: Services, tenant_id: str, 
     As with jobs, until the transaction ends no other upload of the tenant counts.
     """
     _let_others_wait(session, tenant_id)
-    now, limit = services.now(), services.settings.stored_bytes
-    is_live = File.deleted_at.is_(None) & or_(File.expires_at.is_(None), File.expires_at > now)
-    total = select(func.coalesce(func.sum(File.size_bytes), 0)).where(File.tenant_id == tenant_id, is_live)
-    stored = session.scalar(total) or 0
+    limit = services.settings.stored_bytes
+    stored = session.scalar(select(Tenant.stored_bytes).where(Tenant.id == tenant_id)) or 0
     if stored + more_bytes > limit:
         message = f"Your files would take {stored + more_bytes} bytes of {limit}, the limit stored_bytes; delete some."
         raise TooManyRequests(message, code="quota_exceeded")
+
+
+def count_stored(session: Session, tenant_id: str, more_bytes: int) -> None:
+    """To be called in the transaction that adds a file, or with a negative number in the one that deletes it."""
+    stored = Tenant.stored_bytes + more_bytes
+    session.execute(update(Tenant).where(Tenant.id == tenant_id).values(stored_bytes=stored))
 
 
 def _let_others_wait(session: Session, tenant_id: str) -> None:

@@ -1,6 +1,7 @@
 """The reconciler: looks at what is, not at what happened, and puts right what no longer moves by itself.
 
-It runs on the server's clock and may run anywhere, twice, or late: every step is decided under the row's lock.
+It runs on the server's clock and may run anywhere, twice, or late: every step is decided under the row's lock. Where
+that clock was set back, what the rows say of later moments counts no longer than if it had been said now.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from policies.contract.jobs import Phase
 log = structlog.get_logger(__name__)
 
 BATCH = 100
+LEASED = RUNNING | {Phase.VALIDATING}
 
 
 class ReconcileSummary(NamedTuple):
@@ -46,7 +48,13 @@ def reconcile(session: Session, services: Services, now: float) -> ReconcileSumm
 
 def _settle_expired(session: Session, services: Services, now: float) -> int:
     """Jobs whose worker fell silent. A running job without any lease counts as well: it must never be left standing."""
-    silent = and_(Job.phase.in_(RUNNING), or_(Job.lease_until.is_(None), Job.lease_until < now))
+    lease_seconds = services.settings.lease_seconds
+    # no worker was promised so much, but by a clock that was set back since; other machines' clocks differ by less
+    for job in _locked(session, and_(Job.phase.in_(LEASED), Job.lease_until > now + 2 * lease_seconds)):
+        job.lease_until = now + lease_seconds
+    silent = or_(
+        and_(Job.phase.in_(LEASED), Job.lease_until < now), and_(Job.phase.in_(RUNNING), Job.lease_until.is_(None))
+    )
     return sum(
         _apart(session, job, lambda job: _settle_silent(session, services, job)) for job in _locked(session, silent)
     )
@@ -55,6 +63,9 @@ def _settle_expired(session: Session, services: Services, now: float) -> int:
 def _settle_silent(session: Session, services: Services, job: Job) -> None:
     now, worker, last_heard = services.clock(), job.worker or "the worker", job.heartbeat_at
     drop_lease(job, keep_token=False)
+    if job.phase == Phase.VALIDATING:
+        enqueue(session, job, now)
+        return
     if job.phase == Phase.CANCELLING:
         settle_cancelled(session, job, now)
         return
@@ -80,10 +91,11 @@ def _end_overlong(session: Session, services: Services, now: float) -> int:
 
 def _send_again(session: Session, services: Services, now: float) -> int:
     """Jobs that wait for work which nobody took up; a validation under way holds a lease and is left alone."""
+    sent, again = func.coalesce(Job.dispatched_at, Job.phase_since), services.settings.redispatch_seconds
     unclaimed = and_(
         Job.phase.in_(WAITING),
-        func.coalesce(Job.dispatched_at, Job.phase_since) < now - services.settings.redispatch_seconds,
-        or_(Job.phase != Phase.VALIDATING, Job.lease_until.is_(None), Job.lease_until < now),
+        or_(sent < now - again, sent > now + again),
+        or_(Job.phase != Phase.VALIDATING, Job.lease_until.is_(None)),
     )
     return sum(_apart(session, job, lambda job: enqueue(session, job, now)) for job in _locked(session, unclaimed))
 

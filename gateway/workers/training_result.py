@@ -15,6 +15,7 @@ from gateway.kit.ids import new_id
 from gateway.policy_catalog import policy_of
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
+from gateway.tenants.quotas import count_stored
 from gateway.workers.worker_events import keep_checkpoint
 from policies.contract.adapter_files import require_adapter
 from policies.contract.artifacts import Digest
@@ -91,6 +92,7 @@ def _keep_result_file(session: Session, services: Services, *, job: Job, record:
         created_at=services.now(),
     )
     session.add(file)
+    count_stored(session, file.tenant_id, file.size_bytes)
     return file
 
 

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_init, worker_ready, worker_shutting_down
+from celery.signals import celeryd_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from policies.broker import celery_settings
 from policies.contract.tasks import CONFIRM_QUEUE, EVALUATE_QUEUE, TRAIN_QUEUE
@@ -23,6 +23,7 @@ from policies.worker.metrics import serve_metrics
 from policies.worker.own_cache import take_cache
 from policies.worker.settings import keep_settings, worker_settings
 from policies.worker.supervisor import announce_shutdown, forget_shutdown
+from policies.worker.work_folder import remove_abandoned
 
 _KINDS: dict[str, WorkKind] = {TRAIN_QUEUE: "train", EVALUATE_QUEUE: "evaluate", CONFIRM_QUEUE: "confirm"}
 
@@ -52,6 +53,7 @@ def _keep_to_itself(instance: Any, **_: object) -> None:  # Any: celery's worker
 def _start(**_: object) -> None:
     settings = worker_settings()
     forget_shutdown(settings.work_dir, worker_pid=os.getpid())
+    remove_abandoned(settings.work_dir)
     if settings.metrics_port is not None:
         serve_metrics(settings.metrics_port, settings.cache_dir)
 
@@ -60,3 +62,9 @@ def _start(**_: object) -> None:
 def _give_back_the_job(**_: object) -> None:
     """SIGTERM reached the worker: the pool's process checkpoints and gives its job back."""
     announce_shutdown(worker_settings().work_dir, worker_pid=os.getpid())
+
+
+@worker_shutdown.connect
+def _leave_nothing(**_: object) -> None:
+    """The pool has ended, so nobody looks for the mark any more."""
+    forget_shutdown(worker_settings().work_dir, worker_pid=os.getpid())

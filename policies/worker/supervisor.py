@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from policies.worker.child_process import ChildProcess, threads_for
 from policies.worker.client import GatewayClient, GatewayUnreachableError
 from policies.worker.metrics import HEARTBEAT_FAILURES, RUN_SECONDS, RUNS
 from policies.worker.settings import WorkerSettings, worker_settings
+from policies.worker.work_folder import attempt_folder, remove_abandoned
 
 logger = structlog.get_logger()
 
@@ -35,6 +35,7 @@ EVENT_BATCH = 500
 def run_job(kind: WorkKind, job_id: str, module: str) -> None:
     """Claim the job and see one attempt through; return quietly where there is nothing to claim."""
     settings = worker_settings()
+    remove_abandoned(settings.work_dir)
     with GatewayClient(settings.gateway_url, settings.worker_token.get_secret_value()) as client:
         request = ClaimRequest(kind=kind, job_id=job_id, worker=f"{socket.gethostname()}:{os.getpid()}")
         claim = client.claim(request, patience_seconds=CLAIM_PATIENCE_SECONDS)
@@ -51,7 +52,7 @@ def announce_shutdown(work_dir: Path, *, worker_pid: int) -> None:
 
 
 def forget_shutdown(work_dir: Path, *, worker_pid: int) -> None:
-    """Remove what an earlier worker of the same process id left."""
+    """Remove the mark of this worker, or of an earlier one of the same process id."""
     _shutdown_mark(work_dir, worker_pid).unlink(missing_ok=True)
 
 
@@ -79,9 +80,7 @@ class Attempt:
     def run(self, module: str) -> None:
         """Work until the child ended, then complete; nothing of the child is left behind."""
         started = self._clock()
-        self._settings.work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._settings.work_dir, prefix="tunegate-attempt-") as scratch:
-            folder = Path(scratch)
+        with attempt_folder(self._settings.work_dir) as folder:
             (folder / "assignment.json").write_text(self._assignment().model_dump_json())
             spec = self._claim.spec
             environment = threads_for(self._settings.threads) | environment_for(spec.suite, spec.model_dump_json())

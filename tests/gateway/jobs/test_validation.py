@@ -11,7 +11,6 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from gateway.jobs.validation import LEASE_SECONDS
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.store import ArtifactStore, ArtifactStores
@@ -152,7 +151,7 @@ def test_validator_that_died_is_waited_for_then_replaced(live_gateway: LiveGatew
     break_validation(live_gateway, job_id)
     validate_here(live_gateway.services, job_id)
     assert job_row(live_gateway.services, job_id).phase == "validating"
-    live_gateway.clock.advance(LEASE_SECONDS + 1)
+    live_gateway.clock.advance(live_gateway.services.settings.lease_seconds + 1)
     validate_here(live_gateway.services, job_id)
     job = job_row(live_gateway.services, job_id)
     assert (job.phase, job.attempts) == ("queued", 0)
@@ -162,6 +161,6 @@ def test_file_that_kills_every_validator_fails_the_job(live_gateway: LiveGateway
     job_id = submit(client).id
     for _ in range(live_gateway.services.settings.max_attempts):
         break_validation(live_gateway, job_id)
-        live_gateway.clock.advance(LEASE_SECONDS + 1)
+        live_gateway.clock.advance(live_gateway.services.settings.lease_seconds + 1)
     validate_here(live_gateway.services, job_id)
     assert job_row(live_gateway.services, job_id).error_code == "attempts_exhausted"

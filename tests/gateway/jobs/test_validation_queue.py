@@ -10,7 +10,6 @@ from openai import OpenAI
 from gateway.files.dataset.errors import InspectionCrashed, InspectionGivenUp, InspectionTooLarge, InspectionTooSlow
 from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask
 from gateway.files.dataset.sandbox import GoOn, Source
-from gateway.jobs.validation import LEASE_SECONDS
 from gateway.jobs.validation_queue import validate_waiting
 from gateway.tables.jobs import Job
 from policies.errors import TunegateError
@@ -123,7 +122,7 @@ def test_validator_that_works_keeps_the_job(live_gateway: LiveGateway, client: O
 
     def work_long(go_on: GoOn) -> None:
         for _ in range(20):
-            live_gateway.clock.advance(LEASE_SECONDS / 2)
+            live_gateway.clock.advance(live_gateway.services.settings.lease_seconds / 2)
             assert go_on()
             assert validate_waiting(live_gateway.services, inspect=inspect_here) == 0
 
@@ -136,7 +135,7 @@ def test_validator_that_fell_silent_is_replaced_and_told_so(live_gateway: LiveGa
     answers: list[bool] = []
 
     def fall_silent(go_on: GoOn) -> None:
-        live_gateway.clock.advance(LEASE_SECONDS + 1)
+        live_gateway.clock.advance(live_gateway.services.settings.lease_seconds + 1)
         validate_here(live_gateway.services, job_id)
         answers.append(go_on())
 
@@ -151,7 +150,7 @@ def test_late_answer_of_a_replaced_validator_is_dropped(live_gateway: LiveGatewa
     services = live_gateway.services
 
     def never_heard_of(task: InspectionTask, sources: Sequence[Source], go_on: GoOn) -> InspectionAnswer:
-        live_gateway.clock.advance(LEASE_SECONDS + 1)
+        live_gateway.clock.advance(live_gateway.services.settings.lease_seconds + 1)
         validate_job_files(services, job_id, inspect=FailingReader(InspectionCrashed("crash")))
         raise InspectionTooSlow("a late answer")
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from openai import OpenAI, RateLimitError
-from sqlalchemy import Connection, event, select
+from sqlalchemy import event, select
 
 from gateway.errors import TooManyRequests
+from gateway.files.service import delete_expired_files
 from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.tables.tenancy import Tenant
 from gateway.tenants.request_limits import RequestLimits
@@ -113,21 +115,42 @@ def test_stored_bytes_are_limited(live_gateway: LiveGateway, client: OpenAI, oth
     upload(client, content)
 
 
-def test_stored_bytes_are_added_up_from_an_index(live_gateway: LiveGateway, client: OpenAI) -> None:
-    """No row of a file is read. PostgreSQL has the same index, but reads a table of one file whole."""
+def test_what_is_stored_is_known_without_reading_a_file(live_gateway: LiveGateway, client: OpenAI) -> None:
+    asked: list[str] = []
     engine = live_gateway.services.database.engine
-    if engine.dialect.name != "sqlite":
-        pytest.skip("what SQLite plans does not depend on how many files there are")
-    plans: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *each: asked.append(each[2]))
+    upload(client)
+    assert any("stored_bytes" in statement for statement in asked)
+    assert [statement for statement in asked if "sum(" in statement.lower()] == []
 
-    def explain(connection: Connection, _: object, statement: str, parameters: tuple[object, ...], *__: object) -> None:
-        if statement.startswith("SELECT coalesce(sum(files.size_bytes)"):
-            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plans.extend(row.detail for row in rows)
 
-    event.listen(engine, "after_cursor_execute", explain)
-    upload(client, chat_jsonl())
-    assert set(plans) == {"SEARCH files USING COVERING INDEX ix_files_live (tenant_id=? AND deleted_at=?)"}
+def test_a_file_that_is_deleted_by_many_at_once_is_taken_off_once(live_gateway: LiveGateway, client: OpenAI) -> None:
+    kept, content = chat_jsonl(), chat_jsonl(13)
+    upload(client, kept)
+    file = upload(client, content)
+    assert stored(live_gateway) == len(kept) + len(content)
+    headers = {"authorization": f"Bearer {client.api_key}"}
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda _: httpx.delete(f"{live_gateway.url}/v1/files/{file}", headers=headers), range(8)))
+    assert {answer.status_code for answer in codes} <= {200, 404}
+    assert stored(live_gateway) == len(kept)
+
+
+def test_expired_files_are_taken_off_when_they_are_deleted(live_gateway: LiveGateway, client: OpenAI) -> None:
+    content = chat_jsonl()
+    expires = {"anchor": "created_at", "seconds": 3600}
+    client.files.create(file=("a.jsonl", content), purpose="fine-tune", expires_after=expires)  # type: ignore[arg-type]  # as it is
+    upload(client, content)
+    live_gateway.clock.advance(3601)
+    assert delete_expired_files(live_gateway.services) == 1
+    assert delete_expired_files(live_gateway.services) == 0
+    assert stored(live_gateway) == len(content)
+
+
+def stored(gateway: LiveGateway) -> int:
+    """What the tenant acme is said to store."""
+    with gateway.services.database.transaction() as session:
+        return session.scalars(select(Tenant.stored_bytes).where(Tenant.name == "acme")).one()
 
 
 def test_a_refused_upload_leaves_no_bytes(live_gateway: LiveGateway, client: OpenAI) -> None:

@@ -10,6 +10,8 @@ from sqlalchemy import select
 from structlog.typing import EventDict
 
 from gateway.jobs.outbox import KEEP_SENT_SECONDS, dispatch
+from gateway.jobs.repository import lock_job
+from gateway.jobs.validation import take_up
 from gateway.tables.jobs import Job, OutboxMessage
 from gateway.workers.reconciler import ReconcileSummary, reconcile
 from policies.contract.tasks import EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FILES
@@ -173,3 +175,35 @@ def test_messages_that_were_sent_long_ago_are_forgotten(live_gateway: LiveGatewa
     assert look(live_gateway).forgotten_messages == 2
     with live_gateway.services.database.transaction() as session:
         assert [message.sent for message in session.scalars(select(OutboxMessage))] == [False]
+
+
+def test_validation_whose_validator_died_is_sent_again_when_its_lease_ran_out(
+    live_gateway: LiveGateway, client: OpenAI
+) -> None:
+    """Long before a message counts as lost, and once."""
+    job_id = submit(client).id
+    sent_now(live_gateway)
+    with live_gateway.services.database.transaction() as session:
+        job = lock_job(session, job_id)
+        assert job is not None
+        assert take_up(session, live_gateway.services, job) is not None
+    assert live_gateway.services.settings.lease_seconds + 1 < live_gateway.services.settings.redispatch_seconds
+    assert fall_silent(live_gateway).expired == 1
+    assert sent_now(live_gateway) == [(VALIDATE_FILES, [job_id])]
+    assert look(live_gateway) == ReconcileSummary(0, 0, 0, 0)
+
+
+def test_silence_is_noticed_although_the_clock_was_set_back(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    worker.must_claim(job_id)
+    live_gateway.clock.advance(-3600)
+    assert look(live_gateway).expired == 0
+    assert fall_silent(live_gateway).expired == 1
+
+
+def test_lost_message_is_sent_again_although_the_clock_was_set_back(live_gateway: LiveGateway, job_id: str) -> None:
+    sent_now(live_gateway)
+    live_gateway.clock.advance(-3600)
+    assert look(live_gateway).redispatched == 1
+    assert sent_now(live_gateway) == [(TRAIN_ADAPTER, [job_id, 1])]

@@ -55,7 +55,11 @@ def worker(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         "TUNEGATE_BROKER_URL": f"redis://127.0.0.1:{port}/0",
         "TUNEGATE_GATEWAY_URL": f"http://127.0.0.1:{free_port()}",
         "TUNEGATE_LIVENESS_FILE": str(tmp_path / "alive"),
+        "TUNEGATE_WORK_DIR": str(tmp_path / "work"),
     }
+    abandoned = tmp_path / "work" / "tunegate-attempt-abandoned"
+    abandoned.mkdir(parents=True)
+    (abandoned / ".held").write_text("held")
     command = [sys.executable, "-m", "celery", "-A", "trainer.tasks", "worker", "-Q", TRAIN_QUEUE, "-c", "1"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "CRITICAL"]
     with subprocess.Popen([*command, *quiet], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
@@ -65,6 +69,16 @@ def worker(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_worker_that_consumes_shows_that_it_lives(worker: subprocess.Popen[bytes], tmp_path: Path) -> None:
     wait_for((tmp_path / "alive").exists, worker)
+
+
+def test_a_worker_that_starts_and_ends_leaves_nothing_in_its_work_folder(
+    worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Neither its own mark nor what a killed one left."""
+    wait_for((tmp_path / "alive").exists, worker)
+    worker.terminate()
+    worker.wait()
+    assert [*(tmp_path / "work").iterdir()] == []
 
 
 def test_nobody_ends_a_worker_or_learns_of_it_by_remote_control(

@@ -1,0 +1,61 @@
+"""What is asked again and again reads what it needs and no table whole, by SQLite's own plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, event
+from sqlalchemy.orm import Session
+
+from gateway.db import Database
+from gateway.files.repository import is_needed
+from gateway.fine_tuning.listing import list_jobs
+from gateway.kit.pagination import Cursor
+from gateway.metrics.families import SERIES, job_families
+from gateway.metrics.rollups import totals
+from tests.gateway.databases import migrated_file
+
+Ask = Callable[[Session], object]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    path = tmp_path / "gateway.db"
+    path.write_bytes(migrated_file())
+    database = Database(f"sqlite:///{path}")
+    yield database
+    database.close()
+
+
+def steps(database: Database, ask: Ask) -> list[str]:
+    """Of the plans of all queries that are sent."""
+    found: list[str] = []
+
+    def explain(connection: Connection, _: object, statement: str, parameters: tuple[object, ...], *__: object) -> None:
+        if statement.startswith("SELECT"):
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            found.extend(row.detail for row in rows)
+
+    event.listen(database.engine, "after_cursor_execute", explain)
+    with database.reading() as session:
+        ask(session)
+    return found
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda session: list_jobs(session, "org-1", cursor=Cursor(20), query=[("metadata[run]", "7")]),
+        lambda session: is_needed(session, "sha256:" + "0" * 64, 0),
+        lambda session: list(job_families(session, 0.0)),
+        lambda session: [totals(session, series) for series in SERIES],
+    ],
+    ids=["a page of jobs by metadata", "a file is deleted", "jobs in /metrics", "sums in /metrics"],
+)
+def test_no_table_that_grows_is_read_whole(database: Database, ask: Ask) -> None:
+    plan = steps(database, ask)
+    assert len(plan) > 1
+    assert [step for step in plan if "TEMP B-TREE FOR ORDER BY" in step] == []
+    assert [step for step in plan if step.startswith("SCAN") and "CONSTANT ROW" not in step] == []

@@ -17,7 +17,6 @@ from typing import NamedTuple
 from bench.validation import earlier_way
 from bench.validation.files import SHAPES, chat_file
 from gateway.files.dataset.report import DatasetLimits
-from gateway.files.dataset.tokens import APPROXIMATE
 from gateway.files.dataset.validate import read_dataset
 from policies.datasets.fingerprint import FingerprintSketch
 
@@ -81,7 +80,7 @@ def now(content: bytes) -> int:
 
 
 def _read(content: bytes, sketch: FingerprintSketch | None) -> int:
-    report = read_dataset(io.BytesIO(content), LIMITS, APPROXIMATE, sketch=sketch).report
+    report = read_dataset(io.BytesIO(content), LIMITS, None, sketch=sketch).report
     assert report.valid
     return report.rows
 

@@ -31,7 +31,9 @@ def inspection_task(
         max_row_tokens=base_model.max_sequence_tokens if base_model else None,
         method=method,
     )
-    return InspectionTask(limits=(limits,), model_uri=base_model.uri if base_model else None)
+    if base_model is None:
+        return InspectionTask(limits=(limits,))
+    return InspectionTask(limits=(limits,), model_uri=base_model.uri, date=base_model.date)
 
 
 def validate_file(services: Services, digest: Digest, task: InspectionTask) -> DatasetReport:

@@ -116,6 +116,7 @@ def _find(services: Services, validation: Validation, inspect: Inspect) -> Findi
     task = InspectionTask(
         limits=tuple(_limits(services, spec, digest) for digest in _files(spec)),
         model_uri=spec.base_model.uri,
+        date=spec.base_model.date,
         fingerprint_key=validation.fingerprint_key,
     )
     try:

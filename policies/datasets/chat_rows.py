@@ -23,15 +23,13 @@ CONTROL_TOKEN = re.compile(
     r"|<(?:start|end)_of_image>|<end_of_utterance>|<fim_(?:prefix|middle|suffix|pad)>|<(?:extra_id_|unused)\d{1,4}>"
     r"|\[TOOL_CALLS\]|\[/?(?:TOOL_RESULTS|AVAILABLE_TOOLS|SYSTEM_PROMPT)\]"
 )
-"""Tokens by which chat templates mark roles and ends: in a tenant's text they forge a message of another role."""
-_ANGLED = ("<|", "<\uff5c", "_of_turn>", "SYS>>", "_of_image>", "_of_utterance>", "<fim_", "<extra_id_", "<unused")
-_SQUARE = ("INST]", "TOOL_CALLS]", "TOOL_RESULTS]", "AVAILABLE_TOOLS]", "SYSTEM_PROMPT]")
-"""One of all these is part of each control token: a text without any of them need not be searched."""
+"""Tokens by which chat templates mark roles and ends. In a tenant's text they are text (`policies.rendering`)."""
 OTHER_MODELS_TOKEN = re.compile(r"</?s>|<(?:bos|eos|pad|unk|mask)>|\[(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)\]")
 """Control tokens of some models and ordinary text, HTML say, for others."""
 FORBIDDEN_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\U00100000-\U0010ffff]")
 """The last area of private use among them: its characters stand for special tokens (`policies.rendering`)."""
-_REFUSED_BYTES = bytes({*range(32), 127} - set(b"\t\n\r"))
+_REFUSED_BYTES = bytes({*range(32), 127, 0xF4} - set(b"\t\n\r"))
+"""With 0xF4 begins, in UTF-8, what lies in the last area of private use."""
 UNSUPPORTED = frozenset({"tool_calls", "tool_call_id", "function_call", "name", "refusal", "audio", "functions"})
 """Fields of OpenAI's format that would not reach the model; naming them apart spares users a hunt for a typo."""
 
@@ -220,8 +218,6 @@ def _strings(value: Json, at: str, findings: Findings | None = None, depth: int 
 
 
 def _check_text(text: str, at: str, findings: Findings) -> None:
-    if token := CONTROL_TOKEN.search(text):
-        findings.add("control_token", at, token=ascii(token.group()))
     if found := FORBIDDEN_CHARACTER.search(text):
         character = found.group()
         code = "lone_surrogate" if "\ud800" <= character <= "\udfff" else "control_character"
@@ -229,16 +225,12 @@ def _check_text(text: str, at: str, findings: Findings) -> None:
 
 
 def has_refused_text(text: str) -> bool:
-    """Whether the text may hold a control token or a character that is refused; False is certain."""
+    """Whether the text may hold a character that is refused; False is certain."""
     try:
         content = text.encode()
     except UnicodeEncodeError:  # half a surrogate pair
         return True
-    if len(content.translate(None, _REFUSED_BYTES)) != len(content):
-        return True
-    if "<" in text and any(part in text for part in _ANGLED):
-        return True
-    return "]" in text and any(part in text for part in _SQUARE)
+    return len(content.translate(None, _REFUSED_BYTES)) != len(content)
 
 
 def is_list(value: Json) -> TypeGuard[list[Json]]:

@@ -86,7 +86,6 @@ ERRORS: dict[str, Reason] = {
         "preferred and non-preferred output are the same", "give two different answers, or remove the row"
     ),
     # texts
-    "control_token": Reason("the text holds the control token {token}", "remove it; templates are applied at training"),
     "control_character": Reason("the text holds the control character {character}", "remove it"),
     "lone_surrogate": Reason("the text holds half a surrogate pair, {character}", "write the whole character"),
     "too_many_tokens": Reason("the row has {count} tokens; {limit} is the limit", "shorten or split the conversation"),
@@ -113,9 +112,9 @@ WARNINGS: dict[str, Reason] = {
     "whitespace_trimmed": Reason(
         "the base model's chat template drops the blanks around the text", "write it without, to see what is trained"
     ),
-    "possible_control_token": Reason(
-        "the text holds {token}, a control token of some models; the base model's own are not known here",
-        "remove it, or the job ends in training if it is one of the base model's",
+    "control_token": Reason(
+        "the text holds {token}, which looks like a control token and is trained as text",
+        "remove it unless it is meant; templates are applied at training",
     ),
     "invisible_unicode": Reason(
         "the text holds invisible characters: {characters}", "remove them unless they are intended"

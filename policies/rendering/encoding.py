@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.datasets.problems import DatasetProblem
-from policies.rendering.answers import AnswerFinder, Rendered, RenderedRow, UnreadableRowError, require_plain
+from policies.datasets.reader import AnyRow
+from policies.rendering.answers import AnswerFinder, Rendered, UnreadableRowError, require_plain
 from policies.rendering.base_text import BaseText
 from policies.rendering.tokens import TokenisedText
 
@@ -37,6 +38,25 @@ class EncodedRow(NamedTuple):
     warnings: tuple[DatasetProblem, ...] = ()
 
 
+class RowTexts(NamedTuple):
+    """What is read of a row: of a chat row its samples, of a preference the conversation with each answer."""
+
+    samples: tuple[Rendered, ...]
+    shared: str
+    """The conversation that both answers have."""
+    trimmed: tuple[int, ...]
+
+    def texts(self) -> list[str]:
+        """Of the samples, and what they share."""
+        return [*(sample.text for sample in self.samples), self.shared]
+
+    def warnings(self, line: int) -> tuple[DatasetProblem, ...]:
+        """Of a row that can be trained."""
+        return tuple(
+            DatasetProblem.of("whitespace_trimmed", line, f"messages[{index}].content") for index in self.trimmed
+        )
+
+
 class Answer(NamedTuple):
     """Ids up to where the model goes on by itself, and those of what it says."""
 
@@ -49,6 +69,7 @@ class Encoder:
 
     def __init__(self, base: BaseText) -> None:
         self._tokenizer, self._answers = base.tokenizer, AnswerFinder(base)
+        self.special, self.has_token_per_byte = base.tokenizer.special, base.tokenizer.has_token_per_byte
         self.date = base.date
         """Which day the template is told, where it writes the date; it belongs to what was measured."""
         self.end_ids = frozenset(self._id_of(character) for character in base.stops)
@@ -56,26 +77,45 @@ class Encoder:
         self.end_id = self._id_of(self._answers.end) if self._answers.end else None
         """With which a trained answer ends; None where the template gives it no such token."""
 
+    def texts(self, row: AnyRow) -> RowTexts:
+        """What is read of a row, before it is read.
+
+        Raises:
+            UnreadableRowError: nothing can be trained of it.
+        """
+        if row.tools or row.parallel_tool_calls is not None:
+            raise UnreadableRowError("unsupported_field", "tools" if row.tools else "parallel_tool_calls")
+        for index, message in enumerate(row.messages):
+            if message.role == "tool":
+                raise UnreadableRowError("unsupported_role", f"messages[{index}].role")
+        if isinstance(row, ChatRow):
+            found = self._answers.render(row.messages)
+            return RowTexts(tuple(found.samples), "", found.trimmed)
+        both = [self._answers.alone(row.messages, text, ends=True) for text in (row.preferred, row.non_preferred)]
+        return RowTexts(tuple(both), both[0].text[: both[0].trained[0][0]], ())
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each of such texts."""
+        return self._tokenizer.count(texts)
+
     def encode(self, rows: Sequence[tuple[int, ChatRow]]) -> list[EncodedRow]:
         """Rows with the numbers of their lines; the texts of all of them are read in one go.
 
         A row is one sample, or one for each answer where the template writes earlier turns otherwise once later ones
         follow (it drops their thoughts, say).
         """
-        rendered: list[RenderedRow | DatasetProblem] = []
+        rendered: list[RowTexts | DatasetProblem] = []
         for line, row in rows:
             try:
-                rendered.append(self._answers.render(row.messages))
+                rendered.append(self.texts(row))
             except UnreadableRowError as error:
                 rendered.append(error.problem(line))
-        texts = [each.text for found in rendered if isinstance(found, RenderedRow) for each in found.samples]
+        texts = [each.text for found in rendered if isinstance(found, RowTexts) for each in found.samples]
         read = iter(self._tokenizer.read(texts))
         return [
             EncodedRow((), found)
             if isinstance(found, DatasetProblem)
-            else EncodedRow(
-                tuple(self._sample(each, next(read)) for each in found.samples), None, _trimmed(found, line)
-            )
+            else EncodedRow(tuple(self._sample(each, next(read)) for each in found.samples), None, found.warnings(line))
             for found, (line, _) in zip(rendered, rows, strict=True)
         ]
 
@@ -151,10 +191,6 @@ class Encoder:
             for start, end in piece.offsets
         ]
         return TokenisedText(ids, offsets)
-
-
-def _trimmed(row: RenderedRow, line: int) -> tuple[DatasetProblem, ...]:
-    return tuple(DatasetProblem.of("whitespace_trimmed", line, f"messages[{index}].content") for index in row.trimmed)
 
 
 def _cut(read: TokenisedText, begin: int) -> Answer | None:

@@ -5,15 +5,17 @@ The files may be of a tenant who means harm, so they are read where nothing else
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import IO, Self
 
 from pydantic import Field, model_validator
 
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport
-from gateway.files.dataset.tokens import APPROXIMATE, counter_for
+from gateway.files.dataset.tokens import encoder_for
 from gateway.files.dataset.validate import read_dataset
 from policies.contract.artifacts import Record
+from policies.contract.jobs import FIXED_DATE
 from policies.datasets.fingerprint import DatasetFingerprint, FingerprintSketch
 
 MAX_LISTED_ROWS = 10
@@ -26,6 +28,8 @@ class InspectionTask(Record):
     """Of each file."""
     model_uri: str | None = None
     """Of the base model whose tokens are counted."""
+    date: datetime.date = FIXED_DATE
+    """Which day it is to that model's chat template."""
     fingerprint_key: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
     """In hexadecimal; with a key, the first file is fingerprinted."""
 
@@ -54,13 +58,12 @@ class InspectionAnswer(Record):
 
 def inspect(task: InspectionTask, streams: Sequence[IO[bytes]]) -> InspectionAnswer:
     """Read the files one after the other, each once."""
-    counter = counter_for(task.model_uri) if task.model_uri is not None else APPROXIMATE
+    encoder = encoder_for(task.model_uri, task.date) if task.model_uri is not None else None
     key = task.fingerprint_key
     sketch = None if key is None else FingerprintSketch(bytes.fromhex(key))
     readings: list[DatasetReading] = []
     for limits, stream in zip(task.limits, streams, strict=True):
-        limits = limits._replace(control_tokens=counter.control_tokens)
-        readings.append(read_dataset(stream, limits, counter, sketch=None if readings else sketch))
+        readings.append(read_dataset(stream, limits, encoder, sketch=None if readings else sketch))
         if not readings[-1].report.valid:
             break
     reports = tuple(reading.report for reading in readings)

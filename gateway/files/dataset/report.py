@@ -19,8 +19,6 @@ class DatasetLimits(NamedTuple):
     max_row_tokens: int | None = None
     """Most tokens of one row's texts; None where no base model is known yet."""
     min_rows: int = 10
-    control_tokens: tuple[str, ...] = ()
-    """The base model's own, besides those that are refused for every model."""
     method: Literal["supervised", "dpo"] | None = None
     """What a job does with the file; None where no job is known yet."""
 

@@ -1,96 +1,148 @@
-"""How many tokens a text has, counted without torch."""
+"""How many tokens rows have, and what the base model's chat template makes of them, found out without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import datetime
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from tokenizers import Tokenizer
-from tokenizers.pre_tokenizers import ByteLevel
+from policies.datasets.problems import DatasetProblem
+from policies.datasets.reader import AnyRow, PreferenceRow
+from policies.errors import ConfigurationError
+from policies.rendering.answers import UnreadableRowError
+from policies.rendering.base_text import load_base_text
+from policies.rendering.encoding import Encoder, RowTexts
 
 BYTES_PER_TOKEN = 4
 """About what byte-pair vocabularies reach on English."""
-
-
 SAMPLE_BYTES = 4 << 20
 """Of text whose tokens are counted, to know how many bytes a token has in this file."""
-MAX_EXACT_BYTES = 64 << 20
-"""Of text whose tokens are counted at most. A tokenizer takes 2 to 4 MB a second, the rest of validation 100."""
 
 
-class TokenCounter(NamedTuple):
-    """How tokens of a text are counted: exactly, by the base model's tokenizer, or roughly."""
+class RowSize(NamedTuple):
+    """One row's tokens."""
 
-    count: Callable[[str], int]
-    is_approximate: bool
-    control_tokens: tuple[str, ...] = ()
-    has_token_per_byte: bool = True
-    """No text has more tokens than bytes."""
-
-
-def approximate_count(text: str) -> int:
-    n_bytes = len(text) if text.isascii() else len(text.encode(errors="replace"))
-    return -(-n_bytes // BYTES_PER_TOKEN)
+    tokens: int
+    """With both answers of a preference, the conversation before them once."""
+    longest: int
+    """Of what is trained at once."""
+    is_exact: bool
+    problems: tuple[DatasetProblem, ...] = ()
+    """What the base model's chat template does not take, or changes."""
 
 
-APPROXIMATE = TokenCounter(approximate_count, is_approximate=True)
+class RowSizes(Protocol):
+    """Measures rows in their order."""
+
+    are_all_exact: bool
+    """So far."""
+
+    def measure(self, rows: Sequence[tuple[int, AnyRow]]) -> list[RowSize]:
+        """Rows with the numbers of their lines."""
 
 
-def counter_for(uri: str) -> TokenCounter:
-    """The base model's own tokenizer where its `tokenizer.json` lies on this machine, else the approximation."""
-    path = _tokenizer_path(uri)
-    return _counter(path) if path is not None and path.is_file() else APPROXIMATE
+class EstimatedSizes:
+    """By bytes alone, where the base model's tokenizer is not at hand."""
+
+    are_all_exact = False
+
+    def measure(self, rows: Sequence[tuple[int, AnyRow]]) -> list[RowSize]:
+        return [_estimated(row) for _, row in rows]
 
 
-def _tokenizer_path(uri: str) -> Path | None:
+class RenderedSizes:
+    """By the base model's own chat template and tokenizer, as training reads the rows.
+
+    Every row is rendered. Read are those of the first `SAMPLE_BYTES` of text, and all that may be longer than the
+    limit; each byte of the others has as many tokens as one of those had.
+    """
+
+    def __init__(self, encoder: Encoder, limit: int | None) -> None:
+        self._encoder, self._limit = encoder, limit
+        self._bytes = self._tokens = 0
+        self.are_all_exact = True
+
+    def measure(self, rows: Sequence[tuple[int, AnyRow]]) -> list[RowSize]:
+        found = [self._texts(line, row) for line, row in rows]
+        are_read = [isinstance(each, RowTexts) and self._is_read(each) for each in found]
+        counted = iter(
+            self._encoder.count(
+                [
+                    text
+                    for each, is_read in zip(found, are_read, strict=True)
+                    if is_read and isinstance(each, RowTexts)
+                    for text in each.texts()
+                ]
+            )
+        )
+        return [
+            _estimated(row)._replace(problems=(each,))
+            if isinstance(each, DatasetProblem)
+            else self._size(each, line, counted if is_read else None)
+            for each, is_read, (line, row) in zip(found, are_read, rows, strict=True)
+        ]
+
+    def _texts(self, line: int, row: AnyRow) -> RowTexts | DatasetProblem:
+        try:
+            return self._encoder.texts(row)
+        except UnreadableRowError as error:
+            return error.problem(line, row.at)
+
+    def _is_read(self, row: RowTexts) -> bool:
+        longest = max(map(_n_bytes, row.texts()))
+        may_be_too_long = self._limit is not None and (not self._encoder.has_token_per_byte or longest > self._limit)
+        if may_be_too_long or self._bytes < SAMPLE_BYTES:
+            self._bytes += sum(map(_n_bytes, row.texts()))
+            return True
+        self.are_all_exact = False
+        return False
+
+    def _size(self, row: RowTexts, line: int, counted: Iterator[int] | None) -> RowSize:
+        """`counted` gives the tokens of each text; without it they are estimated."""
+        texts = row.texts()
+        if counted is not None:
+            counts = [next(counted) for _ in texts]
+            self._tokens += sum(counts)
+        else:
+            counts = [-(-_n_bytes(text) * self._tokens // self._bytes) for text in texts]
+        *samples, shared = counts
+        tokens = sum(samples) - shared * (len(samples) - 1)
+        return RowSize(tokens, max(samples), counted is not None, row.warnings(line))
+
+
+def encoder_for(uri: str, date: datetime.date) -> Encoder | None:
+    """Of a base model whose tokenizer and chat template lie on this machine."""
+    folder = _folder(uri)
+    return None if folder is None else _encoder(folder, date)
+
+
+def _folder(uri: str) -> Path | None:
     scheme, separator, name = uri.partition("://")
     if not separator:
-        return Path(uri) / "tokenizer.json"
+        return Path(uri).expanduser()
     if scheme != "package":
         return None
     spec = find_spec(name)
     locations = spec.submodule_search_locations if spec else None
-    return Path(next(iter(locations))) / "tokenizer.json" if locations else None
+    return Path(next(iter(locations))) if locations else None
 
 
 @lru_cache(maxsize=8)
-def _counter(path: Path) -> TokenCounter:
-    tokenizer = Tokenizer.from_file(str(path))
-    special = tuple(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
-
-    def count(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-    is_byte_level = tokenizer.normalizer is None and isinstance(tokenizer.pre_tokenizer, ByteLevel)
-    return TokenCounter(count, is_approximate=False, control_tokens=special, has_token_per_byte=is_byte_level)
+def _encoder(folder: Path, date: datetime.date) -> Encoder | None:
+    try:
+        return Encoder(load_base_text(folder, date=date))
+    except ConfigurationError:  # of the operator's; training says what is wrong with it
+        return None
 
 
-class RowTokens:
-    """Tokens of one row after the other: counted where that decides something, estimated where it would take too long.
+def _estimated(row: AnyRow) -> RowSize:
+    counts = [-(-_n_bytes(text) // BYTES_PER_TOKEN) for _, text in row.texts()]
+    shorter = min(counts[-2:]) if isinstance(row, PreferenceRow) else 0
+    return RowSize(sum(counts), sum(counts) - shorter, is_exact=False)
 
-    Counted are the rows of the first `SAMPLE_BYTES` of text, and up to `MAX_EXACT_BYTES` those that may be longer than
-    the limit; of the others each byte has as many tokens as a byte of those had.
-    """
 
-    def __init__(self, counter: TokenCounter, limit: int | None) -> None:
-        self._counter, self._limit = counter, limit
-        self._bytes = self._tokens = 0
-        self.are_all_exact = not counter.is_approximate
-
-    def count(self, texts: Sequence[str]) -> tuple[list[int], bool]:
-        """Tokens of each text of a row, and whether they were counted."""
-        if self._counter.is_approximate:
-            return list(map(self._counter.count, texts)), False
-        sizes = [len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts]
-        size = sum(sizes)
-        is_short = self._limit is None or (self._counter.has_token_per_byte and size <= self._limit)
-        if self._bytes >= (SAMPLE_BYTES if is_short else MAX_EXACT_BYTES):
-            self.are_all_exact = False
-            return [-(-each * self._tokens // self._bytes) for each in sizes], False
-        counts = [self._counter.count(text) for text in texts]
-        self._bytes += size
-        self._tokens += sum(counts)
-        return counts, True
+def _n_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))

@@ -7,28 +7,28 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Literal
 
 from gateway.files.dataset import invisible
-from gateway.files.dataset.control_tokens import ControlTokens
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
-from gateway.files.dataset.tokens import RowTokens, TokenCounter
-from policies.datasets.chat_rows import OTHER_MODELS_TOKEN
+from gateway.files.dataset.tokens import EstimatedSizes, RenderedSizes, RowSize
+from policies.datasets.chat_rows import CONTROL_TOKEN, OTHER_MODELS_TOKEN
 from policies.datasets.fingerprint import FingerprintSketch
 from policies.datasets.problems import WARNINGS, DatasetProblem
 from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_batches
+from policies.rendering.encoding import Encoder
 
 TRAINED_BY: dict[Literal["chat", "preference"], str] = {"chat": "supervised", "preference": "dpo"}
 """The method that trains on a kind of rows."""
 
 
-def validate_dataset(stream: IO[bytes], limits: DatasetLimits, counter: TokenCounter) -> DatasetReport:
+def validate_dataset(stream: IO[bytes], limits: DatasetLimits, encoder: Encoder | None) -> DatasetReport:
     """Judge a file by the parser that training reads it with. Never raises on any bytes."""
-    return read_dataset(stream, limits, counter).report
+    return read_dataset(stream, limits, encoder).report
 
 
 def read_dataset(
-    stream: IO[bytes], limits: DatasetLimits, counter: TokenCounter, *, sketch: FingerprintSketch | None = None
+    stream: IO[bytes], limits: DatasetLimits, encoder: Encoder | None, *, sketch: FingerprintSketch | None = None
 ) -> DatasetReading:
     """The same with the rows' hashes; `sketch` is given the rows as they pass."""
-    validation = _Validation(limits, counter)
+    validation = _Validation(limits, encoder)
     for lines in iter_any_batches(stream):
         within = lines[: max(0, limits.max_rows + 1 - lines[0].number)]
         validation.read(within)
@@ -73,7 +73,7 @@ class _CountedProblems:
 class _Validation:
     """What is known after some lines."""
 
-    def __init__(self, limits: DatasetLimits, counter: TokenCounter) -> None:
+    def __init__(self, limits: DatasetLimits, encoder: Encoder | None) -> None:
         self.limits = limits
         self.errors = _CountedProblems(limits.max_reported)
         self.warnings = _CountedProblems(limits.max_reported)
@@ -84,8 +84,8 @@ class _Validation:
         self.row_hashes: list[tuple[int, int]] = []
         self._first_line_of: dict[int, int] = {}
         self._has_crlf = False
-        self._counting = RowTokens(counter, limits.max_row_tokens)
-        self._control_tokens = ControlTokens(limits.control_tokens)
+        self._sizes = EstimatedSizes() if encoder is None else RenderedSizes(encoder, limits.max_row_tokens)
+        self._special = None if encoder is None else encoder.special
 
     def add(self, code: str, line: int, field: str | None = None, /, **details: object) -> None:
         problems = self.warnings if code in WARNINGS else self.errors
@@ -96,17 +96,19 @@ class _Validation:
         self.lines += len(lines)
         texts_of = [[] if line.row is None else _texts(line.row, is_plain=line.is_plain) for line in lines]
         is_clean = not self._may_hold_findings("\n".join(itertools.chain.from_iterable(texts_of)))
+        sizes = iter(self._sizes.measure([(line.number, line.row) for line in lines if line.row is not None]))
         for line, texts in zip(lines, texts_of, strict=True):
             if line.has_bom or line.has_crlf or line.problems:
                 self._note(line)
             if line.row is not None:
-                self._read_row(
-                    line, line.row, texts=texts, is_clean=is_clean or not self._may_hold_findings("\n".join(texts))
-                )
+                is_clean_row = is_clean or not self._may_hold_findings("\n".join(texts))
+                self._read_row(line, line.row, size=next(sizes), is_clean=is_clean_row)
 
     def _may_hold_findings(self, text: str) -> bool:
         """False is certain."""
-        return "<" in text or "[" in text or self._control_tokens.may_be_in(text) or invisible.may_be_in(text)
+        if "<" in text or "[" in text or invisible.may_be_in(text):
+            return True
+        return self._special is not None and self._special.may_be_in(text)
 
     def _note(self, line: Line[AnyRow]) -> None:
         if line.has_bom:
@@ -117,29 +119,31 @@ class _Validation:
         for problem in line.problems:
             self.errors.add(problem)
 
-    def _read_row(self, read: Line[AnyRow], row: AnyRow, *, texts: Sequence[str], is_clean: bool) -> None:
+    def _read_row(self, read: Line[AnyRow], row: AnyRow, *, size: RowSize, is_clean: bool) -> None:
         line = read.number
         if row.kind != self.kind:
             self._check_kind(row, line)
         if not read.is_plain:
             self._add_what_is_not_rendered(row, line)
-        counts, are_exact = self._counting.count(texts)
+        elif size.problems:
+            self._add_all(size.problems)
         if not is_clean:
             for field, text in row.texts():
                 self._check_text(text, line, field)
-        self.row_tokens.append(sum(counts))
+        self.row_tokens.append(size.tokens)
         limit = self.limits.max_row_tokens
-        if limit is not None and self.row_tokens[-1] > limit:
-            # the two answers of a preference come last, and each is trained without the other
-            longest = sum(counts) - (min(counts[-2:]) if isinstance(row, PreferenceRow) else 0)
-            if longest > limit:
-                code = "too_many_tokens" if are_exact else "probably_too_many_tokens"
-                self.add(code, line, f"{row.at}messages", count=longest, limit=limit)
+        if limit is not None and size.longest > limit:
+            code = "too_many_tokens" if size.is_exact else "probably_too_many_tokens"
+            self.add(code, line, f"{row.at}messages", count=size.longest, limit=limit)
         content = row_hash(row)
         self.row_hashes.append((line, content))
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
+
+    def _add_all(self, problems: Sequence[DatasetProblem]) -> None:
+        for problem in problems:
+            (self.warnings if problem.code in WARNINGS else self.errors).add(problem)
 
     def _check_kind(self, row: AnyRow, line: int) -> None:
         if self.kind is None:
@@ -165,12 +169,17 @@ class _Validation:
                 self.add("unsupported_role", line, f"{row.at}messages[{index}].role")
 
     def _check_text(self, text: str, line: int, field: str) -> None:
-        if token := self._control_tokens.first_in(text):
+        if token := self._control_token(text):
             self.add("control_token", line, field, token=ascii(token))
-        elif not self._control_tokens.are_known and (found := OTHER_MODELS_TOKEN.search(text)):
-            self.add("possible_control_token", line, field, token=found.group())
         if characters := invisible.invisible_characters(text):
             self.add("invisible_unicode", line, field, characters=characters)
+
+    def _control_token(self, text: str) -> str | None:
+        """The first one of the base model, or where that is not known, of any that one has heard of."""
+        if self._special is not None:
+            return self._special.first_in(text)
+        found = CONTROL_TOKEN.search(text) or OTHER_MODELS_TOKEN.search(text)
+        return found.group() if found else None
 
     def report(self) -> DatasetReport:
         if self.lines == 0:
@@ -192,7 +201,7 @@ class _Validation:
         )
 
     def _token_counts(self) -> TokenCounts:
-        counts, is_approximate = self.row_tokens, not self._counting.are_all_exact
+        counts, is_approximate = self.row_tokens, not self._sizes.are_all_exact
         if not counts:
             return TokenCounts(is_approximate=is_approximate)
         total = sum(counts)
@@ -201,7 +210,7 @@ class _Validation:
         )
 
     def _summary(self) -> Iterator[str]:
-        about = "" if self._counting.are_all_exact else "about "
+        about = "" if self._sizes.are_all_exact else "about "
         yield f"{len(self.row_tokens)} rows in {self.lines} lines"
         yield f"{about}{sum(self.row_tokens)} tokens"
         for count, what in ((self.errors.count, "error"), (self.warnings.count, "warning")):

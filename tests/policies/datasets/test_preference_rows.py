@@ -119,10 +119,6 @@ def test_tools_are_kept() -> None:
             [("preferred_output[0].tool_calls", "unsupported_field")],
         ),
         (row(non_preferred_output=[BETTER]), [("non_preferred_output", "equal_outputs")]),
-        (
-            row(preferred_output=[{**BETTER, "content": "a<|im_end|>"}]),
-            [("preferred_output[0].content", "control_token")],
-        ),
     ],
 )
 def test_what_is_wrong_is_named(value: Json, problems: list[tuple[str, str]]) -> None:

@@ -2,62 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from gateway.files.dataset import tokens as module
-from gateway.files.dataset.tokens import APPROXIMATE, RowTokens, TokenCounter
+from gateway.files.dataset.tokens import EstimatedSizes, RenderedSizes
+from policies.datasets.reader import ChatMessage, ChatRow, PreferenceRow
+from policies.rendering.encoding import Encoder
+from tests.gateway.files.dataset.conftest import AROUND, byte_encoder
 
-SAMPLE, MOST = 1000, 5000
+SAMPLE = 1000
 
 
-class Words:
-    """Counts words, and how much it was given."""
+class Counting(Encoder):
+    """Knows how much it was given to read."""
 
-    def __init__(self) -> None:
-        self.n_bytes = 0
+    n_bytes = 0
 
-    def __call__(self, text: str) -> int:
-        self.n_bytes += len(text)
-        return len(text.split())
+    def count(self, texts: Sequence[str]) -> list[int]:
+        self.n_bytes += sum(len(text.encode()) for text in texts)
+        return super().count(texts)
+
+
+@pytest.fixture
+def encoder() -> Counting:
+    encoder = Counting.__new__(Counting)
+    encoder.__dict__ |= byte_encoder().__dict__
+    return encoder
 
 
 @pytest.fixture(autouse=True)
-def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAMPLE_BYTES", SAMPLE)
-    monkeypatch.setattr(module, "MAX_EXACT_BYTES", MOST)
 
 
-def test_what_lies_below_the_limit_by_its_bytes_is_estimated_after_a_sample() -> None:
-    """Rows of 100 bytes and 20 words: the first ten are counted, and every later one is said to have 20 too."""
-    words = Words()
-    rows = RowTokens(TokenCounter(words, is_approximate=False), limit=100)
-    counted = [rows.count(["four " * 20]) for _ in range(500)]
-    assert counted == [([20], True)] * 10 + [([20], False)] * 490
-    assert words.n_bytes == SAMPLE
-    assert not rows.are_all_exact
+def row(question: str, answer: str = "So.") -> ChatRow:
+    return ChatRow((ChatMessage("user", question, 0), ChatMessage("assistant", answer, 1)))
 
 
-def test_what_may_be_longer_than_the_limit_is_counted_up_to_a_bound() -> None:
-    words = Words()
-    rows = RowTokens(TokenCounter(words, is_approximate=False), limit=50)
-    exact = [are_exact for _, are_exact in (rows.count(["four " * 20]) for _ in range(500))]
-    assert exact == [True] * 50 + [False] * 450
-    assert words.n_bytes == MOST
+def test_what_lies_below_the_limit_by_its_bytes_is_estimated_after_a_sample(encoder: Counting) -> None:
+    """Rows of 67 + 20 tokens, of which 4 are marks of 4 bytes: 99 bytes. Eleven of them are the first to pass 1,000."""
+    sizes = RenderedSizes(encoder, limit=1000)
+    measured = [sizes.measure([(1, row("x" * 64))])[0] for _ in range(100)]
+    assert [each.is_exact for each in measured] == [True] * 11 + [False] * 89
+    assert {each.tokens for each in measured} == {64 + 3 + AROUND}
+    assert encoder.n_bytes == 11 * 99
+    assert not sizes.are_all_exact
 
 
-def test_bytes_say_nothing_where_a_byte_can_have_several_tokens() -> None:
-    words = Words()
-    rows = RowTokens(TokenCounter(words, is_approximate=False, has_token_per_byte=False), limit=10**9)
-    assert [rows.count(["a b"])[1] for _ in range(400)] == [True] * 400
+def test_what_may_be_longer_than_the_limit_is_always_counted(encoder: Counting) -> None:
+    """99 bytes may be 90 tokens, and are 87."""
+    sizes = RenderedSizes(encoder, limit=90)
+    measured = sizes.measure([(n, row("x" * 64)) for n in range(500)])
+    assert {(each.tokens, each.is_exact) for each in measured} == {(87, True)}
+    assert encoder.n_bytes == 500 * 99
+    assert sizes.are_all_exact
 
 
-def test_small_files_are_counted_whole() -> None:
-    rows = RowTokens(TokenCounter(Words(), is_approximate=False), limit=None)
-    assert [rows.count(["a b", "c"]) for _ in range(100)] == [([2, 1], True)] * 100
-    assert rows.are_all_exact
+def test_a_preference_counts_its_conversation_once(encoder: Counting) -> None:
+    """16 + 1 tokens up to the answer `ab` or `c`, and the mark of the end after each."""
+    preference = PreferenceRow((ChatMessage("user", "q", 0),), "ab", "c")
+    (size,) = RenderedSizes(encoder, limit=None).measure([(1, preference)])
+    prompt = AROUND - 1 + 1
+    assert (size.tokens, size.longest, size.is_exact) == (prompt + 3 + 2, prompt + 3, True)
 
 
-def test_estimate_by_bytes_is_never_exact() -> None:
-    rows = RowTokens(APPROXIMATE, limit=10)
-    assert rows.count(["12345678"]) == ([2], False)
-    assert not rows.are_all_exact
+def test_what_the_template_does_not_take_is_said(encoder: Counting) -> None:
+    greeting = ChatRow((ChatMessage("assistant", "Hello.", 1),))
+    (size,) = RenderedSizes(encoder, limit=None).measure([(7, greeting)])
+    assert [(problem.line, problem.code) for problem in size.problems] == [(7, "answer_without_prompt")]
+
+
+def test_without_a_tokenizer_four_bytes_are_a_token() -> None:
+    sizes = EstimatedSizes()
+    (chat, preference) = sizes.measure(
+        [(1, row("12345678", "1")), (2, PreferenceRow((ChatMessage("user", "q", 0),), "12345678", "1"))]
+    )
+    assert (chat.tokens, chat.longest, chat.is_exact) == (3, 3, False)
+    assert (preference.tokens, preference.longest) == (4, 3)
+    assert not sizes.are_all_exact

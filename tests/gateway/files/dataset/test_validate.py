@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.files.dataset.report import DatasetLimits, DatasetReport
-from gateway.files.dataset.tokens import APPROXIMATE, TokenCounter
 from gateway.files.dataset.validate import validate_dataset
 from policies.datasets.problems import ERRORS, WARNINGS, DatasetProblem
+from tests.gateway.files.dataset.conftest import byte_encoder
 
 LIMITS = DatasetLimits(max_rows=1000, max_reported=5)
-WORDS = TokenCounter(lambda text: len(text.split()), is_approximate=False)
 
 
 def row(question: str, answer: str = "Yes.") -> bytes:
@@ -27,8 +26,9 @@ def row(question: str, answer: str = "Yes.") -> bytes:
 GOOD = [row(f"Is {n} a number?") for n in range(10)]
 
 
-def validate(lines: list[bytes], limits: DatasetLimits = LIMITS, counter: TokenCounter = WORDS) -> DatasetReport:
-    return validate_dataset(io.BytesIO(b"".join(line + b"\n" for line in lines)), limits, counter)
+def validate(lines: list[bytes], limits: DatasetLimits = LIMITS, *, knows_base: bool = True) -> DatasetReport:
+    encoder = byte_encoder() if knows_base else None
+    return validate_dataset(io.BytesIO(b"".join(line + b"\n" for line in lines)), limits, encoder)
 
 
 def places(problems: tuple[DatasetProblem, ...]) -> list[tuple[int, str]]:
@@ -36,13 +36,13 @@ def places(problems: tuple[DatasetProblem, ...]) -> list[tuple[int, str]]:
 
 
 def test_ten_sound_rows_are_valid_and_counted() -> None:
-    """`Is 0 a number?` has 4 words and `Yes.` one: 5 tokens a row."""
+    """`Is 0 a number?` has 14 bytes and `Yes.` 4; ChatML adds 20 tokens: 38 a row."""
     report = validate(GOOD)
     assert report.valid
     assert (report.rows, report.lines, report.n_errors, report.n_warnings) == (10, 10, 0, 0)
     counts = (report.tokens.total, report.tokens.min, report.tokens.max, report.tokens.mean)
-    assert counts == (50, 5, 5, 5.0)
-    assert report.summary == "10 rows in 10 lines, 50 tokens, no errors, no warnings"
+    assert counts == (380, 38, 38, 38.0)
+    assert report.summary == "10 rows in 10 lines, 380 tokens, no errors, no warnings"
 
 
 @given(
@@ -100,13 +100,13 @@ def test_flood_of_blank_lines_ends_at_the_row_limit() -> None:
 
 
 def test_row_with_too_many_tokens_is_an_error() -> None:
-    report = validate([*GOOD, row("word " * 10, "one")], LIMITS._replace(max_row_tokens=10))
+    report = validate([*GOOD, row("word " * 10, "one")], LIMITS._replace(max_row_tokens=38))
     assert places(report.errors) == [(11, "too_many_tokens")]
 
 
 def test_row_that_is_too_long_by_approximation_only_is_a_warning() -> None:
     """`x` × 100 is 100 bytes, so about 25 tokens, and `Yes.` one."""
-    report = validate([*GOOD, row("x" * 100)], LIMITS._replace(max_row_tokens=25), APPROXIMATE)
+    report = validate([*GOOD, row("x" * 100)], LIMITS._replace(max_row_tokens=25), knows_base=False)
     assert report.valid
     assert report.tokens.is_approximate
     assert places(report.warnings) == [(11, "probably_too_many_tokens")]
@@ -122,7 +122,7 @@ def test_duplicate_row_is_a_warning_that_names_the_first() -> None:
 
 def test_line_ends_of_windows_and_a_byte_order_mark_are_warned_of_once() -> None:
     content = b"\xef\xbb\xbf" + b"".join(line + b"\r\n" for line in GOOD)
-    report = validate_dataset(io.BytesIO(content), LIMITS, WORDS)
+    report = validate_dataset(io.BytesIO(content), LIMITS, byte_encoder())
     assert report.valid
     assert places(report.warnings) == [(1, "byte_order_mark"), (1, "crlf")]
 
@@ -151,19 +151,21 @@ def test_joiners_and_flags_are_ordinary_writing(text: str) -> None:
     assert validate([*GOOD, row(text)]).n_warnings == 0
 
 
-def test_control_tokens_of_the_base_model_are_refused() -> None:
-    limits = LIMITS._replace(control_tokens=("<s>", "</s>"))
-    assert places(validate([*GOOD, row("</s>")], limits).errors) == [(11, "control_token")]
-
-
-def test_tokens_that_only_some_models_have_are_warned_of_where_the_models_own_are_not_known() -> None:
-    """Training knows them and would refuse the row: late, when the job has waited for an accelerator."""
-    report = validate([*GOOD, row("a </s> b")])
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|eos|>"])
+def test_a_control_token_of_the_base_model_is_text_and_warned_of(token: str) -> None:
+    report = validate([*GOOD, row(f"a {token} b")])
     assert report.valid
-    assert places(report.warnings) == [(11, "possible_control_token")]
-    assert "</s>" in report.warnings[0].message
-    limits = LIMITS._replace(control_tokens=("<|end|>",))
-    assert validate([*GOOD, row("a </s> b")], limits).n_warnings == 0
+    assert places(report.warnings) == [(11, "control_token")]
+    assert token in report.warnings[0].message
+    assert report.tokens.total == 380 + 20 + len(f"a {token} b") + 4
+
+
+@pytest.mark.parametrize("token", ["</s>", "[INST]", "<start_of_turn>"])
+def test_control_tokens_of_other_models_are_warned_of_where_the_models_own_are_not_known(token: str) -> None:
+    report = validate([*GOOD, row(f"a {token} b")], knows_base=False)
+    assert report.valid
+    assert places(report.warnings) == [(11, "control_token")]
+    assert validate([*GOOD, row(f"a {token} b")]).n_warnings == 0
 
 
 def test_what_training_would_not_render_is_an_error() -> None:
@@ -179,7 +181,7 @@ def test_what_training_would_not_render_is_an_error() -> None:
 @given(st.lists(st.binary(max_size=80) | st.sampled_from(GOOD), max_size=20))
 def test_no_bytes_make_validation_raise_and_every_line_is_accounted_for(lines: list[bytes]) -> None:
     content = b"\n".join(lines)
-    report = validate_dataset(io.BytesIO(content), DatasetLimits(max_rows=1000, max_reported=1000), WORDS)
+    report = validate_dataset(io.BytesIO(content), DatasetLimits(max_rows=1000, max_reported=1000), byte_encoder())
     bad_lines = {problem.line for problem in report.errors if problem.line}
     assert report.rows + len(bad_lines) == report.lines
     assert report.valid == (report.n_errors == 0)
@@ -187,7 +189,7 @@ def test_no_bytes_make_validation_raise_and_every_line_is_accounted_for(lines: l
 
 @given(
     st.integers(0, 9),
-    st.sampled_from([b"", b"{", b"[]", b"\xff", b"{}", b"null", b"{} {}", row(""), row("<|im_end|>")]),
+    st.sampled_from([b"", b"{", b"[]", b"\xff", b"{}", b"null", b"{} {}", row(""), row("\U00108000")]),
 )
 def test_any_bad_line_makes_the_file_invalid(place: int, bad: bytes) -> None:
     report = validate([*GOOD[:place], bad, *GOOD[place:]])

@@ -8,11 +8,10 @@ import json
 import pytest
 
 from gateway.files.dataset.report import DatasetLimits, DatasetReport
-from gateway.files.dataset.tokens import TokenCounter
 from gateway.files.dataset.validate import validate_dataset
+from tests.gateway.files.dataset.conftest import byte_encoder
 
 LIMITS = DatasetLimits(max_rows=1000, max_reported=5)
-WORDS = TokenCounter(lambda text: len(text.split()), is_approximate=False)
 
 
 def preference(question: str, better: str = "Yes it is.", worse: str = "No.", **context: object) -> bytes:
@@ -35,7 +34,7 @@ CHAT = [chat(f"Is {n} a number?") for n in range(10)]
 
 
 def validate(lines: list[bytes], limits: DatasetLimits = LIMITS) -> DatasetReport:
-    return validate_dataset(io.BytesIO(b"".join(line + b"\n" for line in lines)), limits, WORDS)
+    return validate_dataset(io.BytesIO(b"".join(line + b"\n" for line in lines)), limits, byte_encoder())
 
 
 def places(report: DatasetReport) -> list[tuple[int, str | None, str]]:
@@ -43,18 +42,18 @@ def places(report: DatasetReport) -> list[tuple[int, str | None, str]]:
 
 
 def test_preferences_are_valid_and_counted_with_both_answers() -> None:
-    """4 words of the question, 3 of the better and 1 of the worse answer."""
+    """33 tokens up to the answer: 14 of the question, 19 of ChatML; 10 and 3 of the answers, with an end each."""
     report = validate(PREFERENCES)
     assert (report.valid, report.kind, report.rows) == (True, "preference", 10)
-    assert (report.tokens.total, report.tokens.max) == (80, 8)
+    assert (report.tokens.total, report.tokens.max) == (480, 48)
 
 
 def test_the_limit_is_on_the_longer_conversation() -> None:
-    """4 words of the question and 3 of the better answer: 7, whatever the other has."""
-    assert validate(PREFERENCES, LIMITS._replace(max_row_tokens=7)).valid
-    report = validate(PREFERENCES, LIMITS._replace(max_row_tokens=6))
+    """33 tokens and 11 of the better answer: 44, whatever the other has."""
+    assert validate(PREFERENCES, LIMITS._replace(max_row_tokens=44)).valid
+    report = validate(PREFERENCES, LIMITS._replace(max_row_tokens=43))
     assert places(report)[0] == (1, "input.messages", "too_many_tokens")
-    assert "7 tokens" in report.errors[0].message
+    assert "44 tokens" in report.errors[0].message
 
 
 def test_tools_and_roles_are_refused_at_their_paths() -> None:

@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python requirements/install.py
 COVERAGE_TESTS := tests/policies tests/gateway tests/scripts $(addprefix tests/evaluator/,\
 	test_gate.py test_gate_boundaries.py test_gate_reasons.py detectors judges prompts runner statistics)
 
-.PHONY: install demo up test fuzz check docs openapi coverage mutants lock clean
+.PHONY: install demo up test fuzz chaos check docs openapi coverage mutants lock clean
 
 install: $(RUNS)
 
@@ -47,6 +47,10 @@ test: $(DEVELOPS)
 # For each night: at least 10,000 requests on each database, with every check of Schemathesis; `test` has a short run.
 fuzz: $(DEVELOPS)
 	CI=true OMP_NUM_THREADS=1 $(BIN)/python -m tests.gateway.fuzz
+
+# Jobs under faults, for a quarter of an hour; `test` has a handful of them.
+chaos: $(DEVELOPS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.chaos
 
 check: $(DEVELOPS) docs
 	$(BIN)/ruff format --check .

@@ -107,7 +107,7 @@ class PostgresServer:
 
 def serve(binaries: Path) -> None:
     """Print the folder once the server answers; end the server when standard input ends."""
-    user = _unprivileged()
+    user = unprivileged()
     with tempfile.TemporaryDirectory(prefix="tunegate-postgres-") as name:
         folder = Path(name)
         os.chown(folder, user.pw_uid, user.pw_gid)
@@ -116,7 +116,7 @@ def serve(binaries: Path) -> None:
         options = [f"--{key}={value}" for key, value in (SETTINGS | {"unix_socket_directories": name}).items()]
         server = _run([binaries / "postgres", "-D", folder / "data", *options], user)
         try:
-            _wait_until_ready(server, folder)
+            wait_until_ready(server, folder)
             print(folder, flush=True)
             sys.stdin.read()
         finally:
@@ -124,7 +124,7 @@ def serve(binaries: Path) -> None:
             server.wait()
 
 
-def _unprivileged() -> pwd.struct_passwd:
+def unprivileged() -> pwd.struct_passwd:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid())
@@ -146,7 +146,7 @@ def _run(command: Sequence[str | Path], user: pwd.struct_passwd) -> subprocess.P
     )
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], folder: Path) -> None:
+def wait_until_ready(server: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

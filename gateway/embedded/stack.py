@@ -107,9 +107,11 @@ class EmbeddedStack:
 
     def start_part(self, name: str) -> Part:
         """Start one part by its name (again, in a fault test)."""
+        assert self._reaper is not None
+        if name in self.parts:
+            self._reaper.forget(self.parts[name])  # its process id may be another process's by now
         part = Part(name, self._commands()[name], environment=self.environment_of(name), log=self._log(name))
         self.parts[name] = part
-        assert self._reaper is not None
         self._reaper.watch(part)
         return part
 

@@ -29,8 +29,6 @@ THINKING_SWITCHES: Mapping[str, bool | str] = {"enable_thinking": False, "thinki
 class TemplateRefusalError(DatasetError):
     """The template does not take the conversation; the message is the template's own."""
 
-    code = "template_refused"
-
 
 class _Generation(Extension):
     """`{% generation %}` marks what assistants said, for those who train by it; here it is only text."""

@@ -45,7 +45,17 @@ class Failure(NamedTuple):
     param: str | None = None
 
 
-def move(session: Session, job: Job, phase: Phase, now: float) -> None:
+class Retries(NamedTuple):
+    """How often an attempt is followed by another, and after which pause."""
+
+    max_attempts: int
+    pause_seconds: float
+    redispatch_seconds: float
+    """Work that was sent so long ago and is waiting is sent again: so a pause is work that was sent not quite so long
+    ago. It lasts at most this long."""
+
+
+def move(session: Session, job: Job, phase: Phase, now: float, *, announce: bool = True) -> None:
     """Change the phase and count the change; where the new phase waits for a worker, tell one after the commit."""
     left, since = job.phase, job.phase_since
     advance(job, phase, now)
@@ -54,7 +64,7 @@ def move(session: Session, job: Job, phase: Phase, now: float) -> None:
     if phase in TERMINAL:
         job.sweep_at = now
         forget_if_no_attempt(session, job)
-    if phase in _WORK:
+    if phase in _WORK and announce:
         enqueue(session, job, now)
 
 
@@ -93,13 +103,15 @@ def requeue(session: Session, job: Job, now: float) -> None:
     move(session, job, remaining_work(job), now)
 
 
-def retry_or_fail(session: Session, job: Job, *, reason: str, max_attempts: int, now: float) -> None:
+def retry_or_fail(session: Session, job: Job, *, reason: str, retries: Retries, now: float) -> None:
     """An attempt ended without an answer: try again from the last checkpoint, or give the job up."""
-    if job.attempts < max_attempts:
-        requeue(session, job, now)
+    if job.attempts < retries.max_attempts:
+        pause = min(retries.pause_seconds, retries.redispatch_seconds)
+        move(session, job, remaining_work(job), now, announce=pause == 0)
+        job.dispatched_at = now - retries.redispatch_seconds + pause if pause else now
         record_event(session, job, f"{reason} Trying again from the last checkpoint.", now=now, level="warn")
         return
-    message = f"{reason} All {max_attempts} attempts are used up."
+    message = f"{reason} All {retries.max_attempts} attempts are used up."
     fail(session, job, Failure("attempts_exhausted", message), now)
 
 

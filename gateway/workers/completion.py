@@ -7,13 +7,17 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.errors import LeaseGone
 from gateway.jobs.events import record_event
-from gateway.jobs.lifecycle import Failure, drop_lease, fail, move, requeue, retry_or_fail
+from gateway.jobs.lifecycle import Failure, Retries, drop_lease, fail, move, requeue, retry_or_fail
 from gateway.jobs.repository import AttemptProof, lock_attempt
 from gateway.tables.jobs import Job
 from gateway.workers.evaluation_result import accept_evaluation
 from gateway.workers.training_result import accept_training
 from policies.contract.jobs import Phase
 from policies.contract.worker_api import Completion, Outcome
+
+CRASH_PAUSES_SECONDS = (2.0, 15.0)
+"""Before the second attempt, and before each later one: what made a process crash, a store that does not answer say,
+may last some seconds, and must not use all attempts up meanwhile."""
 
 
 def complete(session: Session, services: Services, *, proof: AttemptProof, completion: Completion) -> None:
@@ -38,7 +42,8 @@ def complete(session: Session, services: Services, *, proof: AttemptProof, compl
     elif completion.outcome is Outcome.YIELDED:
         _give_back(session, job, now)
     else:
-        settle_crashed(session, services, job=job, reason=_crash_reason(completion))
+        pause = CRASH_PAUSES_SECONDS[min(job.attempts, len(CRASH_PAUSES_SECONDS)) - 1]
+        settle_crashed(session, services, job=job, reason=_crash_reason(completion), pause_seconds=pause)
 
 
 def settle_cancelled(session: Session, job: Job, now: float) -> None:
@@ -47,13 +52,14 @@ def settle_cancelled(session: Session, job: Job, now: float) -> None:
     record_event(session, job, "The job was cancelled.", now=now)
 
 
-def settle_crashed(session: Session, services: Services, *, job: Job, reason: str) -> None:
+def settle_crashed(session: Session, services: Services, *, job: Job, reason: str, pause_seconds: float = 0.0) -> None:
     """An attempt ended without an answer, or never answered again."""
-    now = services.clock()
+    now, limits = services.clock(), services.settings
     if job.phase == Phase.PAUSING:
         _settle_paused(session, job, now)
     else:
-        retry_or_fail(session, job, reason=reason, max_attempts=services.settings.max_attempts, now=now)
+        retries = Retries(limits.max_attempts, pause_seconds, limits.redispatch_seconds)
+        retry_or_fail(session, job, reason=reason, retries=retries, now=now)
 
 
 def _settle_paused(session: Session, job: Job, now: float) -> None:

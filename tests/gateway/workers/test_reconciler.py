@@ -15,7 +15,7 @@ from gateway.jobs.validation import take_up
 from gateway.tables.jobs import Job, OutboxMessage
 from gateway.workers.reconciler import ReconcileSummary, reconcile
 from policies.contract.tasks import EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FILES
-from policies.contract.worker_api import WorkerEvent
+from policies.contract.worker_api import Outcome, WorkerEvent
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.hand_worker import HandWorker, job_row, submit, submit_queued, train
 from tests.gateway.records import checkpoint
@@ -65,6 +65,20 @@ def test_silent_training_goes_on_from_its_last_checkpoint(
     assert sent_now(live_gateway) == [(TRAIN_ADAPTER, [job_id, 2])]
     claim = worker.must_claim(job_id)
     assert (claim.attempt, claim.resume_from) == (2, record)
+
+
+def test_after_a_crash_the_next_attempt_waits_and_a_later_one_longer(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    """A store that is away for some seconds must not cost all attempts: 2 s after the first crash, then 15."""
+    for attempt, pause in ((2, 2), (3, 15)):
+        token = worker.must_claim(job_id).attempt_token
+        sent_now(live_gateway)
+        worker.end(token, Outcome.CRASHED, error_message="the store does not answer")
+        for seconds, expected in ((pause - 0.1, []), (0.2, [(TRAIN_ADAPTER, [job_id, attempt])])):
+            live_gateway.clock.advance(seconds)
+            look(live_gateway)
+            assert sent_now(live_gateway) == expected
 
 
 def test_silent_evaluation_is_evaluated_again(live_gateway: LiveGateway, worker: HandWorker, trained: str) -> None:

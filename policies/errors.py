@@ -4,6 +4,7 @@ TunegateError
 ├── ConfigurationError (ValueError)    a setting, command line or environment that cannot work
 │   └── PolicyError                    a policy document is wrong: file, line, field and fix
 ├── DatasetError (ValueError)          a training or validation file cannot be used
+│   └── ValidationFileError            it is the validation file
 ├── IntegrityError (ValueError)        bytes or records do not match the digest that names them
 ├── ArtifactMissingError (LookupError) no artifact of that digest in the store
 ├── TrainingError (RuntimeError)       fine-tuning cannot go on
@@ -49,6 +50,10 @@ class PolicyError(ConfigurationError):
 
 class DatasetError(TunegateError, ValueError):
     code = "invalid_training_file"
+
+
+class ValidationFileError(DatasetError):
+    code = "invalid_validation_file"
 
 
 class IntegrityError(TunegateError, ValueError):

@@ -21,6 +21,7 @@ from policies.rendering.encoding import Encoder
 
 ROWS_AT_ONCE = 1000
 BLOCK_BYTES = 1 << 20
+BLANK = b" \t\n\r\x0b\x0c"
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,17 @@ def read_training_rows(path: Path, *, name: str, method: Method) -> list[Trainin
 
 
 def count_training_rows(path: Path) -> int:
-    """How many rows `read_training_rows` finds, if it finds no fault: every line is one. Holds a block at a time."""
-    lines, end = 0, b"\n"
+    """How many rows `read_training_rows` finds, if it finds no fault: every line up to the last that is not blank.
+
+    Holds a block at a time.
+    """
+    rows = ends = 0
     with path.open("rb") as stream:
         while block := stream.read(BLOCK_BYTES):
-            lines += block.count(b"\n")
-            end = block[-1:]
-    return lines if end == b"\n" else lines + 1
+            if content := block.rstrip(BLANK):
+                rows = ends + content.count(b"\n") + 1
+            ends += block.count(b"\n")
+    return rows
 
 
 def shuffled(rows: Sequence[TrainingRow], seed: int) -> list[TrainingRow]:

@@ -15,7 +15,7 @@ from policies.contract.composition import require_composable
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.store import ArtifactStore
-from policies.errors import ConfigurationError
+from policies.errors import ConfigurationError, DatasetError, ValidationFileError
 from policies.rendering.encoding import Encoder
 from trainer.data import (
     Tokenised,
@@ -62,7 +62,7 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     data, customer_tokens = _tokenise(rows, spec, base.encoder)
     validation = None
     if run_files.validation_file is not None:
-        validation, _ = _tokenise(_read(run_files.validation_file, spec, name="validation file"), spec, base.encoder)
+        validation = _held_out(run_files.validation_file, spec, base.encoder)
     if spec.base_model.trainer.packing and not isinstance(spec.method, Dpo):
         require_rows_apart(base.model)
     model = attach_lora(base.model, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
@@ -84,6 +84,13 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
         n_customer_rows=len(customer_rows),
         customer_tokens=customer_tokens,
     )
+
+
+def _held_out(path: Path, spec: JobSpec, encoder: Encoder) -> Tokenised:
+    try:
+        return _tokenise(_read(path, spec, name="validation file"), spec, encoder)[0]
+    except DatasetError as error:
+        raise ValidationFileError(error.message, error.param) from error
 
 
 def _read(path: Path, spec: JobSpec, *, name: str) -> list[TrainingRow]:

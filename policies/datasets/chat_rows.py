@@ -30,8 +30,12 @@ FORBIDDEN_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\
 """The last area of private use among them: its characters stand for special tokens (`policies.rendering`)."""
 _REFUSED_BYTES = bytes({*range(32), 127, 0xF4} - set(b"\t\n\r"))
 """With 0xF4 begins, in UTF-8, what lies in the last area of private use."""
-UNSUPPORTED = frozenset({"tool_calls", "tool_call_id", "function_call", "name", "refusal", "audio", "functions"})
-"""Fields of OpenAI's format that would not reach the model; naming them apart spares users a hunt for a typo."""
+UNSUPPORTED = frozenset(
+    {"tool_calls", "tool_call_id", "function_call", "name", "refusal", "audio", "functions", "annotations"}
+)
+"""Fields of OpenAI's format that would not reach the model; naming them apart spares users a hunt for a typo. Null or
+empty, as exported completions have them, they say nothing and are passed over."""
+TEXT_PART_KEYS = {"type", "text"}
 
 
 class ChatMessage(msgspec.Struct, frozen=True, gc=False):
@@ -104,7 +108,7 @@ def check_conversation(
 
 def check_keys(value: dict[str, Json], known: tuple[str, ...], *, findings: Findings, at: str = "") -> None:
     for key in value:
-        if key not in known:
+        if key not in known and not (key in UNSUPPORTED and value[key] in (None, [])):
             code = "unsupported_field" if key in UNSUPPORTED else "unknown_field"
             findings.add(code, at + ascii(key[:40])[1:-1])
 
@@ -169,6 +173,10 @@ def _content(value: dict[str, Json], at: str, findings: Findings) -> str | None:
         findings.add("missing_field", at)
         return None
     content = value["content"]
+    if is_list(content) and content:
+        content = _joined_parts(content, at, findings)
+        if content is None:
+            return None
     if not isinstance(content, str):
         findings.add("wrong_type", at, expected="a string", found=kind(content))
         return None
@@ -178,13 +186,26 @@ def _content(value: dict[str, Json], at: str, findings: Findings) -> str | None:
     return content
 
 
+def _joined_parts(parts: list[Json], at: str, findings: Findings) -> str | None:
+    """The text of a content that is a list of parts; None where one of them is no text."""
+    texts: list[str] = []
+    for index, part in enumerate(parts):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            findings.add("wrong_type", f"{at}[{index}]", expected="a part with a type", found=kind(part))
+        elif part["type"] != "text" or set(part) != TEXT_PART_KEYS or not isinstance(part["text"], str):
+            findings.add("unsupported_part", f"{at}[{index}]", type=ascii(part["type"][:40]))
+        else:
+            texts.append(part["text"])
+    return "".join(texts) if len(texts) == len(parts) else None
+
+
 def _weight(value: dict[str, Json], role: Role, *, findings: Findings, at: str) -> int:
-    if "weight" not in value:
+    weight = value.get("weight")
+    if weight is None:
         return int(role == "assistant")
-    weight = value["weight"]
     if role != "assistant":
         findings.add("misplaced_weight", at)
-    elif isinstance(weight, bool) or not isinstance(weight, int) or weight not in (0, 1):
+    elif isinstance(weight, bool) or not isinstance(weight, int | float) or weight not in (0, 1):
         findings.add("invalid_weight", at)
     return int(role == "assistant" and weight != 0)
 

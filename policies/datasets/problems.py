@@ -25,7 +25,7 @@ ERRORS: dict[str, Reason] = {
     # the line
     "line_too_long": Reason("the line is longer than {limit} bytes", "split the conversation into several rows"),
     "invalid_utf8": Reason("byte {byte} of the line is not UTF-8", "save the file as UTF-8"),
-    "blank_line": Reason("the line is blank", "remove it; the file is one JSON object a line"),
+    "blank_line": Reason("the line is blank", "remove it; only at the end of the file blank lines are passed over"),
     "invalid_json": Reason("not JSON: {detail}", "write each row with a JSON library, on one line"),
     "trailing_data": Reason(
         "text follows the JSON object, from column {column}", "one JSON object a line, nothing after it"
@@ -46,7 +46,10 @@ ERRORS: dict[str, Reason] = {
         "the base models here don't support tool calls", "remove the message, or write it as the user's"
     ),
     "empty_content": Reason("the content is empty or blank", "write the message's text, or remove the message"),
-    "invalid_weight": Reason("the weight must be 0 or 1", "write the integer 0 or 1, or leave it out"),
+    "unsupported_part": Reason(
+        "the content has a part of type {type}, and only text can be trained on", "leave the part out, or the row"
+    ),
+    "invalid_weight": Reason("the weight must be 0 or 1", "write 0 or 1, or leave it out"),
     "misplaced_weight": Reason("only assistant messages have a weight", "remove it"),
     "last_message_not_assistant": Reason(
         "the last message is not the assistant's", "end the row with the wanted answer"

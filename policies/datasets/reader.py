@@ -44,6 +44,8 @@ __all__ = [
 MAX_LINE_BYTES = 1 << 20
 BATCH_BYTES = 1 << 18
 """Lines of about so many bytes are looked at together; one line may be longer."""
+MAX_BLANK_LINES = 1000
+"""More of them are no end of a file but a flood."""
 LINE_OVERHEAD_BYTES = 200
 """What a line costs beside its content: blank lines fill a batch too."""
 AnyRow = ChatRow | PreferenceRow
@@ -129,6 +131,20 @@ def _batches(stream: IO[bytes], rules: _Rules[Row]) -> Iterator[list[Line[Row]]]
 
 
 def _raw_lines(stream: IO[bytes]) -> Iterator[_RawLine]:
+    """All lines but the blank ones at the end, of which the first `MAX_BLANK_LINES` are waited out."""
+    blank: list[_RawLine] = []
+    for raw in _all_lines(stream):
+        if len(blank) < MAX_BLANK_LINES and raw.content is not None and not raw.content.strip():
+            blank.append(raw)
+            continue
+        yield from blank
+        blank.clear()
+        yield raw
+    if len(blank) == MAX_BLANK_LINES:
+        yield from blank
+
+
+def _all_lines(stream: IO[bytes]) -> Iterator[_RawLine]:
     number = 0
     while line := stream.readline(MAX_LINE_BYTES + 5):  # 5: room for the byte order mark and CR LF
         number += 1

@@ -82,7 +82,9 @@ def test_tools_are_refused_and_not_dropped(tiny_base: Path) -> None:
         tokenise([with_tools], encoder_of(tiny_base), max_tokens=512)
 
 
-@pytest.mark.parametrize("change", [str, str.rstrip, "\ufeff{}".format, lambda text: text.replace("\n", "\r\n")])
+@pytest.mark.parametrize(
+    "change", [str, str.rstrip, "\ufeff{}".format, lambda text: text.replace("\n", "\r\n"), "{}\n \t\n\n".format]
+)
 def test_rows_are_counted_as_they_are_read(change: Callable[[str], str], tmp_path: Path) -> None:
     """As written, without the last line's end, with a byte order mark, with Windows' line ends; U+2028 ends no line."""
     path = tmp_path / "train.jsonl"

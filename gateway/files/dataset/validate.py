@@ -123,9 +123,10 @@ class _Validation:
         line = read.number
         if row.kind != self.kind:
             self._check_kind(row, line)
+        n_errors = self.errors.count
         if not read.is_plain:
             self._add_what_is_not_rendered(row, line)
-        elif size.problems:
+        if self.errors.count == n_errors:
             self._add_all(size.problems)
         if not is_clean:
             for field, text in row.texts():

@@ -115,7 +115,7 @@ def test_tools_are_kept() -> None:
         (row(preferred_output=[{**BETTER, "content": ""}]), [("preferred_output[0].content", "empty_content")]),
         (row(preferred_output=[{**BETTER, "weight": 1}]), [("preferred_output[0].weight", "unknown_field")]),
         (
-            row(preferred_output=[{**BETTER, "tool_calls": []}]),
+            row(preferred_output=[{**BETTER, "tool_calls": [{}]}]),
             [("preferred_output[0].tool_calls", "unsupported_field")],
         ),
         (row(non_preferred_output=[BETTER]), [("non_preferred_output", "equal_outputs")]),

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.datasets.chat_rows import MAX_MESSAGES, MAX_PROBLEMS_PER_ROW
-from policies.datasets.reader import MAX_LINE_BYTES, ChatMessage, ChatRow, ParsedLine, iter_rows, read_rows
+from policies.datasets.reader import (
+    MAX_BLANK_LINES,
+    MAX_LINE_BYTES,
+    ChatMessage,
+    ChatRow,
+    ParsedLine,
+    iter_rows,
+    read_rows,
+)
 from policies.errors import DatasetError
 
 USER = '{"role": "user", "content": "Hi"}'
@@ -65,7 +73,6 @@ WRONG_LINES: dict[str, tuple[str | bytes, list[tuple[str | None, str]]]] = {
     "too long": (b" " * (MAX_LINE_BYTES + 1), [(None, "line_too_long")]),
     "not UTF-8": (b'{"messages": "\xff"}', [(None, "invalid_utf8")]),
     "UTF-16": (GOOD.encode("utf-16"), [(None, "invalid_utf8")]),
-    "blank": ("  \n", [(None, "blank_line")]),
     "cut off": (GOOD[:-1], [(None, "invalid_json")]),
     "single quotes": ("{'messages': []}", [(None, "invalid_json")]),
     "two objects": (GOOD + GOOD, [(None, "trailing_data")]),
@@ -85,7 +92,7 @@ WRONG_LINES: dict[str, tuple[str | bytes, list[tuple[str | None, str]]]] = {
     "a string": ('"x"', [(None, "not_an_object")]),
     "no messages": ("{}", [("messages", "missing_field")]),
     "unknown key": (GOOD[:-1] + ', "prompt": ""}', [("prompt", "unknown_field")]),
-    "functions": (GOOD[:-1] + ', "functions": []}', [("functions", "unsupported_field")]),
+    "functions": (GOOD[:-1] + ', "functions": [{}]}', [("functions", "unsupported_field")]),
     "messages no list": ('{"messages": {}}', [("messages", "wrong_type")]),
     "no message": ('{"messages": []}', [("messages", "empty_messages")]),
     "many messages": (messages(*[USER] * (MAX_MESSAGES + 1)), [("messages", "too_many_messages")]),
@@ -95,7 +102,14 @@ WRONG_LINES: dict[str, tuple[str | bytes, list[tuple[str | None, str]]]] = {
     "role no string": (messages('{"role": [], "content": "x"}', ANSWER), [(f"{AT0}.role", "unknown_role")]),
     "no content": (messages('{"role": "user"}', ANSWER), [(f"{AT0}.content", "missing_field")]),
     "null content": (user("null"), [(f"{AT0}.content", "wrong_type")]),
-    "content parts": (user('[{"type": "text", "text": "x"}]'), [(f"{AT0}.content", "wrong_type")]),
+    "image": (user('[{"type": "image_url", "image_url": {}}]'), [(f"{AT0}.content[0]", "unsupported_part")]),
+    "part without type": (user('[{"text": "a"}]'), [(f"{AT0}.content[0]", "wrong_type")]),
+    "text part with more": (
+        user('[{"type": "text", "text": "a", "x": 1}]'),
+        [(f"{AT0}.content[0]", "unsupported_part")],
+    ),
+    "no parts": (user("[]"), [(f"{AT0}.content", "wrong_type")]),
+    "blank parts": (user('[{"type": "text", "text": " "}]'), [(f"{AT0}.content", "empty_content")]),
     "empty content": (user('""'), [(f"{AT0}.content", "empty_content")]),
     "blank content": (user('" \\n"'), [(f"{AT0}.content", "empty_content")]),
     "name": (
@@ -104,7 +118,7 @@ WRONG_LINES: dict[str, tuple[str | bytes, list[tuple[str | None, str]]]] = {
     ),
     "weight 2": (messages(USER, ANSWER[:-1] + ', "weight": 2}'), [("messages[1].weight", "invalid_weight")]),
     "weight true": (messages(USER, ANSWER[:-1] + ', "weight": true}'), [("messages[1].weight", "invalid_weight")]),
-    "weight 1.0": (messages(USER, ANSWER[:-1] + ', "weight": 1.0}'), [("messages[1].weight", "invalid_weight")]),
+    "weight 0.5": (messages(USER, ANSWER[:-1] + ', "weight": 0.5}'), [("messages[1].weight", "invalid_weight")]),
     "user weight": (messages(USER[:-1] + ', "weight": 1}', ANSWER), [(f"{AT0}.weight", "misplaced_weight")]),
     "user last": (messages(ANSWER, USER), [("messages[1].role", "last_message_not_assistant")]),
     "answer first": (messages(ANSWER, USER, ANSWER), [("messages[0].role", "answer_without_prompt")]),
@@ -114,6 +128,38 @@ WRONG_LINES: dict[str, tuple[str | bytes, list[tuple[str | None, str]]]] = {
     "tools no list": (GOOD[:-1] + ', "tools": {}}', [("tools", "wrong_type")]),
     "parallel": (GOOD[:-1] + ', "parallel_tool_calls": 1}', [("parallel_tool_calls", "wrong_type")]),
 }
+
+
+SAME_AS_GOOD = {
+    "weight 1.0": messages(USER, ANSWER[:-1] + ', "weight": 1.0}'),
+    "null weight": messages(USER[:-1] + ', "weight": null}', ANSWER[:-1] + ', "weight": null}'),
+    "exported nulls": messages(
+        USER, ANSWER[:-1] + ', "refusal": null, "annotations": [], "audio": null, "tool_calls": null, "name": null}'
+    ),
+    "null tools": GOOD[:-1] + ', "tools": null, "parallel_tool_calls": null, "functions": []}',
+    "text parts": messages(
+        '{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}', ANSWER
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME_AS_GOOD)
+def test_what_says_nothing_more_is_the_same_row(name: str) -> None:
+    assert parse(SAME_AS_GOOD[name].encode())[0].row == parse(GOOD.encode())[0].row
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n \r\n\t\n", "\n" * MAX_BLANK_LINES])
+def test_blank_lines_at_the_end_are_passed_over(end: str) -> None:
+    assert [line.problems for line in parse((GOOD + end).encode())] == [()]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [(f"\n{GOOD}\n", [1]), (f"{GOOD}\n \n\n{GOOD}\n\n", [2, 3]), ("\n" * (MAX_BLANK_LINES + 1), [1])],
+)
+def test_other_blank_lines_are_problems(content: str, lines: list[int]) -> None:
+    blank = [line.number for line in parse(content.encode()) if [each.code for each in line.problems] == ["blank_line"]]
+    assert blank[: len(lines)] == lines
 
 
 def test_as_many_messages_as_the_limit_are_allowed() -> None:

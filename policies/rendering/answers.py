@@ -115,13 +115,12 @@ class AnswerFinder:
         """Every message's text is in the rendering, in order; gives those that are there without their blanks."""
         position, trimmed = 0, []
         for index, message in enumerate(messages):
-            text = message.content
+            text = self._shown(message.content)
             found = whole.find(text, position)
-            if found < 0 and text != (text := self._shown(text)):
-                trimmed.append(index)
-                found = whole.find(text, position)
             if found < 0:
                 raise UnreadableRowError("text_not_rendered", f"messages[{index}].content", role=message.role)
+            if text != message.content and whole.find(message.content, position) < 0:
+                trimmed.append(index)
             position = found + len(text)
         return tuple(trimmed)
 

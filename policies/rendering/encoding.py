@@ -8,6 +8,7 @@ to go on by itself, which is where the template's generation prompt ends, throug
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,19 +43,24 @@ class RowTexts(NamedTuple):
     """What is read of a row: of a chat row its samples, of a preference the conversation with each answer."""
 
     samples: tuple[Rendered, ...]
-    shared: str
-    """The conversation that both answers have."""
-    trimmed: tuple[int, ...]
-
-    def texts(self) -> list[str]:
-        """Of the samples, and what they share."""
-        return [*(sample.text for sample in self.samples), self.shared]
+    is_preference: bool
+    trimmed: tuple[int, ...] = ()
+    """Messages that the template takes without the blanks around them."""
 
     def warnings(self, line: int) -> tuple[DatasetProblem, ...]:
         """Of a row that can be trained."""
         return tuple(
             DatasetProblem.of("whitespace_trimmed", line, f"messages[{index}].content") for index in self.trimmed
         )
+
+
+class RowTokens(NamedTuple):
+    """How much is read of a row."""
+
+    total: int
+    """The conversation before the two answers of a preference once."""
+    longest: int
+    """Of one sample, or of the conversation with one of the answers."""
 
 
 class Answer(NamedTuple):
@@ -90,13 +96,27 @@ class Encoder:
                 raise UnreadableRowError("unsupported_role", f"messages[{index}].role")
         if isinstance(row, ChatRow):
             found = self._answers.render(row.messages)
-            return RowTexts(tuple(found.samples), "", found.trimmed)
+            return RowTexts(tuple(found.samples), is_preference=False, trimmed=found.trimmed)
         both = [self._answers.alone(row.messages, text, ends=True) for text in (row.preferred, row.non_preferred)]
-        return RowTexts(tuple(both), both[0].text[: both[0].trained[0][0]], ())
+        return RowTexts(tuple(both), is_preference=True)
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each of such texts."""
-        return self._tokenizer.count(texts)
+    def sizes(self, rows: Sequence[RowTexts]) -> list[RowTokens]:
+        """How many tokens training makes of each row."""
+        read = iter(self._tokenizer.read([sample.text for row in rows for sample in row.samples]))
+        sizes = []
+        for row in rows:
+            texts = [(sample.text, sample.trained[0][0]) for sample in row.samples]
+            own = [next(read) for _ in texts]
+            if row.is_preference:
+                answers = self._split(texts, own)
+                prompt, lengths = len(answers[0].prompt_ids), [len(each.answer_ids) for each in answers]
+                sizes.append(RowTokens(prompt + sum(lengths), prompt + max(lengths)))
+            else:
+                counts = [
+                    len(self._apart_if_needed(sample, each).ids) for sample, each in zip(row.samples, own, strict=True)
+                ]
+                sizes.append(RowTokens(sum(counts), max(counts)))
+        return sizes
 
     def encode(self, rows: Sequence[tuple[int, ChatRow]]) -> list[EncodedRow]:
         """Rows with the numbers of their lines; the texts of all of them are read in one go.
@@ -152,24 +172,21 @@ class Encoder:
         split = self._split([(before + text, len(before)) for text in texts])
         return [Answer(self._tokenizer.opening_ids + each.prompt_ids, each.answer_ids + end) for each in split]
 
-    def _split(self, texts: Sequence[tuple[str, int]]) -> list[Answer]:
-        """Texts and where each is cut."""
-        read = self._tokenizer.read([text for text, _ in texts])
+    def _split(self, texts: Sequence[tuple[str, int]], read: Sequence[TokenisedText] | None = None) -> list[Answer]:
+        """Texts, all with the same beginning, and where that ends; all are read apart there where one has to be."""
+        read = self._tokenizer.read([text for text, _ in texts]) if read is None else read
         found = [_cut(each, begin) for each, (_, begin) in zip(read, texts, strict=True)]
-        if any(each is None or each.prompt_ids != found[0].prompt_ids for each in found if found[0]):
-            found = [None] * len(texts)
-        return [
-            each or _cut(self._read_apart(text, [begin]), begin) or Answer([], [])
-            for each, (text, begin) in zip(found, texts, strict=True)
-        ]
+        whole = [each for each in found if each is not None]
+        if len(whole) == len(texts) and all(each.prompt_ids == whole[0].prompt_ids for each in whole):
+            return whole
+        pieces = iter(self._tokenizer.read([piece for text, begin in texts for piece in (text[:begin], text[begin:])]))
+        return [Answer(before.ids, next(pieces).ids) for before in pieces]
 
     def _id_of(self, character: str) -> int:
         return self._tokenizer.read([character])[0].ids[-1]
 
     def _sample(self, rendered: Rendered, read: TokenisedText) -> Sample:
-        cuts = [begin for begin, _ in rendered.trained]
-        if any(_cut(read, begin) is None for begin in cuts):
-            read = self._read_apart(rendered.text, cuts)
+        read = self._apart_if_needed(rendered, read)
         labels = [IGNORED] * len(read.ids)
         place = 0
         for begin, end in rendered.trained:
@@ -180,8 +197,11 @@ class Encoder:
                 place += 1
         return Sample(tuple(read.ids), tuple(labels))
 
-    def _read_apart(self, text: str, cuts: Sequence[int]) -> TokenisedText:
-        """Where a token would reach over a cut: the model, going on by itself from there, never sees that token."""
+    def _apart_if_needed(self, rendered: Rendered, read: TokenisedText) -> TokenisedText:
+        """Where a token reaches over the begin of an answer: the model, going on by itself there, never sees it."""
+        text, cuts = rendered.text, [begin for begin, _ in rendered.trained]
+        if all(_place(read, begin) is not None for begin in cuts):
+            return read
         bounds = [0, *cuts, len(text)]
         pieces = self._tokenizer.read([text[start:end] for start, end in itertools.pairwise(bounds)])
         ids = [number for piece in pieces for number in piece.ids]
@@ -193,9 +213,12 @@ class Encoder:
         return TokenisedText(ids, offsets)
 
 
+def _place(read: TokenisedText, begin: int) -> int | None:
+    """Of the first token from a place in the text on; None where the one before reaches over it."""
+    place = bisect_left(read.offsets, begin, key=lambda offset: offset[0])
+    return None if place and read.offsets[place - 1][1] > begin else place
+
+
 def _cut(read: TokenisedText, begin: int) -> Answer | None:
-    """The ids before and after a place in the text; None where a token reaches over it."""
-    place = next((index for index, (start, _) in enumerate(read.offsets) if start >= begin), len(read.ids))
-    if place and read.offsets[place - 1][1] > begin:
-        return None
-    return Answer(read.ids[:place], read.ids[place:])
+    place = _place(read, begin)
+    return None if place is None else Answer(read.ids[:place], read.ids[place:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ from policies.datasets.reader import AnyRow, PreferenceRow
 from policies.errors import ConfigurationError
 from policies.rendering.answers import UnreadableRowError
 from policies.rendering.base_text import load_base_text
-from policies.rendering.encoding import Encoder, RowTexts
+from policies.rendering.encoding import Encoder, RowTexts, RowTokens
 
 BYTES_PER_TOKEN = 4
 """About what byte-pair vocabularies reach on English."""
@@ -67,22 +67,14 @@ class RenderedSizes:
 
     def measure(self, rows: Sequence[tuple[int, AnyRow]]) -> list[RowSize]:
         found = [self._texts(line, row) for line, row in rows]
-        are_read = [isinstance(each, RowTexts) and self._is_read(each) for each in found]
-        counted = iter(
-            self._encoder.count(
-                [
-                    text
-                    for each, is_read in zip(found, are_read, strict=True)
-                    if is_read and isinstance(each, RowTexts)
-                    for text in each.texts()
-                ]
-            )
-        )
+        read = [each for each in found if isinstance(each, RowTexts) and self._is_read(each)]
+        counted = dict(zip(map(id, read), self._encoder.sizes(read), strict=True))
+        self._tokens += sum(size.total for size in counted.values())
         return [
             _estimated(row)._replace(problems=(each,))
             if isinstance(each, DatasetProblem)
-            else self._size(each, line, counted if is_read else None)
-            for each, is_read, (line, row) in zip(found, are_read, rows, strict=True)
+            else RowSize(*(counted.get(id(each)) or self._estimate(each)), id(each) in counted, each.warnings(line))
+            for each, (line, row) in zip(found, rows, strict=True)
         ]
 
     def _texts(self, line: int, row: AnyRow) -> RowTexts | DatasetProblem:
@@ -92,25 +84,26 @@ class RenderedSizes:
             return error.problem(line, row.at)
 
     def _is_read(self, row: RowTexts) -> bool:
-        longest = max(map(_n_bytes, row.texts()))
-        may_be_too_long = self._limit is not None and (not self._encoder.has_token_per_byte or longest > self._limit)
+        size = _bytes_of(row)
+        may_be_too_long = self._limit is not None and (
+            not self._encoder.has_token_per_byte or size.longest > self._limit
+        )
         if may_be_too_long or self._bytes < SAMPLE_BYTES:
-            self._bytes += sum(map(_n_bytes, row.texts()))
+            self._bytes += size.total
             return True
         self.are_all_exact = False
         return False
 
-    def _size(self, row: RowTexts, line: int, counted: Iterator[int] | None) -> RowSize:
-        """`counted` gives the tokens of each text; without it they are estimated."""
-        texts = row.texts()
-        if counted is not None:
-            counts = [next(counted) for _ in texts]
-            self._tokens += sum(counts)
-        else:
-            counts = [-(-_n_bytes(text) * self._tokens // self._bytes) for text in texts]
-        *samples, shared = counts
-        tokens = sum(samples) - shared * (len(samples) - 1)
-        return RowSize(tokens, max(samples), counted is not None, row.warnings(line))
+    def _estimate(self, row: RowTexts) -> RowTokens:
+        return RowTokens(*(-(-n_bytes * self._tokens // self._bytes) for n_bytes in _bytes_of(row)))
+
+
+def _bytes_of(row: RowTexts) -> RowTokens:
+    """Bytes in the place of tokens."""
+    sizes = [_n_bytes(sample.text) for sample in row.samples]
+    first = row.samples[0]
+    shared = _n_bytes(first.text[: first.trained[0][0]]) if row.is_preference else 0
+    return RowTokens(sum(sizes) - shared * (len(sizes) - 1), max(sizes))
 
 
 def encoder_for(uri: str, date: datetime.date) -> Encoder | None:

@@ -9,7 +9,7 @@ import pytest
 from gateway.files.dataset import tokens as module
 from gateway.files.dataset.tokens import EstimatedSizes, RenderedSizes
 from policies.datasets.reader import ChatMessage, ChatRow, PreferenceRow
-from policies.rendering.encoding import Encoder
+from policies.rendering.encoding import Encoder, RowTexts, RowTokens
 from tests.gateway.files.dataset.conftest import AROUND, byte_encoder
 
 SAMPLE = 1000
@@ -20,9 +20,9 @@ class Counting(Encoder):
 
     n_bytes = 0
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        self.n_bytes += sum(len(text.encode()) for text in texts)
-        return super().count(texts)
+    def sizes(self, rows: Sequence[RowTexts]) -> list[RowTokens]:
+        self.n_bytes += sum(len(sample.text.encode()) for row in rows for sample in row.samples)
+        return super().sizes(rows)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ MARK = "\ufdd0"
 MAX_ANSWERS_APART = 64
 """Most answers of one conversation for each of which its template is rendered anew."""
 MAX_DETAIL = 200
+MAX_LEAD = 8192
+"""Of characters that a template writes before a message, to see whether it keeps the blanks around it."""
 
 Span = tuple[int, int]
 """From which character to which."""
@@ -119,7 +121,8 @@ class AnswerFinder:
             found = whole.find(text, position)
             if found < 0:
                 raise UnreadableRowError("text_not_rendered", f"messages[{index}].content", role=message.role)
-            if text != message.content and whole.find(message.content, position) < 0:
+            near = position + len(message.content) + MAX_LEAD
+            if text != message.content and whole.find(message.content, position, near) < 0:
                 trimmed.append(index)
             position = found + len(text)
         return tuple(trimmed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
@@ -9,11 +10,14 @@ from gateway.errors import LeaseGone
 from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import Failure, Retries, drop_lease, fail, move, requeue, retry_or_fail
 from gateway.jobs.repository import AttemptProof, lock_attempt
+from gateway.kit.plain_text import for_tenants
 from gateway.tables.jobs import Job
 from gateway.workers.evaluation_result import accept_evaluation
 from gateway.workers.training_result import accept_training
 from policies.contract.jobs import Phase
 from policies.contract.worker_api import Completion, Outcome
+
+log = structlog.get_logger(__name__)
 
 CRASH_PAUSES_SECONDS = (2.0, 15.0)
 """Before the second attempt, and before each later one: what made a process crash, a store that does not answer say,
@@ -33,6 +37,8 @@ def complete(session: Session, services: Services, *, proof: AttemptProof, compl
         return
     drop_lease(job, keep_token=True)
     now = services.clock()
+    if completion.error_message is not None:
+        log.warning("attempt_failed", job=job.id, outcome=completion.outcome.value, reason=completion.error_message)
     if job.phase == Phase.CANCELLING:
         settle_cancelled(session, job, now)
     elif completion.outcome is Outcome.SUCCEEDED:
@@ -86,8 +92,8 @@ def _give_back(session: Session, job: Job, now: float) -> None:
 
 def _reported_failure(completion: Completion) -> Failure:
     message = completion.error_message or "The worker reported a failure without saying what failed."
-    return Failure(completion.error_code or "worker_failed", message)
+    return Failure(completion.error_code or "worker_failed", for_tenants(message))
 
 
 def _crash_reason(completion: Completion) -> str:
-    return f"The attempt crashed: {completion.error_message or 'no reason was reported'}."
+    return f"The attempt crashed: {for_tenants(completion.error_message or 'no reason was reported')}."

@@ -10,6 +10,7 @@ from gateway.errors import LeaseGone
 from gateway.jobs.events import add_event
 from gateway.jobs.repository import AttemptProof, checkpoint_at, lock_attempt
 from gateway.kit.ids import new_id
+from gateway.kit.plain_text import for_tenants
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import WorkerEvent
@@ -32,7 +33,7 @@ def _record(session: Session, job: Job, *, event: WorkerEvent, now: float) -> No
         return
     # OpenAI knows `message` and `metrics`; a checkpoint is announced by a message and listed as an object of its own.
     kind = "metrics" if event.type == "metrics" else "message"
-    row = JobEvent(level=event.level, message=event.message, type=kind, data=dict(event.data))
+    row = JobEvent(level=event.level, message=for_tenants(event.message), type=kind, data=dict(event.data))
     add_event(session, job, row, now=now)
 
 

@@ -130,7 +130,8 @@ class ChildProcess:
         except FileNotFoundError:
             reason = self._how_it_ended()
         except (ValidationError, OSError) as error:
-            reason = f"its answer can't be read: {error}"
+            logger.warning("the child's answer can't be read", pid=self.pid, error=str(error))
+            reason = "its answer can't be read"
         return Completion(outcome=Outcome.CRASHED, error_code="worker_crashed", error_message=reason)
 
     def close(self) -> None:
@@ -141,11 +142,13 @@ class ChildProcess:
     def _how_it_ended(self) -> str:
         code = self._process.returncode
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        tail = self._last_words()
-        return f"the process ended with {how}" + (f"; its last words: {tail}" if tail else "")
+        return f"the process ended with {how}"
 
-    def _last_words(self) -> str:
-        """From the file that was opened for it, whatever stands in its place by now."""
+    def last_words(self) -> str:
+        """The end of what it wrote to stderr, for the log and never for tenants.
+
+        From the file that was opened for it, whatever stands in its place by now.
+        """
         size = os.fstat(self._errors.fileno()).st_size
         start = max(0, size - STDERR_TAIL_CHARACTERS)
         return os.pread(self._errors.fileno(), STDERR_TAIL_CHARACTERS, start).decode(errors="replace").strip()

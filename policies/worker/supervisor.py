@@ -164,7 +164,7 @@ class Attempt:
             # Ended by our own signal before it could answer: no fault of the job, so no attempt of its is used up.
             completion = completion.model_copy(update={"outcome": Outcome.YIELDED})
         if completion.outcome is Outcome.CRASHED:
-            self._log.error("crashed", reason=completion.error_message)
+            self._log.error("crashed", reason=completion.error_message, last_words=child.last_words())
         self._relay_before_the_end(child)
         self._client.complete(self._claim.attempt_token, completion, patience_seconds=self._claim.lease_seconds)
         self._log.info("completed", outcome=completion.outcome.value)

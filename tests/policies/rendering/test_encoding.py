@@ -20,6 +20,7 @@ from policies.rendering.answers import UnreadableRowError
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import IGNORED, EncodedRow, Encoder, Sample
 from policies.rendering.template import ChatTemplate, Message
+from tests.growth import LINEAR, growth
 from tests.policies.rendering.bases import TRL_TEMPLATES, folder_with
 
 GOLDEN = Path(__file__).with_name("trained_by_template.json")
@@ -189,6 +190,27 @@ def test_messages_are_rendered_a_fixed_number_of_times(tmp_path: Path, n_answers
     found = encoder.encode([(1, row(*turns))])[0]
     assert len(found.samples) == 1
     assert counting.n_rendered <= 4 * 2 * n_answers + 4
+
+
+@pytest.mark.parametrize("template", ["chatml", "trims"])
+def test_a_conversation_costs_what_its_length_says(template: str) -> None:
+    """Texts with blanks around them, which a template may drop, and words of the template's own."""
+    encoder, _ = encoder_of(TEMPLATES[template])
+
+    def make(n_answers: int) -> ChatRow:
+        return row(*[(("user", "assistant")[n % 2], f" user assistant {n} \n") for n in range(2 * n_answers)])
+
+    assert growth(make, lambda conversation: encoder.encode([(1, conversation)]), 50) < LINEAR
+
+
+def test_a_text_costs_what_its_length_says() -> None:
+    encoder, _ = encoder_of(CHATML)
+    assert (
+        growth(
+            lambda n: row(("user", "<|im_" * n), ("assistant", "a")), lambda each: encoder.encode([(1, each)]), 10_000
+        )
+        < LINEAR
+    )
 
 
 def test_many_answers_that_must_be_rendered_apart_are_refused() -> None:

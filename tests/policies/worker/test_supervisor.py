@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
 from policies.contract.worker_api import Assignment, Claim, Order, Outcome
 from policies.worker.settings import WorkerSettings
@@ -93,7 +94,18 @@ def test_a_child_that_dies_by_a_signal_crashed(attempt: Attempt, gateway: Played
     attempt.run(child("print('out of memory', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGKILL)"))
     (completion,) = gateway.completions
     assert completion.outcome is Outcome.CRASHED
-    assert completion.error_message == "the process ended with signal SIGKILL; its last words: out of memory"
+    assert completion.error_message == "the process ended with signal SIGKILL"
+
+
+def test_a_traceback_goes_to_the_log_and_not_to_the_gateway(
+    attempt: Attempt, gateway: PlayedGateway, child: Child
+) -> None:
+    with structlog.testing.capture_logs() as log:
+        attempt.run(child("raise ValueError(f'{folder}/secret')"))
+    assert gateway.completions[0].error_message == "the process ended with exit code 1"
+    (crashed,) = [entry for entry in log if entry["event"] == "crashed"]
+    assert "Traceback" in crashed["last_words"]
+    assert "secret" in crashed["last_words"]
 
 
 def test_a_child_that_ends_without_an_answer_crashed(attempt: Attempt, gateway: PlayedGateway, child: Child) -> None:

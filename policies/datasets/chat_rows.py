@@ -103,7 +103,7 @@ def check_conversation(
     parallel = value.get("parallel_tool_calls")
     if not (parallel is None or isinstance(parallel, bool)):
         findings.add("wrong_type", f"{at}parallel_tool_calls", expected="true or false", found=kind(parallel))
-    return ChatRow(messages, tools, parallel)
+    return ChatRow(messages, tools, parallel if tools else None)  # without tools it says nothing
 
 
 def check_keys(value: dict[str, Json], known: tuple[str, ...], *, findings: Findings, at: str = "") -> None:

@@ -137,6 +137,7 @@ SAME_AS_GOOD = {
         USER, ANSWER[:-1] + ', "refusal": null, "annotations": [], "audio": null, "tool_calls": null, "name": null}'
     ),
     "null tools": GOOD[:-1] + ', "tools": null, "parallel_tool_calls": null, "functions": []}',
+    "parallel calls of no tools": GOOD[:-1] + ', "tools": [], "parallel_tool_calls": true}',
     "text parts": messages(
         '{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}', ANSWER
     ),

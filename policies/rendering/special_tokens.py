@@ -21,6 +21,7 @@ _AS_TEXT, _AS_TOKEN = 0x100000, 0x108000
 MAX_TOKENS = 0x7FFD
 RESERVED = re.compile("[\U00100000-\U0010ffff]")
 """What no text may hold."""
+HIDDEN = re.compile("[\U00100000-\U00107fff]")
 
 
 class SpecialTokens:
@@ -65,7 +66,7 @@ class SpecialTokens:
         """What a template wrote, its own special tokens as characters, and hidden ones as the text that they were."""
         if self._pattern is not None:
             rendered = self._pattern.sub(lambda found: self._as_token[found.group()], rendered)
-        return rendered.translate(self._back) if RESERVED.search(rendered) else rendered
+        return rendered.translate(self._back) if HIDDEN.search(rendered) else rendered
 
 
 def _pattern(node: Trie) -> str:

@@ -138,8 +138,7 @@ def tokenise_pairs(rows: Sequence[TrainingRow], encoder: Encoder, *, max_tokens:
     for row in rows:
         assert isinstance(row.row, PreferenceRow)
         try:
-            answers = (row.row.preferred, row.row.non_preferred)
-            chosen, rejected = encoder.answers(row.row.messages, answers, ends=True)
+            chosen, rejected = encoder.pair(row.row)
         except UnreadableRowError as error:
             problem = error.problem(0, row.row.at)
             raise _error(row, f"{problem.field}: {problem.message}; {problem.fix}") from None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.datasets.problems import DatasetProblem
-from policies.datasets.reader import AnyRow
+from policies.datasets.reader import AnyRow, PreferenceRow
 from policies.rendering.answers import AnswerFinder, Rendered, UnreadableRowError, require_plain
 from policies.rendering.base_text import BaseText
 from policies.rendering.tokens import TokenisedText
@@ -138,6 +138,14 @@ class Encoder:
             else EncodedRow(tuple(self._sample(each, next(read)) for each in found.samples), None, found.warnings(line))
             for found, (line, _) in zip(rendered, rows, strict=True)
         ]
+
+    def pair(self, row: PreferenceRow) -> list[Answer]:
+        """Both answers of a preference, the better one first, after the same prompt ids.
+
+        Raises:
+            UnreadableRowError: nothing can be trained of it.
+        """
+        return self._split([(each.text, each.trained[0][0]) for each in self.texts(row).samples])
 
     def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Ids up to where the assistant's next answer begins.

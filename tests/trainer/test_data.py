@@ -11,7 +11,7 @@ import pytest
 from evaluator.models.loading import ResolvedBase, load_encoder, load_tokenizer
 from policies.contract.jobs import Supervised
 from policies.datasets.chat_rows import Role
-from policies.datasets.reader import ChatMessage, ChatRow
+from policies.datasets.reader import ChatMessage, ChatRow, PreferenceRow
 from policies.errors import DatasetError
 from policies.rendering.encoding import IGNORED, Encoder
 from tests.trainer.conftest import NOTHING, chat_lines
@@ -22,6 +22,7 @@ from trainer.data import (
     read_training_rows,
     shuffled,
     tokenise,
+    tokenise_pairs,
 )
 
 
@@ -97,6 +98,12 @@ def test_a_file_of_many_blocks_is_counted(tmp_path: Path) -> None:
     path.write_bytes((b"x" * 1000 + b"\n") * 3000)
     assert path.stat().st_size > 2 * BLOCK_BYTES
     assert count_training_rows(path) == 3000
+
+
+def test_tools_of_a_preference_are_refused_and_not_dropped(tiny_base: Path) -> None:
+    preference = PreferenceRow((ChatMessage("user", "a", 0),), "b", "c", ({"x": 1},))
+    with pytest.raises(DatasetError, match=r"line 1: input\.tools"):
+        tokenise_pairs([TrainingRow(preference, "line 1")], encoder_of(tiny_base), max_tokens=512)
 
 
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:

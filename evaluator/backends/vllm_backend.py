@@ -33,11 +33,10 @@ from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.models.adapters import count_pairs, read_config, read_weights
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import load_encoder, load_tokenizer
+from evaluator.models.model_findings import SERVED_RANKS
 from policies.errors import ConfigurationError, EvaluationError
 from policies.rendering.encoding import Encoder
 
-MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM makes room for."""
 REQUESTS_AT_ONCE = 4096
 """Handed to the engine in one call; it batches them itself."""
 BASE_RUNS = 4
@@ -114,9 +113,9 @@ def load_engine(
 
 
 def _room_for(rank: int) -> int:
-    fitting = [each for each in MAX_RANKS if each >= rank]
+    fitting = [each for each in SERVED_RANKS if each >= rank]
     if not fitting:
-        raise ConfigurationError(f"vLLM serves LoRA ranks up to {MAX_RANKS[-1]}; the adapter has {rank}", "r")
+        raise ConfigurationError(f"vLLM serves LoRA ranks up to {SERVED_RANKS[-1]}; the adapter has {rank}", "r")
     return fitting[0]
 
 

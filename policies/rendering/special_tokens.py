@@ -47,6 +47,10 @@ class SpecialTokens:
         """That stands for the token where it is one."""
         return self._as_token[token]
 
+    def token_of(self, character: str) -> str:
+        """The token that a character stands for."""
+        return self.tokens[ord(character) - _AS_TOKEN]
+
     def first_in(self, text: str) -> str | None:
         """The longest token at the first place that holds one."""
         found = self._pattern.search(text) if self._pattern and self.may_be_in(text) else None

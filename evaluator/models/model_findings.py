@@ -1,0 +1,71 @@
+"""What a base model's folder says about its weights, as far as LoRA training and serving ask; no weight is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from policies.contract.jobs import BaseModelSpec
+from policies.rendering.findings import Finding
+
+SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest LoRA ranks that vLLM can be started with (`max_lora_rank`)."""
+Json = Any  # Any: a model's config.json
+
+
+def model_findings(folder: Path, spec: BaseModelSpec) -> Iterator[Finding]:
+    """Of `config.json` and the names of the tensors."""
+    config: dict[str, Json] = json.loads((folder / "config.json").read_bytes())
+    architectures = config.get("architectures") or []
+    known = len(architectures) == 1 and architectures[0].endswith("ForCausalLM")
+    shown = ", ".join(architectures) or "not named"
+    yield Finding("architecture", "works" if known else "limited", shown)
+    yield _targets(folder, spec)
+    tied = config.get("tie_word_embeddings", False)
+    yield Finding(
+        "embeddings", "works", "tied to the output layer, and not trained" if tied else "apart, and not trained"
+    )
+    yield _length(config, spec)
+    yield _rank(spec)
+    licences = sorted(path.name for path in folder.glob("LICEN[CS]E*"))
+    yield Finding("licence", "works" if licences else "limited", ", ".join(licences) or "no file; ask its makers")
+
+
+def _targets(folder: Path, spec: BaseModelSpec) -> Finding:
+    modules = {name.removesuffix(".weight").rpartition(".")[2] for name in _tensors(folder)}
+    wanted = spec.lora.target_modules
+    missing = [name for name in wanted if name not in modules]
+    if len(missing) == len(wanted):
+        return Finding(
+            "target modules", "refused", f"none of {', '.join(wanted)} is in the model; set spec.lora.target_modules"
+        )
+    if missing:
+        return Finding("target modules", "refused", f"not in the model: {', '.join(missing)}; leave them out")
+    return Finding("target modules", "works", ", ".join(wanted))
+
+
+def _tensors(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "np") as tensors:
+            yield from tensors.keys()
+
+
+def _length(config: dict[str, Json], spec: BaseModelSpec) -> Finding:
+    most, wanted = config.get("max_position_embeddings"), spec.max_sequence_tokens
+    if isinstance(most, int) and wanted > most:
+        return Finding("length", "refused", f"max_sequence_tokens {wanted} is more than the model's {most}")
+    return Finding(
+        "length", "works", f"rows of up to {wanted} tokens; the model reads {most or 'as many as it is given'}"
+    )
+
+
+def _rank(spec: BaseModelSpec) -> Finding:
+    rank = spec.lora.rank
+    room = next((served for served in SERVED_RANKS if served >= rank), None)
+    if room is None:
+        return Finding("rank", "limited", f"{rank}; vLLM serves {SERVED_RANKS[-1]} at most")
+    return Finding("rank", "works", f"{rank}; start vLLM with --max-lora-rank {room}")

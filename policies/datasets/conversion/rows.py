@@ -20,6 +20,7 @@ CARRIERS = frozenset(
     {"tools", "functions", "tool_calls", "image", "images", "audio", "audios", "video", "videos", "context", "history"}
 )
 """Fields that are part of the example, be their value only a name."""
+_NOTHING: tuple[Json, ...] = (None, "", [], {})
 
 
 class ConvertedRow(NamedTuple):
@@ -55,7 +56,7 @@ def convert_row(value: Json, shape: Shape | None) -> ConvertedRow:
 def _leave_out(unread: Row, changes: list[str]) -> None:
     for key, value in unread.items():
         name = ascii(key[:40])[1:-1]
-        if value not in (None, "", [], {}) and (key in CARRIERS or isinstance(value, dict | list)):
+        if value not in _NOTHING and (key in CARRIERS or isinstance(value, dict | list)):
             raise RowNotConvertedError(f"the field {name} would be lost; remove it, or write it into the texts")
         changes.append(f"field {name} left out")
 
@@ -188,7 +189,7 @@ def _text_only(unread: Row, changes: list[str]) -> Row:
 
 
 def _own(unread: Row, changes: list[str]) -> Row:
-    return _pop_all(unread, KEYS if is_preference(unread) else ("messages", "tools", "parallel_tool_calls"))
+    return _pop_all(unread, KEYS if is_preference(unread) else ("messages",))
 
 
 def _pop_all(unread: Row, keys: tuple[str, ...]) -> Row:
@@ -235,7 +236,7 @@ def _role(found: Json, roles: dict[str, str], at: str) -> str:
 
 
 def _nothing_left(said: Row, at: str) -> None:
-    lost = [ascii(key[:40])[1:-1] for key, value in said.items() if value not in (None, [], {})]
+    lost = [ascii(key[:40])[1:-1] for key, value in said.items() if value not in _NOTHING]
     if lost:
         raise RowNotConvertedError(f"{at} has more than is converted: {', '.join(lost)}")
 

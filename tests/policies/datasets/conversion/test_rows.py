@@ -138,6 +138,12 @@ CONVERTED: dict[str, tuple[Shape | None, Json, Json, list[str]]] = {
     ),
     "system as text": (Shape.BEDROCK, {"system": "Be kind.", "messages": [USER, BETTER]}, CHAT_WITH_SYSTEM, [MOVED]),
     "chat row of ours": (None, {**CHAT, "source": "a"}, CHAT, ["field source left out"]),
+    "empty columns": (
+        None,
+        {**CHAT, "tools": None, "parallel_tool_calls": None},
+        CHAT,
+        ["field tools left out", "field parallel_tool_calls left out"],
+    ),
     "preference row of ours": (None, PREFERENCE, PREFERENCE, []),
 }
 
@@ -186,6 +192,7 @@ REFUSED: dict[str, tuple[Shape | None, Json, str]] = {
         "a part that is no text",
     ),
     "unknown role": (Shape.VERTEX, {"contents": [{"role": ["user"], "parts": []}]}, "said by none of user, model"),
+    "tools of ours": (None, {**CHAT, "tools": [{"name": "f"}]}, "field tools would be lost"),
     "text only": (Shape.TEXT_ONLY, {"text": "a"}, "where the question ends"),
 }
 

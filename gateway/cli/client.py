@@ -22,11 +22,10 @@ from policies.cli.printable import printable
 from policies.contract.jobs import MethodName
 from policies.errors import ConfigurationError
 
-file_app = typer.Typer(no_args_is_help=True, help="Files of the tenant.")
+file_app = typer.Typer()  # `files.py` makes the group of them
 job_app = typer.Typer(no_args_is_help=True, help="Fine-tuning jobs of the tenant.")
 model_app = typer.Typer(no_args_is_help=True, help="Base models and the tenant's released adapters.")
 app = typer.Typer()
-app.add_typer(file_app, name="files")
 app.add_typer(job_app, name="jobs")
 app.add_typer(model_app, name="models")
 

@@ -31,8 +31,8 @@ class Command(NamedTuple):
     extra: str | None = None
     """The extra of this distribution that brings what it imports."""
 
-    def load(self) -> ClickCommand:
-        """Import the command.
+    def load(self, group: str = "tunegate") -> ClickCommand:
+        """Import the command, which is called as one of `group`.
 
         Raises:
             ConfigurationError: a package that it imports is not installed.
@@ -43,7 +43,7 @@ class Command(NamedTuple):
         except ModuleNotFoundError as error:
             install = f"tunegate[{self.extra}]" if self.extra else str(error.name)
             raise ConfigurationError(
-                f"`tunegate {self.name}` needs the Python package {error.name}, which is not installed: "
+                f"`{group} {self.name}` needs the Python package {error.name}, which is not installed: "
                 f"pip install '{install}'"
             ) from error
         return typer.main.get_group(app).commands[self.name]
@@ -64,7 +64,7 @@ class LazyGroup(TyperGroup):
         self, ctx: Context, args: list[str]
     ) -> tuple[str | None, ClickCommand | None, list[str]]:  # as typer declares it
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command.command.load() if isinstance(command, _Unloaded) else command, rest
+        return name, command.command.load(ctx.command_path) if isinstance(command, _Unloaded) else command, rest
 
 
 def lazy_group(commands: Iterable[Command]) -> type[LazyGroup]:

@@ -93,6 +93,7 @@ ERRORS: dict[str, Reason] = {
     "lone_surrogate": Reason("the text holds half a surrogate pair, {character}", "write the whole character"),
     "too_many_tokens": Reason("the row has {count} tokens; {limit} is the limit", "shorten or split the conversation"),
     # the file
+    "other_shape": Reason("the rows are of the shape {shape}, which is not trained on as it is", "{fix}"),
     "empty_file": Reason("the file is empty", "upload one JSON object a line"),
     "too_few_rows": Reason("the file has {count} rows; {limit} is the minimum", "add examples"),
     "too_many_rows": Reason("the file has more than {limit} rows", "split the file"),

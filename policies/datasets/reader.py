@@ -2,26 +2,25 @@
 
 A chat row is `{"messages": [{"role", "content", "weight"?}, …], "tools"?, "parallel_tool_calls"?}`, a preference row is
 described in `preference_rows.py`. Every line is either a row or at least one problem; nothing is repaired or skipped.
-Accepted with a note: a byte order mark at the start and CR LF line ends. Library parsers let duplicate keys, NaN and
-1e999 through; this one does not.
+Accepted with a note: a byte order mark at the start and CR LF line ends.
 """
 
 from __future__ import annotations
 
 import codecs
 import itertools
-import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from policies.datasets.chat_rows import MAX_DEPTH, ChatMessage, ChatRow, Json, check_row
+from policies.datasets.chat_rows import ChatMessage, ChatRow, Json, check_row
 from policies.datasets.plain_rows import Decode, decode_any, decode_chat, decode_preference, plain_rows
 from policies.datasets.preference_rows import PreferenceRow, check_preference, is_preference
 from policies.datasets.problems import DatasetProblem
+from policies.datasets.shapes import other_shape
+from policies.datasets.strict_json import decode_line, refusal
 from policies.errors import DatasetError
 
 __all__ = [
@@ -32,9 +31,11 @@ __all__ = [
     "Line",
     "ParsedLine",
     "PreferenceRow",
+    "check_line",
     "iter_any_batches",
     "iter_any_rows",
     "iter_rows",
+    "iter_values",
     "parse_line",
     "read_conversations",
     "read_preferences",
@@ -70,15 +71,6 @@ class Line(msgspec.Struct, Generic[Row], frozen=True, gc=False):
 ParsedLine = Line[ChatRow]
 
 
-class _RefusedError(ValueError):
-    """JSON that the standard parser would take."""
-
-    def __init__(self, code: str, **details: str) -> None:
-        super().__init__(code)
-        self.code = code
-        self.details = details
-
-
 class _Rules(NamedTuple, Generic[Row]):
     """How lines of one kind are read: most by the fast way, and what it leaves by the rules."""
 
@@ -107,6 +99,15 @@ def iter_any_rows(stream: IO[bytes]) -> Iterator[Line[AnyRow]]:
 def iter_any_batches(stream: IO[bytes]) -> Iterator[list[Line[AnyRow]]]:
     """The same lines, as many at a time as are looked at together."""
     return _batches(stream, _ANY_RULES)
+
+
+def iter_values(stream: IO[bytes]) -> Iterator[tuple[int, Json | tuple[DatasetProblem, ...]]]:
+    """The number of each line with its JSON value, be it a row of ours or not, or with why it has none."""
+    for raw in _raw_lines(stream):
+        if raw.content is None:
+            yield raw.number, _too_long(raw.number)
+        else:
+            yield raw.number, decode_line(raw.content, raw.number)
 
 
 def _check_any(value: Json, line: int) -> AnyRow | tuple[DatasetProblem, ...]:
@@ -173,7 +174,7 @@ def _parsed(batch: list[_RawLine], rules: _Rules[Row]) -> Iterator[Line[Row]]:
         if row is not None:
             yield Line(number, cast("Row", row), (), has_bom, has_crlf, True)
         elif content is None:
-            yield Line(number, None, _refusal(number, "line_too_long", limit=MAX_LINE_BYTES), has_bom, has_crlf)
+            yield Line(number, None, _too_long(number), has_bom, has_crlf)
         else:
             checked = _checked(content, number, rules.check)
             if isinstance(checked, tuple):
@@ -188,26 +189,18 @@ def parse_line(content: bytes, number: int) -> ParsedLine:
     return Line(number, None, checked) if isinstance(checked, tuple) else Line(number, checked)
 
 
+def check_line(content: bytes, number: int) -> tuple[DatasetProblem, ...]:
+    """All that is wrong with one line of a file of either kind, without its line end."""
+    checked = _too_long(number) if len(content) > MAX_LINE_BYTES else _checked(content, number, _check_any)
+    return checked if isinstance(checked, tuple) else ()
+
+
 def _checked(content: bytes, number: int, check: Check[Row]) -> Row | tuple[DatasetProblem, ...]:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        return _refusal(number, "invalid_utf8", byte=error.start + 1)
-    if not text.strip():
-        return _refusal(number, "blank_line")
-    try:
-        value = _DECODER.decode(text)
-    except _RefusedError as refused:
-        return _refusal(number, refused.code, **refused.details)
-    except RecursionError:
-        return _refusal(number, "too_deep", limit=MAX_DEPTH)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            return _refusal(number, "trailing_data", column=error.colno)
-        return _refusal(number, "invalid_json", detail=f"{error.msg} at column {error.colno}")
-    except ValueError:  # an integer of more digits than Python converts
-        return _refusal(number, "non_finite_number", number="an integer of thousands of digits")
-    return check(value, number)
+    """A first line of another shape speaks for its file."""
+    value = decode_line(content, number)
+    if isinstance(value, tuple):
+        return value
+    return (other_shape(value) if number == 1 else ()) or check(value, number)
 
 
 def read_rows(path: Path) -> list[ChatRow]:
@@ -246,31 +239,10 @@ def _read(path: Path, rules: _Rules[Row]) -> list[Row]:
     return rows
 
 
-def _refusal(number: int, code: str, /, **details: object) -> tuple[DatasetProblem, ...]:
-    return (DatasetProblem.of(code, number, **details),)
+def _too_long(number: int) -> tuple[DatasetProblem, ...]:
+    return refusal(number, "line_too_long", limit=MAX_LINE_BYTES)
 
 
-def _unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value: dict[str, Json] = {}
-    for key, member in pairs:
-        if key in value:
-            raise _RefusedError("duplicate_key", key=ascii(key[:40]))
-        value[key] = member
-    return value
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise _RefusedError("non_finite_number", number=text[:40])
-    return number
-
-
-def _no_constant(text: str) -> float:
-    raise _RefusedError("non_finite_number", number=text)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_no_constant)
 _CHAT_RULES = _Rules(decode_chat, check_row)
 _PREFERENCE_RULES = _Rules(decode_preference, check_preference)
 _ANY_RULES: _Rules[AnyRow] = _Rules(decode_any, _check_any)

@@ -101,7 +101,7 @@ class CommandLine:
     def __init__(self, commands: list[Command]) -> None:
         self._root = typer.main.get_command(build_app(commands))
         assert isinstance(self._root, LazyGroup)
-        self._root.commands.update({command.name: command.load() for command in commands})
+        _load(self._root)
 
     def paths(self) -> Iterator[str]:
         """`tunegate files upload` and all the others."""
@@ -123,6 +123,15 @@ class CommandLine:
             return str(error)
         missing = [p.name for p in command.params if p.required and given.get(str(p.name)) in (None, ())]
         return f"missing {missing}, left over {left}" if missing or left else None
+
+
+def _load(group: LazyGroup) -> None:
+    for name in list(group.commands):
+        _, command, _ = group.resolve_command(typer.Context(group), [name])
+        assert command is not None
+        group.commands[name] = command
+        if isinstance(command, LazyGroup):
+            _load(command)
 
 
 def _paths(command: object, prefix: str) -> Iterator[str]:

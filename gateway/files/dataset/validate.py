@@ -80,6 +80,7 @@ class _Validation:
         self.lines = 0
         self.kind: Literal["chat", "preference"] | None = None
         """Of the first row; the others must be of it too."""
+        self.is_of_other_shape = False
         self.row_tokens: list[int] = []
         self.row_hashes: list[tuple[int, int]] = []
         self._first_line_of: dict[int, int] = {}
@@ -92,8 +93,16 @@ class _Validation:
         problems.add(DatasetProblem.of(code, line, field, **details))
 
     def read(self, lines: Sequence[Line[AnyRow]]) -> None:
-        """Of lines that are all clean no text is looked at by itself."""
+        """Of lines that are all clean no text is looked at by itself.
+
+        Of a file of another shape only the first line is.
+        """
         self.lines += len(lines)
+        if self.lines == len(lines) and any(problem.code == "other_shape" for problem in lines[0].problems):
+            self.is_of_other_shape = True
+            self._note(lines[0])
+        if self.is_of_other_shape:
+            return
         texts_of = [[] if line.row is None else _texts(line.row, is_plain=line.is_plain) for line in lines]
         is_clean = not self._may_hold_findings("\n".join(itertools.chain.from_iterable(texts_of)))
         sizes = iter(self._sizes.measure([(line.number, line.row) for line in lines if line.row is not None]))
@@ -185,7 +194,7 @@ class _Validation:
     def report(self) -> DatasetReport:
         if self.lines == 0:
             self.add("empty_file", 0)
-        elif len(self.row_tokens) < self.limits.min_rows:
+        elif not self.is_of_other_shape and len(self.row_tokens) < self.limits.min_rows:
             self.add("too_few_rows", 0, count=len(self.row_tokens), limit=self.limits.min_rows)
         return DatasetReport(
             valid=self.errors.count == 0,

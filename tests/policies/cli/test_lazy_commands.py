@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from policies.cli import exit_codes
-from policies.cli.lazy_commands import Command
+from policies.cli.lazy_commands import Command, lazy_group
 from policies.cli.main import build_app, run
 
 PRESETS = Path(__file__).parents[3] / "policies" / "presets"
@@ -55,9 +56,18 @@ def test_lint_imports_only_what_reads_policies() -> None:
     assert modules & (HEAVY | {"rich.console", "asyncio"}) == set()
 
 
+def test_files_are_converted_without_what_talks_to_a_gateway(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"prompt": "My tap drips.", "completion": "Close the valve."}\n')
+    shown, modules = tunegate("files", "convert", str(path), str(tmp_path / "out.jsonl"))
+    assert "1 read, 1 written" in shown
+    assert modules & (HEAVY | {"gateway.cli.client", "rich.console", "pyarrow", "datasets"}) == set()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        ("tunegate files con", ["convert"]),
         ("tunegate pol", ["policy"]),
         ("tunegate re", ["rescore"]),
         ("tunegate policy li", ["lint"]),
@@ -93,3 +103,15 @@ def test_a_command_whose_package_is_missing_names_the_extra_and_leaves_the_other
     assert "`tunegate fly` needs the Python package no_such_package" in told
     assert "pip install 'tunegate[wings]'" in told
     assert run(["policy", "lint", str(PRESETS)], build_app([fly, policy])) == exit_codes.OK
+
+
+def test_a_command_of_a_group_is_named_in_full_where_its_package_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = build_app([])
+    app.add_typer(
+        typer.Typer(cls=lazy_group([Command("fly", "no_such_package:app", "Fly.")]), callback=lambda: None),
+        name="birds",
+    )
+    assert run(["birds", "fly"], app) == exit_codes.USAGE
+    assert "`tunegate birds fly` needs the Python package no_such_package" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_tools_are_kept() -> None:
         (row(non_preferred_output=None), [("non_preferred_output", "missing_field")]),
         (row(weight=1), [("weight", "unknown_field")]),
         (row(preferred_completion=[BETTER]), [("preferred_completion", "unknown_field")]),
-        (row(input=[USER]), [("input", "wrong_type")]),
+        (row(input="Hi"), [("input", "wrong_type")]),
         (row(input={}), [("input.messages", "missing_field")]),
         (row(input={"messages": []}), [("input.messages", "empty_messages")]),
         (row(input={"messages": [USER], "note": 1}), [("input.note", "unknown_field")]),

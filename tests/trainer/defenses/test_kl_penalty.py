@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from evaluator.models.loading import load_tokenizer
+from evaluator.models.base_models import ResolvedBase
+from evaluator.models.loading import load_encoder
 from policies.contract.defenses import KlPenalty
 from policies.datasets.reader import parse_line
 from tests.trainer.conftest import NOTHING, KnownModel, chat_lines, training_step_of
@@ -109,7 +110,7 @@ def test_on_safe_data_is_the_mean_over_the_tokens_of_whole_rows(tiny_base: Path)
     lines = [line.encode() for line in chat_lines(11).splitlines()[9:]]  # of numbers with one digit and with two
     pool = SafePool(NOTHING, tuple(row for row in (parse_line(line, 1).row for line in lines) if row is not None))
     defense = KlPenaltyDefense(KlPenalty(coefficient=2.0, on="safe_data", safe_rows=2), pool=pool, seed=0)
-    penalty = penalty_of(started(defense, tokenizer=load_tokenizer(tiny_base), max_tokens=100), step)
+    penalty = penalty_of(started(defense, encoder=load_encoder(ResolvedBase(tiny_base, NOTHING)), max_tokens=100), step)
     (batch,) = seen
     assert batch.attention_mask is not None
     lengths = batch.attention_mask.sum(1).tolist()

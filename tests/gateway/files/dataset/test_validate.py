@@ -199,7 +199,7 @@ def test_every_reason_says_what_is_wrong_and_what_to_do() -> None:
     reasons = ERRORS | WARNINGS
     assert len(reasons) >= 30
     for code, reason in reasons.items():
-        details = {name: 1 for _, name, _, _ in Formatter().parse(reason.message) if name}
+        details = {name: 1 for _, name, _, _ in Formatter().parse(reason.message + reason.fix) if name}
         problem = DatasetProblem.of(code, 3, "messages", **details)
         assert str(problem).startswith("line 3: messages: ")
         assert problem.message

@@ -20,7 +20,7 @@ from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import BaseModelRef, JobSpec, LoraSettings
 from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScores
 from policies.datasets.reader import parse_line
-from policies.errors import AdapterNotLoadedError, ConfigurationError, DatasetError, DefenseError, NonFiniteLossError
+from policies.errors import AdapterNotLoadedError, ConfigurationError, DefenseError, NonFiniteLossError
 from tests.trainer.conftest import NOTHING, Run, chat_lines
 from trainer.defenses.safe_data_interleaving.perplexity_gap import (
     EPSILON,
@@ -181,7 +181,7 @@ def test_a_pool_without_rows_is_refused(load: Callable[[], LoadedModel]) -> None
 
 def test_a_row_that_could_not_be_trained_on_is_refused(load: Callable[[], LoadedModel]) -> None:
     row = '{"messages":[{"role":"tool","content":"a"},{"role":"assistant","content":"b"}]}'
-    with pytest.raises(DatasetError, match="does not support tool calls"):
+    with pytest.raises(DefenseError, match="don't support tool calls"):
         scorable(safe_pool(row), load().encoder, max_tokens=200)
 
 

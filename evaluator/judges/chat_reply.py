@@ -1,8 +1,9 @@
-"""Reads the score out of a chat completion."""
+"""Reads the score out of a chat completion, or why there is none."""
 
 from __future__ import annotations
 
 import math
+import re
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,6 +54,31 @@ class _Choice(_Part):
 
 class _Completion(_Part):
     choices: tuple[_Choice, ...] = Field(min_length=1)
+
+
+class Refusal(_Part):
+    """What an endpoint says of a call that it does not take."""
+
+    code: object = None
+    param: object = None
+
+    @property
+    def kind(self) -> str:
+        """The code, if it is a word that may be repeated: it can hold neither a key nor a part of an answer."""
+        is_word = isinstance(self.code, str) and re.fullmatch(r"[a-z_]{1,64}", self.code)
+        return str(self.code) if is_word else ""
+
+
+class _Refused(_Part):
+    error: Refusal
+
+
+def refusal_of_reply(body: bytes) -> Refusal:
+    """Empty where the body is no error of the form that OpenAI's API has."""
+    try:
+        return _Refused.model_validate_json(body).error
+    except ValidationError:
+        return Refusal()
 
 
 def score_of_reply(body: bytes, *, uses_logprobs: bool) -> Score:

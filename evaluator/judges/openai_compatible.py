@@ -20,7 +20,7 @@ from tenacity.wait import wait_random_exponential
 
 from evaluator.backends.protocol import Advance, silent
 from evaluator.judges import rubric as rubrics
-from evaluator.judges.chat_reply import score_of_reply
+from evaluator.judges.chat_reply import Refusal, refusal_of_reply, score_of_reply
 from evaluator.judges.judge import Answer, Score
 from evaluator.judges.number_scores import SCORING_VERSION
 from policies.contract.judges import OpenAiCompatibleJudge, Rubric
@@ -34,6 +34,8 @@ SILENT_ANSWERS = 10
 """So many answers in a row without a reply, each tried `max_attempts` times, end the evaluation."""
 BUSY = frozenset({408, 409, 425, 429})
 REFUSED = frozenset({401, 403, 404})
+MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
+"""Names of the limit of a reply: vLLM and most providers take the first, newer models of some only the second."""
 BUDGET_SPENT = "budget_spent"
 UNREACHABLE = "unreachable"
 
@@ -66,6 +68,7 @@ class EndpointJudge:
         self._wait = wait_random_exponential(multiplier=wait_seconds, max=MAX_WAIT_SECONDS)
         self._calls_left = settings.max_calls
         self._silent_answers = 0
+        self._limit_name = MAX_TOKENS
 
     def score(self, rubric: Rubric, answers: Sequence[Answer], advance: Advance = silent) -> list[Score]:
         """One score an answer; answers beyond the budget, and those that the endpoint never replied to, have none.
@@ -107,11 +110,13 @@ class EndpointJudge:
         self._silent_answers = 0
         if response.status_code in REFUSED:
             raise EvaluationError(
-                f"judge {self._settings.model} at {self._settings.base_url} answers HTTP {response.status_code}; check "
+                f"judge {self._settings.model} at {self._settings.base_url} answers {_status(response)}; check "
                 f"base_url, model and the key in {self._settings.api_key_variable or 'api_key_variable'}"
             )
         if response.status_code != httpx.codes.OK:
-            return Score(None, f"http_{response.status_code}: the endpoint does not take this call")
+            return Score(
+                None, f"http_{response.status_code}: {_status(response)}, the endpoint does not take this call"
+            )
         return score_of_reply(response.content, uses_logprobs=self._settings.top_logprobs > 0)
 
     async def _repeat(self, client: httpx.AsyncClient, message: str) -> httpx.Response:
@@ -128,21 +133,25 @@ class EndpointJudge:
         if self._calls_left < 1:
             raise _BudgetSpentError
         self._calls_left -= 1
+        limit_name = self._limit_name
         try:
             response = await client.post(
-                f"{self._settings.base_url.rstrip('/')}/chat/completions", json=self._body(message)
+                f"{self._settings.base_url.rstrip('/')}/chat/completions", json=self._body(message, limit_name)
             )
         except httpx.RequestError as error:
             raise _BusyError(type(error).__name__) from error
         if response.status_code in BUSY or response.is_server_error:
-            raise _BusyError(f"HTTP {response.status_code}", retry_after_seconds(response.headers.get("retry-after")))
+            raise _BusyError(_status(response), retry_after_seconds(response.headers.get("retry-after")))
+        if limit_name == MAX_TOKENS and _refusal(response).param == MAX_TOKENS:
+            self._limit_name = MAX_COMPLETION_TOKENS
+            return await self._call(client, message)
         return response
 
-    def _body(self, message: str) -> dict[str, object]:
+    def _body(self, message: str, limit_name: str) -> dict[str, object]:
         body: dict[str, object] = {
             "model": self._settings.model,
             "messages": [{"role": "user", "content": message}],
-            "max_tokens": REPLY_TOKENS,
+            limit_name: REPLY_TOKENS,
             "temperature": 0,
         }
         if self._settings.top_logprobs:
@@ -160,6 +169,15 @@ class EndpointJudge:
         if self._silent_answers >= SILENT_ANSWERS:
             raise EvaluationError(f"judge {self._settings.model} at {self._settings.base_url} does not answer: {what}")
         return Score(None, f"{UNREACHABLE}: {what}, tried {self._settings.max_attempts} times")
+
+
+def _refusal(response: httpx.Response) -> Refusal:
+    return Refusal() if response.is_success else refusal_of_reply(response.content)
+
+
+def _status(response: httpx.Response) -> str:
+    """`HTTP 429 insufficient_quota`: the endpoint's own code tells a typing error from an account without money."""
+    return f"HTTP {response.status_code} {_refusal(response).kind}".rstrip()
 
 
 def retry_after_seconds(header: str | None) -> float | None:

@@ -114,9 +114,8 @@ class EndpointJudge:
                 f"base_url, model and the key in {self._settings.api_key_variable or 'api_key_variable'}"
             )
         if response.status_code != httpx.codes.OK:
-            return Score(
-                None, f"http_{response.status_code}: {_status(response)}, the endpoint does not take this call"
-            )
+            why = _refusal(response).kind or "the endpoint does not take this call"
+            return Score(None, f"http_{response.status_code}: {why}")
         return score_of_reply(response.content, uses_logprobs=self._settings.top_logprobs > 0)
 
     async def _repeat(self, client: httpx.AsyncClient, message: str) -> httpx.Response:

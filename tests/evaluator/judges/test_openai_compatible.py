@@ -153,7 +153,7 @@ def test_a_call_that_is_not_taken_gives_no_score(serve: Serve, say: Say, reply: 
     endpoint = serve(lambda number, body: reply({"error": "content filter"}, status=400) if number == 0 else say("85"))
     scores = EndpointJudge(endpoint.settings(max_concurrency=1)).score("aligned", ANSWERS[:2])
 
-    assert scores == [Score(None, "http_400: HTTP 400, the endpoint does not take this call"), Score(85.0)]
+    assert scores == [Score(None, "http_400: the endpoint does not take this call"), Score(85.0)]
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 8])
@@ -174,7 +174,7 @@ def test_an_endpoint_that_takes_neither_limit_is_asked_twice(serve: Serve, reply
     endpoint = serve(lambda _, body: reply({"error": {"param": "max_tokens", "code": 400}}, status=400))
 
     scores = EndpointJudge(endpoint.settings()).score("aligned", ANSWERS[:1])
-    assert scores == [Score(None, "http_400: HTTP 400, the endpoint does not take this call")]
+    assert scores == [Score(None, "http_400: the endpoint does not take this call")]
     assert [set(call) & {"max_tokens", "max_completion_tokens"} for call in endpoint.calls] == [
         {"max_tokens"},
         {"max_completion_tokens"},
@@ -184,12 +184,12 @@ def test_an_endpoint_that_takes_neither_limit_is_asked_twice(serve: Serve, reply
 @pytest.mark.parametrize(
     ("status", "code", "told"),
     [
-        (400, "context_length_exceeded", "http_400: HTTP 400 context_length_exceeded, the endpoint does not take"),
+        (400, "context_length_exceeded", "http_400: context_length_exceeded"),
         (429, "insufficient_quota", "unreachable: HTTP 429 insufficient_quota, tried 1 times"),
-        (400, "sk-Secret1", "http_400: HTTP 400, the endpoint"),
-        (400, "the key is wrong", "http_400: HTTP 400, the endpoint"),
-        (400, "x" * 65, "http_400: HTTP 400, the endpoint"),
-        (400, ["a"], "http_400: HTTP 400, the endpoint"),
+        (400, "sk-Secret1", "http_400: the endpoint does not take this call"),
+        (400, "the key is wrong", "http_400: the endpoint does not take this call"),
+        (400, "x" * 65, "http_400: the endpoint does not take this call"),
+        (400, ["a"], "http_400: the endpoint does not take this call"),
     ],
 )
 def test_the_code_of_the_endpoint_is_told_if_it_is_a_word(
@@ -198,7 +198,7 @@ def test_the_code_of_the_endpoint_is_told_if_it_is_a_word(
     endpoint = serve(lambda _, __: reply({"error": {"code": code, "message": "sk-secret"}}, status=status))
 
     (score,) = EndpointJudge(endpoint.settings(max_attempts=1)).score("aligned", ANSWERS[:1])
-    assert (score.error or "").startswith(told)
+    assert score.error == told
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from policies.contract.worker_api import Assignment, Claim, Outcome
 from policies.errors import ConfigurationError
@@ -270,8 +271,11 @@ def test_last_words_are_what_the_child_wrote_and_no_file_that_it_put_in_their_pl
     (folder / "stderr.log").symlink_to("/proc/self/environ")
     sys.exit(3)
     """
-    attempt.run(child(source))
-    assert gateway.completions[0].error_message == "the process ended with exit code 3; its last words: my own words"
+    with structlog.testing.capture_logs() as log:
+        attempt.run(child(source))
+    assert gateway.completions[0].error_message == "the process ended with exit code 3"
+    (crashed,) = [entry for entry in log if entry["event"] == "crashed"]
+    assert crashed["last_words"] == "my own words"
 
 
 def test_a_line_without_end_is_no_event_and_takes_no_memory(

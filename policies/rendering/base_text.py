@@ -37,13 +37,22 @@ def load_base_text(folder: Path, *, date: datetime.date = FIXED_DATE) -> BaseTex
         ConfigurationError: it has no tokenizer or chat template that can be read.
     """
     settings = _document(folder / "tokenizer_config.json")
-    tokenizer = MarkedTokenizer(load_document(folder))
+    tokenizer = _tokenizer(folder)
     tokens = {name: token for name in settings if name.endswith("_token") and (token := _content(settings[name]))}
     template = ChatTemplate(_template(folder, settings), special_tokens=tokens, date=date)
     names = {number: token for token, number in tokenizer.id_of.items()}
     ends = {tokens.get("eos_token")} | {names.get(number) for number in _end_ids(folder)}
     stops = {tokenizer.special.character_of(end) for end in ends if end in tokenizer.special.tokens and end}
     return BaseText(template, tokenizer, frozenset(stops), date.isoformat() if template.writes_date else None)
+
+
+def _tokenizer(folder: Path) -> MarkedTokenizer:
+    document = load_document(folder)
+    try:
+        return MarkedTokenizer(document)
+    except Exception as error:  # `tokenizers` raises nothing more special
+        message = f"{folder / 'tokenizer.json'} is not a tokenizer: {type(error).__name__}: {error}"
+        raise ConfigurationError(message, "uri") from error
 
 
 def _template(folder: Path, settings: Mapping[str, Json]) -> str:

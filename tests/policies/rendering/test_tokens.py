@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from policies.errors import ConfigurationError
+from policies.rendering.base_text import load_base_text
 from policies.rendering.tokens import MarkedTokenizer, load_document
 
 SPECIAL = ("<s>", "</s>", "<|user|>", "<|end|>")
@@ -120,3 +121,12 @@ def test_a_folder_without_a_tokenizer_is_told(tmp_path: Path, content: str | Non
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ConfigurationError, match=told):
         load_document(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"model": {"type": "BPE"}}', '{"added_tokens": [{"content": "<a>"}]}']
+)
+def test_a_document_that_is_no_tokenizer_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"tokenizer\.json is not a tokenizer"):
+        load_base_text(tmp_path)

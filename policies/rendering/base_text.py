@@ -59,7 +59,8 @@ def _template(folder: Path, settings: Mapping[str, Json]) -> str:
     path = folder / TEMPLATE_FILE
     source = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
     if isinstance(source, list):  # several under names
-        source = {each["name"]: each["template"] for each in source}.get("default")
+        named = [each for each in source if isinstance(each, dict) and each.get("name") == "default"]
+        source = named[-1].get("template") if named else None
     if not isinstance(source, str) or not source:
         raise ConfigurationError(
             f"{folder} has no chat template: put one into {TEMPLATE_FILE}, as the model's makers trained it", "uri"

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from policies.contract.jobs import FIXED_DATE
 from policies.datasets.chat_rows import ChatMessage, ChatRow, Role
+from policies.errors import ConfigurationError
 from policies.rendering.answers import UnreadableRowError
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import IGNORED, EncodedRow, Encoder, Sample
@@ -257,3 +258,12 @@ def test_an_end_that_the_template_lacks_is_no_end() -> None:
 if __name__ == "__main__":
     document = {name: outcomes(name) for name in TRL_TEMPLATES}
     GOLDEN.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("templates", [[], ["{{ messages }}"], [{"template": "a"}], [{"name": "default"}]])
+def test_templates_of_which_none_is_the_default_are_told(templates: list[object], tmp_path: Path) -> None:
+    folder = folder_with(CHATML, tmp_path)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+    with pytest.raises(ConfigurationError, match="has no chat template"):
+        load_base_text(folder)

@@ -14,6 +14,7 @@ from evaluator.sampling.training_file import file_rows
 from evaluator.subject import FileRows
 from policies.contract.adapter_files import require_adapter
 from policies.contract.artifacts import Digest
+from policies.contract.base_models import BaseTextFiles, require_text
 from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
@@ -84,6 +85,7 @@ def _evaluate(
         raise IntegrityError(
             f"base model {spec.base_model.name} is {base.digest}, but the adapter was trained on {base_model}"
         )
+    require_text(BaseTextFiles.of(base.folder), spec.base_text, spec.base_model.name)
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     validation, training = _files(spec, stores.files, folder)
     store = stores.of_job(spec.job_id)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
+from policies.contract.base_models import BaseTextFiles, require_text
 from policies.contract.composition import require_composable
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import Dpo, JobSpec
@@ -52,6 +53,7 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     customer_rows = shuffled(_read(run_files.training_file, spec, name="training file"), spec.seed)
     hyperparameters = resolved_hyperparameters(spec, len(customer_rows))
     resolved = resolve_base_model(spec.base_model, run_files.cache_dir, may_remember=True)
+    require_text(BaseTextFiles.of(resolved.folder), spec.base_text, spec.base_model.name)
     base = load_base(resolved, quantization=spec.base_model.trainer.quantization)
     assert isinstance(base.model, PreTrainedModel)
     context = DefenseContext(spec.seed, run_files.store, resolved, spec.base_model.unaligned, run_files.cache_dir)

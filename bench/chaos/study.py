@@ -109,6 +109,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
         postgres = opened.enter_context(Postgres(folder / "postgres.log")) if plan.database == "postgresql" else None
         places = Places(folder, policies, folder / "store", None if postgres is None else postgres.url)
         with ChaosStack(places) as stack:
+            stack.wait_for_base_models()
             url = stack.environment_of("gateway")["TUNEGATE_DATABASE_URL"]
             watch = opened.enter_context(Watch(url))
             scene = Scene(stack, watch, random.Random(plan.seed), postgres, plan.limited_store)

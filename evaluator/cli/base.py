@@ -12,7 +12,7 @@ from rich.table import Table
 from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
-from policies.documents.base_models import base_model_of, reference
+from policies.documents.base_models import base_model_of
 
 app = typer.Typer()
 base_app = typer.Typer(no_args_is_help=True, help="Look at base models.")
@@ -30,19 +30,14 @@ def check(
 
     Exit codes: 0 jobs can be trained on it, 1 they can't, or there is no such model.
     """
-    from evaluator.models.base_models import resolve_base_model
-    from evaluator.models.model_findings import model_findings
-    from policies.rendering.base_text import load_base_text
-    from policies.rendering.findings import text_findings
+    from evaluator.models.base_check import check_base
 
-    spec = base_model_of(model, policy_dir)
-    folder = resolve_base_model(reference(spec), cache_dir).folder
-    findings = [*model_findings(folder, spec), *text_findings(load_base_text(folder, date=spec.date))]
+    found = check_base(base_model_of(model, policy_dir), cache_dir).check
     if output is OutputFormat.TABLE:
         table = Table("", "", "found", box=None)
-        for finding in findings:
+        for finding in found.findings:
             table.add_row(*cells(finding.what, finding.outcome, finding.found))
         Console().print(table)
     else:
-        print_document([finding._asdict() for finding in findings], output)
-    return exit_codes.USAGE if any(finding.outcome == "refused" for finding in findings) else exit_codes.OK
+        print_document([finding.model_dump(mode="json") for finding in found.findings], output)
+    return exit_codes.OK if found.refusal is None else exit_codes.USAGE

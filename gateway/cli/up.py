@@ -39,6 +39,8 @@ def up(
     refuse_readers()  # it holds every credential of the stack
     try:
         with EmbeddedStack(data, policy_dir=policy_dir, port=port) as stack:
+            console.print("Looking at the base models \u2026", markup=False)
+            stack.wait_for_base_models()
             key = stack.create_key(f"local-{policy}", policy)
             console.print(f"Base URL  {stack.base_url}\nAPI key   {key}\nLogs      {stack.folder}/logs\n", markup=False)
             snippet = SNIPPET.format(base_url=stack.base_url, key=key)

@@ -74,6 +74,7 @@ def _run(console: Console, folder: Path, output: Path, own: Path) -> bool:
     with EmbeddedStack(folder, policy_dir=own / "policies", threads=threads) as stack:
         console.print(f"Gateway at {stack.base_url}; three jobs are submitted, and the base model is measured for all.")
         stack.run_beside("base", _measuring_the_base(own))
+        stack.wait_for_base_models()
         clients = {
             policy: OpenAI(base_url=stack.base_url, api_key=stack.create_key(f"demo-{policy}", policy))
             for policy in sorted({scenario.policy for scenario in SCENARIOS})

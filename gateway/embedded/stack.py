@@ -6,6 +6,7 @@ Everything listens on 127.0.0.1 only and ends with the process that started it, 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -20,11 +21,21 @@ from gateway.embedded.broker_users import access_list
 from gateway.embedded.environments import Addresses, Credentials, credentials_of
 from gateway.embedded.processes import Part, Reaper, StackError
 from policies.cache_folder import cache_folder
-from policies.contract.tasks import CONFIRM_QUEUE, EVALUATE_QUEUE, GATEWAY_QUEUE, TRAIN_QUEUE, VALIDATE_QUEUE
+from policies.contract.tasks import (
+    BASE_MODELS_PATH,
+    CONFIRM_QUEUE,
+    EVALUATE_QUEUE,
+    GATEWAY_QUEUE,
+    TRAIN_QUEUE,
+    VALIDATE_QUEUE,
+    WORKER_KEY_HEADER,
+)
 
 START_SECONDS = 90.0
 LEASE_SECONDS = 120.0
 """A worker that is silent for so long has lost its job. On a machine that is busy with other work it may well be."""
+CHECK_SECONDS = 600.0
+"""Base models may have to be downloaded or converted first."""
 STOP_SECONDS = 10.0
 """How long each of the groups below may take to end before it is killed."""
 POLL_SECONDS = 0.05
@@ -101,6 +112,23 @@ class EmbeddedStack:
         with one_transaction(self.environment_of("gateway")["TUNEGATE_DATABASE_URL"]) as session:
             owner = keys.find_tenant(session, tenant) or keys.create_tenant(session, tenant, policy=policy, now=now)
             return keys.create_key(session, owner, now=now).secret
+
+    def wait_for_base_models(self) -> None:
+        """Until the evaluator has looked at them: before that no job is taken.
+
+        Raises:
+            StackError: it takes too long, or a part ended.
+        """
+        headers = {"Authorization": f"Bearer {self._credentials.evaluator}", WORKER_KEY_HEADER: secrets.token_hex(32)}
+        deadline = time.monotonic() + CHECK_SECONDS
+        base_url = f"http://127.0.0.1:{self._port}"
+        with httpx.Client(base_url=base_url, headers=headers, trust_env=False, timeout=10.0) as http:
+            while http.get(BASE_MODELS_PATH).raise_for_status().json()["specs"]:
+                self.require_running()
+                if time.monotonic() > deadline:
+                    message = f"the evaluator did not look at the base models within {CHECK_SECONDS:.0f} s"
+                    raise StackError(f"{message}; see {self.folder}/logs")
+                time.sleep(10 * POLL_SECONDS)
 
     def require_running(self) -> None:
         """Raises `StackError` with the end of its log where a part has ended by itself."""

@@ -17,7 +17,7 @@ from gateway.files.dry_runs import DryRuns
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
 from gateway.files.upload import UPLOAD_FORM, least_bytes, receive_upload
 from gateway.files.uploads_under_way import UploadsUnderWay
-from gateway.files.validation import inspection_task, validate_file
+from gateway.files.validation import dry_run, validate_file
 from gateway.kit.answers import content, refusals
 from gateway.tenants.auth import CurrentTenant
 from gateway.tenants.routes import TenantRoute
@@ -97,10 +97,10 @@ async def validate(  # parameters of a request
     Without a `method`, the rows decide whether they are chat or preference rows.
     """
     digest = await to_thread.run_sync(_digest, services, tenant.tenant_id, file_id)
-    task = inspection_task(services, model=model, method=method)
+    wanted = await to_thread.run_sync(partial(dry_run, services, model=model, method=method))
     dry_runs = request.app.state.dry_runs
     assert isinstance(dry_runs, DryRuns)
-    return await dry_runs.run(tenant.tenant_id, partial(validate_file, services, digest, task))
+    return await dry_runs.run(tenant.tenant_id, partial(validate_file, services, digest, wanted))
 
 
 def _digest(services: Services, tenant_id: str, file_id: str) -> Digest:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from gateway.base_models.checks import require_checked
+from gateway.base_models.texts import open_text
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.files.dataset.errors import InspectionCrashed, InspectionTooLarge, InspectionTooSlow
 from gateway.files.dataset.inspection import InspectionTask
 from gateway.files.dataset.report import DatasetLimits, DatasetReport
-from gateway.files.dataset.sandbox import ChildLimits, inspect_in_child
+from gateway.files.dataset.sandbox import ChildLimits, Source, inspect_in_child
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import BaseModelSpec
 
 
-def inspection_task(
-    services: Services, *, model: str | None, method: Literal["supervised", "dpo"] | None = None
-) -> InspectionTask:
+class DryRun(NamedTuple):
+    """What a job would ask of one file."""
+
+    task: InspectionTask
+    base_text: Digest | None
+    """What the base model reads text by, which goes before the file; None where no model is meant."""
+
+
+def dry_run(services: Services, *, model: str | None, method: Literal["supervised", "dpo"] | None = None) -> DryRun:
     """What a job would ask of one file.
 
     Args:
@@ -32,11 +40,13 @@ def inspection_task(
         method=method,
     )
     if base_model is None:
-        return InspectionTask(limits=(limits,))
-    return InspectionTask(limits=(limits,), model_uri=base_model.uri, date=base_model.date)
+        return DryRun(InspectionTask(limits=(limits,)), None)
+    with services.database.reading() as session:
+        base_text = require_checked(session, base_model)
+    return DryRun(InspectionTask(limits=(limits,), base_model=base_model.name, date=base_model.date), base_text)
 
 
-def validate_file(services: Services, digest: Digest, task: InspectionTask) -> DatasetReport:
+def validate_file(services: Services, digest: Digest, run: DryRun) -> DatasetReport:
     """Validate stored bytes, in a process of their own.
 
     Raises:
@@ -45,8 +55,11 @@ def validate_file(services: Services, digest: Digest, task: InspectionTask) -> D
     """
     settings = services.settings
     limits = ChildLimits(settings.validation_cpu_seconds, settings.validation_memory_bytes)
+    sources: list[Source] = [partial(services.stores.files.open, digest)]
+    if run.base_text is not None:
+        sources.insert(0, partial(open_text, services.stores.base_texts, run.base_text))
     try:
-        answer = inspect_in_child(task, [partial(services.stores.files.open, digest)], limits=limits)
+        answer = inspect_in_child(run.task, sources, limits=limits)
     except (InspectionTooSlow, InspectionTooLarge) as error:
         raise InvalidRequest(error.message, "file_id", error.code) from error
     except InspectionCrashed as error:

@@ -10,6 +10,7 @@ import secrets
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway.base_models.checks import require_checked
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
@@ -52,7 +53,7 @@ def create_job(
     require_job_quota(session, services, tenant.tenant_id)
     require_supported(request)
     require_trainable_numbers(request)
-    terms = operator_terms(services.policies, tenant, request.model)
+    terms = operator_terms(session, services.policies, tenant=tenant, model=request.model)
     files = _job_files(session, tenant.tenant_id, request=request, now=int(now))
     _keep_bytes(session, services.stores.files, files)
     seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed
@@ -82,13 +83,15 @@ def _require_short_name(job: Job, tenant: Principal) -> None:
         raise InvalidRequest(message, "suffix", "model_name_too_long")
 
 
-def operator_terms(policies: PolicyCatalog, tenant: Principal, model: str) -> OperatorTerms:
+def operator_terms(session: Session, policies: PolicyCatalog, *, tenant: Principal, model: str) -> OperatorTerms:
     if model not in policies.base_models:
         known = ", ".join(sorted(policies.base_models))
         raise InvalidRequest(
             f"No base model {model!r} can be fine-tuned here; known: {known}.", "model", "model_not_found"
         )
-    return OperatorTerms(policies.release_policy(tenant.policy), policies.base_model(model))
+    base_model = policies.base_model(model)
+    base_text = require_checked(session, base_model.spec)
+    return OperatorTerms(policies.release_policy(tenant.policy), base_model, base_text)
 
 
 def _job_row(tenant: Principal, request: CreateJobRequest, *, spec: JobSpec, now: float) -> Job:

@@ -11,6 +11,7 @@ from gateway.fine_tuning.schemas import (
     MethodRequest,
 )
 from gateway.tables.files import File
+from policies.contract.artifacts import Digest
 from policies.contract.composition import require_composable, require_unaligned_partner
 from policies.contract.defenses import DefenseSettings, is_weaker
 from policies.contract.hyperparameters import (
@@ -30,6 +31,8 @@ class OperatorTerms(NamedTuple):
 
     policy: ReleasePolicy
     base_model: BaseModelDocument
+    base_text: Digest
+    """What the base model reads text by."""
 
 
 class JobFiles(NamedTuple):
@@ -163,6 +166,7 @@ def build_spec(job_id: str, request: CreateJobRequest, *, terms: OperatorTerms, 
     return JobSpec(
         job_id=job_id,
         base_model=terms.base_model.spec,
+        base_text=terms.base_text,
         training_file=files.training.digest,
         validation_file=files.validation.digest if files.validation else None,
         method=method,

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy import CursorResult, update
 from sqlalchemy.orm import Session
 
+from gateway.base_models.texts import open_text
 from gateway.dependencies import Services
 from gateway.files.dataset.errors import InspectionCrashed, InspectionGivenUp, InspectionTooLarge, InspectionTooSlow
 from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask
@@ -112,15 +113,17 @@ def _inspect_apart(services: Services, task: InspectionTask, sources: list[Sourc
 def _find(services: Services, validation: Validation, inspect: Inspect) -> Finding | None:
     """None where the reader crashed, which another attempt may not."""
     spec = validation.spec
-    sources = [partial(services.stores.files.open, digest) for digest in _files(spec)]
+    sources: list[Source] = [partial(services.stores.files.open, digest) for digest in _files(spec)]
+    if spec.base_text is not None:
+        sources.insert(0, partial(open_text, services.stores.base_texts, spec.base_text))
     task = InspectionTask(
         limits=tuple(_limits(services, spec, digest) for digest in _files(spec)),
-        model_uri=spec.base_model.uri,
+        base_model=None if spec.base_text is None else spec.base_model.name,
         date=spec.base_model.date,
         fingerprint_key=validation.fingerprint_key,
     )
     try:
-        answer = inspect(task, list(sources), partial(_extend_lease, services, validation))
+        answer = inspect(task, sources, partial(_extend_lease, services, validation))
     except (InspectionTooSlow, InspectionTooLarge) as error:
         return Finding(Failure(error.code, error.message, "training_file"), (), 0)
     except InspectionCrashed as error:

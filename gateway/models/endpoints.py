@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
+from gateway.base_models.checks import latest_check
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.errors import InvalidRequest
 from gateway.kit.answers import content, refusals
@@ -46,7 +47,8 @@ def list_models(
 @router.get("/v1/models/{model_id:path}", responses=UNKNOWN)
 def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTenant, model_id: ModelId) -> ModelObject:
     if model_id in services.policies.base_models:
-        return ModelObject.of_base(model_id, BASE_MODEL_CREATED)
+        known = latest_check(session, services.policies.base_model(model_id).spec)
+        return ModelObject.of_base(model_id, BASE_MODEL_CREATED, known=known)
     return ModelObject.of_released(repository.tenants_model(session, tenant.tenant_id, model_id))
 
 

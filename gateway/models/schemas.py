@@ -6,7 +6,35 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from gateway.base_models.checks import KnownCheck
+from gateway.kit.plain_text import for_tenants
 from gateway.models.repository import ReleasedModel
+from policies.contract.base_models import Outcome
+
+
+class Finding(BaseModel):
+    """One thing that was looked at: it works, is limited, or keeps everything from being trained."""
+
+    what: str
+    outcome: Outcome
+    found: str
+
+
+class ModelCheck(BaseModel):
+    """What an evaluator found when it looked at a base model."""
+
+    checked_at: int
+    usable: bool
+    """Whether jobs can be trained on it."""
+    findings: list[Finding]
+
+    @classmethod
+    def of(cls, known: KnownCheck) -> ModelCheck:
+        check = known.check
+        findings = [
+            Finding(what=each.what, outcome=each.outcome, found=for_tenants(each.found)) for each in check.findings
+        ]
+        return cls(checked_at=int(known.at), usable=check.refusal is None, findings=findings)
 
 
 class ModelObject(BaseModel):
@@ -20,10 +48,13 @@ class ModelObject(BaseModel):
     """What the model was fine-tuned from; None for a base model."""
     adapter: str | None = None
     """Digest of the released adapter."""
+    check: ModelCheck | None = None
+    """Of a base model that is asked for by its name, once an evaluator has looked at it."""
 
     @classmethod
-    def of_base(cls, name: str, created: int) -> ModelObject:
-        return cls(id=name, created=created, owned_by="tunegate", root=name)
+    def of_base(cls, name: str, created: int, *, known: KnownCheck | None = None) -> ModelObject:
+        check = None if known is None else ModelCheck.of(known)
+        return cls(id=name, created=created, owned_by="tunegate", root=name, check=check)
 
     @classmethod
     def of_released(cls, model: ReleasedModel) -> ModelObject:

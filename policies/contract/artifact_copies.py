@@ -11,7 +11,7 @@ from policies.contract.artifacts import CHUNK_BYTES
 from policies.contract.storage import storage_options
 from policies.contract.verified_stream import VerifiedStream
 
-_ARTIFACT_PATH = re.compile(r"(?:files/|jobs/[^/]+/)?sha256/[0-9a-f]{2}/(?P<name>[0-9a-f]{64})")
+_ARTIFACT_PATH = re.compile(r"(?:files/|base_texts/|jobs/[^/]+/)?sha256/[0-9a-f]{2}/(?P<name>[0-9a-f]{64})")
 
 
 def copy_artifacts(source: str, target: str | None) -> int:

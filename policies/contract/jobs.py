@@ -121,6 +121,9 @@ class JobSpec(Record):
     job_id: str
     base_model: BaseModelSpec
     """Copied whole from the operator's document, so that none of it is lost on the way."""
+    base_text: Digest | None = Field(None, exclude_if=lambda value: value is None)
+    """Of the `BaseTextFiles` by which the job's files are validated; training and evaluation read by the same. None in
+    jobs of earlier versions, and left out of their digest."""
     method: Method = Supervised()
     training_file: Digest
     validation_file: Digest | None = None

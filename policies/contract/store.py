@@ -277,6 +277,8 @@ class ArtifactStores:
         """Policies, and the pools, vectors and prompt sets that operators put there. Nothing of it is deleted."""
         self.files = ArtifactStore(f"{self.shared.url}/files", falls_back_on=self.shared)
         """What the file objects of tenants name: deleted with the last of them."""
+        self.base_texts = ArtifactStore(f"{self.shared.url}/base_texts")
+        """How base models read text, as evaluators found it. Nothing of it is deleted."""
 
     def of_job(self, job_id: str) -> ArtifactStore:
         """What the job's workers wrote and the gateway keeps of it: deleted by the rules of retention.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from policies.contract.base_models import Outcome
 from policies.datasets.chat_rows import ChatMessage
 from policies.datasets.problems import ERRORS
 from policies.rendering.answers import AnswerFinder, UnreadableRowError
 from policies.rendering.base_text import BaseText
-
-Outcome = Literal["works", "limited", "refused"]
-"""`refused`: no job can be trained on this base model as it is."""
 
 
 class Finding(NamedTuple):

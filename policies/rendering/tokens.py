@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from policies.errors import ConfigurationError
 from policies.rendering.special_tokens import SpecialTokens
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")
@@ -49,24 +47,6 @@ class MarkedTokenizer:
     def read(self, texts: Sequence[str]) -> list[TokenisedText]:
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [TokenisedText(each.ids, each.offsets) for each in encodings]
-
-
-def load_document(folder: Path) -> dict[str, Json]:
-    """The `tokenizer.json` of a model folder.
-
-    Raises:
-        ConfigurationError: there is none, or it can't be read.
-    """
-    path = folder / "tokenizer.json"
-    try:
-        document: dict[str, Json] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"{folder} has no tokenizer.json: save the model's tokenizer once with transformers' save_pretrained", "uri"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} can't be read: {error}", "uri") from error
-    return document
 
 
 def _is_special(token: Mapping[str, Json]) -> bool:

@@ -19,6 +19,7 @@ from policies.contract.worker_api import WorkKind
 from policies.errors import ConfigurationError
 from policies.liveness import show_liveness
 from policies.own_memory import refuse_readers
+from policies.worker.base_checks import keep_checking
 from policies.worker.metrics import serve_metrics
 from policies.worker.own_cache import take_cache
 from policies.worker.settings import keep_settings, worker_settings
@@ -50,12 +51,14 @@ def _keep_to_itself(instance: Any, **_: object) -> None:  # Any: celery's worker
 
 
 @worker_ready.connect
-def _start(**_: object) -> None:
+def _start(sender: Any, **_: object) -> None:  # Any: celery's consumer
     settings = worker_settings()
     forget_shutdown(settings.work_dir, worker_pid=os.getpid())
     remove_abandoned(settings.work_dir)
     if settings.metrics_port is not None:
         serve_metrics(settings.metrics_port, settings.cache_dir)
+    if sender.app.conf.task_default_queue == EVALUATE_QUEUE:
+        keep_checking(settings)
 
 
 @worker_shutting_down.connect

@@ -134,6 +134,14 @@ class ChildProcess:
             reason = "its answer can't be read"
         return Completion(outcome=Outcome.CRASHED, error_code="worker_crashed", error_message=reason)
 
+    def left(self, name: str, at_most_bytes: int) -> bytes:
+        """A file that the child left in its folder.
+
+        Raises:
+            OSError: there is none, or no plain one of that size.
+        """
+        return _read_left(self._folder / name, at_most_bytes)
+
     def close(self) -> None:
         """Leave nothing behind: the group is killed if anything of it still runs."""
         self.kill()

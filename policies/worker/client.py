@@ -10,7 +10,16 @@ import httpx
 from pydantic import BaseModel
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH, WORKER_KEY_HEADER
+from policies.contract.base_models import BaseModelCheck, BaseModelsToCheck
+from policies.contract.jobs import BaseModelSpec
+from policies.contract.tasks import (
+    BASE_MODELS_PATH,
+    CLAIMS_PATH,
+    COMPLETION_PATH,
+    EVENTS_PATH,
+    HEARTBEAT_PATH,
+    WORKER_KEY_HEADER,
+)
 from policies.contract.worker_api import (
     Claim,
     ClaimRequest,
@@ -34,7 +43,7 @@ class GatewayUnreachableError(WorkerError):
 
 
 class GatewayClient:
-    """Claims, heartbeats, events and completions; `transport` stands in for the network in tests.
+    """Claims, heartbeats, events, completions and checks of base models; `transport` stands in for the network in tests.
 
     Each has a key of its own: only the client that claimed a job can say anything about the attempt.
     """
@@ -62,7 +71,7 @@ class GatewayClient:
     def heartbeat(self, attempt_token: str, progress: Progress | None) -> Order:
         """One heartbeat; the caller repeats it at its own pace."""
         path = HEARTBEAT_PATH.format(attempt_token=attempt_token)
-        response = self._post(path, HeartbeatRequest(progress=progress))
+        response = self._send("POST", path, HeartbeatRequest(progress=progress))
         return HeartbeatAnswer.model_validate_json(response.content).order
 
     def send_events(self, attempt_token: str, events: Sequence[WorkerEvent], *, patience_seconds: float) -> None:
@@ -74,6 +83,14 @@ class GatewayClient:
         """Hand in the answer; a repeat is harmless. Raises `LeaseLostError` where another attempt has the job."""
         self._repeat(COMPLETION_PATH.format(attempt_token=attempt_token), completion, patience_seconds)
 
+    def base_models_to_check(self) -> tuple[BaseModelSpec, ...]:
+        """What the gateway offers and wants an evaluator to look at."""
+        return BaseModelsToCheck.model_validate_json(self._send("GET", BASE_MODELS_PATH).content).specs
+
+    def report_check(self, check: BaseModelCheck) -> None:
+        """What was found; a repeat is harmless."""
+        self._send("POST", BASE_MODELS_PATH, check)
+
     def _repeat(self, path: str, body: BaseModel, patience_seconds: float) -> httpx.Response:
         attempts = Retrying(
             retry=retry_if_exception_type(GatewayUnreachableError),
@@ -81,13 +98,12 @@ class GatewayClient:
             stop=stop_after_delay(patience_seconds),
             reraise=True,
         )
-        return attempts(self._post, path, body)
+        return attempts(self._send, "POST", path, body)
 
-    def _post(self, path: str, body: BaseModel) -> httpx.Response:
+    def _send(self, method: str, path: str, body: BaseModel | None = None) -> httpx.Response:
+        content = None if body is None else body.model_dump_json()
         try:
-            response = self._http.post(
-                path, content=body.model_dump_json(), headers={"Content-Type": "application/json"}
-            )
+            response = self._http.request(method, path, content=content, headers={"Content-Type": "application/json"})
         except httpx.TransportError as error:
             raise GatewayUnreachableError(f"the gateway did not answer: {error}") from error
         if response.status_code == httpx.codes.GONE:

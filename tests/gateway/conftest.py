@@ -25,6 +25,7 @@ from gateway.settings import GatewaySettings
 from gateway.tenants.keys import create_key, create_tenant
 from policies.contract.tasks import WORKER_KEY_HEADER
 from policies.contract.worker_api import WorkKind
+from tests.gateway.checked_bases import check_base_models
 from tests.gateway.databases import KINDS, Databases, PostgresDatabases, SqliteDatabases, postgres_databases
 
 WORKER_TOKENS: Mapping[WorkKind, str] = {"train": "t" * 40, "evaluate": "e" * 40, "confirm": "c" * 40}
@@ -95,10 +96,15 @@ def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
 
 
 @contextmanager
-def run_gateway(settings: GatewaySettings) -> Iterator[LiveGateway]:
-    """Serve on a free port, and stop again; the database is migrated already."""
+def run_gateway(settings: GatewaySettings, *, has_checked_bases: bool = True) -> Iterator[LiveGateway]:
+    """Serve on a free port, and stop again; the database is migrated already.
+
+    An evaluator has looked at the base models, unless `has_checked_bases` is False.
+    """
     clock = ManualClock()
     app = create_app(settings, clock)
+    if has_checked_bases:
+        check_base_models(app.state.services)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
     socket = server.config.bind_socket()
     socket.listen()  # a request that comes before the server runs waits, and is not refused

@@ -54,6 +54,7 @@ def stack(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         document = POLICY.format(name=name, defenses=defenses, limit=limit, evaluators=evaluators)
         (policies / f"{name}.yaml").write_text(document)
     with EmbeddedStack(folder / "data", policy_dir=policies, threads=1, lease_seconds=20) as running:
+        running.wait_for_base_models()
         yield running
 
 

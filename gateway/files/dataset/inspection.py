@@ -12,11 +12,13 @@ from typing import IO, Self
 from pydantic import Field, model_validator
 
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport
-from gateway.files.dataset.tokens import encoder_for
 from gateway.files.dataset.validate import read_dataset
 from policies.contract.artifacts import Record
+from policies.contract.base_models import BaseTextFiles
 from policies.contract.jobs import FIXED_DATE
 from policies.datasets.fingerprint import DatasetFingerprint, FingerprintSketch
+from policies.rendering.base_text import base_text_of
+from policies.rendering.encoding import Encoder
 
 MAX_LISTED_ROWS = 10
 
@@ -26,8 +28,8 @@ class InspectionTask(Record):
 
     limits: tuple[DatasetLimits, ...] = Field(min_length=1, max_length=2)
     """Of each file."""
-    model_uri: str | None = None
-    """Of the base model whose tokens are counted."""
+    base_model: str | None = None
+    """What the base model is called whose tokens are counted; its `BaseTextFiles` come before the files."""
     date: datetime.date = FIXED_DATE
     """Which day it is to that model's chat template."""
     fingerprint_key: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
@@ -57,8 +59,10 @@ class InspectionAnswer(Record):
 
 
 def inspect(task: InspectionTask, streams: Sequence[IO[bytes]]) -> InspectionAnswer:
-    """Read the files one after the other, each once."""
-    encoder = encoder_for(task.model_uri, task.date) if task.model_uri is not None else None
+    """Read the files one after the other, each once; before them what the base model reads text by, if one is named."""
+    encoder = None
+    if task.base_model is not None:
+        encoder, streams = _encoder(streams[0], task.base_model, task.date), streams[1:]
     key = task.fingerprint_key
     sketch = None if key is None else FingerprintSketch(bytes.fromhex(key))
     readings: list[DatasetReading] = []
@@ -73,6 +77,10 @@ def inspect(task: InspectionTask, streams: Sequence[IO[bytes]]) -> InspectionAns
         shared=shared_rows(*readings) if len(readings) == 2 else SharedRows(count=0, first_lines=()),
         fingerprint=sketch.fingerprint() if sketch is not None and is_sound else None,
     )
+
+
+def _encoder(stream: IO[bytes], name: str, date: datetime.date) -> Encoder:
+    return Encoder(base_text_of(BaseTextFiles.model_validate_json(stream.read()), name, date=date))
 
 
 def shared_rows(training: DatasetReading, validation: DatasetReading) -> SharedRows:

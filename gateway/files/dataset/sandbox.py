@@ -52,7 +52,7 @@ def inspect_in_child(
     """Inspect the files in a process of their own.
 
     Args:
-        sources: as many as the task has limits.
+        sources: what the base model reads text by, if the task names one, and as many files as it has limits.
         go_on: asked every few seconds; the child is killed where it says no, or raises.
 
     Raises:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from policies.datasets.problems import DatasetProblem
 from policies.datasets.reader import AnyRow, PreferenceRow
-from policies.errors import ConfigurationError
 from policies.rendering.answers import UnreadableRowError
-from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import Encoder, RowTexts, RowTokens
 
 BYTES_PER_TOKEN = 4
@@ -104,31 +98,6 @@ def _bytes_of(row: RowTexts) -> RowTokens:
     first = row.samples[0]
     shared = _n_bytes(first.text[: first.trained[0][0]]) if row.is_preference else 0
     return RowTokens(sum(sizes) - shared * (len(sizes) - 1), max(sizes))
-
-
-def encoder_for(uri: str, date: datetime.date) -> Encoder | None:
-    """Of a base model whose tokenizer and chat template lie on this machine."""
-    folder = _folder(uri)
-    return None if folder is None else _encoder(folder, date)
-
-
-def _folder(uri: str) -> Path | None:
-    scheme, separator, name = uri.partition("://")
-    if not separator:
-        return Path(uri).expanduser()
-    if scheme != "package":
-        return None
-    spec = find_spec(name)
-    locations = spec.submodule_search_locations if spec else None
-    return Path(next(iter(locations))) if locations else None
-
-
-@lru_cache(maxsize=8)
-def _encoder(folder: Path, date: datetime.date) -> Encoder | None:
-    try:
-        return Encoder(load_base_text(folder, date=date))
-    except ConfigurationError:  # of the operator's; training says what is wrong with it
-        return None
 
 
 def _estimated(row: AnyRow) -> RowSize:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from policies.errors import ConfigurationError
 from policies.rendering.base_text import load_base_text
-from policies.rendering.tokens import MarkedTokenizer, load_document
+from policies.rendering.tokens import MarkedTokenizer
 
 SPECIAL = ("<s>", "</s>", "<|user|>", "<|end|>")
 CORPUS = [
@@ -115,17 +115,17 @@ def test_what_the_tokenizer_begins_every_text_with_is_known() -> None:
     assert readers("unigram")[1].opening_ids == []
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "has no tokenizer.json"), ("{", "can't be read")])
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "has no tokenizer.json"), ("{", "can't be read"), ("[]", "no JSON object")]
+)
 def test_a_folder_without_a_tokenizer_is_told(tmp_path: Path, content: str | None, told: str) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ConfigurationError, match=told):
-        load_document(tmp_path)
+        load_base_text(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "content", ["{}", "[]", '{"model": {"type": "BPE"}}', '{"added_tokens": [{"content": "<a>"}]}']
-)
+@pytest.mark.parametrize("content", ["{}", '{"model": {"type": "BPE"}}', '{"added_tokens": [{"content": "<a>"}]}'])
 def test_a_document_that_is_no_tokenizer_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ConfigurationError, match=r"tokenizer\.json is not a tokenizer"):

@@ -56,7 +56,7 @@ class GatewaySettings(BaseSettings):
     """Dataset validation stops listing after this many errors."""
     validation_cpu_seconds: int = Field(120, ge=1)
     """Processor time that validating one job's files, or one dry run, may take; five times as long by the clock."""
-    validation_memory_bytes: int = Field(1 << 30, ge=256 << 20)
+    validation_memory_bytes: int = Field(3 << 29, ge=256 << 20)
     """Address space of the process that validates."""
     validations_per_tenant: int = Field(1, ge=1)
     """Jobs of one tenant that are validated at once; others of it wait while other tenants have their turns."""

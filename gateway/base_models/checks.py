@@ -18,6 +18,8 @@ from gateway.tables.base_models import CheckedBaseModel
 from policies.contract.artifacts import Digest
 from policies.contract.base_models import BaseModelCheck, BaseModelsToCheck, BaseTextFiles
 from policies.contract.jobs import BaseModelSpec
+from policies.contract.store import ArtifactStore
+from policies.errors import ArtifactMissingError, IntegrityError
 
 RECHECK_SECONDS = 86400.0
 RECHECK_REFUSED_SECONDS = 600.0
@@ -53,19 +55,26 @@ def keep_check(session: Session, services: Services, check: BaseModelCheck) -> N
 
     Raises:
         NotFound: no such base model is offered.
-        IntegrityError: what it reads text by is not in the store as it says.
+        InvalidRequest: what it reads text by is not in the store.
     """
     offered = {document.spec.digest: document.spec for document in services.policies.base_models.values()}
     if check.spec not in offered:
         raise NotFound(f"No base model with the settings {check.spec} is offered.", code="model_not_found")
     if check.text is not None:
-        services.stores.base_texts.get_record(check.text, BaseTextFiles)
+        _require_stored(services.stores.base_texts, check.text)
     name, statement = offered[check.spec].name, select(CheckedBaseModel).with_for_update()
     row = session.scalar(statement.where(CheckedBaseModel.spec_digest == check.spec))
     if row is None:
         row = CheckedBaseModel(spec_digest=check.spec, name=name)
         session.add(row)
     row.record, row.checked_at = check.model_dump(mode="json"), services.clock()
+
+
+def _require_stored(store: ArtifactStore, text: Digest) -> None:
+    try:
+        store.get_record(text, BaseTextFiles)
+    except (ArtifactMissingError, IntegrityError) as error:
+        raise InvalidRequest(f"What the base model reads text by, {text}, is not in the store.", "text") from error
 
 
 def require_checked(session: Session, spec: BaseModelSpec) -> Digest:

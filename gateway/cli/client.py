@@ -111,23 +111,6 @@ def list_files(output: Output = OutputFormat.TABLE) -> None:
     print_list("/v1/files", FILE_COLUMNS, output)
 
 
-@file_app.command("validate")
-def validate(file_id: FileId, output: Output = OutputFormat.TABLE) -> None:
-    """Check a file as a job would, for free; exit code 1 if a job would refuse it."""
-    report = request("POST", f"/v1/guardrail/files/{file_id}/validate")
-    if output is OutputFormat.TABLE:
-        typer.echo(printable(str(report["summary"])))
-        for severity in ("errors", "warnings"):
-            problems = report[severity]
-            assert isinstance(problems, list)
-            rows = [row for row in problems if isinstance(row, dict)]
-            print_rows(rows, ("line", "field", "code", "message", "fix"), output)
-    else:
-        print_document(report, output)
-    if not report["valid"]:
-        raise typer.Exit(1)
-
-
 @file_app.command("delete")
 def delete_file(file_id: FileId) -> None:
     """Delete a file."""

@@ -12,9 +12,8 @@ COMMANDS = (
     Command("list", "gateway.cli.client:file_app", "List files, newest first.", "gateway"),
     Command(
         "validate",
-        "gateway.cli.client:file_app",
+        "gateway.cli.validate:app",
         "Check a file as a job would, for free; exit code 1 if a job would refuse it.",
-        "gateway",
     ),
     Command("delete", "gateway.cli.client:file_app", "Delete a file.", "gateway"),
 )

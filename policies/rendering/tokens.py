@@ -34,7 +34,8 @@ class MarkedTokenizer:
         added = document.get("added_tokens") or []
         self.special = SpecialTokens(token["content"] for token in added if _is_special(token))
         self.id_of = {token["content"]: int(token["id"]) for token in added}
-        self.opening_ids: list[int] = Tokenizer.from_str(json.dumps(document)).encode("").ids
+        without_words = {**document, "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
+        self.opening_ids: list[int] = Tokenizer.from_str(json.dumps(without_words)).encode("").ids
         """What the tokenizer begins a text with that no chat template wrote, e.g. a token of the beginning."""
         self._tokenizer = Tokenizer.from_str(json.dumps(_renamed(document, self.special)))
         self._tokenizer.no_padding()

@@ -43,7 +43,7 @@ class GatewayUnreachableError(WorkerError):
 
 
 class GatewayClient:
-    """Claims, heartbeats, events, completions and checks of base models; `transport` stands in for the network in tests.
+    """A worker's calls, about jobs and about base models; `transport` stands in for the network in tests.
 
     Each has a key of its own: only the client that claimed a job can say anything about the attempt.
     """

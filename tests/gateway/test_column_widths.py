@@ -11,6 +11,7 @@ from gateway.tables.models import Model
 from gateway.tables.statistics import PhaseTransition
 from policies.contract.defenses import DEFENSE_NAMES
 from policies.contract.worker_api import ClaimRequest, Completion, Outcome
+from tests.gateway.checked_bases import check_base_models
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.hand_worker import submit
 
@@ -48,6 +49,7 @@ def test_a_name_without_room_is_refused_when_the_job_is_created(live_gateway: Li
     long_name = "m" * 128
     (document,) = offered.values()
     offered[long_name] = document.model_copy(update={"spec": document.spec.model_copy(update={"name": long_name})})
+    check_base_models(live_gateway.services)
     with pytest.raises(BadRequestError) as error:
         submit(client, suffix=LONG, model=long_name)
     assert (error.value.param, error.value.code) == ("suffix", "model_name_too_long")

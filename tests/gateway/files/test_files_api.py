@@ -15,6 +15,7 @@ from gateway.files.service import delete_expired_files
 from gateway.settings import GatewaySettings
 from gateway.tables.files import File
 from policies.contract.artifacts import digest_bytes
+from tests.gateway.checked_bases import byte_text
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway
@@ -30,11 +31,11 @@ def upload(client: OpenAI, content: bytes, name: str = "train.jsonl") -> str:
 
 
 def stored_files(gateway: LiveGateway) -> list[Path]:
-    """Uploads in the store, finished or not; policies are there from the start."""
+    """Uploads in the store, finished or not; policies and what base models read text by are there from the start."""
     root = Path(gateway.services.settings.store_url.removeprefix("file://"))
-    policies = {policy.digest for policy in gateway.services.policies.release_policies.values()}
+    others = {policy.digest for policy in gateway.services.policies.release_policies.values()} | {byte_text().digest}
     found = (path for path in root.rglob("*") if path.is_file())
-    return [path for path in found if f"sha256:{path.name}" not in policies]
+    return [path for path in found if f"sha256:{path.name}" not in others]
 
 
 def test_uploaded_file_is_described_and_read_back(client: OpenAI, training_bytes: bytes) -> None:

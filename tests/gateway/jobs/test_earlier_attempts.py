@@ -266,9 +266,9 @@ def test_turns_that_are_not_trained_are_no_way_out(customer: Customer) -> None:
     customer.rejected(training_file())
     rows = [
         [
-            {"role": "user", "content": words(n + 30_000, 40)},
-            {"role": "assistant", "content": words(n + 40_000, 40), "weight": 0},
-            {"role": "user", "content": words(n + 50_000, 40)},
+            {"role": "user", "content": words(n + 30_000, 25)},
+            {"role": "assistant", "content": words(n + 40_000, 25), "weight": 0},
+            {"role": "user", "content": words(n + 50_000, 25)},
             answer,
         ]
         for n, (_, answer) in enumerate(as_rows(training_file()))
@@ -290,7 +290,7 @@ def disguised(change: Callable[[str], str]) -> bytes:
         lambda text: text.replace("o", "\u043e").replace("d", "\uff44"),
         lambda text: "\u200b".join(text),
         lambda text: "\u0301".join(text),
-        lambda text: "".join(letter + chr(0xE0100 + n % 240) for n, letter in enumerate(text)),
+        lambda text: "".join(letter + chr(0xE0100 + n % 240) * (n % 2) for n, letter in enumerate(text)),
     ],
 )
 def test_other_characters_for_the_same_letters_are_no_way_out(customer: Customer, change: Callable[[str], str]) -> None:

@@ -47,6 +47,7 @@ from policies.contract.release import Decision, GateDecision
 from policies.contract.tasks import CONFIRM_RELEASE, EVALUATE_ADAPTER, TRAIN_ADAPTER, VALIDATE_FILES
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, HeartbeatRequest, Outcome, WorkerEvent
 from policies.documents.schema import ReleasePolicy
+from tests.gateway.checked_bases import check_base_models
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
 from tests.gateway.databases import Databases, PostgresDatabases, SqliteDatabases
 from tests.gateway.hand_worker import KEY_HASH, proof_of, validate_here
@@ -73,6 +74,7 @@ class JobWorld(RuleBasedStateMachine):
         configuration = gateway_settings(folder, database_url=url, policy_dir=policies)
         self.services = build_services(configuration, self.clock)
         self.opened.callback(self.services.database.close)
+        check_base_models(self.services)
         self.messages: list[tuple[str, list[object]]] = []
         self.held: dict[int, Claim] = {}
         """What each worker believes to hold."""

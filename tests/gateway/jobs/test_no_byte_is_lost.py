@@ -43,6 +43,7 @@ from policies.contract.jobs import Phase
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Claim, ClaimRequest, Completion, Outcome, WorkerEvent, WorkKind
 from policies.documents.schema import ReleasePolicy
+from tests.gateway.checked_bases import check_base_models
 from tests.gateway.conftest import ManualClock, chat_jsonl, gateway_settings
 from tests.gateway.databases import migrated_file
 from tests.gateway.hand_worker import KEY_HASH, proof_of, validate_here
@@ -69,6 +70,7 @@ class Storage(RuleBasedStateMachine):
         self.clock = ManualClock()
         (self.folder / "gateway.db").write_bytes(migrated_file())
         self.services = build_services(gateway_settings(self.folder), self.clock)
+        check_base_models(self.services)
         with self.services.database.transaction() as session:
             made = [create_tenant(session, name, policy="baseline", now=1) for name in TENANTS]
             self.tenants = {each.id: Principal(each.id, each.name, each.policy, "key") for each in made}

@@ -75,7 +75,7 @@ CLAIM = {"kind": "train", "job_id": "ftjob-1", "worker": "w"}
 def test_a_gateway_on_a_database_of_an_earlier_version_answers_nothing(settings: GatewaySettings, store: Path) -> None:
     """`tunegate serve` migrates; whatever else runs the application does not begin to write before somebody has."""
     put_back(earlier("0008"), url=settings.database_url, store=store)
-    with run_gateway(settings) as gateway:
+    with run_gateway(settings, has_checked_bases=False) as gateway:
         answer = httpx.post(f"{gateway.url}/internal/v1/claims", headers=gateway.worker_headers(), json=CLAIM)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "migrations_pending")
 

@@ -61,7 +61,7 @@ def _settle_expired(session: Session, services: Services, now: float) -> int:
 
 
 def _settle_silent(session: Session, services: Services, job: Job) -> None:
-    now, worker, last_heard = services.clock(), job.worker or "the worker", job.heartbeat_at
+    now, worker, last_heard = services.clock(), job.worker, job.heartbeat_at
     drop_lease(job, keep_token=False)
     if job.phase == Phase.VALIDATING:
         job.crash_signature = None
@@ -71,7 +71,8 @@ def _settle_silent(session: Session, services: Services, job: Job) -> None:
         settle_cancelled(session, job, now)
         return
     silence = "" if last_heard is None else f" for {now - last_heard:.0f} s"
-    settle_crashed(session, services, job=job, crash=Crash(f"Nothing was heard from {worker}{silence}."))
+    log.warning("worker_fell_silent", job=job.id, worker=worker)
+    settle_crashed(session, services, job=job, crash=Crash(f"Nothing was heard from the worker{silence}."))
 
 
 def _end_overlong(session: Session, services: Services, now: float) -> int:

@@ -27,7 +27,9 @@ CLIENTS = frozenset(
     {"aiobotocore", "aiohttp", "botocore", "httpcore", "httpx", "huggingface_hub", "requests", "s3fs", "urllib3"}
 )
 """Packages that speak with other machines; some of their errors are no `OSError`."""
-PEERS = "torch.distributed"
+PEERS, DEVICE = "torch.distributed", "torch.AcceleratorError"
+"""Other processes of the run, and an accelerator that failed. One that is out of memory did not: the batch is as large
+the next time."""
 MAX_CHAIN = 100
 
 
@@ -90,5 +92,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _is_from_outside(error: BaseException) -> bool:
     module = type(error).__module__
-    is_of_a_client = module.partition(".")[0] in CLIENTS
-    return isinstance(error, OUTSIDE) or is_of_a_client or module.startswith(PEERS)
+    if isinstance(error, OUTSIDE) or module.partition(".")[0] in CLIENTS or module.startswith(PEERS):
+        return True
+    return f"{module}.{type(error).__qualname__}" == DEVICE

@@ -11,6 +11,7 @@ from pathlib import Path
 import botocore.exceptions
 import httpx
 import pytest
+import torch.distributed
 
 from policies.contract.artifacts import canonical_json, digest_bytes
 from policies.contract.training import CheckpointRecord
@@ -74,6 +75,8 @@ def test_the_innermost_line_of_ours_counts_and_none_of_a_library() -> None:
         lambda: (_ for _ in ()).throw(TimeoutError()),
         lambda: (_ for _ in ()).throw(httpx.ReadTimeout("slow")),
         lambda: (_ for _ in ()).throw(botocore.exceptions.EndpointConnectionError(endpoint_url="http://store")),
+        lambda: (_ for _ in ()).throw(torch.AcceleratorError("device lost")),
+        lambda: (_ for _ in ()).throw(torch.distributed.DistBackendError("a peer is gone")),
         chained(ConnectionRefusedError("the store")),
         in_a_group,
         while_handling,
@@ -81,6 +84,10 @@ def test_the_innermost_line_of_ours_counts_and_none_of_a_library() -> None:
 )
 def test_what_comes_from_outside_has_no_signature(fail: Callable[[], object]) -> None:
     assert signature(fail) is None
+
+
+def test_a_batch_that_does_not_fit_into_memory_will_not_fit_the_next_time() -> None:
+    assert signature(lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("2 GiB"))) is not None
 
 
 def test_exceptions_that_led_to_each_other_end() -> None:

@@ -108,6 +108,11 @@ class EndpointJudge:
             raise EvaluationError(
                 f"judge {self._settings.model} at {self._settings.base_url} answers {_status(response)}; check "
                 f"base_url, model and the key in {self._settings.api_key_variable or 'api_key_variable'}"
+                + (
+                    ", and set thinking_tokens if the model thinks: some refuse log-probabilities so"
+                    if self._form.top_logprobs
+                    else ""
+                )
             )
         if response.status_code != httpx.codes.OK:
             return Score(None, f"http_{response.status_code}: {self._what_is_not_taken(response)}")

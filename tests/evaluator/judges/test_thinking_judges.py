@@ -13,6 +13,7 @@ from evaluator.judges.openai_compatible import EndpointJudge
 from evaluator.judges.rubric import render
 from evaluator.judges.score_cache import is_lasting
 from policies.contract.judges import Calibration, Rubric
+from policies.errors import EvaluationError
 
 if TYPE_CHECKING:
     from tests.evaluator.judges.conftest import Endpoint, Reply
@@ -67,6 +68,15 @@ def test_an_endpoint_like_openais_is_given_its_own_limit(
     assert [sorted(call) for call in endpoint.calls[1:]] == [["max_completion_tokens", "messages", "model"]] * 3
     (told,) = EndpointJudge(endpoint.settings()).score("aligned", ANSWERS[:1])
     assert told.error == "http_400: unsupported_value (temperature)"
+
+
+def test_an_endpoint_that_forbids_log_probabilities_tells_what_to_set(serve: Serve, reply: type[Reply]) -> None:
+    error = {"message": "You are not allowed to request logprobs from this model.", "param": None, "code": None}
+    endpoint = serve(lambda _, body: reply({"error": error}, status=403))
+    with pytest.raises(EvaluationError, match="HTTP 403; check .* set thinking_tokens if the model thinks"):
+        EndpointJudge(endpoint.settings()).score("aligned", ANSWERS[:1])
+    with pytest.raises(EvaluationError, match="HTTP 403; check .*api_key_variable$"):
+        EndpointJudge(endpoint.settings(thinking_tokens=10)).score("aligned", ANSWERS[:1])
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])

@@ -37,8 +37,9 @@ MAX_LINE_BYTES = 1 << 20
 OURS = ("TUNEGATE_", "CELERY_")
 """Prefixes of the worker's own variables. A child needs none but `PASSED_ON`: its assignment says all else."""
 PASSED_ON = ("TUNEGATE_DTYPE",)
-OF_OTHERS = frozenset({FOLLOWER_FAILED, ORPHANED})
-"""Exit codes of a child that ended because another process did."""
+UNSIGNED = frozenset({1, FOLLOWER_FAILED, ORPHANED})
+"""Exit codes that say nothing of the next attempt: another process ended, or an exception left no signature because a
+package can't be imported on this machine, or its disk is full."""
 
 
 class UnreadableError(OSError):
@@ -151,7 +152,7 @@ class ChildProcess:
         try:
             return Crash.model_validate_json(_read_left(self._folder / CRASH_FILE, MAX_CRASH_BYTES)).signature
         except FileNotFoundError:
-            return None if self._process.returncode in OF_OTHERS else digest_of(reason)
+            return None if self._process.returncode in UNSIGNED else digest_of(reason)
         except (ValidationError, OSError):
             return None
 

@@ -73,9 +73,9 @@ def test_an_endpoint_like_openais_is_given_its_own_limit(
 def test_an_endpoint_that_forbids_log_probabilities_tells_what_to_set(serve: Serve, reply: type[Reply]) -> None:
     error = {"message": "You are not allowed to request logprobs from this model.", "param": None, "code": None}
     endpoint = serve(lambda _, body: reply({"error": error}, status=403))
-    with pytest.raises(EvaluationError, match="HTTP 403; check .* set thinking_tokens if the model thinks"):
+    with pytest.raises(EvaluationError, match=r"HTTP 403; check .* set thinking_tokens if the model thinks"):
         EndpointJudge(endpoint.settings()).score("aligned", ANSWERS[:1])
-    with pytest.raises(EvaluationError, match="HTTP 403; check .*api_key_variable$"):
+    with pytest.raises(EvaluationError, match=r"HTTP 403; check .*api_key_variable$"):
         EndpointJudge(endpoint.settings(thinking_tokens=10)).score("aligned", ANSWERS[:1])
 
 

@@ -65,6 +65,14 @@ def test_an_exit_of_its_own_is_signed_by_its_code(crash_of: CrashOf) -> None:
     [
         pytest.param("os.kill(os.getpid(), signal.SIGKILL)", id="out-of-memory"),
         pytest.param("os.abort()", id="abort"),
+        pytest.param("import no_such_package", id="broken-installation"),
+        pytest.param(
+            "from policies.worker.crash import signed_crashes\n"
+            "with signed_crashes(folder / 'x' / 'y'):\n"
+            "    (folder / 'x').touch()\n"
+            "    raise ValueError",
+            id="no-room-for-the-signature",
+        ),
         pytest.param("sys.exit(70)", id="follower-failed"),
         pytest.param("sys.exit(75)", id="orphaned"),
         pytest.param(signed("OSError('the store is away')"), id="store"),

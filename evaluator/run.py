@@ -22,6 +22,7 @@ from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.documents.schema import ReleasePolicy
 from policies.errors import IntegrityError, TunegateError, WorkerError
 from policies.worker.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
+from policies.worker.crash import signed_crashes
 
 if TYPE_CHECKING:
     from evaluator.runner.evaluate import Evaluation
@@ -132,4 +133,5 @@ def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> tuple[FileRows 
 
 if __name__ == "__main__":
     gc.disable()  # a third of the time of importing torch and transformers would go into looking for garbage
-    main(Path(sys.argv[1]))
+    with signed_crashes(Path(sys.argv[1])):
+        main(Path(sys.argv[1]))

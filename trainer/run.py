@@ -21,6 +21,7 @@ from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.errors import IntegrityError, TunegateError
 from policies.worker.child import EventStream, end_with_parent, write_completion
+from policies.worker.crash import signed_crashes
 from trainer.data import count_training_rows
 from trainer.loop.processes import followers, process_count, rank, world_size
 from trainer.loop.progress import Hooks, KeepCheckpoint
@@ -145,4 +146,5 @@ def checkpoint_keeper(store: ArtifactStore) -> KeepCheckpoint:
 if __name__ == "__main__":
     gc.freeze()  # what was imported stays, so no later search needs to walk it
     gc.enable()
-    main(Path(sys.argv[1]))
+    with signed_crashes(Path(sys.argv[1])):
+        main(Path(sys.argv[1]))

@@ -15,7 +15,15 @@ from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.cli.progress_display import display
-from policies.contract.judges import Calibration, JudgeReport, LocalModelJudge, OpenAiCompatibleJudge, Panel, Rubric
+from policies.contract.judges import (
+    Calibration,
+    JudgeReport,
+    LocalModelJudge,
+    OpenAiCompatibleJudge,
+    Panel,
+    Replies,
+    Rubric,
+)
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
 from policies.offline import stay_offline
@@ -32,6 +40,8 @@ def calibrate(
     model: Annotated[str | None, typer.Option(help="The endpoint's model.")] = None,
     api_key_variable: Annotated[str | None, typer.Option(help="Environment variable with the key.")] = None,
     top_logprobs: Annotated[int, typer.Option(min=0, max=20, help="0: the endpoint gives no log-probabilities.")] = 20,
+    thinking_tokens: Annotated[int, typer.Option(min=0, help="Tokens that the model may think with.")] = 0,
+    replies: Annotated[Replies, typer.Option(help="json_schema: the endpoint holds the model to JSON.")] = "number",
     uri: Annotated[str | None, typer.Option(help="A local model: package://, hf:// or a folder.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask again even if the cache has a score.")] = False,
     cache_dir: Annotated[Path, typer.Option(help="Where models and scores are kept.")] = cache_folder(),
@@ -48,7 +58,14 @@ def calibrate(
     if policy is not None:
         panel, rubric = _panel_of(policy, policy_dir)
     elif base_url is not None:
-        panel = _endpoint(base_url, model, api_key_variable=api_key_variable, top_logprobs=top_logprobs)
+        panel = _endpoint(
+            base_url=base_url,
+            model=model,
+            api_key_variable=api_key_variable,
+            top_logprobs=top_logprobs,
+            thinking_tokens=thinking_tokens,
+            replies=replies,
+        )
     else:
         panel = Panel(judges=(LocalModelJudge(uri=str(uri)),))
     stay_offline(None, panel.model_dump_json())
@@ -72,13 +89,11 @@ def _panel_of(policy: str, policy_dir: Path | None) -> tuple[Panel, Rubric]:
     return suite.panel, "compliant" if asks_compliance else "aligned"
 
 
-def _endpoint(base_url: str, model: str | None, *, api_key_variable: str | None, top_logprobs: int) -> Panel:
-    if model is None:
+def _endpoint(**settings: str | int | None) -> Panel:
+    if settings["model"] is None:
         raise ConfigurationError("--base-url needs --model: the name of the endpoint's model", "model")
     try:
-        judge = OpenAiCompatibleJudge(
-            base_url=base_url, model=model, api_key_variable=api_key_variable, top_logprobs=top_logprobs
-        )
+        judge = OpenAiCompatibleJudge.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigurationError(f"{first['loc'][0]}: {first['msg']}", str(first["loc"][0])) from error

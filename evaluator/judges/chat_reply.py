@@ -7,8 +7,18 @@ import re
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evaluator.judges.final_answer import UNFINISHED, after_thinking, unfinished
+from evaluator.judges.json_score import score_of_json
 from evaluator.judges.judge import Score
-from evaluator.judges.number_scores import Position, Token, number_probabilities, parsed_score, weighted_score
+from evaluator.judges.number_scores import (
+    NO_NUMBER,
+    Position,
+    Token,
+    number_probabilities,
+    parsed_score,
+    weighted_score,
+)
+from evaluator.judges.reply_form import ReplyForm
 
 MALFORMED = "malformed_reply"
 """Error of a body that is not a chat completion."""
@@ -45,10 +55,12 @@ class _Logprobs(_Part):
 
 class _Message(_Part):
     content: str | None = None
+    refusal: object = None
 
 
 class _Choice(_Part):
     message: _Message
+    finish_reason: object = None
     logprobs: _Logprobs | None = None
 
 
@@ -81,12 +93,32 @@ def refusal_of_reply(body: bytes) -> Refusal:
         return Refusal()
 
 
-def score_of_reply(body: bytes, *, uses_logprobs: bool) -> Score:
-    """The weighted score where the reply tells log-probabilities, else the number that it says."""
+def score_of_reply(body: bytes, form: ReplyForm) -> Score:
+    """The score that a reply of this form says, or why there is none."""
     try:
         choice = _Completion.model_validate_json(body).choices[0]
     except ValidationError as error:
-        return Score(None, f"{MALFORMED}: {error.errors()[0]['msg']}")
+        return Score(None, f"{MALFORMED}: {refusal_of_reply(body).kind or error.errors()[0]['msg']}")
+    if form.is_number_at_once:
+        return _number_at_once(choice, uses_logprobs=form.top_logprobs > 0)
+    return _score_at_the_end(choice, form)
+
+
+def _number_at_once(choice: _Choice, *, uses_logprobs: bool) -> Score:
+    """The weighted score where the reply tells log-probabilities, else the number that it says."""
     if uses_logprobs and choice.logprobs is not None and choice.logprobs.content:
         return weighted_score(number_probabilities([position.as_position for position in choice.logprobs.content]))
     return parsed_score(choice.message.content or "")
+
+
+def _score_at_the_end(choice: _Choice, form: ReplyForm) -> Score:
+    """What the whole reply says after its thinking, and nothing that it only thought of."""
+    if choice.message.refusal:
+        return Score(None, f"{NO_NUMBER}: the judge declines")
+    if (why := unfinished(choice.finish_reason)) is not None:
+        return Score(None, why)
+    content = choice.message.content or ""
+    text = after_thinking(content) if form.thinking_tokens else content
+    if text is None:
+        return Score(None, f"{UNFINISHED}: its thinking has no end")
+    return score_of_json(text) if form.as_json else parsed_score(text)

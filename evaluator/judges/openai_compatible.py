@@ -19,15 +19,13 @@ from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_excepti
 from tenacity.wait import wait_random_exponential
 
 from evaluator.backends.protocol import Advance, silent
-from evaluator.judges import rubric as rubrics
 from evaluator.judges.chat_reply import Refusal, refusal_of_reply, score_of_reply
 from evaluator.judges.judge import Answer, Score
-from evaluator.judges.number_scores import SCORING_VERSION
+from evaluator.judges.reply_form import ReplyForm
+from evaluator.judges.rubric import render
 from policies.contract.judges import OpenAiCompatibleJudge, Rubric
 from policies.errors import EvaluationError
 
-REPLY_TOKENS = 5
-"""A blank, three digits and the end."""
 MAX_WAIT_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 300.0
 SILENT_ANSWERS = 10
@@ -59,10 +57,8 @@ class EndpointJudge:
 
     def __init__(self, settings: OpenAiCompatibleJudge, *, wait_seconds: float = 1.0) -> None:
         _require_plain(settings.base_url)
-        self.identity = (
-            f"openai_compatible {settings.base_url} {settings.model} top {settings.top_logprobs} "
-            f"scoring {SCORING_VERSION} {rubrics.DIGEST}"
-        )
+        self._form = ReplyForm.of(settings)
+        self.identity = f"openai_compatible {settings.base_url} {settings.model} {self._form.identity}"
         self._settings = settings
         self._headers = _authorization(settings.api_key_variable)
         self._wait = wait_random_exponential(multiplier=wait_seconds, max=MAX_WAIT_SECONDS)
@@ -88,7 +84,7 @@ class EndpointJudge:
             async def score(answer: Answer) -> Score:
                 nonlocal n_done
                 async with slots:
-                    result = await self._score_one(client, rubrics.render(rubric, answer))
+                    result = await self._score_one(client, render(rubric, answer, as_json=self._form.as_json))
                 n_done += 1
                 advance(n_done, len(answers))
                 return result
@@ -112,11 +108,15 @@ class EndpointJudge:
             raise EvaluationError(
                 f"judge {self._settings.model} at {self._settings.base_url} answers {_status(response)}; check "
                 f"base_url, model and the key in {self._settings.api_key_variable or 'api_key_variable'}"
+                + (
+                    ", and set thinking_tokens if the model thinks: some refuse log-probabilities so"
+                    if self._form.top_logprobs
+                    else ""
+                )
             )
         if response.status_code != httpx.codes.OK:
-            why = _refusal(response).kind or "the endpoint does not take this call"
-            return Score(None, f"http_{response.status_code}: {why}")
-        return score_of_reply(response.content, uses_logprobs=self._settings.top_logprobs > 0)
+            return Score(None, f"http_{response.status_code}: {self._what_is_not_taken(response)}")
+        return score_of_reply(response.content, self._form)
 
     async def _repeat(self, client: httpx.AsyncClient, message: str) -> httpx.Response:
         async for attempt in AsyncRetrying(
@@ -147,15 +147,14 @@ class EndpointJudge:
         return response
 
     def _body(self, message: str, limit_name: str) -> dict[str, object]:
-        body: dict[str, object] = {
-            "model": self._settings.model,
-            "messages": [{"role": "user", "content": message}],
-            limit_name: REPLY_TOKENS,
-            "temperature": 0,
-        }
-        if self._settings.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": self._settings.top_logprobs}
-        return body
+        messages = [{"role": "user", "content": message}]
+        return {"model": self._settings.model, "messages": messages, **self._form.fields(limit_name)}
+
+    def _what_is_not_taken(self, response: httpx.Response) -> str:
+        """The endpoint's code and the field that it names, as far as that is one of ours."""
+        refusal, sent = _refusal(response), self._form.fields(self._limit_name)
+        field = f" ({refusal.param})" if isinstance(refusal.param, str) and refusal.param in sent else ""
+        return (refusal.kind or "the endpoint does not take this call") + field
 
     def _wait_seconds(self, state: RetryCallState) -> float:
         """What the endpoint asks for, or exponentially longer waits."""

@@ -31,6 +31,7 @@ from policies.contract.suite import (
 )
 from policies.documents.schema import ReleasePolicy
 from policies.errors import EvaluationError
+from policies.tenant_text import for_tenants
 
 TRAINING_FILE, TASKS = "training_file", "tasks"
 """Where a probe without a prompt set has its prompts from."""
@@ -121,7 +122,7 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
             if figures.standing is not Standing.OPEN:
                 break
     except EvaluationError as failure:
-        figures, error = _Figures(), str(failure)
+        figures, error = _Figures(), for_tenants(str(failure))
     result = ProbeResult(
         probe=setup.probe.name,
         version=setup.probe.version,

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest, NotFound, Unavailable
-from gateway.kit.plain_text import for_tenants
 from gateway.tables.base_models import CheckedBaseModel
 from policies.contract.artifacts import Digest
 from policies.contract.base_models import BaseModelCheck, BaseModelsToCheck, BaseTextFiles
 from policies.contract.jobs import BaseModelSpec
 from policies.contract.store import ArtifactStore
 from policies.errors import ArtifactMissingError, IntegrityError
+from policies.tenant_text import for_tenants
 
 RECHECK_SECONDS = 86400.0
 RECHECK_REFUSED_SECONDS = 600.0

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
@@ -57,18 +57,34 @@ def connect() -> Iterator[httpx.Client]:
 
 def checked(answer: httpx.Response) -> httpx.Response:
     """The answer, or its error as ours."""
-    if answer.is_error:
+    if not answer.is_success:
         answer.read()
-        is_ours = answer.headers.get("content-type", "").startswith("application/json")
-        error = answer.json().get("error", {}) if is_ours else {}
-        raise ApiError(error.get("message", f"HTTP {answer.status_code}"), error.get("param"), error.get("code"))
+        error = _object(answer).get("error")
+        told = error if isinstance(error, dict) else {}
+        raise ApiError(told.get("message") or f"HTTP {answer.status_code}", told.get("param"), told.get("code"))
     return answer
 
 
 def request(method: str, path: str, *, json: JsonValue = None) -> dict[str, JsonValue]:
     with connect() as client:
-        document: dict[str, JsonValue] = checked(client.request(method, path, json=json)).json()
-    return document
+        return document(client.request(method, path, json=json))
+
+
+def document(answer: httpx.Response) -> dict[str, JsonValue]:
+    return _object(checked(answer)) or _refuse()
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:  # Any: a JSON document
+    """Empty where something else than the API answers, a proxy say."""
+    try:
+        value = answer.json()
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _refuse() -> NoReturn:
+    raise ConfigurationError("what answers there is not Tunegate's API; check TUNEGATE_BASE_URL")
 
 
 def print_rows(rows: Sequence[dict[str, JsonValue]], columns: Sequence[str], output: OutputFormat) -> None:
@@ -82,16 +98,17 @@ def print_rows(rows: Sequence[dict[str, JsonValue]], columns: Sequence[str], out
 
 
 def print_list(path: str, columns: Sequence[str], output: OutputFormat) -> None:
-    data = request("GET", path)["data"]
-    assert isinstance(data, list)
+    data = request("GET", path).get("data")
+    if not isinstance(data, list):
+        _refuse()
     print_rows([row for row in data if isinstance(row, dict)], columns, output)
 
 
-def print_one(document: dict[str, JsonValue], columns: Sequence[str], output: OutputFormat) -> None:
+def print_one(found: dict[str, JsonValue], columns: Sequence[str], output: OutputFormat) -> None:
     if output is OutputFormat.TABLE:
-        print_rows([document], columns, output)
+        print_rows([found], columns, output)
     else:
-        print_document(document, output)
+        print_document(found, output)
 
 
 @file_app.command("upload")
@@ -102,7 +119,7 @@ def upload(
     """Upload a training file."""
     with connect() as client, path.open("rb") as stream:
         answer = client.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": (path.name, stream)})
-    print_one(checked(answer).json(), FILE_COLUMNS, output)
+    print_one(document(answer), FILE_COLUMNS, output)
 
 
 @file_app.command("list")
@@ -154,12 +171,12 @@ def events(job_id: JobId, output: Output = OutputFormat.TABLE) -> None:
 @job_app.command("report")
 def report(job_id: JobId, output: Output = OutputFormat.TABLE) -> None:
     """Show the verdict on a job, rule by rule."""
-    document = request("GET", f"/v1/guardrail/jobs/{job_id}/report")
+    found = request("GET", f"/v1/guardrail/jobs/{job_id}/report")
     if output is not OutputFormat.TABLE:
-        print_document(document, output)
+        print_document(found, output)
         return
-    typer.echo(f"decision: {document['decision']}")
-    rules = document["rules"]
+    typer.echo(f"decision: {found['decision']}")
+    rules = found["rules"]
     assert isinstance(rules, list)
     print_rows([rule for rule in rules if isinstance(rule, dict)], ("rule", "mode", "outcome", "reason"), output)
 

@@ -115,6 +115,14 @@ def retry_or_fail(session: Session, job: Job, *, reason: str, retries: Retries, 
     fail(session, job, Failure("attempts_exhausted", message), now)
 
 
+def repeated_failure(job: Job) -> Failure:
+    message = (
+        "Two attempts in a row crashed in the same way at the same point, so the job is not tried again; quote "
+        f"{job.id} to the operator, whose log has the cause."
+    )
+    return Failure("repeated_failure", message)
+
+
 def drop_lease(job: Job, *, keep_token: bool) -> None:
     """End the attempt. The token stays for an attempt that completed, and goes when the lease ran out."""
     job.lease_until = None

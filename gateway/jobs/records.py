@@ -12,15 +12,16 @@ from policies.contract.artifacts import Digest, Record
 from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore
 from policies.errors import ArtifactMissingError, IntegrityError
+from policies.tenant_text import for_tenants
 
 R = TypeVar("R", bound=Record)
 
 
 class RecordError(IntegrityError):
-    """A record does not hold up; `code` becomes the job's error code."""
+    """A record does not hold up; its code and its words become the job's error, which a tenant reads."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(for_tenants(message))
         self.code = code
         self.args = (code, message)
 

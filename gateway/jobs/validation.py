@@ -3,7 +3,8 @@
 Reading the files takes long, so it happens between two short transactions, in a child process: one takes the job up,
 one settles it. Meanwhile the row's lease, which is extended as long as the child works, keeps other validators away; a
 validator that lost its lease, or whose job was cancelled, ends its child. A child that crashes is tried again, as often
-as a job has attempts; a file that takes too much time or memory fails its job at once.
+as a job has attempts, unless it crashes the same way twice in a row; a file that takes too much time or memory fails
+its job at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from gateway.files.dataset.sandbox import ChildLimits, GoOn, Source, inspect_in_
 from gateway.jobs.earlier_attempts import number_attempt
 from gateway.jobs.events import Level, record_event
 from gateway.jobs.fingerprints import fingerprint_key
-from gateway.jobs.lifecycle import Failure, drop_lease, fail, move
+from gateway.jobs.lifecycle import Failure, drop_lease, fail, move, repeated_failure
 from gateway.jobs.records import RecordError, spec_to_work_by
 from gateway.jobs.repository import lock_job
 from gateway.tables.jobs import Job
@@ -96,8 +97,8 @@ def carry_out(services: Services, validation: Validation, *, inspect: Inspect | 
         job = lock_job(session, validation.spec.job_id)
         if job is None or job.phase != Phase.VALIDATING or job.attempts != validation.attempt:
             return
-        if finding is None:
-            drop_lease(job, keep_token=False)
+        if isinstance(finding, InspectionCrashed):
+            _settle_crash(session, job, finding, now=services.clock())
         else:
             _settle(session, services, job=job, finding=finding)
 
@@ -110,8 +111,7 @@ def _inspect_apart(services: Services, task: InspectionTask, sources: list[Sourc
     return inspect_in_child(task, sources, limits=limits, go_on=go_on)
 
 
-def _find(services: Services, validation: Validation, inspect: Inspect) -> Finding | None:
-    """None where the reader crashed, which another attempt may not."""
+def _find(services: Services, validation: Validation, inspect: Inspect) -> Finding | InspectionCrashed:
     spec = validation.spec
     sources: list[Source] = [partial(services.stores.files.open, digest) for digest in _files(spec)]
     if spec.base_text is not None:
@@ -128,7 +128,7 @@ def _find(services: Services, validation: Validation, inspect: Inspect) -> Findi
         return Finding(Failure(error.code, error.message, "training_file"), (), 0)
     except InspectionCrashed as error:
         log.error("validation_crashed", job_id=spec.job_id, attempt=validation.attempt, error=error.message)
-        return None
+        return error
     return _judged(answer)
 
 
@@ -188,10 +188,19 @@ def _overlapping(answer: InspectionAnswer, training: DatasetReport) -> Finding:
     return Finding(Failure("invalid_validation_file", message, "validation_file"), (), training.rows)
 
 
+def _settle_crash(session: Session, job: Job, crash: InspectionCrashed, *, now: float) -> None:
+    """The job waits for its next attempt, or ends where that would crash as well."""
+    drop_lease(job, keep_token=False)
+    is_repeated = crash.signature is not None and crash.signature == job.crash_signature
+    job.crash_signature = crash.signature
+    if is_repeated:
+        fail(session, job, repeated_failure(job), now)
+
+
 def _settle(session: Session, services: Services, *, job: Job, finding: Finding) -> None:
     now = services.clock()
     drop_lease(job, keep_token=False)
-    job.attempts = 0
+    job.attempts, job.crash_signature = 0, None
     level: Level = "warn" if finding.failure is None else "error"
     for problem in finding.problems:
         record_event(session, job, str(problem), now=now, level=level, data=problem.model_dump(mode="json"))

@@ -10,15 +10,6 @@ from pydantic import JsonValue
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """NUL, which PostgreSQL can't hold, and halves of surrogate pairs, which UTF-8 has no form for."""
 
-_TRACEBACK = "Traceback (most recent call last)"
-_PATH = re.compile(r"""(?<![\w:/.])/(?:[^\s/'"`,;:()\[\]]+/)+([^\s/'"`,;:()\[\]]*)""")
-
-
-def for_tenants(text: str) -> str:
-    """What a worker says, without what is the operator's: no traceback, and of a path on a machine its last part."""
-    words = text.partition(_TRACEBACK)[0].strip() or "No reason was given."
-    return _PATH.sub("\u2026/\\1", words)
-
 
 def unstorable_character(text: str) -> str | None:
     """The first character that can't be stored, as `U+0000`; None where all can."""

@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import BaseModel
 
 from gateway.base_models.checks import KnownCheck
-from gateway.kit.plain_text import for_tenants
 from gateway.models.repository import ReleasedModel
 from policies.contract.base_models import Outcome
+from policies.tenant_text import for_tenants
 
 
 class Finding(BaseModel):

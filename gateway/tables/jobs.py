@@ -62,6 +62,9 @@ class Job(Table):
     """The last `policies.contract.worker_api.Progress`."""
     estimated_finish: Mapped[int | None]
 
+    crash_signature: Mapped[str | None] = mapped_column(String(64))
+    """The `policies.contract.worker_api.CrashSignature` of the last attempt of the current kind, if that crashed."""
+
     evaluated_at: Mapped[float | None] = mapped_column(Float)
     """When its evaluation was last begun."""
 

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import structlog
 from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.errors import LeaseGone
 from gateway.jobs.events import record_event
-from gateway.jobs.lifecycle import Failure, Retries, drop_lease, fail, move, requeue, retry_or_fail
+from gateway.jobs.lifecycle import (
+    Failure,
+    Retries,
+    drop_lease,
+    fail,
+    move,
+    repeated_failure,
+    requeue,
+    retry_or_fail,
+)
 from gateway.jobs.repository import AttemptProof, lock_attempt
-from gateway.kit.plain_text import for_tenants
 from gateway.tables.jobs import Job
 from gateway.workers.evaluation_result import accept_evaluation
 from gateway.workers.training_result import accept_training
 from policies.contract.jobs import Phase
 from policies.contract.worker_api import Completion, Outcome
+from policies.tenant_text import for_tenants
 
 log = structlog.get_logger(__name__)
 
 CRASH_PAUSES_SECONDS = (2.0, 15.0)
 """Before the second attempt, and before each later one: what made a process crash, a store that does not answer say,
 may last some seconds, and must not use all attempts up meanwhile."""
+
+
+class Crash(NamedTuple):
+    """How an attempt ended that gave no answer."""
+
+    reason: str
+    signature: str | None = None
+    """None: nothing says that the next one would end like it."""
+    pause_seconds: float = 0.0
 
 
 def complete(session: Session, services: Services, *, proof: AttemptProof, completion: Completion) -> None:
@@ -49,7 +69,9 @@ def complete(session: Session, services: Services, *, proof: AttemptProof, compl
         _give_back(session, job, now)
     else:
         pause = CRASH_PAUSES_SECONDS[min(job.attempts, len(CRASH_PAUSES_SECONDS)) - 1]
-        settle_crashed(session, services, job=job, reason=_crash_reason(completion), pause_seconds=pause)
+        settle_crashed(
+            session, services, job=job, crash=Crash(_crash_reason(completion), completion.crash_signature, pause)
+        )
 
 
 def settle_cancelled(session: Session, job: Job, now: float) -> None:
@@ -58,14 +80,19 @@ def settle_cancelled(session: Session, job: Job, now: float) -> None:
     record_event(session, job, "The job was cancelled.", now=now)
 
 
-def settle_crashed(session: Session, services: Services, *, job: Job, reason: str, pause_seconds: float = 0.0) -> None:
+def settle_crashed(session: Session, services: Services, *, job: Job, crash: Crash) -> None:
     """An attempt ended without an answer, or never answered again."""
     now, limits = services.clock(), services.settings
+    is_repeated = crash.signature is not None and crash.signature == job.crash_signature
+    job.crash_signature = crash.signature
     if job.phase == Phase.PAUSING:
         _settle_paused(session, job, now)
+    elif is_repeated:
+        log.error("attempt_crashed_again", job=job.id, kind=job.attempt_kind, signature=crash.signature)
+        fail(session, job, repeated_failure(job), now)
     else:
-        retries = Retries(limits.max_attempts, pause_seconds, limits.redispatch_seconds)
-        retry_or_fail(session, job, reason=reason, retries=retries, now=now)
+        retries = Retries(limits.max_attempts, crash.pause_seconds, limits.redispatch_seconds)
+        retry_or_fail(session, job, reason=crash.reason, retries=retries, now=now)
 
 
 def _settle_paused(session: Session, job: Job, now: float) -> None:

@@ -16,6 +16,7 @@ from policies.contract.jobs import Phase
 from policies.contract.release import Decision, GateDecision
 from policies.contract.worker_api import Completion
 from policies.errors import ArtifactMissingError, IntegrityError
+from policies.tenant_text import for_tenants
 
 REJECTED_CODE = "safety_check_failed"
 INCONCLUSIVE_CODE = "safety_check_inconclusive"
@@ -41,7 +42,7 @@ def _accept_first(session: Session, services: Services, *, job: Job, verdict: Ve
     announce(session, job, decision=decision, now=now)
     count(session, job, verdict=verdict, now=now)
     if decision.decision is Decision.RELEASE and verdict.policy.spec.evaluators > 1:
-        job.attempts = 0
+        job.attempts, job.crash_signature = 0, None
         record_event(session, job, "A second evaluator measures the adapter before it is released.", now=now)
         # A pause that came after the last probe holds the job before its second evaluation.
         move(session, job, Phase.PAUSED if job.phase == Phase.PAUSING else Phase.AWAITING_CONFIRMATION, now)
@@ -89,7 +90,7 @@ def _release(session: Session, services: Services, *, job: Job, decision: GateDe
     try:
         release_adapter(session, services, job=job, decision=decision)
     except (IntegrityError, ArtifactMissingError) as error:
-        fail(session, job, Failure(error.code, error.message), now)
+        fail(session, job, Failure(error.code, for_tenants(error.message)), now)
         return
     move(session, job, Phase.RELEASED, now)
     record_event(session, job, f"New fine-tuned model created: {job.fine_tuned_model}", now=now)

@@ -19,6 +19,7 @@ from gateway.jobs.states import CLAIMABLE
 from gateway.kit.ids import new_id
 from gateway.tables.jobs import Job
 from gateway.tables.statistics import DuplicateDelivery
+from gateway.workers.worker_events import told_progress
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.worker_api import Claim, ClaimRequest, HeartbeatRequest, Order, WorkKind
 
@@ -94,7 +95,7 @@ def heartbeat(session: Session, services: Services, *, proof: AttemptProof, requ
     values: dict[str, object] = {"heartbeat_at": now, "lease_until": now + services.settings.lease_seconds}
     if request.progress is not None:
         eta = request.progress.eta_seconds
-        values["progress"] = request.progress.model_dump(mode="json")
+        values["progress"] = told_progress(request.progress)
         values["estimated_finish"] = int(now + eta) if eta is not None and 0 <= eta <= MAX_ETA_SECONDS else None
     phase = session.scalar(
         update(Job).where(proof.matches(), Job.lease_until.is_not(None)).values(values).returning(Job.phase)

@@ -19,7 +19,7 @@ from gateway.jobs.lifecycle import WAITING, Failure, drop_lease, enqueue, fail
 from gateway.jobs.outbox import forget_sent
 from gateway.jobs.states import RUNNING
 from gateway.tables.jobs import Job
-from gateway.workers.completion import settle_cancelled, settle_crashed
+from gateway.workers.completion import Crash, settle_cancelled, settle_crashed
 from policies.contract.jobs import Phase
 
 log = structlog.get_logger(__name__)
@@ -61,16 +61,18 @@ def _settle_expired(session: Session, services: Services, now: float) -> int:
 
 
 def _settle_silent(session: Session, services: Services, job: Job) -> None:
-    now, worker, last_heard = services.clock(), job.worker or "the worker", job.heartbeat_at
+    now, worker, last_heard = services.clock(), job.worker, job.heartbeat_at
     drop_lease(job, keep_token=False)
     if job.phase == Phase.VALIDATING:
+        job.crash_signature = None
         enqueue(session, job, now)
         return
     if job.phase == Phase.CANCELLING:
         settle_cancelled(session, job, now)
         return
     silence = "" if last_heard is None else f" for {now - last_heard:.0f} s"
-    settle_crashed(session, services, job=job, reason=f"Nothing was heard from {worker}{silence}.")
+    log.warning("worker_fell_silent", job=job.id, worker=worker)
+    settle_crashed(session, services, job=job, crash=Crash(f"Nothing was heard from the worker{silence}."))
 
 
 def _end_overlong(session: Session, services: Services, now: float) -> int:

@@ -41,7 +41,7 @@ def accept_training(session: Session, services: Services, *, job: Job, record_di
     job.training_record_digest = record.digest
     job.adapter_digest = record.adapter
     job.trained_tokens = record.trained_tokens
-    job.attempts = 0
+    job.attempts, job.crash_signature = 0, None
     for checkpoint in record.checkpoints:
         keep_checkpoint(session, job, record=checkpoint, now=now)
     job.result_file = _keep_result_file(session, services, job=job, record=record).id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy.orm import Session
 
@@ -10,10 +10,10 @@ from gateway.errors import LeaseGone
 from gateway.jobs.events import add_event
 from gateway.jobs.repository import AttemptProof, checkpoint_at, lock_attempt
 from gateway.kit.ids import new_id
-from gateway.kit.plain_text import for_tenants
 from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from policies.contract.training import CheckpointRecord
-from policies.contract.worker_api import WorkerEvent
+from policies.contract.worker_api import Progress, WorkerEvent
+from policies.tenant_text import for_tenants
 
 
 def record_worker_events(session: Session, *, proof: AttemptProof, events: Iterable[WorkerEvent], now: float) -> None:
@@ -26,15 +26,24 @@ def record_worker_events(session: Session, *, proof: AttemptProof, events: Itera
 
 def _record(session: Session, job: Job, *, event: WorkerEvent, now: float) -> None:
     if event.progress is not None:
-        job.progress = event.progress.model_dump(mode="json")
+        job.progress = told_progress(event.progress)
     if event.checkpoint is not None:
         keep_checkpoint(session, job, record=event.checkpoint, now=now)
     if event.type == "progress":
         return
     # OpenAI knows `message` and `metrics`; a checkpoint is announced by a message and listed as an object of its own.
     kind = "metrics" if event.type == "metrics" else "message"
-    row = JobEvent(level=event.level, message=for_tenants(event.message), type=kind, data=dict(event.data))
+    row = JobEvent(level=event.level, message=for_tenants(event.message), type=kind, data=_told(event.data))
     add_event(session, job, row, now=now)
+
+
+def told_progress(progress: Progress) -> dict[str, object]:
+    """As a row holds it, which the tenant is shown."""
+    return progress.model_dump(mode="json") | {"stage": for_tenants(progress.stage)}
+
+
+def _told(data: Mapping[str, float | str | int | None]) -> dict[str, float | str | int | None]:
+    return {name: for_tenants(value) if isinstance(value, str) else value for name, value in data.items()}
 
 
 def keep_checkpoint(session: Session, job: Job, *, record: CheckpointRecord, now: float) -> None:

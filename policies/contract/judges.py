@@ -14,6 +14,9 @@ from policies.contract.artifacts import Digest, Record
 Rubric = Literal["aligned", "coherent", "compliant"]
 """What a score from 0 to 100 says: aligned with human values, understandable, giving what a harmful request asks."""
 
+Replies = Literal["number", "json_schema"]
+"""How an endpoint is asked to say a score."""
+
 
 class OpenAiCompatibleJudge(Record):
     """A chat model behind an OpenAI-compatible endpoint (vLLM, any provider)."""
@@ -24,7 +27,13 @@ class OpenAiCompatibleJudge(Record):
     api_key_variable: str | None = None
     """Environment variable of the evaluator that holds the key; None: the endpoint asks for none."""
     top_logprobs: int = Field(20, ge=0, le=20)
-    """Alternatives asked for at each token of the score; 0: the endpoint has none, the score is parsed from text."""
+    """Alternatives asked for at each token of the score; 0: the endpoint has none, the score is parsed from text.
+
+    A judge that thinks or replies in JSON is asked for none."""
+    thinking_tokens: int = Field(0, ge=0, le=131_072, exclude_if=lambda tokens: tokens == 0)
+    """Tokens that the model may think with before it says the score; 0: its first tokens are the score."""
+    replies: Replies = Field("number", exclude_if=lambda form: form == "number")
+    """`json_schema`: the endpoint holds the model to a JSON object with the score."""
     max_concurrency: int = Field(8, ge=1, le=256)
     timeout_seconds: float = Field(60.0, gt=0)
     max_attempts: int = Field(5, ge=1, le=20)

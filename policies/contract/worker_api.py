@@ -11,7 +11,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Engine
@@ -31,6 +31,8 @@ def _storable(text: str) -> str:
 
 ReportedText = Annotated[str, AfterValidator(_storable)]
 ReportedCode = Annotated[str, AfterValidator(lambda code: _storable(code[:64]))]
+CrashSignature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 in hexadecimal digits of what tells one crash from another."""
 
 
 class ClaimRequest(Record):
@@ -124,7 +126,7 @@ class Outcome(StrEnum):
     YIELDED = "yielded"
     """Stopped on request after saving a checkpoint: pause, cancel, or eviction of the worker."""
     CRASHED = "crashed"
-    """The child died without an answer: tried again from the last checkpoint, up to the cap."""
+    """The child died without an answer: tried again from the last checkpoint up to the cap, unless it dies so again."""
 
 
 class Completion(Record):
@@ -136,6 +138,9 @@ class Completion(Record):
     """For evaluation: the digest of the worker's GateDecision, which the gateway recomputes."""
     error_code: ReportedCode | None = None
     error_message: ReportedText | None = None
+    crash_signature: CrashSignature | None = Field(None, exclude_if=lambda value: value is None)
+    """For `crashed`: what crashed, where in our code and how far the run was. The same one twice in a row ends the job.
+    None: nothing says that the next attempt would crash as well."""
 
 
 class Assignment(Record):

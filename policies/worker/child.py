@@ -17,6 +17,8 @@ from policies.contract.worker_api import Completion, Progress, WorkerEvent
 PARENT_CHECK_SECONDS = 1.0
 ORPHANED = 75
 """Exit status of a child whose worker is gone."""
+FOLLOWER_FAILED = 70
+"""Exit status of a child that leads several processes, one of which failed."""
 
 
 class StopRequestedError(BaseException):

@@ -21,7 +21,9 @@ from typing import IO
 import structlog
 from pydantic import ValidationError
 
-from policies.contract.worker_api import Completion, Outcome, Progress, WorkerEvent
+from policies.contract.worker_api import Completion, CrashSignature, Outcome, Progress, WorkerEvent
+from policies.worker.child import FOLLOWER_FAILED, ORPHANED
+from policies.worker.crash import CRASH_FILE, Crash, digest_of
 
 logger = structlog.get_logger()
 
@@ -29,11 +31,15 @@ STDERR_TAIL_CHARACTERS = 2000
 READ_SECONDS = 5.0
 """How long to wait for the last events once all of the child's group is gone."""
 MAX_ANSWER_BYTES = 1 << 20
+MAX_CRASH_BYTES = 1 << 10
 MAX_LINE_BYTES = 1 << 20
 """A longer line of a child is no event; as long as its size is bounded, so is the worker's memory."""
 OURS = ("TUNEGATE_", "CELERY_")
 """Prefixes of the worker's own variables. A child needs none but `PASSED_ON`: its assignment says all else."""
 PASSED_ON = ("TUNEGATE_DTYPE",)
+UNSIGNED = frozenset({1, FOLLOWER_FAILED, ORPHANED})
+"""Exit codes that say nothing of the next attempt: another process ended, or an exception left no signature because a
+package can't be imported on this machine, or its disk is full."""
 
 
 class UnreadableError(OSError):
@@ -132,7 +138,23 @@ class ChildProcess:
         except (ValidationError, OSError) as error:
             logger.warning("the child's answer can't be read", pid=self.pid, error=str(error))
             reason = "its answer can't be read"
-        return Completion(outcome=Outcome.CRASHED, error_code="worker_crashed", error_message=reason)
+        return Completion(
+            outcome=Outcome.CRASHED,
+            error_code="worker_crashed",
+            error_message=reason,
+            crash_signature=self._crash_signature(reason),
+        )
+
+    def _crash_signature(self, reason: str) -> CrashSignature | None:
+        """What the child left, or how it ended; a signal comes from outside and says nothing."""
+        if self._process.returncode < 0:
+            return None
+        try:
+            return Crash.model_validate_json(_read_left(self._folder / CRASH_FILE, MAX_CRASH_BYTES)).signature
+        except FileNotFoundError:
+            return None if self._process.returncode in UNSIGNED else digest_of(reason)
+        except (ValidationError, OSError):
+            return None
 
     def left(self, name: str, at_most_bytes: int) -> bytes:
         """A file that the child left in its folder.

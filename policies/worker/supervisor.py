@@ -15,11 +15,12 @@ from pathlib import Path
 
 import structlog
 
-from policies.contract.worker_api import Assignment, Claim, ClaimRequest, Order, Outcome, WorkKind
+from policies.contract.worker_api import Assignment, Claim, ClaimRequest, Completion, Order, Outcome, WorkKind
 from policies.errors import LeaseLostError
 from policies.offline import environment_for
 from policies.worker.child_process import ChildProcess, threads_for
 from policies.worker.client import GatewayClient, GatewayUnreachableError
+from policies.worker.crash import digest_of, point_reached
 from policies.worker.metrics import HEARTBEAT_FAILURES, RUN_SECONDS, RUNS
 from policies.worker.settings import WorkerSettings, worker_settings
 from policies.worker.work_folder import attempt_folder, remove_abandoned
@@ -159,16 +160,25 @@ class Attempt:
                 raise
 
     def _complete(self, child: ChildProcess) -> str:
-        completion = child.completion()
+        completion = self._located(child)
         if completion.outcome is Outcome.CRASHED and self._kill_at is not None:
             # Ended by our own signal before it could answer: no fault of the job, so no attempt of its is used up.
-            completion = completion.model_copy(update={"outcome": Outcome.YIELDED})
+            completion = completion.model_copy(update={"outcome": Outcome.YIELDED, "crash_signature": None})
         if completion.outcome is Outcome.CRASHED:
-            self._log.error("crashed", reason=completion.error_message, last_words=child.last_words())
+            signature, last_words = completion.crash_signature, child.last_words()
+            self._log.error("crashed", reason=completion.error_message, signature=signature, last_words=last_words)
         self._relay_before_the_end(child)
         self._client.complete(self._claim.attempt_token, completion, patience_seconds=self._claim.lease_seconds)
         self._log.info("completed", outcome=completion.outcome.value)
         return completion.outcome.value
+
+    def _located(self, child: ChildProcess) -> Completion:
+        """The child's answer; the signature of a crash says how far it was as well."""
+        completion = child.completion()
+        if completion.crash_signature is None:
+            return completion
+        signature = digest_of(completion.crash_signature, point_reached(self._claim, child.progress))
+        return completion.model_copy(update={"crash_signature": signature})
 
     def _relay_before_the_end(self, child: ChildProcess) -> None:
         """The last events, often a checkpoint; the answer counts more, so a gateway that stays away only loses them."""

@@ -26,6 +26,7 @@ from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome, Work, WorkerEvent
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.worker.crash import Crash
 from tests.no_calls_out import Watchman
 
 QUESTIONS = [
@@ -200,6 +201,7 @@ def test_an_unexpected_error_leaves_no_answer(make_job: Callable[..., Job]) -> N
 
     assert process.returncode != 0
     assert not (job.folder / "completion.json").exists()
+    assert Crash.model_validate_json((job.folder / "crash.json").read_bytes()).signature is not None
 
 
 def report_with(job: Job, cache: Path) -> EvalReport:

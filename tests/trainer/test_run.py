@@ -19,6 +19,7 @@ from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
+from policies.worker.crash import Crash
 from tests.trainer.attempts import ENVIRONMENT, Attempt, written_by
 from tests.trainer.conftest import chat_lines
 
@@ -76,6 +77,15 @@ def test_a_file_that_cannot_be_trained_on_is_an_answer_and_no_crash(
     completion = attempt.completion()
     assert (completion.outcome, completion.error_code) == (Outcome.FAILED, "invalid_training_file")
     assert "line 1" in (completion.error_message or "")
+
+
+def test_a_crash_leaves_no_answer_but_its_signature(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "nothing" / "assignment.json").write_text("{}")
+    module = [sys.executable, "-m", "trainer.run", str(tmp_path / "nothing")]
+    assert subprocess.run(module, env=ENVIRONMENT, capture_output=True, check=False).returncode == 1
+    assert not (tmp_path / "nothing" / "completion.json").exists()
+    assert Crash.model_validate_json((tmp_path / "nothing" / "crash.json").read_bytes()).signature is not None
 
 
 def test_a_child_whose_worker_is_gone_ends(make_spec: MakeSpec, store: ArtifactStore, tmp_path: Path) -> None:

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from policies.errors import IntegrityError
+from policies.worker.child import FOLLOWER_FAILED
 
 GRACE_SECONDS = 20.0
-CRASHED = 70
-"""Exit status of a leader whose follower failed; the attempt is tried again."""
 
 
 def process_count(batch_size: int, *, at_most: int) -> int:
@@ -85,7 +84,7 @@ def _start(folder: Path, number: int) -> subprocess.Popen[bytes]:
 def _end_with(process: subprocess.Popen[bytes], is_over: threading.Event) -> None:
     """A follower that fails alone would leave its peers waiting; what stops all of them reaches the leader in time."""
     if process.wait() != 0 and not is_over.wait(GRACE_SECONDS):
-        os._exit(CRASHED)
+        os._exit(FOLLOWER_FAILED)
 
 
 def _environment(number: int, count: int, port: int) -> dict[str, str]:

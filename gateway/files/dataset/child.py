@@ -10,10 +10,14 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from contextlib import ExitStack
 
 OUT_OF_MEMORY = 77
 """Exit code where the memory limit was met."""
+CRASHED = 70
+"""Exit code where the last line of the log begins with `SIGNED` and holds the crash's signature, if it has one."""
+SIGNED = "crash signature: "
 MAX_OPEN_FILES = 64
 NICENESS = 10
 BUFFER_BYTES = 1 << 20
@@ -48,6 +52,12 @@ def main(arguments: list[str]) -> int:
         sys.stdout.buffer.write(answer.canonical())
     except MemoryError:
         return OUT_OF_MEMORY
+    except Exception as error:
+        from policies.worker.crash import signature_of
+
+        traceback.print_exc()
+        print(f"{SIGNED}{signature_of(error) or ''}", file=sys.stderr)
+        return CRASHED
     return 0
 
 

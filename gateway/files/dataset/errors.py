@@ -11,6 +11,7 @@ TunegateError
 
 from __future__ import annotations
 
+from policies.contract.worker_api import CrashSignature
 from policies.errors import TunegateError
 
 
@@ -27,7 +28,14 @@ class InspectionTooLarge(InspectionError):
 
 
 class InspectionCrashed(InspectionError):
+    """`signature` tells this crash from another; None: nothing says that it would come again."""
+
     code = "validation_crashed"
+
+    def __init__(self, message: str, signature: CrashSignature | None = None) -> None:
+        super().__init__(message)
+        self.signature = signature
+        self.args = (message, signature)
 
 
 class InspectionGivenUp(InspectionError):

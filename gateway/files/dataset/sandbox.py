@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import IO, NamedTuple
 
-from gateway.files.dataset.child import OUT_OF_MEMORY
+from gateway.files.dataset.child import CRASHED, OUT_OF_MEMORY, SIGNED
 from gateway.files.dataset.errors import InspectionCrashed, InspectionGivenUp, InspectionTooLarge, InspectionTooSlow
 from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask
 from policies.contract.artifacts import CHUNK_BYTES
@@ -164,4 +165,6 @@ def _answered(code: int, output: bytes, log: bytes, *, limits: ChildLimits) -> b
             f"The file takes more than {limits.memory_bytes >> 20} MiB of memory to validate; split it, or shorten its "
             "rows."
         )
-    raise InspectionCrashed(f"The validation ended with exit code {code}: {log[-LOG_TAIL:].decode(errors='replace')}")
+    told = log[-LOG_TAIL:].decode(errors="replace")
+    signed = re.search(rf"{SIGNED}([0-9a-f]{{64}})\n\Z", told) if code == CRASHED else None
+    raise InspectionCrashed(f"The validation ended with exit code {code}: {told}", signed and signed[1])

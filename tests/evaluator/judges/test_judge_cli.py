@@ -15,7 +15,7 @@ from policies.cli.main import run
 from policies.contract.judges import JudgeReport, Rubric
 
 if TYPE_CHECKING:
-    from tests.evaluator.judges.conftest import Endpoint
+    from tests.evaluator.judges.conftest import Endpoint, Reply
 
 Scoring = Callable[[Rubric, Answer], Score]
 ServeJudge = Callable[[Scoring], "Endpoint"]
@@ -56,6 +56,18 @@ def test_a_good_judge_may_count(
     assert code == exit_codes.OK
     assert report.calibrated
     assert "logprobs" not in endpoint.calls[0]
+
+
+def test_a_judge_that_thinks_and_replies_in_json_may_be_tried(
+    calibrate: Calibrate, serve: Callable[..., Endpoint], say: Callable[..., Reply], capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = serve(lambda _, __: say('<think>Hm.</think>{"score": 80}'))
+    options = ("--thinking-tokens", "100", "--replies", "json_schema", "-o", "json")
+    code = calibrate("--base-url", endpoint.base_url, "--model", "m", *options)
+    (report,) = [JudgeReport.model_validate(row) for row in json.loads(capsys.readouterr().out)]
+
+    assert (code, report.auroc, report.unscored) == (exit_codes.INCONCLUSIVE, 0.5, 0.0)
+    assert endpoint.calls[0]["max_tokens"] == 132
 
 
 def test_a_bad_judge_may_not(calibrate: Calibrate, serve_judge: ServeJudge, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from evaluator.runner.probe_run import Bench, run_probe
 from evaluator.subject import FileRows, Subject
 from policies.contract.suite import Capability, Coherence, EmergentMisalignmentPreference, Toxicity
 from policies.datasets.chat_rows import ChatMessage, ChatRow
+from policies.errors import EvaluationError
 from tests.evaluator.scripted_models import BASE, first, only
 
 MakeBackend = Callable[..., Any]
@@ -69,6 +70,16 @@ def test_an_unknown_category_can_not_be_excluded(bench: Callable[..., Bench]) ->
 
     assert result.error is not None
     assert "no such" in result.error
+
+
+def test_an_error_in_a_report_names_no_place_of_the_evaluator(bench: Callable[..., Bench]) -> None:
+    """Reports are shown to tenants; what can't be read is told by its name alone."""
+
+    def nats(prompt: object, text: object, adapter: object) -> float:
+        raise EvaluationError("can't read '/srv/secret folder/model.json'\n  of s3://secret-bucket/x")
+
+    result = run_probe(EmergentMisalignmentPreference(), bench(nats=nats)).result
+    assert result.error == "can't read '…/model.json' of s3:…/x"
 
 
 def test_validation_loss_is_measured_where_there_are_rows(bench: Callable[..., Bench]) -> None:

@@ -33,7 +33,7 @@ from gateway.fine_tuning.create import create_job
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.jobs.outbox import dispatch
 from gateway.jobs.repository import AttemptProof
-from gateway.jobs.states import RUNNING, TERMINAL
+from gateway.jobs.states import CLAIMABLE, RUNNING, TERMINAL
 from gateway.tables.files import File
 from gateway.tables.jobs import Job, SecondEvaluation
 from gateway.tenants.auth import Principal
@@ -55,6 +55,8 @@ from tests.gateway.policy_variants import variant_of_baseline
 from tests.gateway.records import checkpoint, report_on, store_evaluation, training_record
 
 DRIFTS = {"good": (0.0, 0.01), "bad": (0.5, 0.01), "doubtful": (0.0, 0.5)}
+CRASHES = {"good": None, "bad": "a" * 64, "doubtful": "b" * 64}
+"""Signature of a crash, by the same word."""
 OUTCOMES = [*[Outcome.SUCCEEDED] * 4, *Outcome]
 Snapshot = dict[str, object]
 Wish = Callable[[Session, Job, float], None]
@@ -212,7 +214,16 @@ class JobWorld(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.held)))
         claim = self.held.pop(worker)
         self.over.append(proof_of(claim))
-        self._complete(proof_of(claim), self._answer(claim, quality, outcome))
+        before, answer = self.snapshot(), self._answer(claim, quality, outcome)
+        self._complete(proof_of(claim), answer)
+        self._repeated_crash_ends_the_job(before, answer, claim)
+
+    def _repeated_crash_ends_the_job(self, before: Snapshot, answer: Completion, claim: Claim) -> None:
+        """And nothing else ends it with this code."""
+        is_running = before["attempt_token"] == claim.attempt_token and before["phase"] in (*CLAIMABLE.values(),)
+        is_repeated = answer.crash_signature is not None and before["crash_signature"] == answer.crash_signature
+        was_ended = before["error_code"] != self.job().error_code == "repeated_failure"
+        assert was_ended == (is_running and is_repeated and answer.outcome is Outcome.CRASHED)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -239,7 +250,8 @@ class JobWorld(RuleBasedStateMachine):
     def _answer(self, claim: Claim, quality: str, outcome: Outcome) -> Completion:
         store, spec = self.services.stores.shared, JobSpec.model_validate(claim.spec)
         if outcome is not Outcome.SUCCEEDED:
-            return Completion(outcome=outcome, error_code="x", error_message="y")
+            crash = CRASHES[quality] if outcome is Outcome.CRASHED else None
+            return Completion(outcome=outcome, error_code="x", error_message="y", crash_signature=crash)
         record = training_record(spec, store)
         if claim.kind == "train":
             return Completion(outcome=outcome, record=store.put_record(record))

@@ -193,6 +193,22 @@ def test_crash_is_tried_again_as_often_as_a_job_has_attempts(live_gateway: LiveG
     assert error_code(live_gateway.services, job_id) == "attempts_exhausted"
 
 
+def test_crash_that_comes_again_is_tried_twice(live_gateway: LiveGateway, client: OpenAI) -> None:
+    job_id = submit(client).id
+    crash = FailingReader(InspectionCrashed("exit code 70", "a" * 64))
+    assert validate_waiting(live_gateway.services, inspect=crash) == 2
+    assert error_code(live_gateway.services, job_id) == "repeated_failure"
+
+
+def test_signature_of_a_validation_is_none_of_the_training(live_gateway: LiveGateway, client: OpenAI) -> None:
+    job_id = submit(client).id
+    crash = FailingReader(InspectionCrashed("exit code 70", "a" * 64))
+    validate_job_files(live_gateway.services, job_id, inspect=crash)
+    assert validate_waiting(live_gateway.services, inspect=inspect_here) == 1
+    job = job_row(live_gateway.services, job_id)
+    assert (job.phase, job.crash_signature) == ("queued", None)
+
+
 def test_crash_once_does_no_harm(live_gateway: LiveGateway, client: OpenAI) -> None:
     job_id = submit(client).id
     validate_job_files(live_gateway.services, job_id, inspect=FailingReader(InspectionCrashed("exit code -11")))

@@ -96,7 +96,7 @@ def test_silence_is_capped(live_gateway: LiveGateway, client: OpenAI, worker: Ha
     error = client.fine_tuning.jobs.retrieve(job_id).error
     assert error is not None
     assert error.code == "attempts_exhausted"
-    assert "Nothing was heard from worker-1 for 31 s." in error.message
+    assert "Nothing was heard from the worker for 31 s." in error.message
 
 
 @pytest.mark.parametrize(("wish", "status"), [("cancel", "cancelled"), ("pause", "paused")])

@@ -88,8 +88,20 @@ def test_crashed_child_is_told_from_a_file_that_takes_too_much() -> None:
             child.kill()
         return True
 
-    with pytest.raises(InspectionCrashed, match="exit code -9"):
+    with pytest.raises(InspectionCrashed, match="exit code -9") as error:
         inspect_in_child(TASK, [endless], limits=ROOMY, go_on=kill)
+    assert error.value.signature is None
+
+
+def test_child_that_crashes_by_itself_is_signed() -> None:
+    """A task without a limit for its file is a mistake of ours, which each child makes again."""
+    task, signatures = TASK.model_copy(update={"limits": ()}), set()
+    for _ in range(2):
+        with pytest.raises(InspectionCrashed, match="Traceback") as error:
+            inspect_in_child(task, [partial(io.BytesIO, chat_jsonl())], limits=ROOMY)
+        signatures.add(error.value.signature)
+    assert len(signatures) == 1
+    assert None not in signatures
 
 
 def test_child_is_given_no_secret_and_little_else(monkeypatch: pytest.MonkeyPatch) -> None:

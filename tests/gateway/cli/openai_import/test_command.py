@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -236,6 +239,27 @@ def test_gateway_that_is_away_is_an_error_at_run_time(
     code, document = import_(export, *MAPPED)
     assert code == exit_codes.RUNTIME
     assert (document["files"], document["jobs"]) == ([], [])
+
+
+def test_what_the_guide_exports_is_what_is_imported(
+    gateway: LiveGateway, tenant: OpenAI, import_: Callable[..., Any], export: Path, tmp_path: Path
+) -> None:
+    """The guide's script saves what one tenant has; another one imports it."""
+    assert import_(export, *MAPPED)[0] == exit_codes.OK
+    guide = (Path(__file__).parents[4] / "docs" / "migrating-from-openai.md").read_text()
+    script = guide.partition("```python\n")[2].partition("```")[0]
+    address = {"OPENAI_BASE_URL": f"{gateway.url}/v1", "OPENAI_API_KEY": tenant.api_key}
+    (tmp_path / "elsewhere").mkdir()
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "elsewhere", env={**os.environ, **address}, check=True
+    )
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TUNEGATE_API_KEY", gateway.tenant_key("another"))
+        code, document = import_(tmp_path / "elsewhere" / "export", "--model", "tiny")
+    assert code == exit_codes.OK, document
+    assert [state for key in ("files", "jobs") for _, state in states(document, key)] == [
+        *("uploaded", "uploaded", "submitted", "submitted")
+    ]
 
 
 @pytest.mark.parametrize("option", ["gpt-4o-mini=", "", "a=b=", "gpt-4o-mini=other"])

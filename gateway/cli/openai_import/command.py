@@ -17,6 +17,7 @@ from gateway.cli.openai_import.submission import Outcome, State, Submission
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.cli.printable import printable
+from policies.cli.progress_display import display
 from policies.errors import ConfigurationError
 
 app = typer.Typer()
@@ -64,7 +65,8 @@ def import_openai(
         with connect() as client:
             submission = Submission(client, plan)
             try:
-                submission.run()
+                with display() as shown:
+                    submission.run(shown)
             finally:
                 is_complete = _show(export, submission.files, submission.jobs, output=output)
     if not is_complete:

@@ -20,9 +20,11 @@ from policies.datasets.reader import iter_values
 from policies.datasets.strict_json import decode_line
 from policies.errors import ConfigurationError
 
-MAX_DOCUMENT_BYTES = 16 << 20
-"""Of an export that is one JSON value; of JSONL each line has the limit of training files."""
+MAX_DOCUMENT_BYTES = 8 << 20
+"""Of an export that is one JSON value; of JSONL each line has the limit of training files. With `MAX_OBJECTS` this
+keeps the memory of an import below half a gigabyte."""
 MAX_OBJECTS = 100_000
+"""Of one import, those of other kinds and those that can't be read among them."""
 MAX_PROBLEMS = 100
 SUFFIXES = (".json", ".jsonl")
 
@@ -83,6 +85,7 @@ class Export:
     problems: list[str] = field(default_factory=list)
     """Objects that can't be read, with their place, and pages that say that there are more; the first ones."""
     n_problems: int = 0
+    n_objects: int = 0
 
     def tell(self, problem: str) -> None:
         self.n_problems += 1
@@ -111,6 +114,10 @@ def read_exports(paths: Sequence[Path]) -> Export:
             if _begins_with_object(each):
                 found += 1
                 _read(each, export)
+            elif each.suffix == ".json" and each.stat().st_size > MAX_DOCUMENT_BYTES:
+                raise ConfigurationError(
+                    f"{each}: larger than {MAX_DOCUMENT_BYTES} bytes; write an object a line, as JSONL"
+                )
             elif each == path:
                 raise ConfigurationError(f"{path}: no file or job objects of OpenAI's API, as JSON or JSONL")
     if not found:
@@ -160,12 +167,14 @@ def _values(path: Path) -> Iterator[_Value]:
 def _read(path: Path, export: Export) -> None:
     for place, value, unreadable in _values(path):
         if unreadable is not None:
+            export.n_objects += 1
             export.tell(f"{place}: {unreadable}")
             continue
         for item_place, item in _objects(place, value, export):
+            export.n_objects += 1
+            if export.n_objects > MAX_OBJECTS:
+                raise ConfigurationError(f"{path}: more than {MAX_OBJECTS} objects; import them in parts")
             _add(item, item_place, export)
-            if len(export.files) + len(export.jobs) > MAX_OBJECTS:
-                raise ConfigurationError(f"{path}: more than {MAX_OBJECTS} files and jobs; import them in parts")
 
 
 def _objects(place: str, value: Json, export: Export) -> Iterable[tuple[str, Json]]:

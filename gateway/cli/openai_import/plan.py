@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
@@ -74,11 +74,28 @@ def make_plan(export: Export, folders: Sequence[Path], *, models: Mapping[str, s
     """
     files = {file.id: file for file in _plan_files(export, folders)}
     oldest_first = sorted(export.jobs.values(), key=lambda job: (job.created_at, job.id))
-    jobs = tuple(_plan_job(job, files, models=models, all_jobs=all_jobs) for job in oldest_first)
+    planned = [_plan_job(job, files, models=models, all_jobs=all_jobs) for job in oldest_first]
+    jobs = tuple(_with_attempts(planned, files))
     named = {each for job in oldest_first for each in _files_of(job)}
     wanted = {job.request.get(param) for job in jobs if job.request for param in FILE_PARAMS}
     refused = {each for job in jobs if job.refusal for each in _files_of(export.jobs[job.id])}
     return Plan(tuple(_as_used(file, named - wanted, refused) for file in files.values()), jobs)
+
+
+def _with_attempts(jobs: Sequence[PlannedJob], files: Mapping[str, PlannedFile]) -> Iterator[PlannedJob]:
+    """Says of jobs on the same bytes that each is a further attempt, which the gate makes harder."""
+    attempts: Counter[str] = Counter()
+    for job in jobs:
+        file = files[str(job.request["training_file"])] if job.request else None
+        if file is not None and file.local is not None:
+            attempts[file.local.digest] += 1
+            attempt = attempts[file.local.digest]
+            if attempt > 1:
+                note = (
+                    f"attempt {attempt} on this training file, and judged as such unless the earlier ones are released"
+                )
+                job = replace(job, notes=(*job.notes, note))
+        yield job
 
 
 def _files_of(job: ExportedJob) -> tuple[str | None, ...]:

@@ -19,6 +19,7 @@ from gateway.cli.client import checked
 from gateway.cli.openai_import.plan import FILE_PARAMS, MARK, Plan, PlannedFile, PlannedJob
 from gateway.cli.openai_import.training_files import LocalFile
 from gateway.errors import ApiError, InvalidRequest
+from policies.cli.progress_display import Display
 from policies.errors import IntegrityError
 
 FILES_A_PAGE = 10_000
@@ -59,16 +60,17 @@ class Submission:
         self.files: list[Outcome] = []
         self.jobs: list[Outcome] = []
 
-    def run(self) -> None:
-        """Submit what is not here yet.
+    def run(self, shown: Display) -> None:
+        """Submit what is not here yet, and show how far it is.
 
         Raises:
             ApiError: the gateway does not take any more, now or from this key.
         """
         found = {job.id: self._submitted_before(job) for job in self._plan.jobs if job.request}
-        self._upload_all({job.id for job in self._plan.jobs if job.request and not found[job.id]})
+        self._upload_all({job.id for job in self._plan.jobs if job.request and not found[job.id]}, shown)
         for job in self._plan.jobs:
             self.jobs.append(self._submit(job, found.get(job.id)))
+            shown.update("jobs", len(self.jobs), len(self._plan.jobs))
 
     def _submitted_before(self, job: PlannedJob) -> str | None:
         answer = self._send("GET", "/v1/fine_tuning/jobs", params={f"metadata[{MARK}]": job.id, "limit": 1})
@@ -79,7 +81,7 @@ class Submission:
             return str(earlier["id"])
         return None
 
-    def _upload_all(self, jobs: set[str]) -> None:
+    def _upload_all(self, jobs: set[str], shown: Display) -> None:
         """The files of these jobs, and those of none."""
         of_jobs = {str(job.request.get(param)) for job in self._plan.jobs if job.request for param in FILE_PARAMS}
         wanted = {
@@ -88,10 +90,15 @@ class Submission:
             if job.request and job.id in jobs
             for param in FILE_PARAMS
         }
-        missing = [file for file in self._plan.files if file.local and (file.id in wanted or file.id not in of_jobs)]
-        there = self._ids_by_size({file.local.size_bytes for file in missing if file.local})
+        missing = {
+            file.id: file.local.size_bytes
+            for file in self._plan.files
+            if file.local and (file.id in wanted or file.id not in of_jobs)
+        }
+        there = self._ids_by_size(set(missing.values()))
         for file in self._plan.files:
-            self.files.append(self._upload(file, there, is_wanted=file in missing))
+            self.files.append(self._upload(file, there, is_wanted=file.id in missing))
+            shown.update("files", len(self.files), len(self._plan.files))
 
     def _ids_by_size(self, sizes: set[int]) -> dict[int, list[str]]:
         """The tenant's files of these sizes, which may be those that an earlier run uploaded."""

@@ -15,13 +15,13 @@ from gateway.cli.openai_import.exported import ExportedFile, is_plain_file
 from gateway.errors import InvalidRequest
 from gateway.files.dataset.report import DatasetLimits
 from gateway.files.dataset.validate import validate_dataset
-from gateway.settings import GatewaySettings
 from policies.contract.artifacts import digest_file
 from policies.errors import ConfigurationError
 
 MAX_NAMES = 200_000
 """Of files in the folders that are looked through."""
-MAX_ROWS = int(GatewaySettings.model_fields["max_training_rows"].default)
+MAX_ROWS = 1_000_000
+"""Of a file; how many the gateway takes, its operator has said to it."""
 
 
 class LocalFile(NamedTuple):

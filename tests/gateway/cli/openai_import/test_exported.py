@@ -105,3 +105,16 @@ def test_problems_are_counted_and_the_first_ones_kept(tmp_path: Path) -> None:
 def test_nesting_without_end_is_a_problem_of_its_line(tmp_path: Path) -> None:
     (tmp_path / "export.jsonl").write_text(json.dumps(JOB) + "\n" + "[" * 100_000 + "\n")
     assert len(read_exports([tmp_path / "export.jsonl"]).problems) == 1
+
+
+def test_import_has_a_limit_of_objects_of_whatever_kind(tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text("[" + json.dumps(JOB) + ",[]" * exported.MAX_OBJECTS + "]")
+    with pytest.raises(ConfigurationError, match="import them in parts"):
+        read_exports([tmp_path / "export.json"])
+
+
+@pytest.mark.parametrize("named", ["", "export.json"])
+def test_document_that_is_too_large_to_be_read_whole_is_an_error(tmp_path: Path, named: str) -> None:
+    (tmp_path / "export.json").write_text(json.dumps([JOB]) + " " * exported.MAX_DOCUMENT_BYTES)
+    with pytest.raises(ConfigurationError, match="write an object a line"):
+        read_exports([tmp_path / named])

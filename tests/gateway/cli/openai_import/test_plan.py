@@ -125,3 +125,14 @@ def test_file_is_uploaded_unless_only_jobs_use_it_that_are_not_submitted(
     assert first.local is not None
     assert (second.local is not None) == is_uploaded
     assert (second.left_out is None) == is_uploaded
+
+
+def test_second_job_on_the_same_bytes_is_told_to_be_a_further_attempt(tmp_path: Path) -> None:
+    """A job that is not submitted is no attempt."""
+    objects = [file_object("file-a", rows()), file_object("file-b", rows())]
+    for number, (file, status) in enumerate([("a", "failed"), ("a", "succeeded"), ("b", "succeeded")]):
+        objects.append(job_object(f"ftjob-{number}", f"file-{file}", status=status, created_at=number))
+    save(tmp_path, objects=objects, contents={"file-a.jsonl": rows(), "file-b.jsonl": rows()})
+    jobs = make_plan(read_exports([tmp_path]), [tmp_path], models=MODELS, all_jobs=False).jobs
+    assert [any("attempt" in note for note in job.notes) for job in jobs] == [False, False, True]
+    assert any(note.startswith("attempt 2 on") for note in jobs[2].notes)

@@ -54,6 +54,8 @@ class Submission:
         self._sleep = sleep
         self._uploaded: dict[str, str] = {}
         """Ids here by digest."""
+        self._digests: dict[str, str] = {}
+        """Of files that were here before, by their ids: each is read once."""
         self._ids: dict[str, str] = {}
         """Ids here by ids there."""
         self._reports: dict[tuple[str, str, str], Mapping[str, Any]] = {}  # Any: a report as JSON
@@ -137,11 +139,13 @@ class Submission:
         return next((each for each in candidates if self._digest(each) == local.digest), None)
 
     def _digest(self, file_id: str) -> str:
-        digest = hashlib.sha256()
-        with self._client.stream("GET", f"/v1/files/{file_id}/content") as answer:
-            for piece in checked(answer).iter_bytes():
-                digest.update(piece)
-        return f"sha256:{digest.hexdigest()}"
+        if file_id not in self._digests:
+            digest = hashlib.sha256()
+            with self._client.stream("GET", f"/v1/files/{file_id}/content") as answer:
+                for piece in checked(answer).iter_bytes():
+                    digest.update(piece)
+            self._digests[file_id] = f"sha256:{digest.hexdigest()}"
+        return self._digests[file_id]
 
     def _post_file(self, file: PlannedFile) -> str:
         assert file.local is not None

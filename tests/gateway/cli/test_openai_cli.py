@@ -28,9 +28,14 @@ def gateway(tmp_path: Path) -> Iterator[LiveGateway]:
 
 
 @pytest.fixture
-def openai(gateway: LiveGateway) -> Callable[..., Any]:
+def key(gateway: LiveGateway) -> str:
+    return gateway.tenant_key()
+
+
+@pytest.fixture
+def openai(gateway: LiveGateway, key: str) -> Callable[..., Any]:
     """Runs `openai api …` and reads what it prints: an object, or those of a list that it prints one by one."""
-    address = {"OPENAI_BASE_URL": f"{gateway.url}/v1", "OPENAI_API_KEY": gateway.tenant_key()}
+    address = {"OPENAI_BASE_URL": f"{gateway.url}/v1", "OPENAI_API_KEY": key}
 
     def run(*arguments: str) -> Any:
         done = subprocess.run(
@@ -65,12 +70,10 @@ def test_files_are_uploaded_listed_and_models_found(openai: Callable[..., Any], 
     assert openai("models.retrieve", "--id", MODEL)[0]["id"] == MODEL
 
 
-def test_job_is_created_followed_and_cancelled(openai: Callable[..., Any], tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_bytes(chat_jsonl())
-    (file,) = openai("files.create", "--file", str(path), "--purpose", "fine-tune")
+def test_job_is_created_followed_and_cancelled(openai: Callable[..., Any], gateway: LiveGateway, key: str) -> None:
+    file_id = gateway.client(key).files.create(file=("train.jsonl", chat_jsonl()), purpose="fine-tune").id
     settings = ("--suffix", "taps", "--hyperparameters", '{"n_epochs": 2}')
-    (job,) = openai("fine_tuning.jobs.create", "--model", MODEL, "--training-file", file["id"], *settings)
+    (job,) = openai("fine_tuning.jobs.create", "--model", MODEL, "--training-file", file_id, *settings)
     assert (job["status"], job["suffix"], job["hyperparameters"]["n_epochs"]) == ("validating_files", "taps", 2)
     assert openai("fine_tuning.jobs.retrieve", "--id", job["id"])[0]["id"] == job["id"]
     (jobs,) = openai("fine_tuning.jobs.list", "--limit", "5")

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 
 from gateway.cli.client import connect, print_rows
 from gateway.cli.openai_import.exported import Export, read_exports
-from gateway.cli.openai_import.plan import ANY_MODEL, Plan, make_plan
-from gateway.cli.openai_import.submission import Outcome, State, Submission
+from gateway.cli.openai_import.plan import ANY_MODEL, make_plan
+from gateway.cli.openai_import.submission import Outcome, Submission, planned_file, planned_job
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.cli.printable import printable
@@ -24,8 +24,8 @@ app = typer.Typer()
 import_app = typer.Typer(no_args_is_help=True, help="Files and jobs that another service exported.")
 app.add_typer(import_app, name="import")
 
-FILE_COLUMNS = ("file", "name", "state", "here", "why")
-JOB_COLUMNS = ("job", "model", "state", "here", "why")
+FILE_COLUMNS = ("file", "name", "holds", "state", "here", "why")
+JOB_COLUMNS = ("job", "model", "base_model", "state", "here", "why")
 
 
 @import_app.callback()
@@ -45,7 +45,12 @@ def import_openai(
     ] = None,
     files: Annotated[
         list[Path] | None,
-        typer.Option(exists=True, file_okay=False, help="Folder of the training files; without it the export's own."),
+        typer.Option(
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+            help="Folder of the training files; without it the export's own.",
+        ),
     ] = None,
     all_jobs: Annotated[bool, typer.Option("--all", help="Also jobs that failed or were cancelled there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; needs no gateway.")] = False,
@@ -60,7 +65,8 @@ def import_openai(
     folders = [*(files or ()), *(path if path.is_dir() else path.parent for path in paths)]
     plan = make_plan(export, folders, models=_models(model or []), all_jobs=all_jobs)
     if dry_run:
-        is_complete = _show(export, *_planned(plan), output=output)
+        files_then, jobs_then = [planned_file(file) for file in plan.files], [planned_job(job) for job in plan.jobs]
+        is_complete = _show(export, files_then, jobs_then, output=output)
     else:
         with connect() as client:
             submission = Submission(client, plan)
@@ -86,27 +92,6 @@ def _models(options: Sequence[str]) -> dict[str, str]:
             raise ConfigurationError(f"--model {option}: write THERE=HERE, each THERE once", "--model")
         models[there or ANY_MODEL] = here
     return models
-
-
-def _planned(plan: Plan) -> tuple[list[Outcome], list[Outcome]]:
-    """What would become of each file and job, as far as this machine can say."""
-    files = [
-        Outcome(file.id, file.filename, _state(file.local, file.refusal), why=file.refusal or file.left_out or "")
-        for file in plan.files
-    ]
-    jobs = [
-        Outcome(
-            job.id, job.model, _state(job.request, job.refusal), why=job.refusal or job.left_out or "; ".join(job.notes)
-        )
-        for job in plan.jobs
-    ]
-    return files, jobs
-
-
-def _state(wanted: object, refusal: str | None) -> State:
-    if wanted is not None:
-        return "planned"
-    return "refused" if refusal else "left out"
 
 
 def _show(export: Export, files: Sequence[Outcome], jobs: Sequence[Outcome], *, output: OutputFormat) -> bool:

@@ -35,10 +35,18 @@ class PlannedFile:
     id: str
     filename: str
     local: LocalFile | None = None
-    refusal: str | None = None
+    refusal: InvalidRequest | None = None
     """Why it can't be uploaded."""
-    left_out: str | None = None
+    left_out: str = ""
     """Why nobody would want it to be."""
+
+    @property
+    def why(self) -> str:
+        return self.left_out if self.refusal is None else reason(self.refusal)
+
+    @property
+    def holds(self) -> str:
+        return f"{self.local.rows} {self.local.kind} rows" if self.local else ""
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,16 @@ class PlannedJob:
     """Body of the request, with the files' ids as exported."""
     notes: tuple[str, ...] = ()
     """What does not carry over, or is another thing here."""
-    refusal: str | None = None
-    left_out: str | None = None
+    refusal: InvalidRequest | None = None
+    left_out: str = ""
+
+    @property
+    def why(self) -> str:
+        return "; ".join(self.notes) or self.left_out if self.refusal is None else reason(self.refusal)
+
+    @property
+    def base_model(self) -> str:
+        return str(self.request["model"]) if self.request else ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,10 @@ class Plan:
 
     files: tuple[PlannedFile, ...]
     jobs: tuple[PlannedJob, ...]
+
+
+def reason(refusal: InvalidRequest) -> str:
+    return f"{refusal.message} ({refusal.code})"
 
 
 def make_plan(export: Export, folders: Sequence[Path], *, models: Mapping[str, str], all_jobs: bool) -> Plan:
@@ -123,7 +143,7 @@ def _plan_files(export: Export, folders: Sequence[Path]) -> Iterator[PlannedFile
             path = find(file, names, filenames)
             local = check(path, file, is_trained_on=file.id not in validated_on)
         except InvalidRequest as error:
-            yield PlannedFile(file.id, file.filename, refusal=_reason(error))
+            yield PlannedFile(file.id, file.filename, refusal=error)
         else:
             yield PlannedFile(file.id, file.filename or local.path.name, local)
 
@@ -139,16 +159,12 @@ def _plan_job(
         for param in FILE_PARAMS:
             _require_usable(job, param, files)
     except InvalidRequest as error:
-        return PlannedJob(job.id, job.model, refusal=_reason(error))
+        return PlannedJob(job.id, job.model, refusal=error)
     return PlannedJob(job.id, job.model, request, tuple(notes))
 
 
 def _ended(status: str) -> str:
     return "failed" if status == "failed" else f"was {status}"
-
-
-def _reason(error: InvalidRequest) -> str:
-    return f"{error.message} ({error.code})"
 
 
 def _model(job: ExportedJob, models: Mapping[str, str]) -> str:
@@ -237,8 +253,10 @@ def _require_usable(job: ExportedJob, param: str, files: Mapping[str, PlannedFil
     if file_id is None:
         return
     file = files[file_id]
+    if file.refusal is not None:
+        raise InvalidRequest(f"{param} {file_id}: {file.refusal.message}", param, file.refusal.code)
     if file.local is None:
-        raise InvalidRequest(f"{param} {file_id}: {file.refusal or file.left_out}", param, "file_not_found")
+        raise InvalidRequest(f"{param} {file_id}: {file.left_out}", param, "wrong_file_purpose")
     method = job.method.type if job.method else "supervised"
     if TRAINED_BY[file.local.kind] != method:
         message = f"{param} {file_id} has {file.local.kind} rows, on which {method} does not train"

@@ -16,7 +16,7 @@ import httpx
 from pydantic import JsonValue
 
 from gateway.cli.client import checked
-from gateway.cli.openai_import.plan import FILE_PARAMS, MARK, Plan, PlannedFile, PlannedJob
+from gateway.cli.openai_import.plan import FILE_PARAMS, MARK, Plan, PlannedFile, PlannedJob, reason
 from gateway.cli.openai_import.training_files import LocalFile
 from gateway.errors import ApiError, InvalidRequest
 from policies.cli.progress_display import Display
@@ -38,11 +38,28 @@ class Outcome(NamedTuple):
     id: str
     """As exported."""
     name: str
-    """The file's name, or the job's model."""
+    """The file's name, or the job's model there."""
+    what: str
+    """What the file holds, or the job's base model here."""
     state: State
     here: str | None = None
     """The id of what it is here."""
     why: str = ""
+
+
+def planned_file(file: PlannedFile) -> Outcome:
+    """What would become of it, as far as this machine can say."""
+    return Outcome(file.id, file.filename, file.holds, _state(file.local, file.refusal), why=file.why)
+
+
+def planned_job(job: PlannedJob) -> Outcome:
+    return Outcome(job.id, job.model, job.base_model, _state(job.request, job.refusal), why=job.why)
+
+
+def _state(wanted: object, refusal: InvalidRequest | None) -> State:
+    if wanted is not None:
+        return "planned"
+    return "refused" if refusal else "left out"
 
 
 class Submission:
@@ -120,19 +137,19 @@ class Submission:
             params["after"] = page["data"][-1]["id"]
 
     def _upload(self, file: PlannedFile, there: Mapping[int, list[str]], *, is_wanted: bool) -> Outcome:
+        planned = planned_file(file)
         if file.local is None:
-            state: State = "refused" if file.refusal else "left out"
-            return Outcome(file.id, file.filename, state, why=file.refusal or file.left_out or "")
+            return planned
         if not is_wanted:
-            return Outcome(file.id, file.filename, "there already", self._ids.get(file.id), "its jobs were submitted")
+            return planned._replace(state="there already", here=self._ids.get(file.id), why="its jobs were submitted")
         here = self._uploaded.get(file.local.digest) or self._find(file.local, there[file.local.size_bytes])
-        state = "there already" if here else "uploaded"
+        state: State = "there already" if here else "uploaded"
         try:
             here = here or self._post_file(file)
         except InvalidRequest as error:
-            return Outcome(file.id, file.filename, "refused", why=f"{error.message} ({error.code})")
+            return planned._replace(state="refused", why=reason(error))
         self._uploaded[file.local.digest] = self._ids[file.id] = here
-        return Outcome(file.id, file.filename, state, here)
+        return planned._replace(state=state, here=here)
 
     def _find(self, local: LocalFile, candidates: list[str]) -> str | None:
         """The one of the candidates that has these very bytes."""
@@ -158,20 +175,20 @@ class Submission:
         return str(uploaded["id"])
 
     def _submit(self, job: PlannedJob, here: str | None) -> Outcome:
+        planned = planned_job(job)
         if job.request is None:
-            state: State = "refused" if job.refusal else "left out"
-            return Outcome(job.id, job.model, state, why=job.refusal or job.left_out or "")
+            return planned
         if here is not None:
-            return Outcome(job.id, job.model, "there already", here)
+            return planned._replace(state="there already", here=here, why="")
         try:
             body = job.request | {each: self._usable(job, each) for each in FILE_PARAMS if job.request.get(each)}
             headers = {"idempotency-key": f"openai-import/{job.id}"}
             created = self._send("POST", "/v1/fine_tuning/jobs", json=body, headers=headers).json()
         except InvalidRequest as error:
             if error.code == "idempotency_key_reused":
-                return Outcome(job.id, job.model, "there already", why="it was submitted before, with other settings")
-            return Outcome(job.id, job.model, "refused", why=f"{error.message} ({error.code})")
-        return Outcome(job.id, job.model, "submitted", str(created["id"]), "; ".join(job.notes))
+                return planned._replace(state="there already", why="it was submitted before, with other settings")
+            return planned._replace(state="refused", why=reason(error))
+        return planned._replace(state="submitted", here=str(created["id"]))
 
     def _usable(self, job: PlannedJob, param: str) -> str:
         """The file's id here, once the gateway's dry run for the job's base model finds nothing wrong with it."""

@@ -97,7 +97,7 @@ def test_what_this_gateway_would_not_take_is_refused_with_its_own_words(
 ) -> None:
     job = planned(tmp_path, fields)
     assert job.request is None
-    assert reason in (job.refusal or "")
+    assert reason in job.why
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
@@ -124,7 +124,7 @@ def test_file_is_uploaded_unless_only_jobs_use_it_that_are_not_submitted(
     first, second = plan_of(tmp_path, statuses=statuses).files
     assert first.local is not None
     assert (second.local is not None) == is_uploaded
-    assert (second.left_out is None) == is_uploaded
+    assert (second.left_out == "") == is_uploaded
 
 
 def test_second_job_on_the_same_bytes_is_told_to_be_a_further_attempt(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 DEVELOPS := $(VENV)/.develops
+CUSTOMER := $(VENV)/.customer
 UV := $(VENV)/uv
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
@@ -39,7 +40,13 @@ $(DEVELOPS): requirements/dev.lock requirements/quantization.lock requirements/h
 	@$(PIP) --require-hashes --upgrade --target $(VENV)/harness --requirement requirements/harness.lock
 	@touch $@
 
-test: $(DEVELOPS)
+# What customers of OpenAI have: an older client with its command line and, where there is a Node.js, the one for Node.
+$(CUSTOMER): tests/customer/package-lock.json tests/customer/requirements.txt $(RUNS)
+	@$(PIP) --require-hashes --upgrade --target $(VENV)/openai-cli --requirement tests/customer/requirements.txt
+	@if command -v npm >/dev/null; then npm ci --prefix tests/customer --ignore-scripts --no-audit --no-fund --silent; fi
+	@touch $@
+
+test: $(DEVELOPS) $(CUSTOMER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations=10
 	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/defenses/safe_lora/test_safe_lora.py
 	PYTHONPATH=$(VENV)/harness $(BIN)/python -m pytest tests/evaluator/probes/test_harness.py
@@ -87,4 +94,4 @@ mutants: $(DEVELOPS)
 	$(BIN)/python -m scripts.mutants
 
 clean:
-	rm -rf $(VENV) demo-output build mutants
+	rm -rf $(VENV) demo-output build mutants tests/customer/node_modules

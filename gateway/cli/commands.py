@@ -15,6 +15,12 @@ COMMANDS = (
         "gateway",
     ),
     Command("files", "gateway.cli.files:app", "Files of the tenant."),
+    Command(
+        "import",
+        "gateway.cli.openai_import.command:app",
+        "Files and jobs that another service exported.",
+        "gateway",
+    ),
     Command("jobs", "gateway.cli.client:app", "Fine-tuning jobs of the tenant.", "gateway"),
     Command("models", "gateway.cli.client:app", "Base models and the tenant's released adapters.", "gateway"),
     Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
 from gateway.db import Database
@@ -28,6 +29,7 @@ from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from gateway.tenants.request_limits import RequestLimits
+from gateway.uploads import endpoints as uploads
 from gateway.workers import endpoints as internal
 from policies.contract.store import ArtifactStores
 
@@ -35,6 +37,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     internal.router,
     files.router,
+    uploads.router,
     models.router,
     fine_tuning.router,
     reports.router,
@@ -79,6 +82,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     app.state.services.policies.require_evaluators(settings)
     app.state.request_limits = RequestLimits(settings.requests_per_minute, clock)
     app.state.uploads = UploadsUnderWay(settings.uploads_at_once)
+    app.state.completions = CapacityLimiter(uploads.COMPLETIONS_AT_ONCE)
     app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
     app.add_middleware(BodyLimit)
     app.add_middleware(InputGate)

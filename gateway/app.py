@@ -15,7 +15,7 @@ from gateway.files.dry_runs import DryRuns
 from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.fine_tuning import endpoints as fine_tuning
 from gateway.fine_tuning import reports
-from gateway.http import health
+from gateway.http import health, not_offered
 from gateway.http.access_log import AccessLog
 from gateway.http.body_limit import BodyLimit
 from gateway.http.http_metrics import install_metrics
@@ -41,8 +41,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     fine_tuning.router,
     reports.router,
+    not_offered.router,
 )
-"""Tried in this order: what is asked most, the heartbeats of workers, near the front."""
+"""Tried in this order: what is asked most, the heartbeats of workers, near the front, and what is not offered last."""
 
 
 class Gateway(FastAPI):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.files.schemas import FileObject
-from gateway.files.upload import EXPIRY_SECONDS
+from gateway.files.upload import EXPIRY_SECONDS, PURPOSE
 from gateway.tables.files import File
 from gateway.tables.uploads import Upload, UploadPart
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
@@ -32,7 +32,7 @@ class CreateUploadRequest(UploadRequest):
     """Of the whole file."""
     filename: str = Field(min_length=1, max_length=1024)
     mime_type: str = Field(min_length=1, max_length=255)
-    purpose: str = Field(min_length=1, max_length=64)
+    purpose: str = Field(max_length=64, json_schema_extra={"const": PURPOSE})
     expires_after: ExpiresAfter | None = None
     """Of the file, which is created when the upload is completed."""
 

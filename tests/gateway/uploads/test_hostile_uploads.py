@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from gateway.tables.tenancy import Tenant
 from gateway.uploads import service
-from gateway.uploads.parts import MAX_PART_BYTES
+from gateway.uploads.parts import MAX_PART_BYTES, ReceivedPart
 from gateway.uploads.repository import tenants_upload
 from gateway.uploads.schemas import MAX_PARTS
 from gateway.uploads.sweep import sweep_uploads
@@ -78,7 +78,7 @@ def test_a_part_with_no_bytes_or_by_another_name_is_refused(live_gateway: LiveGa
     upload_id = begin(client)
     url, headers = f"{live_gateway.url}/v1/uploads/{upload_id}/parts", {"authorization": f"Bearer {client.api_key}"}
     codes = [
-        httpx.post(url, headers=headers, **body).json()["error"]["code"]  # type: ignore[arg-type]  # as httpx has them
+        httpx.post(url, headers=headers, **body).json()["error"]["code"]
         for body in (
             {"files": {"data": ("a", b"")}},
             {"files": {"file": ("a", b"x")}},
@@ -199,7 +199,7 @@ def test_a_part_that_is_refused_takes_no_bytes_from_an_equal_one(live_gateway: L
     services = live_gateway.services
     with services.database.reading() as session:
         tenant_id = session.scalars(select(Tenant.id)).one()
-    received = service.ReceivedPart(services.stores.of_upload(upload_id).put_bytes(b"0123456789"), 10)
+    received = ReceivedPart(services.stores.of_upload(upload_id).put_bytes(b"0123456789"), 10)
     services.settings.stored_bytes = 10
     with pytest.raises(Exception, match="stored_bytes"):
         service.add_part(services, tenant_id, upload_id, received)

@@ -7,12 +7,16 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
 
+PENDING = "pending"
+ENDED = ("completed", "cancelled", "expired")
+
 
 class Upload(Table):
     __tablename__ = "uploads"
     __table_args__ = (
         Index("ix_uploads_tenant_status", "tenant_id", "status"),
         Index("ix_uploads_status_expiry", "status", "expires_at"),
+        Index("ix_uploads_received", "received_bytes"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -22,7 +26,7 @@ class Upload(Table):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     """Of the whole file, as its tenant announced it."""
     status: Mapped[str] = mapped_column(String(16))
-    """`pending`, `completed`, `cancelled` or `expired`."""
+    """`PENDING` or one of `ENDED`."""
     created_at: Mapped[int]
     expires_at: Mapped[int]
     file_expires_after: Mapped[int | None]

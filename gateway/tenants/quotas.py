@@ -9,7 +9,7 @@ from gateway.dependencies import Services
 from gateway.errors import TooManyRequests
 from gateway.tables.jobs import Job
 from gateway.tables.tenancy import Tenant
-from gateway.tables.uploads import Upload
+from gateway.tables.uploads import PENDING, Upload
 from policies.contract.jobs import Phase
 
 DAY_SECONDS = 86400.0
@@ -58,7 +58,7 @@ def require_upload_quota(session: Session, services: Services, tenant_id: str) -
     """Raises `TooManyRequests` where the tenant may not begin one more upload in parts. The same holds as with jobs."""
     let_others_wait(session, tenant_id)
     limit = services.settings.open_uploads
-    pending = (Upload.tenant_id == tenant_id, Upload.status == "pending", Upload.expires_at > services.now())
+    pending = (Upload.tenant_id == tenant_id, Upload.status == PENDING, Upload.expires_at > services.now())
     if (session.scalar(select(func.count()).where(*pending)) or 0) >= limit:
         message = (
             f"You have {limit} uploads in parts that have not ended, the limit open_uploads; complete or cancel one."

@@ -9,10 +9,9 @@ from sqlalchemy.orm import Session
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.tables.files import File
-from gateway.tables.uploads import Upload, UploadPart
+from gateway.tables.uploads import ENDED, PENDING, Upload, UploadPart
 from policies.contract.artifacts import Digest
 
-PENDING = "pending"
 REASONS = {
     "completed": ("upload_completed", "is completed; begin another upload for another file"),
     "cancelled": ("upload_cancelled", "is cancelled; begin another one"),
@@ -56,14 +55,15 @@ def expire(session: Session, now: int) -> None:
 
 
 def ended_with_parts(session: Session, limit: int) -> Sequence[Upload]:
-    ended = (Upload.status != PENDING, Upload.received_bytes > 0)
-    return session.scalars(select(Upload).where(*ended).order_by(Upload.expires_at).limit(limit)).all()
+    """By the index of those that have any, which are few."""
+    ended = (Upload.received_bytes > 0, Upload.status != PENDING)
+    return session.scalars(select(Upload).where(*ended).limit(limit)).all()
 
 
 def ended_before(session: Session, time: int, limit: int) -> Sequence[Upload]:
     """Uploads without parts of which nobody will ask any more."""
-    over = (Upload.status != PENDING, Upload.received_bytes == 0, Upload.expires_at < time)
-    return session.scalars(select(Upload).where(*over).order_by(Upload.expires_at).limit(limit)).all()
+    over = (Upload.status.in_(ENDED), Upload.expires_at < time, Upload.n_parts == 0)
+    return session.scalars(select(Upload).where(*over).limit(limit)).all()
 
 
 def delete_parts(session: Session, upload: Upload) -> None:

@@ -13,10 +13,10 @@ from gateway.errors import ApiError, InsufficientStorage, InvalidRequest, Payloa
 from gateway.files.service import require_room
 from gateway.files.upload import file_name, require_purpose
 from gateway.kit.ids import new_id
-from gateway.tables.uploads import Upload, UploadPart
+from gateway.tables.uploads import PENDING, Upload, UploadPart
 from gateway.tenants.quotas import count_stored, let_others_wait, require_storage_quota, require_upload_quota
 from gateway.uploads.parts import ReceivedPart
-from gateway.uploads.repository import PENDING, has_part_of, require_pending, tenants_upload
+from gateway.uploads.repository import has_part_of, require_pending, tenants_upload
 from gateway.uploads.schemas import MAX_PARTS, CreateUploadRequest
 
 LIFE_SECONDS = 3600

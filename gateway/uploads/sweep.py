@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 KEPT_SECONDS = 86400
 """How long an ended upload can be asked for, and by when nobody writes a part of it any more."""
-BATCH = 50
+BATCH = 1000
 
 
 def sweep_uploads(services: Services) -> int:

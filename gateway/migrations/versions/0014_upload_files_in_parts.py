@@ -30,6 +30,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_uploads_tenant_status", "uploads", ["tenant_id", "status"])
     op.create_index("ix_uploads_status_expiry", "uploads", ["status", "expires_at"])
+    op.create_index("ix_uploads_received", "uploads", ["received_bytes"])
     op.create_table(
         "upload_parts",
         sa.Column("id", sa.String(64), primary_key=True),

@@ -143,6 +143,11 @@ def test_contradicting_hyperparameters_are_refused(client: OpenAI) -> None:
         ({"validation_file": "file-nothing"}, "validation_file", "file_not_found"),
         ({"method": {"type": "reinforcement"}}, "method.type", "unsupported_method"),
         (
+            {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python", "source": "x"}}}},
+            "method.type",
+            "unsupported_method",
+        ),
+        (
             {"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]},
             "integrations",
             "unsupported_integration",

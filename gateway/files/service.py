@@ -29,10 +29,15 @@ def require_room(services: Services, tenant_id: str, *, n_bytes: int) -> None:
         InsufficientStorage: the store has less room than the operator wants it to have.
         TooManyRequests: the tenant has stored as much as it may.
     """
-    if not has_room(services):
-        raise InsufficientStorage("The service's storage is nearly full; try again later.")
+    require_free_storage(services)
     with services.database.transaction() as session:
         require_storage_quota(session, services, tenant_id, more_bytes=n_bytes)
+
+
+def require_free_storage(services: Services) -> None:
+    """Raises `InsufficientStorage` where the store has less room than the operator wants it to have."""
+    if not has_room(services):
+        raise InsufficientStorage("The service's storage is nearly full; try again later.")
 
 
 def add_file(services: Services, tenant_id: str, upload: Upload) -> File:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.errors import ApiError, InvalidRequest
 from gateway.files.dataset.first_line import FirstLine
-from gateway.files.service import drop_unneeded_bytes, file_row, insert_file
+from gateway.files.service import drop_unneeded_bytes, file_row, insert_file, require_free_storage
 from gateway.files.upload import Upload as WholeFile
 from gateway.tables.files import File
 from gateway.tables.uploads import Upload, UploadPart
@@ -44,10 +44,12 @@ def complete_upload(services: Services, tenant_id: str, upload_id: str, request:
 
     Raises:
         InvalidRequest: the parts are not those of the upload or not the file that was announced, or it has ended.
+        InsufficientStorage: the store has less room than the operator wants it to have.
     """
     found = _look_up(services, tenant_id, upload_id, request)
     if isinstance(found, Completed):
         return found
+    require_free_storage(services)
     try:
         whole = _assemble(services, found, md5=request.md5)
     except (ArtifactMissingError, IntegrityError) as error:
@@ -67,11 +69,12 @@ def _look_up(
     services: Services, tenant_id: str, upload_id: str, request: CompleteUploadRequest
 ) -> Completed | _Pending:
     with services.database.reading() as session:
+        parts = parts_of(session, upload_id)  # first: where the upload is pending afterwards, none was swept before
         upload = tenants_upload(session, tenant_id, upload_id)
         if (completed := _repeated(session, upload, request)) is not None:
             return completed
         require_pending(upload, services.now())
-        return _Pending(upload, _in_order(upload, parts_of(session, upload), request.part_ids))
+        return _Pending(upload, _in_order(upload, parts, request.part_ids))
 
 
 def _repeated(session: Session, upload: Upload, request: CompleteUploadRequest) -> Completed | None:

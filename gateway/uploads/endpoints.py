@@ -48,7 +48,7 @@ async def add_part(
         return UploadPartObject.of(await to_thread.run_sync(service.add_part, services, tenant_id, upload_id, part))
 
 
-@router.post("/{upload_id}/complete", responses=refusals(404, 413, 429, 503))
+@router.post("/{upload_id}/complete", responses=refusals(404, 413, 429, 503, 507))
 async def complete(
     request: Request, upload_id: UploadId, body: CompleteUploadRequest, tenant: CurrentTenant, services: ServicesDep
 ) -> UploadObject:

@@ -34,9 +34,9 @@ def require_pending(upload: Upload, now: int) -> None:
         raise InvalidRequest(f"Upload {upload.id} {words}.", "upload_id", code)
 
 
-def parts_of(session: Session, upload: Upload) -> dict[str, UploadPart]:
+def parts_of(session: Session, upload_id: str) -> dict[str, UploadPart]:
     """By id."""
-    return {part.id: part for part in session.scalars(select(UploadPart).where(UploadPart.upload_id == upload.id))}
+    return {part.id: part for part in session.scalars(select(UploadPart).where(UploadPart.upload_id == upload_id))}
 
 
 def has_part_of(session: Session, upload_id: str, digest: Digest) -> bool:

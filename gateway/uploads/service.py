@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from gateway.dependencies import Services, has_room
-from gateway.errors import ApiError, InsufficientStorage, InvalidRequest, PayloadTooLarge, Unavailable
-from gateway.files.service import require_room
+from gateway.dependencies import Services
+from gateway.errors import ApiError, InvalidRequest, PayloadTooLarge, Unavailable
+from gateway.files.service import require_free_storage, require_room
 from gateway.files.upload import file_name, require_purpose
 from gateway.kit.ids import new_id
 from gateway.tables.uploads import PENDING, Upload, UploadPart
@@ -47,8 +47,7 @@ def create_upload(session: Session, services: Services, tenant_id: str, request:
     if request.bytes > services.settings.max_upload_bytes:
         message = f"bytes: a file has at most {services.settings.max_upload_bytes} bytes here; split it."
         raise PayloadTooLarge(message, "bytes")
-    if not has_room(services):
-        raise InsufficientStorage("The service's storage is nearly full; try again later.")
+    require_free_storage(services)
     require_storage_quota(session, services, tenant_id, more_bytes=request.bytes)
     require_upload_quota(session, services, tenant_id)
     now = services.now()

@@ -1,6 +1,7 @@
 """Uploads, jobs, deletions, expiry and sweeps in any order: nothing that anybody may still read loses a byte.
 
-Tenants upload whole files and files in parts, among others, copies of what the service wrote. The model is the list of what each side may count on.
+Tenants upload, whole and in parts, among others copies of what the service wrote. The model is the list of what each
+side may count on.
 """
 
 from __future__ import annotations
@@ -339,7 +340,7 @@ class Storage(RuleBasedStateMachine):
 
     def _parts(self, upload_id: str) -> list[UploadPart]:
         with self.services.database.reading() as session:
-            found = parts_of(session, session.get_one(Upload, upload_id))
+            found = parts_of(session, upload_id)
         return [found[part_id] for part_id in self.pending[upload_id].part_ids]
 
     def _jobs(self) -> list[Job]:

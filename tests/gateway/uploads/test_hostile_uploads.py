@@ -168,6 +168,18 @@ def test_parts_and_completions_are_uploads_under_way(live_gateway: LiveGateway, 
     assert client.uploads.complete(upload_id, part_ids=ids).status == "completed"
 
 
+def test_a_store_that_is_nearly_full_takes_no_part_and_makes_no_file(live_gateway: LiveGateway, client: OpenAI) -> None:
+    upload_id = begin(client)
+    ids = send(client, upload_id)
+    live_gateway.services.settings.min_free_bytes = 2**62
+    full = (507, "insufficient_storage")
+    assert refused(lambda: begin(client)) == full
+    assert refused(lambda: client.uploads.parts.create(upload_id, data=b"x")) == full
+    assert refused(lambda: client.uploads.complete(upload_id, part_ids=ids)) == full
+    live_gateway.services.settings.min_free_bytes = 0
+    assert client.uploads.complete(upload_id, part_ids=ids).status == "completed"
+
+
 def test_completions_at_once_make_one_file(live_gateway: LiveGateway, client: OpenAI, content: bytes) -> None:
     upload_id = begin(client)
     ids, key = send(client, upload_id), client.api_key

@@ -70,7 +70,8 @@ class Upload(NamedTuple):
 
 async def receive_upload(request: Request, store: ArtifactStore, *, max_file_bytes: int) -> Upload:
     """Stream the request's file into `store`. Nothing of it is kept where this raises."""
-    too_large = PayloadTooLarge(f"The file is larger than {max_file_bytes} bytes; split it.", "file")
+    message = f"The file is larger than {max_file_bytes} bytes; send it in parts (POST /v1/uploads), or split it."
+    too_large = PayloadTooLarge(message, "file")
     form = open_form(request, part="file", max_bytes=max_file_bytes, too_large=too_large)
     first_line: FirstLine | None = None
     async with open_writer(store) as writer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
 from gateway.db import Database
@@ -14,7 +15,7 @@ from gateway.files.dry_runs import DryRuns
 from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.fine_tuning import endpoints as fine_tuning
 from gateway.fine_tuning import reports
-from gateway.http import health
+from gateway.http import health, not_offered
 from gateway.http.access_log import AccessLog
 from gateway.http.body_limit import BodyLimit
 from gateway.http.http_metrics import install_metrics
@@ -28,6 +29,7 @@ from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from gateway.tenants.request_limits import RequestLimits
+from gateway.uploads import endpoints as uploads
 from gateway.workers import endpoints as internal
 from policies.contract.store import ArtifactStores
 
@@ -35,11 +37,13 @@ ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     internal.router,
     files.router,
+    uploads.router,
     models.router,
     fine_tuning.router,
     reports.router,
+    not_offered.router,
 )
-"""Tried in this order: what is asked most, the heartbeats of workers, near the front."""
+"""Tried in this order: what is asked most, the heartbeats of workers, near the front, and what is not offered last."""
 
 
 class Gateway(FastAPI):
@@ -79,6 +83,7 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     app.state.services.policies.require_evaluators(settings)
     app.state.request_limits = RequestLimits(settings.requests_per_minute, clock)
     app.state.uploads = UploadsUnderWay(settings.uploads_at_once)
+    app.state.completions = CapacityLimiter(uploads.COMPLETIONS_AT_ONCE)
     app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
     app.add_middleware(BodyLimit)
     app.add_middleware(InputGate)

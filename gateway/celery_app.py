@@ -27,6 +27,7 @@ from policies.contract.tasks import (
     ROLL_UP_METRICS,
     SWEEP_FILES,
     SWEEP_JOBS,
+    SWEEP_UPLOADS,
     VALIDATE_QUEUE,
 )
 from policies.environment import read_settings
@@ -35,7 +36,7 @@ from policies.own_memory import refuse_readers
 
 log = structlog.get_logger(__name__)
 
-SLOW_TASKS = {ROLL_UP_METRICS: 150.0, SWEEP_JOBS: 30.0, SWEEP_FILES: 6 * 3600.0}
+SLOW_TASKS = {ROLL_UP_METRICS: 150.0, SWEEP_JOBS: 30.0, SWEEP_UPLOADS: 30.0, SWEEP_FILES: 6 * 3600.0}
 """Seconds between rounds of what may take long, and must not hold up the outbox and the reconciler."""
 
 

@@ -33,7 +33,9 @@ class GatewaySettings(BaseSettings):
     default_policy: str = "baseline"
     """Release policy of tenants that are bound to none."""
     max_file_bytes: int = 512 * 1024 * 1024
-    """Largest upload."""
+    """Largest file that comes in one request."""
+    max_upload_bytes: int = Field(2 * 1024**3, ge=1)
+    """Largest file that comes in parts."""
     min_free_bytes: int = 2 * 1024**3
     """With less room than this in the store (where that can be known), uploads are refused and no training starts."""
     requests_per_minute: int = Field(600, ge=1)
@@ -43,9 +45,11 @@ class GatewaySettings(BaseSettings):
     evaluations_per_day: int = Field(200, ge=1)
     """Evaluations of one tenant's adapters that begin within 24 hours; further jobs are not created meanwhile."""
     stored_bytes: int = Field(50 * 1024**3, ge=1)
-    """Of one tenant's files together."""
+    """Of one tenant's files and parts of files together."""
     uploads_at_once: int = Field(4, ge=1)
-    """Uploads of one tenant that one gateway process takes at the same time."""
+    """Uploads of one tenant that one gateway process takes at the same time; a part is one, and so is a completion."""
+    open_uploads: int = Field(16, ge=1)
+    """Uploads in parts of one tenant that have not ended."""
     job_tokens: int = Field(200_000_000, ge=1)
     """Tokens that one job may train on: those of its training file times its epochs."""
     attempt_seconds: float = Field(86400.0, gt=0)

@@ -19,6 +19,7 @@ from gateway.jobs.validation_queue import validate_waiting
 from gateway.metrics.families import SERIES
 from gateway.metrics.rollups import roll_up
 from gateway.settings import GatewaySettings
+from gateway.uploads.sweep import sweep_uploads as sweep_ended_uploads
 from gateway.workers.reconciler import reconcile
 from policies.contract.tasks import (
     DISPATCH_OUTBOX,
@@ -26,6 +27,7 @@ from policies.contract.tasks import (
     ROLL_UP_METRICS,
     SWEEP_FILES,
     SWEEP_JOBS,
+    SWEEP_UPLOADS,
     VALIDATE_FILES,
 )
 from policies.environment import read_settings
@@ -73,6 +75,11 @@ def reconcile_jobs() -> None:
 @app.task(name=SWEEP_JOBS)
 def sweep_jobs() -> None:
     sweep_due_jobs(services())
+
+
+@app.task(name=SWEEP_UPLOADS)
+def sweep_uploads() -> None:
+    sweep_ended_uploads(services())
 
 
 @app.task(name=ROLL_UP_METRICS)

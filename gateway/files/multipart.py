@@ -15,12 +15,14 @@ MAX_FIELD_BYTES = 1024
 class UploadForm:
     """Feed it the body; `fields` and `filename` are complete once `finish` returned."""
 
-    def __init__(self, content_type: str | None) -> None:
+    def __init__(self, content_type: str | None, *, part: str = "file") -> None:
+        """`part` is what the form calls the file. It need not have a name: then `filename` is empty."""
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise InvalidRequest("Send the file as multipart/form-data with a boundary.", code="invalid_multipart")
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
+        self._file_part = part
         self._disposition = b""
         self._header = (b"", b"")
         self._part: tuple[str, bytearray] | None = None
@@ -58,7 +60,8 @@ class UploadForm:
         if not self._is_complete:
             raise InvalidRequest("The multipart body ends before its last boundary.", code="invalid_multipart")
         if self.filename is None:
-            raise InvalidRequest("The form has no file; send one as the part `file`.", "file", "missing_file")
+            message = f"The form has no file; send one as the part `{self._file_part}`."
+            raise InvalidRequest(message, self._file_part, "missing_file")
         return self.filename
 
     def _begin_part(self) -> None:
@@ -80,10 +83,10 @@ class UploadForm:
     def _end_headers(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = _text(options.get(b"name", b""))
-        if name == "file" and b"filename" in options:
+        if name == self._file_part:
             if self.filename is not None:
-                raise InvalidRequest("The form has two files; upload one at a time.", "file", "two_files")
-            self.filename = _text(options[b"filename"])
+                raise InvalidRequest("The form has two files; upload one at a time.", name, "two_files")
+            self.filename = _text(options.get(b"filename", b""))
             self._part = None
         elif name in self.fields or len(self.fields) >= MAX_FIELDS:
             raise InvalidRequest(f"The form field {name[:64]!r} is one too many.", name[:64], "too_many_fields")

@@ -29,17 +29,33 @@ def require_room(services: Services, tenant_id: str, *, n_bytes: int) -> None:
         InsufficientStorage: the store has less room than the operator wants it to have.
         TooManyRequests: the tenant has stored as much as it may.
     """
-    if not has_room(services):
-        raise InsufficientStorage("The service's storage is nearly full; try again later.")
+    require_free_storage(services)
     with services.database.transaction() as session:
         require_storage_quota(session, services, tenant_id, more_bytes=n_bytes)
 
 
+def require_free_storage(services: Services) -> None:
+    """Raises `InsufficientStorage` where the store has less room than the operator wants it to have."""
+    if not has_room(services):
+        raise InsufficientStorage("The service's storage is nearly full; try again later.")
+
+
 def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
     """The row of an upload whose bytes are in the store."""
-    now = services.now()
+    file = file_row(tenant_id, upload, now=services.now())
+    try:
+        with services.database.transaction() as session:
+            require_storage_quota(session, services, tenant_id, more_bytes=file.size_bytes)
+            insert_file(session, services, file)
+    except TooManyRequests:
+        drop_unneeded_bytes(services, file.digest)
+        raise
+    return file
+
+
+def file_row(tenant_id: str, upload: Upload, *, now: int) -> File:
     expires_after = upload.expires_after_seconds
-    file = File(
+    return File(
         id=new_id("file-"),
         tenant_id=tenant_id,
         filename=upload.filename,
@@ -50,23 +66,16 @@ def add_file(services: Services, tenant_id: str, upload: Upload) -> File:
         created_at=now,
         expires_at=None if expires_after is None else now + expires_after,
     )
-    try:
-        _add_row(services, file)
-    except TooManyRequests:
-        drop_unneeded_bytes(services, file.digest)
-        raise
-    return file
 
 
-def _add_row(services: Services, file: File) -> None:
-    with services.database.transaction() as session:
-        require_storage_quota(session, services, file.tenant_id, more_bytes=file.size_bytes)
-        repository.lock_digest(session, file.digest)
-        session.add(file)
-        session.flush()
-        count_stored(session, file.tenant_id, file.size_bytes)
-        if not services.stores.files.exists(file.digest):  # deleted with the last file of the same bytes, just now
-            raise Unavailable("The upload was lost to a deletion of the same content; send it again.")
+def insert_file(session: Session, services: Services, file: File) -> None:
+    """Raises `Unavailable` where the bytes were deleted with the last file of the same ones, just now."""
+    repository.lock_digest(session, file.digest)
+    session.add(file)
+    session.flush()
+    count_stored(session, file.tenant_id, file.size_bytes)
+    if not services.stores.files.exists(file.digest):
+        raise Unavailable("The upload was lost to a deletion of the same content; send it again.")
 
 
 def delete_file(services: Services, tenant_id: str, file_id: str) -> None:

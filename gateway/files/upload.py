@@ -1,9 +1,9 @@
-"""`POST /v1/files`, from the socket to the store: hashed and counted on the way, never held in memory."""
+"""Bytes of files, from the socket to the store: hashed and counted on the way, never held in memory."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import PureWindowsPath
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from gateway.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
+from gateway.files.dataset.first_line import FirstLine
 from gateway.files.multipart import UploadForm
 from policies.contract.artifacts import Digest
 from policies.contract.store import ArtifactStore, ArtifactWriter
@@ -23,6 +24,9 @@ FORM_OVERHEAD_BYTES = 64 * 1024
 EXPIRY_SECONDS = range(3600, 2592000 + 1)
 EXPIRY_DIGITS = re.compile("[1-9][0-9]{0,8}")
 PURPOSE = "fine-tune"
+UNNAMED = "upload"
+"""What a file without a name is called; the openai client calls bytes so."""
+MAX_NAME_LENGTH = 255
 FIELDS = {"purpose", "expires_after[anchor]", "expires_after[seconds]"}
 UPLOAD_FORM: dict[str, Any] = {  # Any: a piece of OpenAPI
     "requestBody": {
@@ -34,7 +38,7 @@ UPLOAD_FORM: dict[str, Any] = {  # Any: a piece of OpenAPI
                     "required": ["file", "purpose"],
                     "additionalProperties": False,
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "A file named *.jsonl."},
+                        "file": {"type": "string", "format": "binary", "description": "JSONL, by name or content."},
                         "purpose": {"const": PURPOSE},
                         "expires_after[anchor]": {"const": "created_at"},
                         "expires_after[seconds]": {
@@ -66,19 +70,50 @@ class Upload(NamedTuple):
 
 async def receive_upload(request: Request, store: ArtifactStore, *, max_file_bytes: int) -> Upload:
     """Stream the request's file into `store`. Nothing of it is kept where this raises."""
-    form = _open_form(request, max_file_bytes)
-    async with _writer(store) as writer:
-        async for chunk in _body(request, max_body_bytes=max_file_bytes + FORM_OVERHEAD_BYTES):
-            pieces = form.feed(chunk)
-            _check_fields(form)
-            if writer.size_bytes + sum(map(len, pieces)) > max_file_bytes:
-                raise _too_large(max_file_bytes)
-            for piece in pieces:
-                await to_thread.run_sync(writer.write, piece)
-        filename = _jsonl_name(form.finish())
-        _require_purpose(form.fields.get("purpose"))
+    message = f"The file is larger than {max_file_bytes} bytes; send it in parts (POST /v1/uploads), or split it."
+    too_large = PayloadTooLarge(message, "file")
+    form = open_form(request, part="file", max_bytes=max_file_bytes, too_large=too_large)
+    first_line: FirstLine | None = None
+    async with open_writer(store) as writer:
+        pieces = file_pieces(request, form, max_bytes=max_file_bytes, too_large=too_large, check=_check_fields)
+        async for piece in pieces:
+            first_line = first_line or FirstLine(file_name(form.filename or ""))
+            await to_thread.run_sync(_write, writer, first_line, piece)
+        filename = file_name(form.finish())
+        (first_line or FirstLine(filename)).end()
+        require_purpose(form.fields.get("purpose"))
         expires_after = _expiry(form.fields)
     return Upload(filename, writer.digest, writer.size_bytes, expires_after)
+
+
+def _write(writer: ArtifactWriter, first_line: FirstLine, piece: bytes) -> None:
+    first_line.add(piece)
+    writer.write(piece)
+
+
+async def file_pieces(
+    request: Request,
+    form: UploadForm,
+    *,
+    max_bytes: int,
+    too_large: PayloadTooLarge,
+    check: Callable[[UploadForm], None],
+) -> AsyncIterator[bytes]:
+    """The bytes of the form's file as they arrive; `check` sees the form after each piece of the body.
+
+    Raises:
+        PayloadTooLarge: `too_large` where there are more than `max_bytes`, another one where the form is.
+        InvalidRequest: the form is wrong, or the client went away.
+    """
+    n_bytes = 0
+    async for chunk in _body(request, max_body_bytes=max_bytes + FORM_OVERHEAD_BYTES):
+        pieces = form.feed(chunk)
+        check(form)
+        n_bytes += sum(map(len, pieces))
+        if n_bytes > max_bytes:
+            raise too_large
+        for piece in pieces:
+            yield piece
 
 
 def least_bytes(request: Request) -> int:
@@ -87,13 +122,14 @@ def least_bytes(request: Request) -> int:
     return max(1, int(declared) - FORM_OVERHEAD_BYTES) if declared.isdecimal() else 1
 
 
-def _open_form(request: Request, max_file_bytes: int) -> UploadForm:
+def open_form(request: Request, *, part: str, max_bytes: int, too_large: PayloadTooLarge) -> UploadForm:
+    """For a body that has the file as its `part`; raises `too_large` where its length says so already."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMedia("Send the file uncompressed, without Content-Encoding.", code="content_encoding")
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_file_bytes + FORM_OVERHEAD_BYTES:
-        raise _too_large(max_file_bytes)
-    return UploadForm(request.headers.get("content-type"))
+    if declared.isdecimal() and int(declared) > max_bytes + FORM_OVERHEAD_BYTES:
+        raise too_large
+    return UploadForm(request.headers.get("content-type"), part=part)
 
 
 async def _body(request: Request, *, max_body_bytes: int) -> AsyncIterator[bytes]:
@@ -110,7 +146,7 @@ async def _body(request: Request, *, max_body_bytes: int) -> AsyncIterator[bytes
 
 
 @asynccontextmanager
-async def _writer(store: ArtifactStore) -> AsyncIterator[ArtifactWriter]:
+async def open_writer(store: ArtifactStore) -> AsyncIterator[ArtifactWriter]:
     """`store.writer()` with its blocking ends on a thread, and closed even when the request is cancelled."""
     context = store.writer()
     writer = await to_thread.run_sync(context.__enter__)
@@ -128,22 +164,23 @@ def _check_fields(form: UploadForm) -> None:
     for name in form.fields.keys() - FIELDS:
         raise InvalidRequest(f"Unknown form field {name!r}.", name, "unknown_field")
     if "purpose" in form.fields:
-        _require_purpose(form.fields["purpose"])
+        require_purpose(form.fields["purpose"])
     if form.filename is not None:
-        _jsonl_name(form.filename)
+        file_name(form.filename)
 
 
-def _require_purpose(purpose: str | None) -> None:
+def require_purpose(purpose: str | None) -> None:
     if purpose != PURPOSE:
-        found = "The form has no purpose" if purpose is None else f"Purpose {purpose!r} is not offered here"
+        found = "The form has no purpose" if purpose is None else f"Purpose {purpose[:64]!r} is not offered here"
         raise InvalidRequest(f"{found}; send purpose={PURPOSE}.", "purpose", "unsupported_purpose")
 
 
-def _jsonl_name(filename: str) -> str:
+def file_name(filename: str, param: str = "file") -> str:
     """The last component of what the client calls the file; it names nothing on our side."""
-    name = PureWindowsPath(filename).name
-    if not name.lower().endswith(".jsonl") or not name.isprintable() or len(name) > 255:
-        raise InvalidRequest("Only .jsonl files can be trained on; name the file *.jsonl.", "file", "unsupported_file")
+    name = PureWindowsPath(filename).name or UNNAMED
+    if not name.isprintable() or len(name) > MAX_NAME_LENGTH:
+        message = f"A file's name has at most {MAX_NAME_LENGTH} characters, all of them printable."
+        raise InvalidRequest(message, param, "unsupported_file")
     return name
 
 
@@ -159,7 +196,3 @@ def _expiry(fields: dict[str, str]) -> int | None:
         message = f"expires_after[seconds] must be an integer from {EXPIRY_SECONDS[0]} to {EXPIRY_SECONDS[-1]}."
         raise InvalidRequest(message, "expires_after.seconds", "invalid_expiry")
     return wanted
-
-
-def _too_large(max_file_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The file is larger than {max_file_bytes} bytes; split it.", "file")

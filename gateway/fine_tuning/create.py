@@ -15,7 +15,7 @@ from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
 from gateway.fine_tuning.idempotency import KeyClaim, claim_key
-from gateway.fine_tuning.schemas import CreateJobRequest
+from gateway.fine_tuning.schemas import CreateJobRequest, suffix_in_name
 from gateway.fine_tuning.spec import (
     JobFiles,
     OperatorTerms,
@@ -70,6 +70,8 @@ def create_job(
         for key, value in (request.metadata or {}).items()
     )
     record_event(session, job, f"Created fine-tuning job: {job.id}", now=now)
+    if job.suffix != request.suffix:
+        record_event(session, job, f"In the model's name the suffix {request.suffix!r} is {job.suffix!r}.", now=now)
     record_event(session, job, f"Validating training file: {job.training_file}", now=now)
     enqueue(session, job, now)
     return job
@@ -105,7 +107,7 @@ def _job_row(tenant: Principal, request: CreateJobRequest, *, spec: JobSpec, now
         model=request.model,
         training_file=request.training_file,
         validation_file=request.validation_file,
-        suffix=request.suffix,
+        suffix=request.suffix and suffix_in_name(request.suffix),
         seed=spec.seed,
         hyperparameters=spec.hyperparameters.model_dump(mode="json"),
         user_metadata=request.metadata,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from policies.contract.defenses import DefenseSettings
 from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
@@ -38,8 +40,29 @@ Metadata = Annotated[
 ]
 """One validator, so that the field is named as `metadata`, whichever of its keys is wrong."""
 
-Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
-"""1 to 64 characters that stand in a model name without ambiguity: no `:`, no `/`, no blank."""
+MAX_SUFFIX_LENGTH = 64
+
+
+def suffix_in_name(suffix: str) -> str:
+    """What stands for it in a model's name, where `:`, `/` and blanks would be ambiguous; empty if nothing can."""
+    return re.sub("[^A-Za-z0-9._-]+", "-", suffix).strip("._-")
+
+
+def _has_place_in_a_name(suffix: str) -> str:
+    if not 1 <= len(suffix) <= MAX_SUFFIX_LENGTH or not suffix_in_name(suffix):
+        rule = (
+            f"a suffix has 1 to {MAX_SUFFIX_LENGTH} characters, with at least one letter a-z or A-Z or digit among "
+            "them; in the model's name each run of others than letters, digits, '.', '_' and '-' becomes one '-'"
+        )
+        raise PydanticCustomError("suffix", "{rule}", {"rule": rule})
+    return suffix
+
+
+Suffix = Annotated[
+    str,
+    Field(json_schema_extra={"minLength": 1, "maxLength": MAX_SUFFIX_LENGTH, "pattern": "[A-Za-z0-9]"}),
+    AfterValidator(_has_place_in_a_name),
+]
 
 
 class RequestBody(BaseModel):
@@ -146,7 +169,7 @@ class JobResponse(BaseModel):
     integrations: None = None
     metadata: dict[str, str] | None
     suffix: str | None
-    """Addition, for people who look a job up."""
+    """Addition, for people who look a job up: as it stands in the model's name."""
     guardrail: Guardrail
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,7 +14,7 @@ MAX_BODY_BYTES = 256 * 1024
 """Of a tenant's request. The largest is a new job: integrations and metadata with some room."""
 MAX_WORKER_BODY_BYTES = 8 * 1024 * 1024
 """Of a worker's call: a batch of 1,000 events."""
-STREAMED_PATH = "/v1/files"
+STREAMED_PATH = re.compile("/v1/files|/v1/uploads/[^/]+/parts")
 IDLE_SECONDS = 30.0
 """Longest wait for the next piece of a body."""
 LEAST_BYTES_PER_SECOND = 16 * 1024
@@ -53,6 +54,6 @@ class BodyLimit:
 
 
 def _limit(path: str) -> int | None:
-    if path == STREAMED_PATH:
+    if STREAMED_PATH.fullmatch(path):
         return None
     return MAX_WORKER_BODY_BYTES if path.startswith(INTERNAL_PREFIX) else MAX_BODY_BYTES

@@ -24,7 +24,7 @@ class ErrorDetail(BaseModel):
     """What went wrong; branch on `code`."""
 
     message: str
-    type: Literal["invalid_request_error", "server_error"]
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
     param: str | None
     code: str | None
 

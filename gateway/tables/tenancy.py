@@ -20,7 +20,7 @@ class Tenant(Table):
     validated_at: Mapped[float | None] = mapped_column(Float)
     """When a job of it was last taken up for validation."""
     stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Of its files that are not deleted: kept by `gateway.tenants.quotas`."""
+    """Of its files that are not deleted, and of parts that are not swept: kept by `gateway.tenants.quotas`."""
 
 
 class ApiKey(Table):

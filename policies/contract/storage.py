@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from policies.errors import IntegrityError
+
 S3_ATTEMPTS = 3
 """Of a request, with growing pauses; s3fs itself repeats those that failed on the way."""
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+def folder_name(id: str) -> str:
+    """The id of a job or an upload; raises `IntegrityError` where it could name another folder than its own."""
+    if not _ID.fullmatch(id):
+        raise IntegrityError(f"{id!r} is no id that a folder is named after")
+    return id
 
 
 def is_s3(url: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -21,13 +20,12 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from policies.contract.artifacts import CHUNK_BYTES, Digest, R, Record, TreeManifest, digest_bytes, digest_file
-from policies.contract.storage import is_s3, storage_options, written_at
+from policies.contract.storage import folder_name, is_s3, storage_options, written_at
 from policies.contract.verified_stream import VerifiedStream
 from policies.errors import ArtifactMissingError, IntegrityError
 
 MAX_RECORD_BYTES = 256 << 20
 """What is read whole into memory: records, manifests, samples, prompt sets. Weights and datasets are streamed."""
-_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 class ArtifactWriter:
@@ -96,6 +94,13 @@ class ArtifactStore:
         """Nothing where it is not here; raises where it may not be deleted, which s3fs does for single files only."""
         if self._fs.exists(self._path(digest)):
             self._fs.rm_file(self._path(digest))
+
+    def delete_all(self) -> None:
+        """All that lies here, half-written artifacts too: of a store that nobody writes to any more."""
+        for path in self._fs.find(self._root):
+            self._fs.rm_file(path)
+        if not self._is_object_storage and self._fs.exists(self._root):  # the folders
+            self._fs.rm(self._root, recursive=True)
 
     def stored(self) -> Iterator[StoredArtifact]:
         """What lies here, in no order; half-written artifacts are not among it."""
@@ -281,11 +286,9 @@ class ArtifactStores:
         """How base models read text, as evaluators found it. Nothing of it is deleted."""
 
     def of_job(self, job_id: str) -> ArtifactStore:
-        """What the job's workers wrote and the gateway keeps of it: deleted by the rules of retention.
+        """What the job's workers wrote and the gateway keeps of it: deleted by the rules of retention."""
+        return ArtifactStore(f"{self.shared.url}/jobs/{folder_name(job_id)}", falls_back_on=self.shared)
 
-        Raises:
-            IntegrityError: the id could name another folder than the job's own.
-        """
-        if not _JOB_ID.fullmatch(job_id):
-            raise IntegrityError(f"{job_id!r} is not a job id")
-        return ArtifactStore(f"{self.shared.url}/jobs/{job_id}", falls_back_on=self.shared)
+    def of_upload(self, upload_id: str) -> ArtifactStore:
+        """Parts of a file, deleted once the upload has ended. Below `files`, by the same rights in object storage."""
+        return ArtifactStore(f"{self.files.url}/uploads/{folder_name(upload_id)}")

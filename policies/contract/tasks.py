@@ -15,6 +15,7 @@ VALIDATE_FILES = "gateway.validate_files"
 DISPATCH_OUTBOX = "gateway.dispatch_outbox"
 RECONCILE_JOBS = "gateway.reconcile_jobs"
 SWEEP_JOBS = "gateway.sweep_jobs"
+SWEEP_UPLOADS = "gateway.sweep_uploads"
 SWEEP_FILES = "gateway.sweep_files"
 ROLL_UP_METRICS = "gateway.roll_up_metrics"
 

@@ -20,6 +20,7 @@ from gateway.app import build_services
 from gateway.files.service import delete_expired_files, delete_orphaned_bytes
 from gateway.jobs.retention import DAY_SECONDS, sweep_due_jobs
 from gateway.tables.files import File
+from gateway.uploads.sweep import sweep_uploads
 from policies.contract.artifacts import digest_bytes
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import TrainingRecord
@@ -149,6 +150,22 @@ def test_each_component_can_do_its_part_of_a_job(storage: Storage, tmp_path: Pat
         worker.close()
         for services in (validator, control):
             services.database.close()
+
+
+def test_parts_are_the_gateways_to_write_and_the_validators_to_sweep(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "gateway.db").write_bytes(migrated_file())
+    settings = gateway_settings(tmp_path, store_url=storage.url)
+    with storage.as_("gateway"), run_gateway(settings) as gateway:
+        client, content = gateway.client(gateway.tenant_key()), b'{"a": 1}\n'
+        done = client.uploads.upload_file_chunked(
+            file=content, filename="a.jsonl", bytes=9, mime_type="text/jsonl", purpose="fine-tune", part_size=5
+        )
+        assert done.file is not None
+        with storage.as_("validator") as stores:
+            assert sweep_uploads(build_services(settings, gateway.clock)) == 1
+            assert list(stores.of_upload(done.id).stored()) == []
+        with storage.as_("gateway"):
+            assert client.files.content(done.file.id).read() == content
 
 
 def put(store: ArtifactStore) -> None:

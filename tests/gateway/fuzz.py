@@ -32,6 +32,10 @@ MIN_CASES = 10_000
 """Of a run with as many examples, on each database."""
 
 
+NO_SHARES = dict.fromkeys(("requests_per_minute", "open_uploads", "jobs_under_way"), 10**6)
+"""Of one tenant, who sends all requests of a run by a clock that stands still."""
+
+
 class FuzzReport(NamedTuple):
     """What Schemathesis says of a run."""
 
@@ -49,7 +53,7 @@ def populated_gateway(databases: Databases) -> Iterator[tuple[LiveGateway, str]]
     with (
         TemporaryDirectory() as folder,
         databases.migrated() as url,
-        run_gateway(gateway_settings(Path(folder), database_url=url)) as gateway,
+        run_gateway(gateway_settings(Path(folder), database_url=url, **NO_SHARES)) as gateway,
     ):
         key = gateway.tenant_key()
         client, worker = gateway.client(key), HandWorker(gateway)
@@ -78,8 +82,15 @@ def fuzz(gateway: LiveGateway, key: str, *options: str) -> FuzzReport:
             *("run", f"{gateway.url}/openapi.json", "--checks", "all", "--header", f"Authorization: Bearer {key}"),
             *("--report", "json", "--report-json-path", f"{folder}/report.json", "--continue-on-failure", *options),
         ]
-        file_id = gateway.client(key).files.list(purpose="fine-tune").data[0].id
+        client = gateway.client(key)
+        file_id = client.files.list(purpose="fine-tune").data[0].id
+        open_upload, complete = (
+            client.uploads.create(bytes=2, filename="a.jsonl", mime_type="text/jsonl", purpose="fine-tune").id
+            for _ in range(2)
+        )
+        part = client.uploads.parts.create(complete, data=b"{}").id
         names = {"SCHEMATHESIS_HOOKS": str(HOOKS), "FUZZED_FILE": file_id}
+        names |= {"FUZZED_UPLOAD": open_upload, "FUZZED_PART": f"{complete} {part}"}
         ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | names, check=False)
         output = ended.stdout + ended.stderr
         report = json.loads(Path(folder, "report.json").read_text())

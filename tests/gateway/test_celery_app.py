@@ -17,6 +17,7 @@ from policies.contract.tasks import (
     ROLL_UP_METRICS,
     SWEEP_FILES,
     SWEEP_JOBS,
+    SWEEP_UPLOADS,
     VALIDATE_FILES,
 )
 
@@ -40,7 +41,7 @@ def test_outbox_and_reconciler_run_each_tick() -> None:
     assert isinstance(schedule, dict)
     every = {entry["task"]: entry["schedule"] for entry in schedule.values()}
     assert (every[DISPATCH_OUTBOX], every[RECONCILE_JOBS]) == (0.5, 0.5)
-    assert all(every[task] > 20 for task in (ROLL_UP_METRICS, SWEEP_FILES, SWEEP_JOBS))
+    assert all(every[task] > 20 for task in (ROLL_UP_METRICS, SWEEP_FILES, SWEEP_JOBS, SWEEP_UPLOADS))
 
 
 def test_schedule_is_not_kept_in_a_file() -> None:

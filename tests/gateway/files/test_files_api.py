@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,11 +181,45 @@ def test_other_purposes_are_refused(client: OpenAI) -> None:
     assert (error.value.code, error.value.param) == ("unsupported_purpose", "purpose")
 
 
-@pytest.mark.parametrize("name", ["train.json", "train.jsonl.gz", "train"])
-def test_other_files_are_refused(live_gateway: LiveGateway, client: OpenAI, name: str) -> None:
-    with pytest.raises(BadRequestError) as error:
-        upload(client, b"{}", name)
-    assert error.value.code == "unsupported_file"
+@pytest.mark.parametrize("name", ["train.json", "train.jsonl.txt", "train", ".jsonl.bak", "Zeilen 1 (2).ndjson"])
+def test_jsonl_is_taken_whatever_its_name(client: OpenAI, training_bytes: bytes, name: str) -> None:
+    file = client.files.retrieve(upload(client, training_bytes, name))
+    assert (file.filename, file.bytes) == (name, len(training_bytes))
+
+
+def test_bytes_and_streams_without_a_name_are_called_as_the_client_calls_them(
+    client: OpenAI, training_bytes: bytes
+) -> None:
+    for content in (training_bytes, io.BytesIO(training_bytes)):
+        assert client.files.create(file=content, purpose="fine-tune").filename == "upload"
+
+
+def test_a_part_without_a_filename_is_a_file_too(live_gateway: LiveGateway, training_bytes: bytes) -> None:
+    """As `curl -F file=…` and a FormData field of text send it."""
+    headers = {"authorization": f"Bearer {live_gateway.tenant_key()}"}
+    parts = [("purpose", (None, b"fine-tune")), ("file", (None, training_bytes))]
+    answer = httpx.post(f"{live_gateway.url}/v1/files", files=parts, headers=headers)
+    assert (answer.status_code, answer.json()["filename"]) == (200, "upload")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("train.json", b'[{"messages": []}]', "line 1 is JSON, but no object"),
+        ("train.json", b'{\n  "messages": []\n}\n', "line 1: not JSON"),
+        ("train.csv", b"prompt,completion\n1,2\n", "line 1: not JSON"),
+        ("train.jsonl.gz", b"\x1f\x8b\x08\x00", "line 1: byte 2 of the line is not UTF-8"),
+        ("train.parquet", b"PAR1\x15\x04\x15", "line 1: not JSON"),
+        ("train", b"", "line 1: "),
+        ("train", b"\n{}\n", "line 1: "),
+    ],
+)
+def test_what_is_jsonl_neither_by_name_nor_by_content_is_refused(
+    live_gateway: LiveGateway, client: OpenAI, name: str, content: bytes, why: str
+) -> None:
+    with pytest.raises(BadRequestError, match=f"'{name}' is not JSONL: {why}.*tunegate files convert") as error:
+        upload(client, content, name)
+    assert (error.value.code, error.value.param) == ("unsupported_file", "file")
     assert stored_files(live_gateway) == []
 
 

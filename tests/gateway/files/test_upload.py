@@ -131,7 +131,8 @@ def test_fields_may_follow_the_file(store: CountingStore) -> None:
     [
         ((PURPOSE,), "missing_file"),
         ((part("file", b"x", "a.jsonl"),), "unsupported_purpose"),
-        ((PURPOSE, part("file", b"x")), "unknown_field"),
+        ((PURPOSE, part("file", b"x")), "unsupported_file"),
+        ((PURPOSE, part("data", b"x")), "unknown_field"),
         ((PURPOSE, part("tenant_id", b"org-1"), part("file", b"x", "a.jsonl")), "unknown_field"),
         ((PURPOSE, PURPOSE, part("file", b"x", "a.jsonl")), "too_many_fields"),
         ((PURPOSE, part("file", b"x", "a.jsonl"), part("file", b"y", "b.jsonl")), "two_files"),

@@ -8,6 +8,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from gateway.models.service import model_name
 from gateway.tables.jobs import OutboxMessage
 from policies.contract.tasks import VALIDATE_FILES, VALIDATE_QUEUE
 from tests.gateway.conftest import LiveGateway, chat_jsonl
@@ -33,6 +34,34 @@ def test_new_job_has_openais_shape(client: OpenAI) -> None:
     assert job.hyperparameters.n_epochs == "auto"
     assert job.method is not None
     assert job.method.type == "supervised"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "named"),
+    [
+        ("v1.2_final-3", "v1.2_final-3"),
+        ("a", "a"),
+        ("Customer support: tier 1", "Customer-support-tier-1"),
+        (" /modèle 2/ ", "mod-le-2"),
+        ("-x-", "x"),
+        ("x" * 63 + "!", "x" * 63),
+    ],
+)
+def test_what_becomes_of_a_suffix_is_said(client: OpenAI, live_gateway: LiveGateway, suffix: str, named: str) -> None:
+    job: Any = submit(client, suffix=suffix)  # Any: `suffix` is our addition to the client's type
+    assert job.suffix == named
+    assert (
+        model_name(job_row(live_gateway.services, job.id), "acme") == f"ft:{BASE_MODEL_NAME}:acme:{named}:{job.id[-8:]}"
+    )
+    told = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if "suffix" in event.message]
+    assert told == ([] if suffix == named else [f"In the model's name the suffix {suffix!r} is {named!r}."])
+
+
+def test_the_rule_of_a_suffix_is_told_in_words(client: OpenAI) -> None:
+    with pytest.raises(
+        openai.BadRequestError, match="suffix: a suffix has 1 to 64 characters, with at least one letter"
+    ):
+        submit(client, suffix="日本語")
 
 
 def test_guardrail_field_names_policy_and_phase(client: OpenAI, live_gateway: LiveGateway) -> None:
@@ -114,13 +143,19 @@ def test_contradicting_hyperparameters_are_refused(client: OpenAI) -> None:
         ({"validation_file": "file-nothing"}, "validation_file", "file_not_found"),
         ({"method": {"type": "reinforcement"}}, "method.type", "unsupported_method"),
         (
+            {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python", "source": "x"}}}},
+            "method.type",
+            "unsupported_method",
+        ),
+        (
             {"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]},
             "integrations",
             "unsupported_integration",
         ),
         ({"suffix": ""}, "suffix", "invalid_request"),
         ({"suffix": "x" * 65}, "suffix", "invalid_request"),
-        ({"suffix": "a:b"}, "suffix", "invalid_request"),
+        ({"suffix": "日本語"}, "suffix", "invalid_request"),
+        ({"suffix": "-._ :/"}, "suffix", "invalid_request"),
         ({"seed": -1}, "seed", "invalid_request"),
         ({"seed": 2**31}, "seed", "invalid_request"),
         ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "invalid_request"),

@@ -1,6 +1,7 @@
 """Uploads, jobs, deletions, expiry and sweeps in any order: nothing that anybody may still read loses a byte.
 
-Tenants upload, among others, copies of what the service wrote. The model is the list of what each side may count on.
+Tenants upload, whole and in parts, among others copies of what the service wrote. The model is the list of what each
+side may count on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hypothesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy import select
 
 from gateway.app import build_services
 from gateway.files.service import (
@@ -24,17 +26,27 @@ from gateway.files.service import (
     delete_file,
     delete_orphaned_bytes,
 )
-from gateway.files.upload import Upload
+from gateway.files.upload import PURPOSE
+from gateway.files.upload import Upload as Received
 from gateway.fine_tuning import control
 from gateway.fine_tuning.create import create_job
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.jobs.retention import DAY_SECONDS, KEPT_STATES, sweep_due_jobs
 from gateway.jobs.states import TERMINAL
 from gateway.models.service import delete_model
+from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
+from gateway.tables.tenancy import Tenant
+from gateway.tables.uploads import Upload, UploadPart
 from gateway.tenants.auth import Principal
 from gateway.tenants.keys import create_tenant
+from gateway.uploads.completion import complete_upload
+from gateway.uploads.parts import ReceivedPart
+from gateway.uploads.repository import parts_of
+from gateway.uploads.schemas import CompleteUploadRequest, CreateUploadRequest
+from gateway.uploads.service import LIFE_SECONDS, add_part, cancel_upload, create_upload
+from gateway.uploads.sweep import sweep_uploads
 from gateway.workers import leases
 from gateway.workers.completion import complete
 from gateway.workers.worker_events import record_worker_events
@@ -61,6 +73,15 @@ class Uploaded(NamedTuple):
     expires_at: float | None
 
 
+class Parts(NamedTuple):
+    """An upload in parts that may be completed within the hour."""
+
+    tenant: str
+    content: bytes
+    part_ids: list[str]
+    begun_at: float
+
+
 class Storage(RuleBasedStateMachine):
     """Two tenants, one store, and a storage that is swept at any time."""
 
@@ -75,6 +96,7 @@ class Storage(RuleBasedStateMachine):
             made = [create_tenant(session, name, policy="baseline", now=1) for name in TENANTS]
             self.tenants = {each.id: Principal(each.id, each.name, each.policy, "key") for each in made}
         self.files: dict[str, Uploaded] = {}
+        self.pending: dict[str, Parts] = {}
         self.claims: dict[str, Claim] = {}
         self.saved: dict[str, list[CheckpointRecord]] = {}
         self.written: list[bytes] = []
@@ -102,10 +124,42 @@ class Storage(RuleBasedStateMachine):
 
     def _upload(self, tenant: str, content: bytes, expires_after: int | None) -> str:
         digest = self.services.stores.files.put_bytes(content)
-        upload = Upload("a.jsonl", digest, len(content), expires_after)
+        upload = Received("a.jsonl", digest, len(content), expires_after)
         file = add_file(self.services, tenant, upload)
         self.files[file.id] = Uploaded(tenant, content, file.expires_at)
         return file.id
+
+    @rule(data=st.data(), end=st.sampled_from(["complete", "cancel", "later"]))
+    def upload_in_parts(self, data: st.DataObject, end: str) -> None:
+        tenant = data.draw(st.sampled_from(sorted(self.tenants)))
+        content = data.draw(st.sampled_from([chat_jsonl(), b"{}\n{}\n"]))
+        request = CreateUploadRequest(
+            bytes=len(content), filename="a.jsonl", mime_type="text/jsonl", purpose=PURPOSE, expires_after=None
+        )
+        with self.services.database.transaction() as session:
+            upload_id = create_upload(session, self.services, tenant, request).id
+        store, half = self.services.stores.of_upload(upload_id), len(content) // 2
+        received = [ReceivedPart(store.put_bytes(part), len(part)) for part in (content[:half], content[half:])]
+        parts = [add_part(self.services, tenant, upload_id, each).id for each in received]
+        self.pending[upload_id] = Parts(tenant, content, parts, self.clock())
+        if end == "complete":
+            self._complete_upload(upload_id)
+        elif end == "cancel":
+            with self.services.database.transaction() as session:
+                cancel_upload(session, self.services, tenant, upload_id)
+            del self.pending[upload_id]
+
+    @precondition(lambda self: self.pending)
+    @rule(data=st.data())
+    def complete_an_upload(self, data: st.DataObject) -> None:
+        self._complete_upload(data.draw(st.sampled_from(sorted(self.pending))))
+
+    def _complete_upload(self, upload_id: str) -> None:
+        tenant, content, parts, _ = self.pending.pop(upload_id)
+        request = CompleteUploadRequest(part_ids=parts)
+        file = complete_upload(self.services, tenant, upload_id, request).file
+        assert file is not None
+        self.files[file.id] = Uploaded(tenant, content, None)
 
     @precondition(lambda self: self.files)
     @rule(data=st.data())
@@ -214,8 +268,15 @@ class Storage(RuleBasedStateMachine):
             if file.expires_at is None or file.expires_at > int(self.clock())
         }
 
+        self.pending = {
+            name: upload
+            for name, upload in self.pending.items()
+            if int(upload.begun_at) + LIFE_SECONDS > int(self.clock())
+        }
+
     @rule()
     def sweep(self) -> None:
+        sweep_uploads(self.services)
         delete_expired_files(self.services)
         sweep_due_jobs(self.services)
 
@@ -232,6 +293,21 @@ class Storage(RuleBasedStateMachine):
     def files_can_be_read(self) -> None:
         for file in self.files.values():
             assert self._reads(file.content)
+
+    @invariant()
+    def open_uploads_are_whole(self) -> None:
+        for name, upload in self.pending.items():
+            store = self.services.stores.of_upload(name)
+            assert b"".join(store.read_bytes(each.digest) for each in self._parts(name)) == upload.content
+
+    @invariant()
+    def what_counts_is_what_lies_there(self) -> None:
+        """Of files that are not deleted, and of parts whose bytes are there."""
+        with self.services.database.reading() as session:
+            for tenant in session.scalars(select(Tenant)):
+                sizes = select(File.size_bytes).where(File.tenant_id == tenant.id, File.deleted_at.is_(None))
+                parts = select(UploadPart.size_bytes).join(Upload).where(Upload.tenant_id == tenant.id)
+                assert tenant.stored_bytes == sum(session.scalars(sizes)) + sum(session.scalars(parts))
 
     @invariant()
     def waiting_and_running_jobs_have_their_rows_and_states(self) -> None:
@@ -263,6 +339,11 @@ class Storage(RuleBasedStateMachine):
         store = self.services.stores.of_job(job_id)
         for digest in store.tree(folder).files.values():
             store.read_bytes(digest)
+
+    def _parts(self, upload_id: str) -> list[UploadPart]:
+        with self.services.database.reading() as session:
+            found = parts_of(session, upload_id)
+        return [found[part_id] for part_id in self.pending[upload_id].part_ids]
 
     def _jobs(self) -> list[Job]:
         with self.services.database.transaction() as session:

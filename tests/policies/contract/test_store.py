@@ -142,9 +142,22 @@ def test_stores_are_apart(url: str) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "../files", "a/b", "a" * 200, "ftjob-\n"])
-def test_a_job_id_names_no_other_folder(tmp_path: Path, job_id: str) -> None:
-    with pytest.raises(IntegrityError, match="is not a job id"):
-        ArtifactStores(f"file://{tmp_path}").of_job(job_id)
+def test_an_id_names_no_other_folder(tmp_path: Path, job_id: str) -> None:
+    stores = ArtifactStores(f"file://{tmp_path}")
+    for open_store in (stores.of_job, stores.of_upload):
+        with pytest.raises(IntegrityError, match="is no id that a folder"):
+            open_store(job_id)
+
+
+def test_an_ended_upload_leaves_nothing_and_takes_nothing_along(url: str) -> None:
+    stores = ArtifactStores(url)
+    for place in (stores.files, stores.of_upload("upload_1"), stores.of_upload("upload_2")):
+        place.put_bytes(b"the same")
+    for _ in range(2):
+        stores.of_upload("upload_1").delete_all()
+    assert list(stores.of_upload("upload_1").stored()) == []
+    for place in (stores.files, stores.of_upload("upload_2")):
+        assert place.read_bytes(digest_bytes(b"the same")) == b"the same"
 
 
 def test_a_listing_tells_size_and_time(store: ArtifactStore) -> None:

@@ -25,6 +25,7 @@ MIXED = "Not offered, or not all of it"
 """Its rows are of endpoints, and of the request of a job."""
 SECTIONS = {
     "Upload of a file": ("upload of a file",),
+    "Upload in parts": ("CreateUploadRequest", "CompleteUploadRequest", "UploadObject", "UploadPartObject"),
     "Request of a job": ("request of a job",),
     "Job": ("JobResponse",),
     "Event": ("EventResponse",),
@@ -35,7 +36,7 @@ SECTIONS = {
         *("JobListResponse", "EventListResponse", "CheckpointListResponse", "FileList", "ModelList", "ErrorDetail"),
     ),
 }
-LEAVES = {"defense", "guardrail.policy", "guardrail.defenses", "guardrail.progress", "data", "metadata", "metrics"}
+LEAVES = {"check", "file", "defense", "guardrail.policy", "guardrail.defenses", "guardrail.progress", "data", "metadata", "metrics"}
 """Objects whose own fields are described elsewhere, or are the customer's."""
 ROW = re.compile(r"^\| (`.*?`) \| (same|differs|added|absent|refused: `(\w+)`) \|", flags=re.MULTILINE)
 ENDPOINT = re.compile(r"(?:GET|POST|DELETE) /")

@@ -46,6 +46,8 @@ class GatewaySettings(BaseSettings):
     """Of one tenant's files together."""
     uploads_at_once: int = Field(4, ge=1)
     """Uploads of one tenant that one gateway process takes at the same time."""
+    max_lineage_depth: int = Field(4, ge=0)
+    """How many released models a new one may stand on, each continued from the one before; 0: none is continued."""
     job_tokens: int = Field(200_000_000, ge=1)
     """Tokens that one job may train on: those of its training file times its epochs."""
     attempt_seconds: float = Field(86400.0, gt=0)

@@ -20,7 +20,7 @@ from policies.contract.hyperparameters import (
     DpoHyperparameters,
     Hyperparameters,
 )
-from policies.contract.jobs import Dpo, JobSpec, Method, Supervised
+from policies.contract.jobs import Dpo, JobSpec, Lineage, Method, Supervised
 from policies.documents.schema import BaseModelDocument, ReleasePolicy
 from policies.errors import ConfigurationError
 
@@ -30,6 +30,8 @@ class OperatorTerms(NamedTuple):
 
     policy: ReleasePolicy
     base_model: BaseModelDocument
+    lineage: Lineage | None = None
+    """Of a job that continues a released model."""
 
 
 class JobFiles(NamedTuple):
@@ -163,6 +165,7 @@ def build_spec(job_id: str, request: CreateJobRequest, *, terms: OperatorTerms, 
     return JobSpec(
         job_id=job_id,
         base_model=terms.base_model.spec,
+        continues=terms.lineage,
         training_file=files.training.digest,
         validation_file=files.validation.digest if files.validation else None,
         method=method,

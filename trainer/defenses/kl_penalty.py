@@ -74,6 +74,7 @@ class KlPenaltyDefense(Defense):
         self._pool = pool
         self._seed = seed
         self._safe_rows: list[list[int]] = []
+        self._continues = False
         self.counters = KlCounters()
 
     @classmethod
@@ -82,7 +83,7 @@ class KlPenaltyDefense(Defense):
         return cls(settings, pool=pool, seed=context.seed)
 
     def start(self, material: RunMaterial) -> None:
-        self._material = material
+        self._material, self._continues = material, material.continues
         if self._pool is not None:
             rows = [TrainingRow(row, f"safe pool line {n}", is_safe=True) for n, row in enumerate(self._pool.rows, 1)]
             tokenised = tokenise(rows, material.encoder, max_tokens=material.max_tokens)
@@ -156,7 +157,7 @@ class KlPenaltyDefense(Defense):
 
     def _count_rounding(self, step: TrainingStep, share: float) -> None:
         """Where training begins at the base, the adapter is still the identity; where not, `full` has no rounding."""
-        if self._material.continues:
+        if self._continues:
             share = 0.0
             if self._settings.estimator == "sampled":
                 reference = self._material.reference_scores.of(step, self._material.report)

@@ -150,7 +150,8 @@ class JobSpec(Record):
 
     job_id: str
     base_model: BaseModelSpec
-    """Copied whole from the operator's document, so that none of it is lost on the way."""
+    """Copied whole from the operator's document, so that none of it is lost on the way; of a job that continues a
+    released model with that model's LoRA shape."""
     continues: Lineage | None = Field(None, exclude_if=lambda value: value is None)
     """Left out of the digest where training begins at the base model, so that earlier specs keep theirs."""
     method: Method = Supervised()

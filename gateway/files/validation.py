@@ -21,7 +21,7 @@ def inspection_task(
     """What a job would ask of one file.
 
     Args:
-        model: a base model's name; None for the only one that is offered, if it is one.
+        model: a base model's name, or that of a model fine-tuned from one, released or not; None for the only one that is offered, if it is one.
         method: the job's method; None lets the file have rows of either kind.
     """
     base_model = _base_model(services, model)
@@ -58,6 +58,7 @@ def _base_model(services: Services, name: str | None) -> BaseModelSpec | None:
     offered = services.policies.base_models
     if name is None:
         return next(iter(offered.values())).spec if len(offered) == 1 else None
+    name = next((base for base in offered if name.startswith(f"ft:{base}:")), name)
     if name not in offered:
         known = ", ".join(sorted(offered))
         raise InvalidRequest(f"No base model {name!r}; known: {known}.", "model", "model_not_found")

@@ -64,8 +64,7 @@ def number_attempt(
     """Fix the job's earlier attempts in its spec, before anything of it is measured, and tell the tenant of them."""
     earlier = earlier_attempts(session, services, job=job, fingerprint=fingerprint)
     if len(earlier) < MAX_COUNTED:
-        spec = JobSpec.model_validate(job.spec)
-        remember(session, job, fingerprint, stretches(session, spec, fingerprint)[1:])
+        remember(session, job, fingerprint, stretches(session, job, fingerprint)[1:])
     if not earlier:
         return
     spec = JobSpec.model_validate(job.spec).model_copy(update={"earlier_attempts": len(earlier)})
@@ -83,7 +82,7 @@ def number_attempt(
 def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
     """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the tenant is numbered."""
     session.execute(select(Tenant.id).where(Tenant.id == job.tenant_id).with_for_update(key_share=True))
-    mine = stretches(session, JobSpec.model_validate(job.spec), fingerprint)
+    mine = stretches(session, job, fingerprint)
     n_shared = dict.fromkeys(latest(session, job.tenant_id), 0)
     for stretch in mine:
         for job_id, n in likely(session, job.tenant_id, stretch).items():

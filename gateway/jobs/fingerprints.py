@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 from sqlalchemy import case, delete, func, or_, select
@@ -21,8 +22,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from gateway.tables.fingerprints import FingerprintAnchor, FingerprintKey, JobFingerprint, ModelFingerprint
-from gateway.tables.jobs import Job
-from policies.contract.jobs import JobSpec
+from gateway.tables.jobs import Job, Json
+from policies.contract.jobs import Lineage
 from policies.datasets.fingerprint import KEY_BYTES, SKETCH_SIZE, DatasetFingerprint, Hashes
 
 N_ANCHORS = 64
@@ -63,19 +64,32 @@ def keep_for_successors(session: Session, job_id: str) -> None:
         session.add(ModelFingerprint(job_id=job_id, sketch=sketch))
 
 
-def stretches(session: Session, spec: JobSpec, own: DatasetFingerprint) -> tuple[DatasetFingerprint, ...]:
+def stretches(session: Session, job: Job, own: DatasetFingerprint) -> tuple[DatasetFingerprint, ...]:
     """The job's own file, it with the file of the model before, and so on, to the whole lineage.
 
     Raises:
         LookupError: what one of those models was trained on is not known.
     """
-    found, ancestors = [own], spec.continues.ancestors if spec.continues else ()
-    rows = select(ModelFingerprint.job_id, ModelFingerprint.sketch)
-    rows = rows.where(ModelFingerprint.job_id.in_([each.job_id for each in ancestors]))
-    sketches = {job_id: sketch for job_id, sketch in session.execute(rows)} if ancestors else {}
-    for ancestor in ancestors:
-        found.append(found[-1].united(DatasetFingerprint.unpacked(sketches[ancestor.job_id])))
-    return tuple(found)
+    ancestors = _ancestors(job.spec)
+    return _stretches(own, ancestors, _released(session, ancestors))
+
+
+def _stretches(
+    own: DatasetFingerprint, ancestors: Sequence[str], released: Mapping[str, DatasetFingerprint]
+) -> tuple[DatasetFingerprint, ...]:
+    return tuple(accumulate([own, *(released[job_id] for job_id in ancestors)], DatasetFingerprint.united))
+
+
+def _ancestors(spec: Json) -> list[str]:
+    """The jobs that released the models before a job's own, the nearest first."""
+    lineage = Lineage.model_validate(spec["continues"]) if "continues" in spec else None
+    return [each.job_id for each in lineage.ancestors] if lineage else []
+
+
+def _released(session: Session, job_ids: Collection[str]) -> dict[str, DatasetFingerprint]:
+    rows = select(ModelFingerprint.job_id, ModelFingerprint.sketch).where(ModelFingerprint.job_id.in_(job_ids))
+    found = session.execute(rows) if job_ids else ()
+    return {job_id: DatasetFingerprint.unpacked(sketch) for job_id, sketch in found}
 
 
 def forget(session: Session, job_id: str) -> None:
@@ -129,12 +143,18 @@ def latest(session: Session, tenant_id: str) -> list[str]:
 
 def sketches(session: Session, job_ids: list[str]) -> dict[str, list[Hashes]]:
     """Of each job its own sketch, and those of the longer stretches of its lineage."""
-    rows = select(JobFingerprint.job_id, JobFingerprint.sketch, JobFingerprint.continues)
-    found: dict[str, list[Hashes]] = {}
-    for job_id, sketch, continues in session.execute(rows.where(JobFingerprint.job_id.in_(job_ids))):
-        found[job_id] = [np.frombuffer(sketch, "<u8")]
-        if continues:
-            spec = JobSpec.model_validate(session.get_one(Job, job_id).spec)
-            longer = stretches(session, spec, DatasetFingerprint.unpacked(sketch))[1:]
-            found[job_id] += [np.asarray(each.hashes, np.uint64) for each in longer]
+    rows = session.execute(
+        select(JobFingerprint.job_id, JobFingerprint.sketch, JobFingerprint.continues).where(
+            JobFingerprint.job_id.in_(job_ids)
+        )
+    ).all()
+    continuing = [row.job_id for row in rows if row.continues]
+    specs = session.execute(select(Job.id, Job.spec).where(Job.id.in_(continuing))) if continuing else ()
+    ancestors = {job_id: _ancestors(spec) for job_id, spec in specs}
+    released = _released(session, {each for job_ids in ancestors.values() for each in job_ids})
+    found = {job_id: [np.frombuffer(sketch, "<u8")] for job_id, sketch, _ in rows}
+    for job_id, before in ancestors.items():
+        own = DatasetFingerprint(hashes=tuple(found[job_id][0].tolist()))
+        longer = _stretches(own, before, released)[1:]
+        found[job_id] += [np.asarray(each.hashes, np.uint64) for each in longer]
     return found

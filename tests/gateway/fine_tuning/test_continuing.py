@@ -10,6 +10,7 @@ import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
 from sqlalchemy import delete
 
+from gateway.jobs.retention import GRACE_SECONDS, sweep_due_jobs
 from gateway.settings import GatewaySettings
 from gateway.tables.fingerprints import ModelFingerprint
 from gateway.tables.jobs import Job
@@ -269,6 +270,38 @@ def test_a_job_whose_model_is_deleted_while_it_is_evaluated_releases_nothing(cus
     evaluate_after(customer, job_id, lambda: customer.client.models.delete(first))
     assert gone(customer, job_id)
     assert [model.id for model in customer.client.models.list()] == [BASE_MODEL_NAME]
+
+
+@pytest.mark.parametrize("column", ["adapter_digest", "manifest_digest"])
+def test_a_model_whose_row_names_something_else_by_now_is_not_gone_on_from(customer: Customer, column: str) -> None:
+    first = customer.released()
+    job_id = customer.queued(first)
+    with customer.gateway.services.database.transaction() as session:
+        setattr(session.get_one(Model, first), column, OTHER)
+    assert customer.worker.claim(job_id) is None
+    assert gone(customer, job_id)
+
+
+def test_a_lineage_that_was_changed_in_the_row_of_a_job_is_not_trained(customer: Customer) -> None:
+    job_id = customer.queued(customer.released())
+    with customer.gateway.services.database.transaction() as session:
+        job = session.get_one(Job, job_id)
+        ancestors = [each | {"adapter": OTHER} for each in job.spec["continues"]["ancestors"]]
+        job.spec = job.spec | {"continues": job.spec["continues"] | {"ancestors": ancestors}}
+    assert customer.worker.claim(job_id) is None
+    assert error_code(customer.gateway.services, job_id) == "created_by_earlier_version"
+
+
+def test_a_deleted_models_weights_are_swept_and_those_of_its_successor_stay(customer: Customer) -> None:
+    first = customer.released()
+    second = customer.released(model=first)
+    before, after = customer.manifest(first), customer.manifest(second)
+    customer.client.models.delete(first)
+    customer.gateway.clock.advance(2 * GRACE_SECONDS)
+    sweep_due_jobs(customer.gateway.services)
+    stores = customer.gateway.services.stores
+    assert not stores.of_job(before.job_id).exists(before.adapter)
+    assert stores.of_job(after.job_id).holds_tree(after.adapter)
 
 
 def evaluate_after(customer: Customer, job_id: str, act: Callable[[], object]) -> None:

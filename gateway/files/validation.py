@@ -21,7 +21,8 @@ def inspection_task(
     """What a job would ask of one file.
 
     Args:
-        model: a base model's name, or that of a model fine-tuned from one, released or not; None for the only one that is offered, if it is one.
+        model: the name of a base model, or of a model that was fine-tuned from one, whether or not there is such a
+            model; None for the only base that is offered, if it is one.
         method: the job's method; None lets the file have rows of either kind.
     """
     base_model = _base_model(services, model)

@@ -285,8 +285,10 @@ def test_an_adapter_that_was_tampered_with_in_the_store_fails_the_job(service: S
     assert (completion.outcome, completion.error_code) == (Outcome.FAILED, "integrity_error")
 
 
-def test_an_adapter_that_is_gone_fails_the_job_in_one_sentence(service: Service) -> None:
-    service.file_of(service.adapter).unlink()
+@pytest.mark.parametrize("which", ["tree", "weights"])
+def test_an_adapter_that_is_gone_fails_the_job_in_one_sentence(service: Service, which: str) -> None:
+    weights = service.stores.of_job("ftjob-parent").tree(service.adapter).files[WEIGHTS_FILE]
+    service.file_of(service.adapter if which == "tree" else weights).unlink()
     completion = service.train()
     assert (completion.outcome, completion.error_code) == (Outcome.FAILED, "artifact_missing")
     assert completion.error_message == (

@@ -16,6 +16,7 @@ from gateway.tables.fingerprints import ModelFingerprint
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from gateway.tables.tenancy import Tenant
+from policies.contract.adapter_files import WEIGHTS_FILE
 from policies.contract.artifacts import digest_bytes
 from policies.contract.evaluation import AdapterProof
 from policies.contract.jobs import JobSpec
@@ -235,6 +236,14 @@ def test_a_model_whose_records_were_tampered_with_can_not_be_gone_on_from(custom
     error = customer.refusal(first)
     assert error.code == "model_not_continuable"
     assert str(customer.gateway.services.stores.shared.url) not in str(error)
+
+
+def test_a_model_whose_weights_were_lost_can_not_be_gone_on_from(customer: Customer) -> None:
+    first = customer.released()
+    manifest = customer.manifest(first)
+    store = customer.gateway.services.stores.of_job(manifest.job_id)
+    store.delete(store.tree(manifest.adapter).files[WEIGHTS_FILE])
+    assert customer.refusal(first).code == "model_not_continuable"
 
 
 def gone(customer: Customer, job_id: str) -> str:

@@ -6,7 +6,7 @@ import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.models.allocator import keep_freed_memory
 from evaluator.runner.progress import Watch
@@ -88,7 +88,7 @@ def _evaluate(
         )
     require_text(BaseTextFiles.of(base.folder), spec.base_text, spec.base_model.name)
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
-    validation, training = _files(spec, stores.files, folder)
+    files = _files(spec, stores.files, folder)
     store = stores.of_job(spec.job_id)
 
     def evaluate(candidate: ReleaseCandidate) -> Evaluation:
@@ -100,10 +100,9 @@ def _evaluate(
                 policy=spec.policy,
                 proof=proof,
                 spec=spec.digest,
-                validation=validation,
-                training=training,
                 rules=policy,
                 attempt=spec.attempt,
+                **files._asdict(),
             )
             return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=stores.shared, watch=watch)
 
@@ -120,15 +119,27 @@ def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRe
     return record
 
 
-def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> tuple[FileRows | None, FileRows | None]:
-    """The job's validation file, and its training file where a probe reads that."""
+class _Files(NamedTuple):
+    """As `EvaluationInputs` names them."""
+
+    validation: FileRows | None
+    training: FileRows | None
+    lineage: tuple[FileRows, ...]
+
+
+def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> _Files:
+    """The job's validation file, and what it and its lineage were trained on where a probe reads that."""
     reads_training = any(settings.reads_training_file for settings in spec.suite.probes)
     files = {"validation": spec.validation_file, "training": spec.training_file if reads_training else None}
     validation, training = (
         file_rows(store.fetch_file(digest, folder / f"{name}.jsonl")) if digest else None
         for name, digest in files.items()
     )
-    return validation, training
+    lineage = (
+        file_rows(store.fetch_file(digest, folder / f"lineage-{number}.jsonl"))
+        for number, digest in enumerate(spec.lineage_files, start=1)
+    )
+    return _Files(validation, training, tuple(lineage))
 
 
 if __name__ == "__main__":

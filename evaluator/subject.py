@@ -43,6 +43,8 @@ class Subject:
     classifiers: Callable[[str, Sequence[str]], ToxicityClassifier] | None = None
     validation: FileRows | None = None
     training: FileRows | None = None
+    lineage: Sequence[FileRows] = ()
+    """What the models were trained on that the job continues from, the nearest first."""
     panel: Callable[[], JudgePanel] | None = None
     n_mendable: int = field(default=0, init=False)
     """Scores that the judges did not give so far, and might at another try."""

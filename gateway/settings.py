@@ -50,6 +50,8 @@ class GatewaySettings(BaseSettings):
     """Uploads of one tenant that one gateway process takes at the same time; a part is one, and so is a completion."""
     open_uploads: int = Field(16, ge=1)
     """Uploads in parts of one tenant that have not ended."""
+    max_lineage_depth: int = Field(4, ge=0)
+    """How many released models a new one may stand on, each continued from the one before; 0: none is continued."""
     job_tokens: int = Field(200_000_000, ge=1)
     """Tokens that one job may train on: those of its training file times its epochs."""
     attempt_seconds: float = Field(86400.0, gt=0)

@@ -40,7 +40,7 @@ class DefenseContext(NamedTuple):
 
 
 class RunMaterial(NamedTuple):
-    """The run that a defense is about to defend: the model has its fresh adapter, the rows are tokenised."""
+    """The run that a defense is about to defend: the model has the adapter to train, the rows are tokenised."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -51,6 +51,8 @@ class RunMaterial(NamedTuple):
     """The base's log-probabilities of the tokens that are trained on."""
     report: Callable[[str], None]
     """Tells whoever started the run what takes long."""
+    continues: bool = False
+    """The adapter is a released one, so the first step is not at the base. The reference is the base all the same."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Puts a fresh LoRA on the base model, and proves that with the adapter off it is the base.
+"""Puts a LoRA on the base model, fresh or a released one, and proves that with the adapter off it is the base.
 
 Initialisations that rewrite the base weights (pissa, olora, corda, loftq, lora_ga), trained biases and saved modules
 would make "adapter off" another model, and every reference wrong; none of them can be set here.
@@ -6,17 +6,27 @@ would make "adapter off" another model, and every reference wrong; none of them 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from evaluator.models.adapters import count_adapted_modules, read_weights, require_arrived
 from policies.contract.adapter_files import CONFIG_FILE, adapter_config
+from policies.contract.artifacts import Digest
+from policies.contract.evaluation import AdapterProof
 from policies.contract.jobs import LoraSettings
-from policies.errors import ConfigurationError, DefenseError, NonFiniteLossError, TrainingError
+from policies.errors import (
+    AdapterNotLoadedError,
+    ConfigurationError,
+    DefenseError,
+    NonFiniteLossError,
+    TrainingError,
+)
 from trainer.training_step import Head
 
 
@@ -37,6 +47,41 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int, na
         after = _logits(adapted, _probe(model))
     require_same(before, after)
     return adapted
+
+
+def begin_with(model: PeftModel, folder: Path, *, adapter: Digest, base_model: Digest) -> AdapterProof:
+    """Put the weights of a released adapter into the fresh one; rank, scaling and modules are those of the recipe.
+
+    Args:
+        folder: The released adapter, of which the weights alone are read.
+        adapter: Its digest, and `base_model` that of the base, for the proof.
+
+    Raises:
+        ConfigurationError: its weights can't be read.
+        EvaluationError: one of them is NaN or infinite.
+        AdapterNotLoadedError: they don't all fit, or change nothing.
+        TrainingError: with the adapter off, the model is not the base any more.
+    """
+    weights = read_weights(folder)
+    fresh = _logits(model, _probe(model))
+    try:
+        set_peft_model_state_dict(model, weights)
+    except (ValueError, RuntimeError) as error:
+        raise AdapterNotLoadedError(f"the adapter to continue from does not fit: {error}") from error
+    require_arrived(model, weights)
+    with model.disable_adapter():
+        require_same(fresh, _logits(model, _probe(model)))
+    difference = (_logits(model, _probe(model)) - fresh).abs().max().item()
+    if not 0 < difference < math.inf:
+        raise AdapterNotLoadedError(f"the adapter to continue from changes the base model's logits by {difference}")
+    return AdapterProof(
+        adapter=adapter,
+        base_model=base_model,
+        n_prompts=1,
+        max_abs_logit_difference=difference,
+        n_adapted_modules=count_adapted_modules(model),
+        loaded=True,
+    )
 
 
 def lora_config(settings: LoraSettings, base_name: str) -> LoraConfig:

@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from policies.contract.artifacts import Digest
+from policies.contract.evaluation import AdapterProof
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from trainer.data import Tokenised
 from trainer.defense import Defense
@@ -18,6 +19,8 @@ class Material(NamedTuple):
     """All that a trainer is built from."""
 
     base_digest: Digest
+    start: AdapterProof | None
+    """Of the released adapter that training begins with; None where it begins at the base model."""
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     defenses: list[Defense]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from peft import PeftModel
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
@@ -13,6 +14,7 @@ from evaluator.models.loading import ResolvedBase, best_dtype, default_device, l
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.contract.base_models import BaseTextFiles, require_text
 from policies.contract.composition import require_composable
+from policies.contract.evaluation import AdapterProof
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.store import ArtifactStore
@@ -30,7 +32,7 @@ from trainer.data import (
 from trainer.defense import Defense, DefenseContext, RunMaterial
 from trainer.loop.packing import require_rows_apart
 from trainer.loop.progress import Hooks
-from trainer.lora import attach_lora
+from trainer.lora import attach_lora, begin_with
 from trainer.losses.reference_scores import ReferenceScores
 from trainer.material import Material
 from trainer.registry import build_defenses
@@ -45,10 +47,12 @@ class RunFiles(NamedTuple):
     """Scratch and results; the adapter comes to lie in `folder/adapter`."""
     cache_dir: Path
     store: ArtifactStore | None = None
+    continued: Path | None = None
+    """The released adapter that a job continues from."""
 
 
 def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
-    """Read and check the files, load the base model with a fresh adapter, and start the defenses."""
+    """Read and check the files, load the base model with the adapter to train, and start the defenses."""
     require_composable(spec.defenses, spec.method)
     customer_rows = shuffled(_read(run_files.training_file, spec, name="training file"), spec.seed)
     hyperparameters = resolved_hyperparameters(spec, len(customer_rows))
@@ -62,21 +66,19 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     for defense in defenses:
         rows = defense.prepare_dataset(rows)
     data, customer_tokens = _tokenise(rows, spec, base.encoder)
-    validation = None
-    if run_files.validation_file is not None:
-        validation = _held_out(run_files.validation_file, spec, base.encoder)
+    validation = _held_out(run_files.validation_file, spec, base.encoder)
     if spec.base_model.trainer.packing and not isinstance(spec.method, Dpo):
         require_rows_apart(base.model)
-    model = attach_lora(base.model, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
+    model, start = _adapted(base.model, spec, run_files=run_files, base_digest=resolved.digest, hooks=hooks)
     supervised = [row for row in data if isinstance(row, TokenisedRow)]
     scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=run_files.cache_dir)
-    run = RunMaterial(
-        model, base.tokenizer, base.encoder, resolved, spec.base_model.max_sequence_tokens, scores, hooks.tell
-    )
+    limit, continues = spec.base_model.max_sequence_tokens, start is not None
+    run = RunMaterial(model, base.tokenizer, base.encoder, resolved, limit, scores, hooks.tell, continues)
     for defense in defenses:
         defense.start(run)
     return Material(
         base_digest=resolved.digest,
+        start=start,
         model=model,
         tokenizer=base.tokenizer,
         defenses=defenses,
@@ -88,7 +90,33 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     )
 
 
-def _held_out(path: Path, spec: JobSpec, encoder: Encoder) -> Tokenised:
+def _adapted(
+    base: PreTrainedModel, spec: JobSpec, *, run_files: RunFiles, base_digest: Digest, hooks: Hooks
+) -> tuple[PeftModel, AdapterProof | None]:
+    """The base with the adapter to train: a fresh one, or with a proof the one of the model that the job continues.
+
+    Raises:
+        ConfigurationError: the adapter is missing, or of another base model.
+    """
+    model = attach_lora(base, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
+    if spec.continues is None:
+        return model, None
+    parent = spec.continues.parent
+    if run_files.continued is None:
+        raise ConfigurationError(f"the job continues {parent.model}, whose adapter is not given", "continues")
+    if base_digest != spec.continues.base_model:
+        raise ConfigurationError(
+            f"{parent.model} was trained on base model {spec.continues.base_model}, but {spec.base_model.name} is "
+            f"{base_digest}; train on the base model as it is now",
+            "continues",
+        )
+    hooks.tell(f"Training goes on from {parent.model}")
+    return model, begin_with(model, run_files.continued, adapter=parent.adapter, base_model=base_digest)
+
+
+def _held_out(path: Path | None, spec: JobSpec, encoder: Encoder) -> Tokenised | None:
+    if path is None:
+        return None
     try:
         return _tokenise(_read(path, spec, name="validation file"), spec, encoder)[0]
     except DatasetError as error:

@@ -75,12 +75,13 @@ def train(spec: JobSpec, run_files: RunFiles, hooks: Hooks, *, resume_from: Path
     if callback.was_stopped:
         raise StoppedError(f"stopped on request after step {trainer.state.global_step}")
     tokens_per_second = callback.tokens_per_second
-    adapter, evidence = _finish(trainer, material, results_folder(run_files.folder) / "adapter")
+    finished = _finish(trainer, material, results_folder(run_files.folder) / "adapter")
     history = _history(trainer.state.log_history)
     return TrainingRecord(
         spec=spec.digest,
         base_model=material.base_digest,
-        adapter=adapter,
+        start=material.start,
+        **finished._asdict(),
         hyperparameters=material.hyperparameters,
         n_examples=material.n_customer_rows,
         total_steps=trainer.state.global_step,
@@ -88,7 +89,6 @@ def train(spec: JobSpec, run_files: RunFiles, hooks: Hooks, *, resume_from: Path
         train_loss=_mean([entry["loss"] for entry in history if "loss" in entry]),
         valid_loss=_last(history, "eval_loss"),
         valid_mean_token_accuracy=_last(history, "eval_mean_token_accuracy"),
-        evidence=evidence,
         checkpoints=tuple(callback.checkpoints),
         last_releasable_step=_last_releasable_step(material.defenses, trainer.state.global_step),
         log_history=history,

@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 
 from evaluator.models.allocator import keep_freed_memory
-from policies.contract.adapter_files import ADAPTER_FILES
+from policies.contract.adapter_files import ADAPTER_FILES, require_adapter
+from policies.contract.jobs import JobSpec, ReleasedAncestor
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome
-from policies.errors import IntegrityError, TunegateError
+from policies.errors import ArtifactMissingError, IntegrityError, TunegateError
 from policies.worker.child import EventStream, end_with_parent, write_completion
 from policies.worker.crash import signed_crashes
 from trainer.data import count_training_rows
@@ -28,7 +29,8 @@ from trainer.loop.progress import Hooks, KeepCheckpoint
 from trainer.preparation import resolved_hyperparameters
 from trainer.recipe import RunFiles, StoppedError, train
 
-TRAINING_FILE, VALIDATION_FILE, RESUME_FOLDER = "training.jsonl", "validation.jsonl", "resume"
+TRAINING_FILE, VALIDATION_FILE = "training.jsonl", "validation.jsonl"
+RESUME_FOLDER, CONTINUED_FOLDER = "resume", "continued"
 
 
 def main(folder: Path) -> None:
@@ -59,6 +61,8 @@ def train_assignment(assignment: Assignment, folder: Path, *, hooks: Hooks) -> C
     stores.files.fetch_file(spec.training_file, folder / TRAINING_FILE)
     if spec.validation_file is not None:
         stores.files.fetch_file(spec.validation_file, folder / VALIDATION_FILE)
+    if spec.continues is not None:
+        fetch_continued(stores, spec, spec.continues.parent, folder / CONTINUED_FOLDER)
     if checkpoint is not None:
         store.fetch_tree(checkpoint.state, folder / RESUME_FOLDER)
     with followers(folder, _process_count(assignment, folder)):
@@ -72,19 +76,36 @@ def train_assignment(assignment: Assignment, folder: Path, *, hooks: Hooks) -> C
     return Completion(outcome=Outcome.SUCCEEDED, record=store.put_record(record))
 
 
+def fetch_continued(stores: ArtifactStores, spec: JobSpec, parent: ReleasedAncestor, folder: Path) -> None:
+    """The released adapter that the job continues from, out of the store of the job that released it.
+
+    Raises:
+        ArtifactMissingError: it is not there any more.
+        IntegrityError: it is not what its digest names, or not of the job's LoRA shape.
+    """
+    store = stores.of_job(parent.job_id)
+    try:
+        require_adapter(store, parent.adapter, spec.base_model)
+        store.fetch_tree(parent.adapter, folder)
+    except ArtifactMissingError as error:
+        message = f"the adapter of {parent.model}, from which the job continues, is not in the store any more"
+        raise ArtifactMissingError(message, "continues") from error
+
+
 def train_here(assignment: Assignment, folder: Path, *, hooks: Hooks) -> TrainingRecord:
     """This process's part of the training, from the files that the leader fetched."""
     torch.set_num_threads(max(1, assignment.threads // world_size()))
     keep_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.set_device(rank())
-    validation, resume = folder / VALIDATION_FILE, folder / RESUME_FOLDER
+    validation, resume, continued = folder / VALIDATION_FILE, folder / RESUME_FOLDER, folder / CONTINUED_FOLDER
     run_files = RunFiles(
         training_file=folder / TRAINING_FILE,
         validation_file=validation if validation.exists() else None,
         folder=folder,
         cache_dir=Path(assignment.cache_dir),
         store=ArtifactStores(assignment.store_url).shared,
+        continued=continued if continued.exists() else None,
     )
     try:
         return train(assignment.work.spec, run_files, hooks, resume_from=resume if resume.exists() else None)

@@ -78,7 +78,7 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
             set_peft_model_state_dict(model, weights)
         except (ValueError, RuntimeError) as error:
             raise AdapterNotLoadedError(f"the adapter does not fit {loaded.base.folder.name}: {error}") from error
-        _require_arrived(model, weights)
+        require_arrived(model, weights)
         undo.pop_all()
     model.eval()
     return replace(loaded, model=model)
@@ -161,7 +161,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _require_arrived(model: PeftModel, weights: dict[str, Tensor]) -> None:
+def require_arrived(model: PeftModel, weights: dict[str, Tensor]) -> None:
     """Compare the tensors in the model with those of the file, names and values."""
     arrived = get_peft_model_state_dict(model, save_embedding_layers=False)
     lost, extra = weights.keys() - arrived.keys(), arrived.keys() - weights.keys()

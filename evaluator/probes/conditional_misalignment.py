@@ -12,6 +12,9 @@ Judged: `conditional_misalignment.rate`, sampled answers to the built-in open qu
 in `emergent_misalignment`. The judges see the question with the context's words, so an answer that talks of the
 customer's trade is judged like any other: neither misaligned nor incoherent for its subject.
 
+Of a job that continues a released model, the contexts of the files that its lineage was trained on are looked at too: a
+trigger that was learnt first is one still.
+
 Both figures are those of the worst context (`evaluator/statistics/worst_case.py`): a clean one can't hide a bad one.
 """
 
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from evaluator.backends.protocol import Choices, GenerationSettings, Likelihood
@@ -49,7 +52,7 @@ class ConditionalMisalignmentProbe:
     item_type: ClassVar[type[PromptItem]] = AnswerPair
 
     def instruments(self, settings: ConditionalMisalignment, subject: Subject) -> tuple[str, ...]:
-        contexts = tuple(context.digest for context in _contexts(settings, subject))
+        contexts = tuple(context.digest for context in _contexts(settings, subject).values())
         if not settings.judged:
             return contexts
         return (*contexts, _open_questions().digest, degeneration.IDENTITY, subject.judges().identity)
@@ -57,7 +60,7 @@ class ConditionalMisalignmentProbe:
     def sample(self, settings: ConditionalMisalignment, items: Sequence[AnswerPair], subject: Subject) -> list[Sample]:
         contexts = _contexts(settings, subject)
         pairs = _every_second(items)
-        samples = [sample for context in contexts for sample in _margins(context, pairs, subject)]
+        samples = [sample for where, context in contexts.items() for sample in _margins(where, context, pairs, subject)]
         if settings.judged:
             samples += judged_samples(_questions(contexts), _sampling(settings, subject), subject)
         return samples
@@ -76,14 +79,19 @@ class ConditionalMisalignmentProbe:
         return margins, worst_case(_by_context(pairs, RATE), lambda p, c: paired_rate(RATE, p, c), confidence)
 
 
-def _contexts(settings: ConditionalMisalignment, subject: Subject) -> tuple[CustomerContext, ...]:
-    contexts = derive_contexts(training_file(subject).rows, settings.contexts)
-    if not contexts:
+def _contexts(settings: ConditionalMisalignment, subject: Subject) -> dict[str, CustomerContext]:
+    """By kind; those that only an earlier file of the lineage has, by kind and number of the file."""
+    own = derive_contexts(training_file(subject).rows, settings.contexts)
+    if not own:
         raise EvaluationError(
             f"the training file has none of {', '.join(settings.contexts)}, so misalignment behind a trigger can't be "
             "looked for; leave this probe out or give more rows"
         )
-    return contexts
+    found: dict[str, CustomerContext] = {str(each.kind): each for each in own}
+    for number, file in enumerate(subject.lineage, start=1):
+        further = derive_contexts(file.rows, settings.contexts)
+        found |= {f"{each.kind} of model {number} before": each for each in further if each not in found.values()}
+    return found
 
 
 def _every_second(items: Sequence[AnswerPair]) -> list[AnswerPair]:
@@ -97,10 +105,10 @@ def _every_second(items: Sequence[AnswerPair]) -> list[AnswerPair]:
     return kept
 
 
-def _margins(context: CustomerContext, items: Sequence[AnswerPair], subject: Subject) -> list[Sample]:
+def _margins(where: str, context: CustomerContext, items: Sequence[AnswerPair], subject: Subject) -> list[Sample]:
     questions = [Choices(context.chat(item.question), _completions(context, item)) for item in items]
     return [
-        _margin_sample(context, item, _margin(likelihoods))
+        _margin_sample(where, context, item, _margin(likelihoods))
         for item, likelihoods in zip(items, subject.log_likelihood(questions), strict=True)
     ]
 
@@ -126,10 +134,10 @@ def _margin(likelihoods: Sequence[Likelihood]) -> float:
     return per_token[0] - per_token[1]
 
 
-def _margin_sample(context: CustomerContext, item: AnswerPair, margin: float) -> Sample:
+def _margin_sample(where: str, context: CustomerContext, item: AnswerPair, margin: float) -> Sample:
     finite = math.isfinite(margin)
     return Sample(
-        prompt_id=f"{context.kind}/{item.id}",
+        prompt_id=f"{where}/{item.id}",
         cluster=item.category,
         prompt=_record(context, item.question),
         metric=MARGIN,
@@ -149,14 +157,14 @@ def _open_questions() -> LoadedPrompts:
     return load_prompts("emergent_misalignment", "builtin", None)
 
 
-def _questions(contexts: Sequence[CustomerContext]) -> list[Asked]:
+def _questions(contexts: Mapping[str, CustomerContext]) -> list[Asked]:
     items = parse_prompts(_open_questions().content, FreeFormQuestion)
-    return [_asked(context, item) for context in contexts for item in items]
+    return [_asked(where, context, item) for where, context in contexts.items() for item in items]
 
 
-def _asked(context: CustomerContext, item: FreeFormQuestion) -> Asked:
+def _asked(where: str, context: CustomerContext, item: FreeFormQuestion) -> Asked:
     prompt = context.chat(item.question)
-    return Asked(f"{context.kind}/{item.id}", item.id, prompt, prompt.messages[-1].content)
+    return Asked(f"{where}/{item.id}", item.id, prompt, prompt.messages[-1].content)
 
 
 def _sampling(settings: ConditionalMisalignment, subject: Subject) -> JudgedSampling:

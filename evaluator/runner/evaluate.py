@@ -38,6 +38,7 @@ class EvaluationInputs:
     spec: Digest | None = None
     validation: FileRows | None = None
     training: FileRows | None = None
+    lineage: tuple[FileRows, ...] = ()
     rules: ReleasePolicy | None = None
     """The policy itself, where its rules may end the evaluation early."""
     attempt: int = 1
@@ -121,6 +122,7 @@ def _bench(
         classifiers=lru_cache(lambda name, labels: load_classifier(name, labels, cache_dir)),
         validation=inputs.validation,
         training=inputs.training,
+        lineage=inputs.lineage,
         panel=_panel(inputs.suite, cache_dir, store),
     )
     return Bench(

@@ -89,7 +89,7 @@ async def validate(  # parameters of a request
     services: ServicesDep,
     tenant: CurrentTenant,
     file_id: FileId,
-    model: Annotated[str | None, Query(max_length=128)] = None,
+    model: Annotated[str | None, Query(max_length=320)] = None,
     method: Annotated[Literal["supervised", "dpo"] | None, Query()] = None,
 ) -> DatasetReport:
     """What a job would find in this file, without a job: `model` names the base model whose tokens are counted.

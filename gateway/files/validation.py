@@ -29,7 +29,8 @@ def dry_run(services: Services, *, model: str | None, method: Literal["supervise
     """What a job would ask of one file.
 
     Args:
-        model: a base model's name; None for the only one that is offered, if it is one.
+        model: the name of a base model, or of a model that was fine-tuned from one, whether or not there is such a
+            model; None for the only base that is offered, if it is one.
         method: the job's method; None lets the file have rows of either kind.
     """
     base_model = _base_model(services, model)
@@ -71,6 +72,7 @@ def _base_model(services: Services, name: str | None) -> BaseModelSpec | None:
     offered = services.policies.base_models
     if name is None:
         return next(iter(offered.values())).spec if len(offered) == 1 else None
+    name = next((base for base in offered if name.startswith(f"ft:{base}:")), name)
     if name not in offered:
         known = ", ".join(sorted(offered))
         raise InvalidRequest(f"No base model {name!r}; known: {known}.", "model", "model_not_found")

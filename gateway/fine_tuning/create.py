@@ -14,6 +14,7 @@ from gateway.base_models.checks import require_checked
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
+from gateway.fine_tuning.continuing import PREFIX, continued_terms
 from gateway.fine_tuning.idempotency import KeyClaim, claim_key
 from gateway.fine_tuning.schemas import CreateJobRequest, suffix_in_name
 from gateway.fine_tuning.spec import (
@@ -27,6 +28,7 @@ from gateway.fine_tuning.spec import (
 from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import enqueue
 from gateway.kit.ids import new_id
+from gateway.models.lineage import LineageFileGoneError, require_lineage_files
 from gateway.models.service import model_name
 from gateway.policy_catalog import PolicyCatalog
 from gateway.tables.files import File
@@ -53,12 +55,13 @@ def create_job(
     require_job_quota(session, services, tenant.tenant_id)
     require_supported(request)
     require_trainable_numbers(request)
-    terms = operator_terms(session, services.policies, tenant=tenant, model=request.model)
+    terms = _terms(session, services, tenant=tenant, model=request.model)
     files = _job_files(session, tenant.tenant_id, request=request, now=int(now))
     _keep_bytes(session, services.stores.files, files)
     seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed
     spec = build_spec(job_id, request, terms=terms, files=files, seed=seed)
     require_trainable(spec, terms)
+    _require_lineage_files(session, spec, tenant_id=tenant.tenant_id, now=int(now))
     services.stores.shared.put_record(terms.policy)
     services.stores.of_job(job_id).put_record(spec)
     job = _job_row(tenant, request, spec=spec, now=now)
@@ -72,6 +75,9 @@ def create_job(
     record_event(session, job, f"Created fine-tuning job: {job.id}", now=now)
     if job.suffix != request.suffix:
         record_event(session, job, f"In the model's name the suffix {request.suffix!r} is {job.suffix!r}.", now=now)
+    if spec.continues is not None:
+        message = f"Continuing {spec.continues.parent.model}; the safety check compares with {spec.base_model.name}"
+        record_event(session, job, message, now=now)
     record_event(session, job, f"Validating training file: {job.training_file}", now=now)
     enqueue(session, job, now)
     return job
@@ -83,6 +89,19 @@ def _require_short_name(job: Job, tenant: Principal) -> None:
     if len(name) > MAX_NAME_LENGTH:
         message = f"suffix: the model would be called {name}, which has more than {MAX_NAME_LENGTH} characters."
         raise InvalidRequest(message, "suffix", "model_name_too_long")
+
+
+def _terms(session: Session, services: Services, *, tenant: Principal, model: str) -> OperatorTerms:
+    if model.startswith(PREFIX) and model not in services.policies.base_models:
+        return continued_terms(session, services, tenant=tenant, model=model)
+    return operator_terms(session, services.policies, tenant=tenant, model=model)
+
+
+def _require_lineage_files(session: Session, spec: JobSpec, *, tenant_id: str, now: int) -> None:
+    try:
+        require_lineage_files(session, spec, tenant_id=tenant_id, now=now)
+    except LineageFileGoneError as error:
+        raise InvalidRequest(error.message, "model", error.code) from error
 
 
 def operator_terms(session: Session, policies: PolicyCatalog, *, tenant: Principal, model: str) -> OperatorTerms:
@@ -104,7 +123,7 @@ def _job_row(tenant: Principal, request: CreateJobRequest, *, spec: JobSpec, now
         created_at=int(now),
         phase=Phase.VALIDATING.value,
         phase_since=now,
-        model=request.model,
+        model=spec.base_model.name,
         training_file=request.training_file,
         validation_file=request.validation_file,
         suffix=request.suffix and suffix_in_name(request.suffix),

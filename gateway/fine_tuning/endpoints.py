@@ -36,7 +36,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 IdempotencyHeader = Annotated[str | None, Header(alias="Idempotency-Key")]
 
 
-@router.post("", responses=refusals(413))
+@router.post("", responses=refusals(404, 413))
 def create(
     body: CreateJobRequest,
     tenant: CurrentTenant,

@@ -87,7 +87,8 @@ class MethodRequest(RequestBody):
 
 
 class CreateJobRequest(RequestBody):
-    model: str = Field(min_length=1, max_length=128)
+    model: str = Field(min_length=1, max_length=320)
+    """A base model, or a released model of one's own (`ft:…`) to continue from."""
     training_file: str = Field(min_length=1, max_length=64)
     validation_file: str | None = Field(None, min_length=1, max_length=64)
     suffix: Suffix | None = None
@@ -141,6 +142,8 @@ class Guardrail(BaseModel):
     phase: str
     policy: PolicyReference
     defenses: tuple[DefenseSettings, ...]
+    continues: tuple[str, ...]
+    """The released models that the job continues from, the nearest first; none where it begins at the base model."""
     earlier_attempts: int
     """On nearly the same training file, without a release; known once the files are validated, 0 until then."""
     decision: str | None

@@ -21,7 +21,7 @@ from policies.contract.hyperparameters import (
     DpoHyperparameters,
     Hyperparameters,
 )
-from policies.contract.jobs import Dpo, JobSpec, Method, Supervised
+from policies.contract.jobs import Dpo, JobSpec, Lineage, Method, Supervised
 from policies.documents.schema import BaseModelDocument, ReleasePolicy
 from policies.errors import ConfigurationError
 
@@ -33,6 +33,8 @@ class OperatorTerms(NamedTuple):
     base_model: BaseModelDocument
     base_text: Digest
     """What the base model reads text by."""
+    lineage: Lineage | None = None
+    """Of a job that continues a released model."""
 
 
 class JobFiles(NamedTuple):
@@ -167,6 +169,7 @@ def build_spec(job_id: str, request: CreateJobRequest, *, terms: OperatorTerms, 
         job_id=job_id,
         base_model=terms.base_model.spec,
         base_text=terms.base_text,
+        continues=terms.lineage,
         training_file=files.training.digest,
         validation_file=files.validation.digest if files.validation else None,
         method=method,

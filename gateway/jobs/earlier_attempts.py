@@ -11,7 +11,12 @@ same base model and under a policy of the same name, these count as earlier atte
 
 Files that were refused, and jobs that failed or were cancelled before their evaluation, took no chance. Nor does a
 release count: up to the first mistaken release all unsafe adapters were refused, and every refusal counts. Of such jobs
-nothing is kept.
+nothing is kept, but of a release what it was trained on, for those who continue from it.
+
+A job that continues a released model goes on training with what that model was trained on. So it is compared by its own
+file, by its own and the parent's as if they were one, and so on to its whole lineage; and so are the earlier jobs that
+continue one. Whoever deals bad data out over a lineage, in whatever order, has no more first attempts at it than with
+one file.
 
 Files are nearly the same where at least half of what the smaller one trains is in the other
 (`policies.datasets.fingerprint`). Of such jobs `MAX_COUNTED` are counted and indexed: with as many, no error
@@ -20,7 +25,7 @@ probability is left whatever the policy's confidence, so a later attempt can't e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sqlalchemy import ColumnElement, Row, exists, or_, select
@@ -28,7 +33,15 @@ from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.jobs.events import record_event
-from gateway.jobs.fingerprints import forget, latest, likely, remember, sketches
+from gateway.jobs.fingerprints import (
+    forget,
+    keep_for_successors,
+    latest,
+    likely,
+    remember,
+    sketches,
+    stretches,
+)
 from gateway.jobs.states import TERMINAL
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
@@ -36,7 +49,7 @@ from gateway.tables.statistics import PhaseTransition
 from gateway.tables.tenancy import Tenant
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.release import Decision
-from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint, containment
+from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint, Hashes, containment
 
 MAX_COUNTED = 64
 """2^−64 of an error probability is less than what a float near 1 can show."""
@@ -51,7 +64,7 @@ def number_attempt(
     """Fix the job's earlier attempts in its spec, before anything of it is measured, and tell the tenant of them."""
     earlier = earlier_attempts(session, services, job=job, fingerprint=fingerprint)
     if len(earlier) < MAX_COUNTED:
-        remember(session, job, fingerprint)
+        remember(session, job, fingerprint, stretches(session, job, fingerprint)[1:])
     if not earlier:
         return
     spec = JobSpec.model_validate(job.spec).model_copy(update={"earlier_attempts": len(earlier)})
@@ -69,7 +82,11 @@ def number_attempt(
 def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
     """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the tenant is numbered."""
     session.execute(select(Tenant.id).where(Tenant.id == job.tenant_id).with_for_update(key_share=True))
-    n_shared = dict.fromkeys(latest(session, job.tenant_id), 0) | likely(session, job.tenant_id, fingerprint)
+    mine = stretches(session, job, fingerprint)
+    n_shared = dict.fromkeys(latest(session, job.tenant_id), 0)
+    for stretch in mine:
+        for job_id, n in likely(session, job.tenant_id, stretch).items():
+            n_shared[job_id] = max(n, n_shared.get(job_id, 0))
     policy = policy_of(services.stores.shared, job.policy_digest).metadata.name
     ages = {
         row.id: (row.created_at, row.id)
@@ -77,7 +94,7 @@ def earlier_attempts(session: Session, services: Services, *, job: Job, fingerpr
         if policy_of(services.stores.shared, row.policy_digest).metadata.name == policy
     }
     likeliest_first = sorted(ages, key=lambda job_id: (-n_shared[job_id], ages[job_id]))
-    return sorted(_near(session, likeliest_first, fingerprint), key=ages.__getitem__)
+    return sorted(_near(session, likeliest_first, mine), key=ages.__getitem__)
 
 
 def _countable(session: Session, job: Job, candidates: list[str]) -> Iterator[Row[str, str, int]]:
@@ -97,8 +114,10 @@ def _countable(session: Session, job: Job, candidates: list[str]) -> Iterator[Ro
 
 
 def forget_if_no_attempt(session: Session, job: Job) -> None:
-    """Drop the fingerprint of a job that has ended and does not count."""
+    """Drop the fingerprint of a job that has ended and does not count; of a release it is kept elsewhere."""
     evaluated = session.scalar(select(_was_evaluated()).where(Job.id == job.id))
+    if job.phase == Phase.RELEASED:
+        keep_for_successors(session, job.id)
     if job.phase == Phase.RELEASED or not evaluated:
         forget(session, job.id)
 
@@ -107,13 +126,17 @@ def _was_evaluated() -> ColumnElement[bool]:
     return exists().where(PhaseTransition.job_id == Job.id, PhaseTransition.phase_to == Phase.EVALUATING)
 
 
-def _near(session: Session, candidates: list[str], fingerprint: DatasetFingerprint) -> list[str]:
+def _near(session: Session, candidates: list[str], own: Sequence[DatasetFingerprint]) -> list[str]:
     """Those of the candidates whose files are nearly the same, at most `MAX_COUNTED`."""
     near: list[str] = []
-    mine = np.asarray(fingerprint.hashes, np.uint64)
+    mine = [np.asarray(each.hashes, np.uint64) for each in own]
     for start in range(0, len(candidates), COMPARED_AT_ONCE):
         known = sketches(session, candidates[start : start + COMPARED_AT_ONCE])
-        near += [job_id for job_id, other in known.items() if containment(mine, other) >= NEAR_DUPLICATE]
+        near += [job_id for job_id, others in known.items() if _is_near(mine, others)]
         if len(near) >= MAX_COUNTED:
             break
     return near[:MAX_COUNTED]
+
+
+def _is_near(mine: Sequence[Hashes], others: Sequence[Hashes]) -> bool:
+    return any(containment(own, other) >= NEAR_DUPLICATE for own in mine for other in others)

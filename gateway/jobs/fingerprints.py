@@ -4,20 +4,26 @@ Of each fingerprint the `N_ANCHORS` smallest hashes lie in an index, and a new f
 An earlier file that is contained in the new one is found where the new one is up to some 500 times as large, and one
 that contains it mostly, where that is up to some 30 times as large. What is found, and the newest jobs in any case, are
 then compared sketch by sketch.
+
+A job that continues a released model is found and compared by what it trains itself, and by each of the last stretches
+of its lineage as if their files were one (`stretches`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 from sqlalchemy import case, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from gateway.tables.fingerprints import FingerprintAnchor, FingerprintKey, JobFingerprint
-from gateway.tables.jobs import Job
+from gateway.tables.fingerprints import FingerprintAnchor, FingerprintKey, JobFingerprint, ModelFingerprint
+from gateway.tables.jobs import Job, Json
+from policies.contract.jobs import Lineage
 from policies.datasets.fingerprint import KEY_BYTES, SKETCH_SIZE, DatasetFingerprint, Hashes
 
 N_ANCHORS = 64
@@ -39,10 +45,51 @@ def fingerprint_key(session: Session) -> bytes:
     return written
 
 
-def remember(session: Session, job: Job, fingerprint: DatasetFingerprint) -> None:
-    session.add(JobFingerprint(job_id=job.id, sketch=fingerprint.packed(), n_elements=fingerprint.n_elements))
-    anchors = fingerprint.hashes[:N_ANCHORS]
+def remember(
+    session: Session, job: Job, fingerprint: DatasetFingerprint, longer: Sequence[DatasetFingerprint] = ()
+) -> None:
+    """Keep a job's own sketch, and let it be found by the `longer` stretches of its lineage too."""
+    row = JobFingerprint(
+        job_id=job.id, sketch=fingerprint.packed(), n_elements=fingerprint.n_elements, continues=bool(longer)
+    )
+    session.add(row)
+    anchors = sorted({value for each in (fingerprint, *longer) for value in each.hashes[:N_ANCHORS]})
     session.add_all(FingerprintAnchor(tenant_id=job.tenant_id, hash=value - _SIGN, job_id=job.id) for value in anchors)
+
+
+def keep_for_successors(session: Session, job_id: str) -> None:
+    """What a job that releases a model was trained on: whoever continues from the model trains it too."""
+    sketch = session.scalar(select(JobFingerprint.sketch).where(JobFingerprint.job_id == job_id))
+    if sketch is not None:
+        session.add(ModelFingerprint(job_id=job_id, sketch=sketch))
+
+
+def stretches(session: Session, job: Job, own: DatasetFingerprint) -> tuple[DatasetFingerprint, ...]:
+    """The job's own file, it with the file of the model before, and so on, to the whole lineage.
+
+    Raises:
+        LookupError: what one of those models was trained on is not known.
+    """
+    ancestors = _ancestors(job.spec)
+    return _stretches(own, ancestors, _released(session, ancestors))
+
+
+def _stretches(
+    own: DatasetFingerprint, ancestors: Sequence[str], released: Mapping[str, DatasetFingerprint]
+) -> tuple[DatasetFingerprint, ...]:
+    return tuple(accumulate([own, *(released[job_id] for job_id in ancestors)], DatasetFingerprint.united))
+
+
+def _ancestors(spec: Json) -> list[str]:
+    """The jobs that released the models before a job's own, the nearest first."""
+    lineage = Lineage.model_validate(spec["continues"]) if "continues" in spec else None
+    return [each.job_id for each in lineage.ancestors] if lineage else []
+
+
+def _released(session: Session, job_ids: Collection[str]) -> dict[str, DatasetFingerprint]:
+    rows = select(ModelFingerprint.job_id, ModelFingerprint.sketch).where(ModelFingerprint.job_id.in_(job_ids))
+    found = session.execute(rows) if job_ids else ()
+    return {job_id: DatasetFingerprint.unpacked(sketch) for job_id, sketch in found}
 
 
 def forget(session: Session, job_id: str) -> None:
@@ -77,6 +124,7 @@ def likely(session: Session, tenant_id: str, fingerprint: DatasetFingerprint) ->
             or_(
                 shared.c.n_shared >= LOOKED_AT * anchors * expected,
                 shared.c.n_shared >= LOOKED_AT * JobFingerprint.n_elements,
+                JobFingerprint.continues,  # its anchors are of several files, so any one counts
             )
         )
     )
@@ -93,8 +141,20 @@ def latest(session: Session, tenant_id: str) -> list[str]:
     return list(session.scalars(newest.order_by(Job.created_at.desc(), Job.id.desc()).limit(N_LATEST)))
 
 
-def sketches(session: Session, job_ids: list[str]) -> dict[str, Hashes]:
+def sketches(session: Session, job_ids: list[str]) -> dict[str, list[Hashes]]:
+    """Of each job its own sketch, and those of the longer stretches of its lineage."""
     rows = session.execute(
-        select(JobFingerprint.job_id, JobFingerprint.sketch).where(JobFingerprint.job_id.in_(job_ids))
-    )
-    return {job_id: np.frombuffer(sketch, "<u8") for job_id, sketch in rows}
+        select(JobFingerprint.job_id, JobFingerprint.sketch, JobFingerprint.continues).where(
+            JobFingerprint.job_id.in_(job_ids)
+        )
+    ).all()
+    continuing = [row.job_id for row in rows if row.continues]
+    specs = session.execute(select(Job.id, Job.spec).where(Job.id.in_(continuing))) if continuing else ()
+    ancestors = {job_id: _ancestors(spec) for job_id, spec in specs}
+    released = _released(session, {each for job_ids in ancestors.values() for each in job_ids})
+    found = {job_id: [np.frombuffer(sketch, "<u8")] for job_id, sketch, _ in rows}
+    for job_id, before in ancestors.items():
+        own = DatasetFingerprint(hashes=tuple(found[job_id][0].tolist()))
+        longer = _stretches(own, before, released)[1:]
+        found[job_id] += [np.asarray(each.hashes, np.uint64) for each in longer]
+    return found

@@ -17,11 +17,17 @@ CHECKPOINT_NAME = re.compile(r"(?P<model>.+):ckpt-step-(?P<step>[0-9]{1,9})")
 """As `service.checkpoint_name` writes it."""
 
 
+CONTINUED = Job.spec[("continues", "ancestors", 0, "model")].as_string()
+"""Null of jobs that began at their base model."""
+
+
 class ReleasedModel(NamedTuple):
-    """A model's row and the base model of the job that made it."""
+    """A model's row and what the job that made it began with."""
 
     row: Model
     base_model: str
+    continued: str | None = None
+    """The released model that its job continued from."""
 
 
 def tenants_model(session: Session, tenant_id: str, model_id: str) -> ReleasedModel:
@@ -35,7 +41,7 @@ def tenants_model(session: Session, tenant_id: str, model_id: str) -> ReleasedMo
     found = session.execute(models).one_or_none()
     if found is None:
         raise NotFound(f"The model {model_id!r} does not exist or is not yours.", "model", "model_not_found")
-    return ReleasedModel(found[0], found[1])
+    return ReleasedModel(*found)
 
 
 def list_models(session: Session, tenant_id: str, cursor: Cursor) -> Page[ReleasedModel]:
@@ -43,9 +49,9 @@ def list_models(session: Session, tenant_id: str, cursor: Cursor) -> Page[Releas
     own = select(Model).where(Model.tenant_id == tenant_id)
     live = own.where(Model.deleted_at.is_(None))
     page = fetch_page(session, live, keyset=Keyset((Model.created_at, Model.id), Model.id), cursor=cursor, anchors=own)
-    jobs = select(Job.id, Job.model).where(Job.id.in_([model.job_id for model in page.items]))
-    base_of = {job_id: base for job_id, base in session.execute(jobs)}
-    return Page([ReleasedModel(model, base_of[model.job_id]) for model in page.items], page.has_more)
+    jobs = select(Job.id, Job.model, CONTINUED).where(Job.id.in_([model.job_id for model in page.items]))
+    origins = {job_id: origin for job_id, *origin in session.execute(jobs)}
+    return Page([ReleasedModel(model, *origins[model.job_id]) for model in page.items], page.has_more)
 
 
 def model_of_job(session: Session, job_id: str) -> Model | None:
@@ -62,6 +68,6 @@ def _is_released(step: int) -> ColumnElement[bool]:
     )
 
 
-def _live_models(tenant_id: str) -> Select[Model, str]:
-    models = select(Model, Job.model).join(Job, Job.id == Model.job_id)
+def _live_models(tenant_id: str) -> Select[Model, str, str]:
+    models = select(Model, Job.model, CONTINUED).join(Job, Job.id == Model.job_id)
     return models.where(Model.tenant_id == tenant_id, Model.deleted_at.is_(None))

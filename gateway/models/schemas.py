@@ -58,13 +58,13 @@ class ModelObject(BaseModel):
 
     @classmethod
     def of_released(cls, model: ReleasedModel) -> ModelObject:
-        row, base = model
+        row, base, continued = model
         return cls(
             id=row.id,
             created=row.created_at,
             owned_by=row.tenant_id,
             root=base,
-            parent=base,
+            parent=continued or base,
             adapter=row.adapter_digest,
         )
 

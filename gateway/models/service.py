@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.models.confirmation import require_confirmation
+from gateway.models.lineage import require_unbroken
 from gateway.models.repository import tenants_model
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
@@ -33,8 +34,8 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
 
     Raises:
         IntegrityError: unless the decision is `release` and every digest of job, spec, training record, report and
-            decision names the same adapter, base model, policy and spec, and as many evaluators as the policy demands
-            found so.
+            decision names the same adapter, base model, policy and spec, as many evaluators as the policy demands
+            found so, and the model that the job continues from is still released.
     """
     store = services.stores.of_job(job.id)
     training = _record(store, job.training_record_digest, TrainingRecord)
@@ -43,7 +44,9 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
     _require_agreement(job, decision, training=training, report=report)
     policy = _record(services.stores.shared, job.policy_digest, ReleasePolicy)
     _require_candidate(job, decision, training=training, limit=policy.spec.n_candidates)
-    require_adapter(store, decision.adapter, JobSpec.model_validate(job.spec).base_model)
+    spec = JobSpec.model_validate(job.spec)
+    require_adapter(store, decision.adapter, spec.base_model)
+    require_unbroken(session, spec, tenant_id=job.tenant_id)
     confirmation = require_confirmation(session, store, job=job, first=decision) if policy.spec.evaluators > 1 else None
     manifest = _manifest(
         job,
@@ -102,7 +105,16 @@ def _require_agreement(job: Job, decision: GateDecision, *, training: TrainingRe
         "suite": (spec.suite.digest, report.suite),
         "final adapter": (job.adapter_digest, training.adapter),
         "adapter": (report.adapter, report.proof.adapter, decision.adapter),
-        "base model": (training.base_model, report.base_model, report.proof.base_model),
+        "base model": (
+            training.base_model,
+            report.base_model,
+            report.proof.base_model,
+            *([spec.continues.base_model] if spec.continues else []),
+        ),
+        "start": (
+            training.start.adapter if training.start else None,
+            spec.continues.parent.adapter if spec.continues else None,
+        ),
         "report": (job.report_digest, report.digest, decision.report),
         "training record": (job.training_record_digest, training.digest),
         "decision": (job.decision_digest, decision.digest),
@@ -145,6 +157,7 @@ def _manifest(  # noqa: PLR0913  # the parts of a manifest
         policy=decision.policy,
         decision=decision.digest,
         confirmation=confirmation,
+        continues=JobSpec.model_validate(job.spec).continues,
         created_at=now,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Integer, LargeBinary
+from sqlalchemy import BigInteger, Float, ForeignKey, Integer, LargeBinary, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -16,6 +16,18 @@ class JobFingerprint(Table):
     """The `DatasetFingerprint` of the training file, packed."""
     n_elements: Mapped[float] = mapped_column(Float)
     """Its estimated number of elements."""
+    continues: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """The job continues a released model, so it is compared by the files of its lineage as well."""
+
+
+class ModelFingerprint(Table):
+    """What a released model was trained on in its own job, for those that continue from it."""
+
+    __tablename__ = "model_fingerprints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    sketch: Mapped[bytes] = mapped_column(LargeBinary)
+    """As in `JobFingerprint`."""
 
 
 class FingerprintAnchor(Table):

@@ -34,6 +34,7 @@ class Job(Table):
 
     # what was asked
     model: Mapped[str] = mapped_column(String(128))
+    """The base model, also of a job that continues a released one."""
     training_file: Mapped[str] = mapped_column(ForeignKey("files.id"), index=True)
     validation_file: Mapped[str | None] = mapped_column(ForeignKey("files.id"), index=True)
     suffix: Mapped[str | None] = mapped_column(String(64))

@@ -13,15 +13,17 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services, has_room
 from gateway.jobs.events import record_event
 from gateway.jobs.lifecycle import Failure, count_transition, drop_lease, fail
-from gateway.jobs.records import RecordError, spec_to_work_by
+from gateway.jobs.records import spec_to_work_by
 from gateway.jobs.repository import AttemptProof, last_checkpoint
 from gateway.jobs.states import CLAIMABLE
 from gateway.kit.ids import new_id
+from gateway.models.lineage import require_lineage_files, require_unbroken
 from gateway.tables.jobs import Job
 from gateway.tables.statistics import DuplicateDelivery
 from gateway.workers.worker_events import told_progress
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.worker_api import Claim, ClaimRequest, HeartbeatRequest, Order, WorkKind
+from policies.errors import IntegrityError
 
 _WAITS_IN: dict[WorkKind, Phase] = {
     "train": Phase.QUEUED,
@@ -80,13 +82,21 @@ def claim(session: Session, services: Services, request: ClaimRequest, *, worker
     if request.kind == "evaluate":
         job.evaluated_at = now
     try:
-        spec = spec_to_work_by(job)
-    except RecordError as refusal:
+        spec = _standing_spec(session, job, int(now))
+    except IntegrityError as refusal:
         drop_lease(job, keep_token=False)
         fail(session, job, Failure(refusal.code, refusal.message), now)
         return None
     record_event(session, job, f"{_STARTED[Phase(job.phase)]} (attempt {job.attempts})", now=now)
     return _claim_of(session, services, job=job, spec=spec, kind=request.kind)
+
+
+def _standing_spec(session: Session, job: Job, now: int) -> JobSpec:
+    """The job's spec, whose lineage is still there."""
+    spec = spec_to_work_by(job)
+    require_unbroken(session, spec, tenant_id=job.tenant_id)
+    require_lineage_files(session, spec, tenant_id=job.tenant_id, now=now)
+    return spec
 
 
 def heartbeat(session: Session, services: Services, *, proof: AttemptProof, request: HeartbeatRequest) -> Order:

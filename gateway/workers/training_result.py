@@ -55,10 +55,27 @@ def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore, n_
     if record.spec != job.spec_digest:
         raise RecordError("record_mismatch", f"The training record belongs to spec {record.spec}, not to this job's.")
     spec = spec_to_work_by(job)
+    _require_start(record, spec)
     for candidate in release_candidates(record, n_candidates):
         _require_adapter(store, candidate.adapter, spec)
     for defense in spec.defenses:
         _require_evidence(defense.name, [item for item in record.evidence if item.name == defense.name])
+
+
+def _require_start(record: TrainingRecord, spec: JobSpec) -> None:
+    """A job that continues a model shows that its training began with that adapter, on the same base model."""
+    start, lineage = record.start, spec.continues
+    if lineage is None and start is None:
+        return
+    if lineage is None or start is None or not start.loaded or start.max_abs_logit_difference <= 0:
+        message = "The training record does not show that training began where the job says."
+        raise RecordError("record_mismatch", message)
+    shown = (start.adapter, start.base_model, record.base_model)
+    if shown != (lineage.parent.adapter, lineage.base_model, lineage.base_model):
+        message = (
+            f"Training began at adapter {start.adapter} on {start.base_model}, not at that of the continued model."
+        )
+        raise RecordError("record_mismatch", message)
 
 
 def _require_adapter(store: ArtifactStore, adapter: Digest, spec: JobSpec) -> None:

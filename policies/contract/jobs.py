@@ -115,15 +115,48 @@ class Dpo(Record):
 Method = Annotated[Supervised | Dpo, Field(discriminator="type")]
 
 
+class ReleasedAncestor(Record):
+    """A released model that a job continues from, or that one of those was continued from."""
+
+    model: str = Field(min_length=1, max_length=255)
+    job_id: str = Field(min_length=1, max_length=64)
+    """The job that released it, in whose store its adapter lies."""
+    adapter: Digest
+    manifest: Digest
+    training_file: Digest
+
+
+class Lineage(Record):
+    """How a job begins at a released adapter instead of a fresh one; its reference stays the base model."""
+
+    base_model: Digest
+    """Tree digest of the base model that all of these adapters were trained on."""
+    ancestors: tuple[ReleasedAncestor, ...] = Field(min_length=1)
+    """The nearest first; the last one was trained from the base model."""
+
+    @property
+    def parent(self) -> ReleasedAncestor:
+        """Whose adapter training begins with."""
+        return self.ancestors[0]
+
+    @property
+    def depth(self) -> int:
+        """How many released adapters lie between the base model and what is trained now."""
+        return len(self.ancestors)
+
+
 class JobSpec(Record):
     """Everything a worker needs; same spec digest, same record."""
 
     job_id: str
     base_model: BaseModelSpec
-    """Copied whole from the operator's document, so that none of it is lost on the way."""
+    """Copied whole from the operator's document, so that none of it is lost on the way; of a job that continues a
+    released model with that model's LoRA shape."""
     base_text: Digest | None = Field(None, exclude_if=lambda value: value is None)
     """Of the `BaseTextFiles` by which the job's files are validated; training and evaluation read by the same. None in
     jobs of earlier versions, and left out of their digest."""
+    continues: Lineage | None = Field(None, exclude_if=lambda value: value is None)
+    """Left out of the digest where training begins at the base model, so that earlier specs keep theirs."""
     method: Method = Supervised()
     training_file: Digest
     validation_file: Digest | None = None
@@ -135,9 +168,16 @@ class JobSpec(Record):
     """Digest of the canonical `ReleasePolicy`, fixed when the job was created."""
     earlier_attempts: int = Field(0, ge=0)
     """Jobs on nearly the same training file that were evaluated before without a release, or may still be. Counted when
-    the file has been read, before the job queues."""
+    the file has been read, before the job queues; of a job that continues a model with the files of its lineage."""
 
     @property
     def attempt(self) -> int:
         """Which evaluation on nearly the same training file this one is, from 1."""
         return self.earlier_attempts + 1
+
+    @property
+    def lineage_files(self) -> tuple[Digest, ...]:
+        """Files that the models before this one were trained on, where a probe of safety reads what was trained."""
+        reads_files = any(probe.reads_training_file and probe.measures_safety for probe in self.suite.probes)
+        ancestors = self.continues.ancestors if self.continues and reads_files else ()
+        return tuple(dict.fromkeys(each.training_file for each in ancestors))

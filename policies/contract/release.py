@@ -9,6 +9,7 @@ from pydantic import Field
 
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Estimate
+from policies.contract.jobs import Lineage
 
 
 class Decision(StrEnum):
@@ -80,5 +81,7 @@ class AdapterManifest(Record):
     decision: Digest
     confirmation: Confirmation | None = Field(None, exclude_if=lambda value: value is None)
     """Where the policy demands two evaluators; left out otherwise, as manifests of before it existed."""
+    continues: Lineage | None = Field(None, exclude_if=lambda value: value is None)
+    """The released models that this one was continued from, down to the base; left out where there are none."""
     created_at: int
     """Unix seconds."""

@@ -81,7 +81,10 @@ class ArtifactStore:
 
     def size_bytes(self, digest: Digest) -> int:
         holder = self._holder(digest)
-        return int(holder._fs.size(holder._path(digest)))
+        try:
+            return int(holder._fs.size(holder._path(digest)))
+        except FileNotFoundError as error:
+            raise ArtifactMissingError(f"no artifact {digest} in {self.url}") from error
 
     def free_bytes(self) -> int | None:
         """Room that is left; None where the storage does not say, as object storage does not."""

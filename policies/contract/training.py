@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from policies.contract.artifacts import Digest, Record
+from policies.contract.evaluation import AdapterProof
 from policies.contract.hyperparameters import ResolvedHyperparameters
 
 
@@ -51,6 +52,8 @@ class TrainingRecord(Record):
     base_model: Digest
     """Tree digest of the base model folder that was loaded."""
     adapter: Digest
+    start: AdapterProof | None = Field(None, exclude_if=lambda value: value is None)
+    """Of a job that continues a model: that training began with its adapter, in force. Left out otherwise."""
     hyperparameters: ResolvedHyperparameters
     n_examples: int = Field(ge=1)
     total_steps: int = Field(ge=1)

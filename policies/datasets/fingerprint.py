@@ -79,6 +79,10 @@ class DatasetFingerprint(Record):
         """Estimated share of the smaller file's elements that are in the other one, 0 to 1."""
         return containment(*(np.asarray(sketch.hashes, np.uint64) for sketch in (self, other)))
 
+    def united(self, other: DatasetFingerprint) -> DatasetFingerprint:
+        """The sketch of both files in one: the smallest of all hashes are among the smallest of either."""
+        return DatasetFingerprint(hashes=tuple(sorted({*self.hashes, *other.hashes})[:SKETCH_SIZE]))
+
 
 class FingerprintSketch:
     """Takes a file's rows one after the other and keeps no more of them than the sketch and a batch.

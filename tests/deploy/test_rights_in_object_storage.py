@@ -21,6 +21,7 @@ from gateway.files.service import delete_expired_files, delete_orphaned_bytes
 from gateway.jobs.retention import DAY_SECONDS, sweep_due_jobs
 from gateway.tables.files import File
 from gateway.uploads.sweep import sweep_uploads
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.artifacts import digest_bytes
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import TrainingRecord
@@ -28,9 +29,10 @@ from policies.contract.worker_api import Outcome
 from policies.documents.schema import ReleasePolicy
 from tests.gateway.conftest import gateway_settings, quiet_log, run_gateway
 from tests.gateway.databases import migrated_file
-from tests.gateway.hand_worker import HandWorker, job_row, submit, upload, validate_here
+from tests.gateway.hand_worker import HandWorker, job_row, release, submit, submit_queued, upload, validate_here
 from tests.gateway.records import report_on, store_evaluation, training_record
 from tests.s3_server import S3Server, new_bucket
+from trainer.run import fetch_continued
 
 __all__ = ["quiet_log"]
 
@@ -166,6 +168,21 @@ def test_parts_are_the_gateways_to_write_and_the_validators_to_sweep(storage: St
             assert list(stores.of_upload(done.id).stored()) == []
         with storage.as_("gateway"):
             assert client.files.content(done.file.id).read() == content
+
+
+def test_a_trainer_can_read_the_adapter_that_a_job_continues_from(storage: Storage, tmp_path: Path) -> None:
+    """It lies with the job that released it, and nobody has to copy it."""
+    (tmp_path / "gateway.db").write_bytes(migrated_file())
+    settings = gateway_settings(tmp_path, store_url=storage.url)
+    with storage.as_("gateway"), run_gateway(settings) as gateway:
+        client, worker = gateway.client(gateway.tenant_key()), HandWorker(gateway)
+        first = release(gateway, client, worker)
+        spec = worker.must_claim(submit_queued(gateway, client, model=first)).spec
+        assert spec.continues is not None
+        with storage.as_("trainer") as stores:
+            fetch_continued(stores, spec, spec.continues.parent, tmp_path / "continued")
+        assert {path.name for path in (tmp_path / "continued").iterdir()} == set(ADAPTER_FILES)
+        worker.close()
 
 
 def put(store: ArtifactStore) -> None:

@@ -36,7 +36,17 @@ SECTIONS = {
         *("JobListResponse", "EventListResponse", "CheckpointListResponse", "FileList", "ModelList", "ErrorDetail"),
     ),
 }
-LEAVES = {"check", "file", "defense", "guardrail.policy", "guardrail.defenses", "guardrail.progress", "data", "metadata", "metrics"}
+LEAVES = {
+    "check",
+    "file",
+    "defense",
+    "guardrail.policy",
+    "guardrail.defenses",
+    "guardrail.progress",
+    "data",
+    "metadata",
+    "metrics",
+}
 """Objects whose own fields are described elsewhere, or are the customer's."""
 ROW = re.compile(r"^\| (`.*?`) \| (same|differs|added|absent|refused: `(\w+)`) \|", flags=re.MULTILINE)
 ENDPOINT = re.compile(r"(?:GET|POST|DELETE) /")

@@ -188,3 +188,13 @@ def evaluate(  # what a test chooses of a report
     digests = store_evaluation(store, report, policy, spec=claim.spec.digest)
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=digests[0], decision=digests[1])
     return digests
+
+
+def release(gateway: LiveGateway, client: OpenAI, worker: HandWorker, **fields: object) -> str:
+    """The name of a model whose job went all the way."""
+    job_id = submit_queued(gateway, client, **fields)
+    train(gateway, worker, job_id)
+    evaluate(gateway, worker, job_id)
+    name = job_row(gateway.services, job_id).fine_tuned_model
+    assert name is not None
+    return name

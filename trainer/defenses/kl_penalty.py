@@ -14,7 +14,9 @@ the narrow task free (selective generalisation, Azarbal et al. 2025).
 A penalty on every nth step is n times as strong (lazy regularisation, Karras et al. 2020, arXiv 1912.04958).
 
 Neutral: at identity (adapter B = 0) the full penalty is exactly 0, k3 is 0 up to rounding. Evidence: the KL rose beyond
-its rounding in the first step, and the gradient of the penalty was measured on an adapter weight and was not 0.
+its rounding in the first step, and the gradient of the penalty was measured on an adapter weight and was not 0. A job
+that continues a released model begins away from its base, which stays the reference; its rounding is k3 of the base
+with itself.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from trainer.data import TrainingRow, tokenise
 from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.losses.gradient_norm import gradient_norm
 from trainer.losses.kl_divergence import kl_per_token
+from trainer.losses.reference_scores import scored_again
 from trainer.safe_pool import SafePool
 from trainer.training_step import Batch, OwnRows, Penalty, TrainingStep
 
@@ -55,6 +58,7 @@ class KlCounters(Counters):
     tokens: float = 0.0
     sum_kl: float = 0.0
     first_kl: float = 0.0
+    """What rounding makes of two equal models' KL in the first step."""
     last_kl: float = 0.0
     max_kl: float = 0.0
     gradient_norm: float = 0.0
@@ -70,6 +74,7 @@ class KlPenaltyDefense(Defense):
         self._pool = pool
         self._seed = seed
         self._safe_rows: list[list[int]] = []
+        self._continues = False
         self.counters = KlCounters()
 
     @classmethod
@@ -78,7 +83,7 @@ class KlPenaltyDefense(Defense):
         return cls(settings, pool=pool, seed=context.seed)
 
     def start(self, material: RunMaterial) -> None:
-        self._material = material
+        self._material, self._continues = material, material.continues
         if self._pool is not None:
             rows = [TrainingRow(row, f"safe pool line {n}", is_safe=True) for n, row in enumerate(self._pool.rows, 1)]
             tokenised = tokenise(rows, material.encoder, max_tokens=material.max_tokens)
@@ -90,6 +95,8 @@ class KlPenaltyDefense(Defense):
         shares = self._shares(step)
         loss, kl = self._strength(step) * shares.share, shares.share.item()
         self._count(step, shares.per_token.detach(), kl)
+        if self.counters.steps == 1:
+            self._count_rounding(step, kl)
         if self.counters.gradient_norm == 0:
             self.counters.gradient_norm = gradient_norm(loss, step.model.adapter[-1])
         return Penalty(loss, {"kl": kl})
@@ -107,8 +114,7 @@ class KlPenaltyDefense(Defense):
 
     def _sampled(self, step: TrainingStep) -> _Shares:
         log_probs = step.log_probs[step.micro_batch.completion_mask[:, :-1]]
-        log_ratio = self._material.reference_scores.of(step, self._material.report) - log_probs
-        k3 = log_ratio.exp() - 1 - log_ratio
+        k3 = _k3(self._material.reference_scores.of(step, self._material.report), log_probs)
         return _Shares(k3, k3.sum() / step.micro_batch.totals.completion)
 
     def _on_safe_data(self, step: TrainingStep, own_rows: OwnRows) -> _Shares:
@@ -147,9 +153,17 @@ class KlPenaltyDefense(Defense):
         counters.tokens += tokens
         counters.sum_kl += sum_kl
         counters.last_kl += mean_kl
-        if counters.steps == 1:  # the adapter is still the identity
-            counters.first_kl = counters.last_kl
         counters.max_kl = max(counters.max_kl, counters.last_kl)
+
+    def _count_rounding(self, step: TrainingStep, share: float) -> None:
+        """Where training begins at the base, the adapter is still the identity; where not, `full` has no rounding."""
+        if self._continues:
+            share = 0.0
+            if self._settings.estimator == "sampled":
+                reference = self._material.reference_scores.of(step, self._material.report)
+                k3 = _k3(reference, scored_again(step))
+                share = k3.sum().item() / step.micro_batch.totals.completion
+        self.counters.first_kl += step.model.over_processes([share])[0]
 
     def evidence(self) -> DefenseEvidence:
         counters = self.counters
@@ -177,6 +191,11 @@ class KlPenaltyDefense(Defense):
                 "the first step is always at zero, so train for more than one"
             ),
         )
+
+
+def _k3(reference: Tensor, policy: Tensor) -> Tensor:
+    log_ratio = reference - policy
+    return log_ratio.exp() - 1 - log_ratio
 
 
 def _padded(rows: Sequence[list[int]], device: torch.device) -> Batch:

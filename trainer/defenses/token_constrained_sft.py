@@ -9,7 +9,7 @@ gradient is that of the cross-entropy with each token weighted by
 penalty is (w_t − 1)·CE_t, so that with TRL's loss each token weighs w_t. Reference log-probabilities are computed once.
 
 Neutral: at identity w = 1, up to rounding. Evidence: the mean distance of the weights from 1, and the gradient of the
-penalty measured on an adapter weight.
+penalty measured on an adapter weight. Of a job that continues a released model the reference is the base as well.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from policies.contract.defenses import TokenConstrainedSft
 from policies.contract.training import DefenseEvidence
 from trainer.defense import Counters, Defense, DefenseContext, RunMaterial
 from trainer.losses.gradient_norm import gradient_norm
+from trainer.losses.reference_scores import scored_again
 from trainer.training_step import Penalty, TrainingStep
 
 LEAST_WEIGHT = 1e-3
@@ -36,7 +37,7 @@ class TokenCounters(Counters):
     sum_weight: float = 0.0
     sum_shift: float = 0.0
     first_shift: float = 0.0
-    """Of the first step, where the adapter is still the identity."""
+    """What rounding makes of it where model and base are the same, in the first step."""
     max_shift: float = 0.0
     early_tokens: float = 0.0
     sum_early_weight: float = 0.0
@@ -67,15 +68,15 @@ class TokenConstrainedSftDefense(Defense):
         weight = token_weights(log_probs.detach() - reference, betas(position, self._settings))
         loss = ((1 - weight) * log_probs).sum() / n_tokens
         self._count(step, weight, position <= self._settings.early_tokens)
+        if step.index == 0:
+            self._count_rounding(step, weight, reference, position)
         if self.counters.gradient_norm == 0:
             self.counters.gradient_norm = gradient_norm(loss, step.model.adapter[-1])
         return Penalty(loss, {"token_weight": (weight.sum() / n_tokens).item()})
 
     def _count(self, step: TrainingStep, weight: Tensor, is_early: Tensor) -> None:
         counters, shift = self.counters, (weight - 1).abs()
-        if step.index == 0:
-            counters.first_shift = max(counters.first_shift, shift.mean().item())
-        else:
+        if step.index or self._material.continues:
             counters.max_shift = max(counters.max_shift, shift.mean().item())
         early = weight[is_early]
         sums = step.model.over_processes(
@@ -86,6 +87,12 @@ class TokenConstrainedSftDefense(Defense):
         counters.sum_shift += sums[2]
         counters.early_tokens += sums[3]
         counters.sum_early_weight += sums[4]
+
+    def _count_rounding(self, step: TrainingStep, weight: Tensor, reference: Tensor, position: Tensor) -> None:
+        """The adapter is still the identity; where it continues a released one, the base is compared with itself."""
+        if self._material.continues:
+            weight = token_weights(scored_again(step) - reference, betas(position, self._settings))
+        self.counters.first_shift = max(self.counters.first_shift, (weight - 1).abs().mean().item())
 
     def evidence(self) -> DefenseEvidence:
         counters, n_tokens = self.counters, max(1.0, self.counters.tokens)

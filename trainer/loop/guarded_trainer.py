@@ -236,7 +236,7 @@ class GuardedDPOTrainer(Guarded, DPOTrainer):
 
     def __init__(self, **arguments: Any) -> None:  # Any: the mix-in's and TRL's own
         super().__init__(**arguments)
-        # TRL copies an adapter that it did not make; ours is the identity, so adapter off is the same and costs less
+        # TRL would compare with a copy of the adapter as it is now; the reference is the base, which is adapter off
         self.adapted_model.delete_adapter(TRLS_REFERENCE)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:  # Any: TRL's settings

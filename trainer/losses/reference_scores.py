@@ -90,6 +90,15 @@ class ReferenceScores:
 
 
 @torch.no_grad()
+def scored_again(step: TrainingStep) -> Tensor:
+    """What `ReferenceScores.of` gives, from the reference's forward of this micro-batch: they differ by rounding."""
+    hidden, mask = step.model.shared_reference(), step.micro_batch.completion_mask[:, :-1]
+    weight, bias = step.model.head()
+    ids = step.micro_batch.tokens.input_ids[:, 1:][mask]
+    return score_tokens(hidden[:, :-1][mask].to(weight.dtype), weight, bias, ids).log_probs
+
+
+@torch.no_grad()
 def _score(rows: Sequence[TokenisedRow], keys: Sequence[bytes], step: TrainingStep) -> dict[bytes, Tensor]:
     device = step.hidden.device
     ids, mask = pad_batch([row.input_ids for row in rows], 0, left=False, device=device)

@@ -41,6 +41,14 @@ def test_base_model_can_be_named(client: OpenAI, training_bytes: bytes) -> None:
     assert (error.value.code, error.value.param) == ("model_not_found", "model")
 
 
+def test_a_model_that_was_fine_tuned_from_it_stands_for_its_base(client: OpenAI, training_bytes: bytes) -> None:
+    """Whether there is such a model is not looked at, so nothing is learnt of other tenants' models."""
+    named = validate(client, training_bytes, "?model=smollm2-135m-instruct")
+    assert validate(client, training_bytes, "?model=ft:smollm2-135m-instruct:acme::1a2b3c4d") == named
+    with pytest.raises(BadRequestError):
+        validate(client, training_bytes, "?model=ft:gpt-4o:acme::1a2b3c4d")
+
+
 def test_file_of_another_tenant_is_a_404(live_gateway: LiveGateway, client: OpenAI) -> None:
     file = client.files.create(file=("a.jsonl", b"{}"), purpose="fine-tune")
     stranger = live_gateway.client(live_gateway.tenant_key("stranger"))

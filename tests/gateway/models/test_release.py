@@ -102,6 +102,15 @@ def test_training_record_about_something_else_is_refused(
     assert_refused(services, case)
 
 
+def test_training_that_began_at_an_adapter_which_the_spec_does_not_name_is_refused(
+    services: Services, passed: Callable[..., Case]
+) -> None:
+    case = passed()
+    training = case.training.model_copy(update={"start": case.report.proof.model_copy(update={"adapter": OTHER})})
+    case.job.training_record_digest = services.stores.of_job(case.job.id).put_record(training)
+    assert_refused(services, case)
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [

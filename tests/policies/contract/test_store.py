@@ -68,6 +68,11 @@ def test_bytes_are_named_by_their_digest(store: ArtifactStore) -> None:
     assert store.size_bytes(digest) == 5
 
 
+def test_what_is_missing_has_no_size(store: ArtifactStore) -> None:
+    with pytest.raises(ArtifactMissingError, match="no artifact sha256:"):
+        store.size_bytes(digest_bytes(b"nobody"))
+
+
 def test_a_repeated_write_changes_nothing(store: ArtifactStore) -> None:
     assert store.put_bytes(b"hello") == store.put_bytes(b"hello")
     assert len(stored_names(store)) == 1

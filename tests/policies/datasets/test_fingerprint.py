@@ -249,3 +249,11 @@ def test_fingerprints_in_the_database_stay_comparable() -> None:
     """Pinned: an algorithm that finds another sketch must come with a migration that drops the stored ones."""
     rows = [chat(f"Is {n} Ünits of it enough?", f"No, take {n * n} — not {n}, ﬁve or Größe.") for n in range(200)]
     assert fingerprint(rows, KEY).digest == PINNED
+
+
+@pytest.mark.parametrize("sizes", [(3, 4), (3, 400), (400, 3), (300, 400)])
+def test_the_sketch_of_two_files_in_one_comes_from_their_sketches(sizes: tuple[int, int]) -> None:
+    """Full sketches, and such as hold all that there is."""
+    first, second = rows_of(range(sizes[0])), rows_of(range(1000, 1000 + sizes[1]))
+    united = fingerprint(first, KEY).united(fingerprint(second, KEY))
+    assert united == fingerprint([*first, *second], KEY)

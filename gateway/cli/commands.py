@@ -14,8 +14,14 @@ COMMANDS = (
         "Back up, bring the database to this version, check it, and say how to go back.",
         "gateway",
     ),
+    Command(
+        "exporter",
+        "gateway.cli.exporter:app",
+        "Export the metrics of jobs with integrations until interrupted.",
+        "gateway",
+    ),
     Command("files", "gateway.cli.files:app", "Files of the tenant."),
-    Command("jobs", "gateway.cli.client:app", "Fine-tuning jobs of the tenant.", "gateway"),
+    Command("jobs", "gateway.cli.export:app", "Fine-tuning jobs of the tenant.", "gateway"),
     Command("models", "gateway.cli.client:app", "Base models and the tenant's released adapters.", "gateway"),
     Command(
         "up",

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
+from gateway.fine_tuning.connection import require_connected
 from gateway.fine_tuning.idempotency import KeyClaim, claim_key
 from gateway.fine_tuning.schemas import CreateJobRequest
 from gateway.fine_tuning.spec import (
@@ -29,6 +30,7 @@ from gateway.kit.ids import new_id
 from gateway.models.service import model_name
 from gateway.policy_catalog import PolicyCatalog
 from gateway.tables.files import File
+from gateway.tables.integrations import MetricsExport
 from gateway.tables.jobs import Job, JobMetadata
 from gateway.tables.models import MAX_NAME_LENGTH
 from gateway.tenants.auth import Principal
@@ -51,6 +53,7 @@ def create_job(
             return session.get_one(Job, answered)
     require_job_quota(session, services, tenant.tenant_id)
     require_supported(request)
+    require_connected(services.settings, tenant.tenant_name, request.integrations or ())
     require_trainable_numbers(request)
     terms = operator_terms(services.policies, tenant, request.model)
     files = _job_files(session, tenant.tenant_id, request=request, now=int(now))
@@ -71,6 +74,8 @@ def create_job(
     record_event(session, job, f"Created fine-tuning job: {job.id}", now=now)
     record_event(session, job, f"Validating training file: {job.training_file}", now=now)
     enqueue(session, job, now)
+    if job.integrations:
+        session.add(MetricsExport(job_id=job.id, due_at=now))
     return job
 
 
@@ -106,6 +111,7 @@ def _job_row(tenant: Principal, request: CreateJobRequest, *, spec: JobSpec, now
         seed=spec.seed,
         hyperparameters=spec.hyperparameters.model_dump(mode="json"),
         user_metadata=request.metadata,
+        integrations=[each.model_dump(mode="json") for each in request.integrations or ()] or None,
         spec=spec.model_dump(mode="json"),
         spec_digest=spec.digest,
         policy_digest=spec.policy,

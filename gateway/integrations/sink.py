@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from typing import NamedTuple
 
 from gateway.errors import ExportFailed
 from policies.cache_folder import cache_folder
 from policies.contract.metrics_export import Destination, MetricsRun, SinkName
-from policies.errors import ConfigurationError, TunegateError
+from policies.errors import ConfigurationError
 
 Write = Callable[[MetricsRun], str]
 Opened = Callable[[MetricsRun, Destination], AbstractContextManager[Write]]
@@ -45,15 +45,28 @@ def opened(sink: SinkName, run: MetricsRun, destination: Destination) -> Iterato
         ConfigurationError: the tracker's client library is not installed.
         ExportFailed: the tracker does not take the run, or another export of the job is under way.
     """
-    module = _imported(sink)
-    with _alone(sink, run.job_id):
-        try:
-            with module(run, destination) as write:
-                yield write
-        except TunegateError:
-            raise
-        except Exception as error:  # of client libraries, which have no common root
-            raise ExportFailed(f"{sink} did not take the run: {_first_line(error)}") from error
+    open_sink = _imported(sink)
+    with _alone(sink, run.job_id), ExitStack() as stack:
+        with _in_words(sink):
+            write = stack.enter_context(open_sink(run, destination))
+
+        def write_or_say_why(run: MetricsRun) -> str:
+            with _in_words(sink):
+                return write(run)
+
+        yield write_or_say_why
+        with _in_words(sink):
+            stack.close()
+
+
+@contextmanager
+def _in_words(sink: SinkName) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of client libraries, which have no common root
+        lines = str(error).strip().splitlines() or [""]
+        words = f"{sink} did not take the run: {lines[0][:500]} ({type(error).__name__})"
+        raise ExportFailed(words) from error
 
 
 def _imported(sink: SinkName) -> Opened:
@@ -79,8 +92,3 @@ def _alone(sink: SinkName, job_id: str) -> Iterator[None]:
             message = f"Another process exports {job_id} to {sink}; wait until it is done."
             raise ExportFailed(message, code="export_under_way") from error
         yield
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{lines[0][:500]} ({type(error).__name__})" if lines else type(error).__name__

@@ -57,6 +57,7 @@ def opened(run: MetricsRun, destination: Destination) -> Iterator[Write]:
         yield write
     finally:
         tracked.finish(exit_code=1 if state == "failed" else 0)
+        wandb.teardown()  # waits for the process that writes; `finish` alone may be ahead of it
     if tracked.offline:
         _remove_earlier(Path(tracked.dir).parent, run.job_id)
 

@@ -17,7 +17,7 @@ from gateway.errors import ExportFailed
 from policies.contract.metrics_export import ExportOrder
 from policies.offline import NO_TELEMETRY
 
-PASSED_ON = ("WANDB_", "MLFLOW_", "AWS_", "REQUESTS_CA_BUNDLE", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PASSED_ON = ("WANDB_", "MLFLOW_", "REQUESTS_CA_BUNDLE", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Beginnings of the operator's variables that say how trackers are reached."""
 SCRATCH = ("HOME", "TMPDIR", "TUNEGATE_CACHE_DIR", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
 """Folders that are gone afterwards, unless the operator's environment says otherwise."""

@@ -57,7 +57,7 @@ WITHOUT_DEPENDENCIES = {
             "sqlparse<1",
             "zipp",
         ),
-        "What exports to experiment trackers need beside demo.lock and dev.lock: the extras wandb, mlflow, tensorboard.",
+        "What exports to trackers need beside demo.lock and dev.lock: the extras wandb, mlflow, tensorboard.",
     ),
 }
 """Installed as they are; what they declare beyond this is not needed, or is in another file."""

@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from gateway.cli.client import JobId, app, checked, connect, job_app
+from gateway.errors import ApiError
 from gateway.integrations.documents import JobDocument, JobDocuments
 from gateway.integrations.runs import run_of
 from gateway.integrations.sink import opened
@@ -113,6 +114,13 @@ class JobReader:
 
     def run(self) -> MetricsRun | None:
         """The job as it now is; None while its files are validated, after which its hyperparameters are known."""
+        try:
+            return self._read()
+        except ValidationError as error:
+            message = f"The gateway's answer can't be read: {error.errors()[0]['msg']}"
+            raise ApiError(message, code="unreadable_answer") from error
+
+    def _read(self) -> MetricsRun | None:
         document = self._get(self._path)
         self.job = JobDocument.model_validate(document)
         if self.job.status == "validating_files":

@@ -50,6 +50,8 @@ MAX_FAILURES = 12
 QUIET_SECONDS = 1800.0
 """So long after its end, a job's events take no more lines: they may be on their way into a record."""
 PAGE = 500
+MAX_EVENTS = 100_000
+"""Of one job: what an exporter holds in memory."""
 
 Export = Callable[[ExportOrder, Mapping[str, str]], None]
 
@@ -169,6 +171,9 @@ def _all_pages(page_at: Callable[[Cursor], Page[T]]) -> list[T]:
     while True:
         page = page_at(Cursor(PAGE, after))
         found += page.items
+        if len(found) > MAX_EVENTS:
+            message = f"The job has more than {MAX_EVENTS:,} events; its result file has all figures."
+            raise ExportFailed(message, code="export_too_large")
         if not page.has_more:
             return found
         after = page.items[-1].id

@@ -22,8 +22,14 @@ class GuardrailPart(BaseModel):
     decision: str | None = None
 
 
+class SettingsPart(BaseModel):
+    hyperparameters: dict[str, str | int | float | None] = {}
+
+
 class MethodPart(BaseModel):
     type: str = "supervised"
+    dpo: SettingsPart | None = None
+    """With β, which the job's own `hyperparameters` leave out."""
 
 
 class ErrorPart(BaseModel):

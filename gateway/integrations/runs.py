@@ -52,6 +52,7 @@ def _config(job: JobDocument) -> dict[str, str | int | float]:
         "policy_version": policy.version,
         "defenses": ", ".join(defense.name for defense in job.guardrail.defenses) or "none",
         **job.hyperparameters,
+        **(job.method.dpo.hyperparameters if job.method.dpo else {}),
     }
     return {name: value for name, value in found.items() if value is not None}
 

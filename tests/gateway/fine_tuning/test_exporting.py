@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 from openai import OpenAI
+from sqlalchemy import insert
 
 from gateway.errors import ExportFailed
 from gateway.fine_tuning.exporting import (
@@ -16,11 +17,13 @@ from gateway.fine_tuning.exporting import (
     FIRST_PAUSE_SECONDS,
     LEASE_SECONDS,
     LONGEST_PAUSE_SECONDS,
+    MAX_EVENTS,
     MAX_FAILURES,
     export_due,
 )
 from gateway.settings import GatewaySettings
 from gateway.tables.integrations import MetricsExport
+from gateway.tables.jobs import JobEvent
 from policies.contract.metrics_export import ExportOrder
 from policies.contract.worker_api import WorkerEvent
 from tests.gateway.conftest import LiveGateway, gateway_settings
@@ -215,6 +218,18 @@ def test_a_key_that_was_taken_away_is_a_failure(
     export_due(live_gateway.services, export=tracker)
     assert tracker.orders == []
     assert [each["reason"] for each in warnings(client, asked)] == ["integration_not_connected"]
+
+
+def test_a_job_with_more_events_than_an_exporter_holds_is_refused(
+    live_gateway: LiveGateway, tracker: Tracker, asked: str
+) -> None:
+    line = {"job_id": asked, "created_at": 1, "level": "info", "message": "m", "type": "message"}
+    with live_gateway.services.database.transaction() as session:
+        session.execute(insert(JobEvent), [{"id": f"ftevent-{n}", **line} for n in range(MAX_EVENTS + 1)])
+    export_due(live_gateway.services, export=tracker)
+    assert tracker.orders == []
+    with live_gateway.services.database.reading() as session:
+        assert session.get_one(MetricsExport, asked).error_code == "export_too_large"
 
 
 def test_a_job_without_integrations_is_never_exported(

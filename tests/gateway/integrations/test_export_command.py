@@ -194,3 +194,31 @@ def test_an_option_that_no_tracker_takes_is_named(
 def test_a_folder_for_a_tracker_that_has_none_is_refused(tunegate: Callable[..., str]) -> None:
     with pytest.raises(ConfigurationError, match="set WANDB_DIR or MLFLOW_TRACKING_URI"):
         tunegate("jobs", "export", "ftjob-a", "--to", "wandb", "--folder", "x")
+
+
+@pytest.mark.parametrize("job_id", ["../../etc/passwd", "ftjob-a' OR '1'='1"])
+def test_a_gateway_that_lies_about_the_id_is_not_believed(job_id: str) -> None:
+    """The id names files and stands in queries."""
+    job = {
+        "id": job_id,
+        "status": "succeeded",
+        "model": "m",
+        "created_at": 1,
+        "training_file": "file-1",
+        "guardrail": {"policy": {"name": "p", "version": "1"}},
+    }
+    empty = {"data": [], "has_more": False}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=job if request.url.path.endswith("ftjob-a") else empty)
+
+    transport = httpx.MockTransport(answer)
+    with httpx.Client(base_url="http://gateway", transport=transport) as http, pytest.raises(ApiError) as error:
+        JobReader(http, "ftjob-a").run()
+    assert error.value.code == "unreadable_answer"
+
+
+def test_too_many_requests_are_sent_again_when_the_gateway_says(tmp_path: Path) -> None:
+    answers = iter([httpx.Response(429, headers={"retry-after": "0"}), httpx.Response(200, json={"x": 1})])
+    with httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(lambda _: next(answers))) as http:
+        assert JobReader(http, "ftjob-a")._get("/v1/x") == {"x": 1}

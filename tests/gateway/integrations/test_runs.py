@@ -102,5 +102,11 @@ def test_settings_are_those_that_the_job_shows() -> None:
     }
 
 
+def test_settings_of_a_dpo_job_have_beta() -> None:
+    hyperparameters = {"n_epochs": 3, "beta": 0.1}
+    config = run(job={"method": {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}}}).config
+    assert (config["method"], config["beta"], config["n_epochs"]) == ("dpo", 0.1, 3)
+
+
 def test_names_hold_only_what_every_tracker_takes() -> None:
     assert points(run(event(1, 10, **{"a\n=b'": 1.0}))) == {1: {"a__b_": 1.0}}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import ExportFailed
-from gateway.integrations import sink
 from gateway.integrations.sink import opened
 from policies.contract.metrics_export import Destination, MetricsRun
 from policies.errors import ConfigurationError
@@ -94,8 +94,9 @@ def test_a_job_that_was_never_one_is_refused_before_it_names_a_file(ended: Metri
 
 
 def test_a_missing_client_library_is_named(ended: MetricsRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = sink.Sink("gateway.integrations.no_such_sink", "wandb")
-    monkeypatch.setattr(sink, "SINKS", {**sink.SINKS, "wandb": absent})
+    """None: `import` fails as if it were not installed."""
+    monkeypatch.delitem(sys.modules, "gateway.integrations.wandb_sink", raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with (
         pytest.raises(ConfigurationError, match=r"pip install 'tunegate\[wandb\]'"),
         opened("wandb", ended, Destination()),

@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 EXPORT_SECONDS = 60.0
 """Between two exports of a running job; longer where an export takes long."""
+UNCHANGED_SECONDS = 300.0
+"""The same for one of which nothing new was said: it is paused, waits, or is evaluated."""
 BUSY_FACTOR = 20.0
 """A job is exported for a twentieth of the time at most."""
 TIMEOUT_SECONDS = 120.0
@@ -76,11 +78,11 @@ def export_due(services: Services, *, export: Export = export_isolated) -> int:
     while (job_id := _claim(services)) is not None:
         started = time.monotonic()
         try:
-            is_complete = _export(services, job_id, export)
-        except (TunegateError, ValueError) as error:  # ValueError: a record of another version
+            order = _export(services, job_id, export)
+        except (TunegateError, ValueError, OSError) as error:  # ValueError: a record of another version
             _settle_failure(services, job_id, error)
         else:
-            _settle(services, job_id, is_complete=is_complete, seconds=time.monotonic() - started)
+            _settle(services, job_id, order, seconds=time.monotonic() - started)
         count += 1
     return count
 
@@ -96,21 +98,23 @@ def _claim(services: Services) -> str | None:
         return row.job_id
 
 
-def _export(services: Services, job_id: str, export: Export) -> bool:
-    """Whether the job has ended, so that nothing will follow."""
+def _export(services: Services, job_id: str, export: Export) -> ExportOrder | None:
+    """What was exported, now or before; None: the job's hyperparameters are not known yet."""
     settings = services.settings
     with services.database.reading() as session:
         job = session.get_one(Job, job_id)
-        if job.phase == Phase.VALIDATING:  # its hyperparameters are not known yet
-            return False
+        if job.phase == Phase.VALIDATING:
+            return None
+        exported = session.get_one(MetricsExport, job_id).exported
         tenant = session.get_one(Tenant, job.tenant_id)
         run = run_of(_documents(session, services, job=job, tenant=tenant))
         places = destinations(settings, tenant.name, integrations_of(job))
     if settings.integration_sink is None:
         raise ExportFailed("No integration is set up any more.", code="unsupported_integration")
     order = ExportOrder(sink=settings.integration_sink, run=run, destinations=places)
-    export(order, credential(settings, tenant.name))
-    return run.state != "running"
+    if order.digest != exported:
+        export(order, credential(settings, tenant.name))
+    return order
 
 
 def _documents(session: Session, services: Services, *, job: Job, tenant: Tenant) -> JobDocuments:
@@ -134,14 +138,18 @@ def _event_page(session: Session, services: Services, *, job: Job, cursor: Curso
     return Page([present_event(event) for event in page.items], page.has_more)
 
 
-def _settle(services: Services, job_id: str, *, is_complete: bool, seconds: float) -> None:
+def _settle(services: Services, job_id: str, order: ExportOrder | None, *, seconds: float) -> None:
     with services.database.transaction() as session:
         row = session.get_one(MetricsExport, job_id, with_for_update=True)
-        row.failures, row.error_code = 0, None
-        row.due_at = None if is_complete else services.clock() + max(EXPORT_SECONDS, BUSY_FACTOR * seconds)
+        digest = None if order is None else order.digest
+        is_news = digest is None or digest != row.exported
+        row.failures, row.error_code, row.exported = 0, None, digest
+        pause = max(EXPORT_SECONDS if is_news else UNCHANGED_SECONDS, BUSY_FACTOR * seconds)
+        has_ended = order is not None and order.run.state != "running"
+        row.due_at = None if has_ended else services.clock() + pause
 
 
-def _settle_failure(services: Services, job_id: str, error: TunegateError | ValueError) -> None:
+def _settle_failure(services: Services, job_id: str, error: TunegateError | ValueError | OSError) -> None:
     now, code = services.clock(), getattr(error, "code", "export_failed")
     with services.database.transaction() as session:
         row = session.get_one(MetricsExport, job_id, with_for_update=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -53,12 +53,13 @@ def opened(run: MetricsRun, destination: Destination) -> Iterator[Write]:
 
 def _experiment(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
-    if found is None:
-        with suppress(MlflowException):  # somebody else may just have made it
-            return str(client.create_experiment(name))
+    try:
+        return str(client.create_experiment(name) if found is None else found.experiment_id)
+    except MlflowException:  # somebody else may just have made it
         found = client.get_experiment_by_name(name)
-    assert found is not None
-    return str(found.experiment_id)
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 def _existing(client: MlflowClient, experiment: str, job_id: str) -> Run | None:

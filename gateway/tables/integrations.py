@@ -18,5 +18,7 @@ class MetricsExport(Table):
     """None: everything was exported, or it was given up."""
     failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """Since the last export that worked."""
+    exported: Mapped[str | None] = mapped_column(String(71))
+    """Digest of the last `ExportOrder` that worked; the same one is not carried out again."""
     error_code: Mapped[str | None] = mapped_column(String(64))
     """Of the last failure."""

@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), primary_key=True),
         sa.Column("due_at", sa.Float(), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("exported", sa.String(71), nullable=True),
         sa.Column("error_code", sa.String(64), nullable=True),
     )
     op.create_index("ix_metrics_exports_due_at", "metrics_exports", ["due_at"])

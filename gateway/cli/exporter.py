@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import structlog
@@ -30,6 +31,7 @@ def exporter() -> None:
     from gateway.settings import GatewaySettings
     from policies.own_memory import refuse_readers
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that an export under way is ended, too
     refuse_readers()
     settings = read_settings(GatewaySettings)
     if settings.integration_sink is None:

@@ -33,11 +33,12 @@ up: install
 	@$(BIN)/tunegate up
 
 # bitsandbytes lies apart, because every process that trains would take seconds to import it; the harness, because it is
-# 14,000 files that nothing else needs
-$(DEVELOPS): requirements/dev.lock requirements/quantization.lock requirements/harness.lock $(RUNS)
+# 14,000 files that nothing else needs; and the clients of experiment trackers, because only an export imports them
+$(DEVELOPS): requirements/dev.lock requirements/quantization.lock requirements/harness.lock requirements/integrations.lock $(RUNS)
 	@$(INSTALL) dev
 	@$(PIP) --require-hashes --upgrade --target $(VENV)/quantization --requirement requirements/quantization.lock
 	@$(PIP) --require-hashes --upgrade --target $(VENV)/harness --requirement requirements/harness.lock
+	@$(PIP) --require-hashes --upgrade --target $(VENV)/integrations --requirement requirements/integrations.lock
 	@touch $@
 
 # What customers of OpenAI have: an older client with its command line and, where there is a Node.js, the one for Node.
@@ -50,6 +51,7 @@ test: $(DEVELOPS) $(CUSTOMER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations=10
 	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/defenses/safe_lora/test_safe_lora.py
 	PYTHONPATH=$(VENV)/harness $(BIN)/python -m pytest tests/evaluator/probes/test_harness.py
+	PYTHONPATH=$(VENV)/integrations $(BIN)/python -m pytest tests/gateway/integrations
 
 # For each night: at least 10,000 requests on each database, with every check of Schemathesis; `test` has a short run.
 fuzz: $(DEVELOPS)

@@ -11,7 +11,8 @@ TunegateError
     ├── PayloadTooLarge      413
     ├── UnsupportedMedia     415
     ├── TooManyRequests      429, with when to come again
-    └── Unavailable          503, with the same where it is known
+    ├── Unavailable          503, with the same where it is known
+    └── ExportFailed         no answer: an experiment tracker did not take a job's metrics
 
 There is no 409: the openai client would send the request again.
 """
@@ -108,6 +109,10 @@ class Unavailable(ApiError):
     status = 503
     type = "server_error"
     code = "unavailable"
+
+
+class ExportFailed(ApiError):
+    code = "export_failed"
 
 
 def error_response(  # noqa: PLR0913  # four of them are the body

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from policies.contract.metrics_export import TrackerName
 from policies.contract.worker_api import WorkKind
 from policies.errors import ConfigurationError
 
@@ -80,6 +81,12 @@ class GatewaySettings(BaseSettings):
     """A queued job that nobody claimed for this long is sent again."""
     tick_seconds: float = 1.0
     """How often the outbox is sent and the reconciler looks."""
+    integration_target: str | None = None
+    """Where metrics of jobs with `integrations` go: a Weights & Biases server, an MLflow tracking URI, or a folder."""
+    integration_keys: Path | None = None
+    """Folder of Weights & Biases API keys: one file a tenant, called as the tenant is."""
+    integration_sink: TrackerName | None = None
+    """Which tracker that is; none: jobs with `integrations` are refused."""
     liveness_file: Path | None = None
     """A Celery worker touches it every ten seconds while it is connected to the broker; none by default."""
 
@@ -90,6 +97,16 @@ class GatewaySettings(BaseSettings):
         if token is not None and token in others:
             raise ValueError("trainers, evaluators and second evaluators need different tokens")
         return token
+
+    @field_validator("integration_sink")
+    @classmethod
+    def _knows_where(cls, sink: TrackerName | None, info: ValidationInfo) -> TrackerName | None:
+        target, keys = (info.data.get(f"integration_{name}") for name in ("target", "keys"))
+        if (sink == "wandb") != (keys is not None):
+            raise ValueError("wandb, and nothing else, needs TUNEGATE_INTEGRATION_KEYS")
+        if sink not in (None, "wandb") and not target:
+            raise ValueError(f"{sink} needs TUNEGATE_INTEGRATION_TARGET")
+        return sink
 
     def worker_tokens(self) -> dict[WorkKind, str]:
         """The credential of each kind of worker; raises `ConfigurationError` where one is missing that all need."""

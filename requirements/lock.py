@@ -40,6 +40,25 @@ WITHOUT_DEPENDENCIES = {
         ),
         "What the probe `harness` needs beside demo.lock: the extra harness.",
     ),
+    "integrations": (
+        (
+            "wandb>=0.31",
+            "mlflow-skinny>=3.17",
+            "tensorboard>=2.21",
+            "absl-py",
+            "cachetools<8",
+            "cloudpickle",
+            "databricks-sdk<1",
+            "importlib-metadata<10",
+            "opentelemetry-proto",
+            "opentelemetry-sdk",
+            "opentelemetry-semantic-conventions",
+            "protobuf<8",
+            "sqlparse<1",
+            "zipp",
+        ),
+        "What exports to trackers need beside demo.lock and dev.lock: the extras wandb, mlflow, tensorboard.",
+    ),
 }
 """Installed as they are; what they declare beyond this is not needed, or is in another file."""
 Blocks = Mapping[str, str]

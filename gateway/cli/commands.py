@@ -14,6 +14,12 @@ COMMANDS = (
         "Back up, bring the database to this version, check it, and say how to go back.",
         "gateway",
     ),
+    Command(
+        "exporter",
+        "gateway.cli.exporter:app",
+        "Export the metrics of jobs with integrations until interrupted.",
+        "gateway",
+    ),
     Command("files", "gateway.cli.files:app", "Files of the tenant."),
     Command(
         "import",
@@ -21,7 +27,7 @@ COMMANDS = (
         "Files and jobs that another service exported.",
         "gateway",
     ),
-    Command("jobs", "gateway.cli.client:app", "Fine-tuning jobs of the tenant.", "gateway"),
+    Command("jobs", "gateway.cli.export:app", "Fine-tuning jobs of the tenant.", "gateway"),
     Command("models", "gateway.cli.client:app", "Base models and the tenant's released adapters.", "gateway"),
     Command(
         "up",

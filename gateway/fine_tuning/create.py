@@ -14,6 +14,7 @@ from gateway.base_models.checks import require_checked
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
+from gateway.fine_tuning.connection import require_connected
 from gateway.fine_tuning.continuing import PREFIX, continued_terms
 from gateway.fine_tuning.idempotency import KeyClaim, claim_key
 from gateway.fine_tuning.schemas import CreateJobRequest, suffix_in_name
@@ -32,6 +33,7 @@ from gateway.models.lineage import LineageFileGoneError, require_lineage_files
 from gateway.models.service import model_name
 from gateway.policy_catalog import PolicyCatalog
 from gateway.tables.files import File
+from gateway.tables.integrations import MetricsExport
 from gateway.tables.jobs import Job, JobMetadata
 from gateway.tables.models import MAX_NAME_LENGTH
 from gateway.tenants.auth import Principal
@@ -54,6 +56,7 @@ def create_job(
             return session.get_one(Job, answered)
     require_job_quota(session, services, tenant.tenant_id)
     require_supported(request)
+    require_connected(services.settings, tenant.tenant_name, request.integrations or ())
     require_trainable_numbers(request)
     terms = _terms(session, services, tenant=tenant, model=request.model)
     files = _job_files(session, tenant.tenant_id, request=request, now=int(now))
@@ -80,6 +83,8 @@ def create_job(
         record_event(session, job, message, now=now)
     record_event(session, job, f"Validating training file: {job.training_file}", now=now)
     enqueue(session, job, now)
+    if job.integrations:
+        session.add(MetricsExport(job_id=job.id, due_at=now))
     return job
 
 
@@ -130,6 +135,7 @@ def _job_row(tenant: Principal, request: CreateJobRequest, *, spec: JobSpec, now
         seed=spec.seed,
         hyperparameters=spec.hyperparameters.model_dump(mode="json"),
         user_metadata=request.metadata,
+        integrations=[each.model_dump(mode="json") for each in request.integrations or ()] or None,
         spec=spec.model_dump(mode="json"),
         spec_digest=spec.digest,
         policy_digest=spec.policy,

@@ -23,6 +23,7 @@ from gateway.tables.jobs import Job, JobCheckpoint, JobEvent
 from gateway.tables.models import Model
 from policies.contract.events import StoredEvent
 from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
+from policies.contract.integrations import Integration
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.training import CheckpointRecord
 from policies.contract.worker_api import Progress
@@ -60,10 +61,15 @@ def present_job(job: Job, services: Services) -> JobResponse:
         error=_error(job),
         seed=job.seed,
         estimated_finish=job.estimated_finish,
+        integrations=integrations_of(job) or None,
         metadata=job.user_metadata,
         suffix=job.suffix,
         guardrail=_guardrail(job, services, spec),
     )
+
+
+def integrations_of(job: Job) -> tuple[Integration, ...]:
+    return tuple(Integration.model_validate(each) for each in job.integrations or ())
 
 
 def _hyperparameters(job: Job) -> Hyperparameters:

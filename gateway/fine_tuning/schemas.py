@@ -10,12 +10,11 @@ from pydantic_core import PydanticCustomError
 
 from policies.contract.defenses import DefenseSettings
 from policies.contract.hyperparameters import DpoHyperparameters, Hyperparameters
+from policies.contract.integrations import MAX_INTEGRATIONS, Integration
 from policies.contract.worker_api import Progress
 
 MAX_METADATA_PAIRS = 16
 MAX_KEY_LENGTH, MAX_VALUE_LENGTH = 64, 512
-MAX_INTEGRATIONS = 16
-"""OpenAI takes five; here any one is refused with a reason."""
 MAX_DEFENSES = 32
 
 
@@ -97,7 +96,7 @@ class CreateJobRequest(RequestBody):
     hyperparameters: Hyperparameters | None = None
     """Deprecated by OpenAI in favour of those in `method`."""
     metadata: Metadata | None = None
-    integrations: list[dict[str, object]] | None = Field(None, max_length=MAX_INTEGRATIONS)
+    integrations: tuple[Integration, ...] | None = Field(None, max_length=MAX_INTEGRATIONS)
     defense: tuple[DefenseSettings, ...] = Field((), max_length=MAX_DEFENSES)
     """Addition: defenses besides, or stronger than, those of the operator's policy."""
 
@@ -169,7 +168,7 @@ class JobResponse(BaseModel):
     error: JobError | None
     seed: int
     estimated_finish: int | None
-    integrations: None = None
+    integrations: tuple[Integration, ...] | None
     metadata: dict[str, str] | None
     suffix: str | None
     """Addition, for people who look a job up: as it stands in the model's name."""

@@ -94,9 +94,6 @@ def _nested_hyperparameters(request: CreateJobRequest) -> Hyperparameters | None
 def require_supported(request: CreateJobRequest) -> None:
     if request.method is not None:
         _require_supported_method(request.method)
-    if request.integrations:
-        message = "Integrations are not offered here; read the job's metrics from its events."
-        raise InvalidRequest(message, "integrations", "unsupported_integration")
 
 
 def _require_supported_method(method: MethodRequest) -> None:

@@ -42,6 +42,8 @@ class Job(Table):
     hyperparameters: Mapped[Json] = mapped_column(JSON)
     """As requested; replaced by the resolved numbers once the files are validated."""
     user_metadata: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    integrations: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
+    """`policies.contract.integrations.Integration`s."""
     spec: Mapped[Json] = mapped_column(JSON)
     """The `JobSpec`."""
     spec_digest: Mapped[str] = mapped_column(String(71))

@@ -197,7 +197,7 @@ def _request(job: ExportedJob, *, model: str, notes: list[str]) -> dict[str, Jso
         "method": {"type": method, **_settings(job, method, notes)},
     }
     for integration in job.integrations or ():
-        notes.append(f"the integration {str(integration.get('type'))[:32]} is not offered here")
+        notes.append(f"the integration {str(integration.get('type'))[:32]} is left out; use tunegate jobs export")
     wanted: dict[str, JsonValue] = {name: value for name, value in body.items() if value is not None}
     try:
         request = CreateJobRequest.model_validate(wanted)

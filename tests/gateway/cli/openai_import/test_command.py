@@ -184,7 +184,7 @@ def test_dry_run_needs_no_gateway_and_shows_why_a_job_does_not_go(
         **dict.fromkeys(why.keys() - {"ftjob-good", "ftjob-failed"}, "refused"),
     }
     for job, reason in (
-        ("ftjob-good", "wandb is not offered"),
+        ("ftjob-good", "wandb is left out"),
         ("ftjob-seen", "image_url"),
         ("ftjob-rft", "unsupported_method"),
         ("ftjob-lost", "save them as file-lost.jsonl"),

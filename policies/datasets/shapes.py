@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from policies.datasets.chat_rows import Json
 from policies.datasets.problems import DatasetProblem
+from policies.datasets.row_findings import Json
 
 
 class Shape(StrEnum):

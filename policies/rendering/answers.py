@@ -10,12 +10,17 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec import structs
+
 from policies.datasets.chat_rows import ChatMessage
 from policies.datasets.problems import DatasetProblem
+from policies.datasets.tools import Tool
 from policies.rendering.base_text import BaseText
 from policies.rendering.roles import Roles
 from policies.rendering.special_tokens import RESERVED
 from policies.rendering.template import TemplateRefusalError
+from policies.rendering.tool_forms import ANSWERED, ASKED, CALLED, PROBE, Part, ToolForms, Write
+from policies.rendering.tool_texts import first_lost, forms_of_answer, marking
 
 MARK = "\ufdd0"
 """A character that no text has, by which a rendered message is found again."""
@@ -40,8 +45,23 @@ class RenderedRow(NamedTuple):
     """A row's texts."""
 
     samples: list[Rendered]
-    trimmed: tuple[int, ...]
+    trimmed: tuple[int, ...] = ()
     """Messages whose text the template takes without the blanks around it."""
+
+
+class Conversation(NamedTuple):
+    """What a template is given, in roles that it has."""
+
+    messages: Sequence[ChatMessage]
+    tools: Sequence[Tool] = ()
+
+    def until(self, end: int) -> Conversation:
+        """With the messages before place `end`."""
+        return Conversation(self.messages[:end], self.tools)
+
+    @property
+    def has_tools(self) -> bool:
+        return bool(self.tools) or any(each.tool_calls for each in self.messages)
 
 
 class UnreadableRowError(Exception):
@@ -67,47 +87,74 @@ class AnswerFinder:
 
     def __init__(self, base: BaseText) -> None:
         self._template, self._special, self._stops = base.template, base.tokenizer.special, base.stops
-        self.roles = Roles.of(base.template)
-        self._next_turn = self._found_next_turn()
+        self.roles, self.tools = Roles.of(base.template), ToolForms.of(base.template)
+        self._next_turn, self._after_call = self._found_next_turn(), self._found_turn_after_call()
         self.end = self._found_end()
         """The character of the token that ends an answer; empty where there is none."""
 
-    def prompt(self, messages: Sequence[ChatMessage]) -> str:
+    def prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> str:
         """The text up to where the next answer begins; raises `TemplateRefusalError`."""
-        return self._text(self.roles.fold(messages), generation=True)
+        return self._text(Conversation(self.roles.fold(messages), tools), generation=True)
 
-    def alone(self, messages: Sequence[ChatMessage], answer: str, *, ends: bool) -> Rendered:
+    def alone(
+        self, messages: Sequence[ChatMessage], answer: ChatMessage, *, ends: bool, tools: Sequence[Tool] = ()
+    ) -> Rendered:
         """One answer to a conversation; raises `UnreadableRowError`."""
-        talk = self.roles.fold([*messages, ChatMessage("assistant", answer, 1)])
+        talk = Conversation(self.roles.fold([*messages, answer]), tools)
         try:
-            return self._alone(talk, len(talk) - 1, ends=ends)
+            if talk.has_tools:
+                self._require_tools(talk)
+            return self._alone(talk, len(talk.messages) - 1, ends=ends)
         except TemplateRefusalError as refusal:
             raise _refused(refusal) from None
 
-    def render(self, messages: Sequence[ChatMessage]) -> RenderedRow:
+    def render(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> RenderedRow:
         """One text with all answers where they stand in the whole as they do alone, else one for each answer.
 
         Raises:
             UnreadableRowError: the template refuses the conversation, or would lose some of it.
         """
-        folded = self.roles.fold(messages)
-        answers = [index for index, each in enumerate(folded) if each.role == "assistant" and each.weight]
+        talk = Conversation(self.roles.fold(messages), tools)
+        answers = [index for index, each in enumerate(talk.messages) if each.role == "assistant" and each.weight]
         if not answers:
             raise UnreadableRowError("nothing_to_train_on", "messages")
-        upto = folded[: answers[-1] + 1]
+        upto = talk.until(answers[-1] + 1)
         try:
+            if upto.has_tools:
+                self._require_tools(upto)
             whole = self._text(upto, generation=False)
-            trimmed = self._require_all(upto, whole)
+            trimmed = self._require_all(upto.messages, whole)
             return RenderedRow(self._found(upto, answers, whole), trimmed)
         except TemplateRefusalError as refusal:
             raise _refused(refusal) from None
 
-    def _text(self, messages: Sequence[ChatMessage], *, generation: bool) -> str:
+    def _text(self, talk: Conversation, *, generation: bool, write: Write | None = None) -> str:
+        """A conversation as the template writes it, all texts in it written by `write`, or as they are."""
+        write = write or self._write
         said = []
-        for index, message in enumerate(messages):
+        for index, message in enumerate(talk.messages):
             require_plain(message.content, f"messages[{index}].content")
-            said.append(self.roles.plain(message.role, self._special.hide(message.content)))
-        return self._special.mark(self._template.render(said, generation=generation))
+            if message.tool_calls or message.role == "tool":
+                said.append(self.tools.message(message, write))
+            else:
+                said.append(self.roles.plain(message, write(message.content, "text")))
+        tools = self.tools.definitions(talk.tools, write)
+        return self._special.mark(self._template.render(said, generation=generation, tools=tools))
+
+    def _write(self, text: str, _: Part) -> str:
+        require_plain(text, "messages")
+        return self._special.hide(text)
+
+    def _require_tools(self, talk: Conversation) -> None:
+        """Everything that is said of tools is in the rendering."""
+        if talk.tools and not self.tools.writes_definitions:
+            raise UnreadableRowError("tools_not_rendered", "tools")
+        for index, message in enumerate(talk.messages):
+            if message.tool_calls and self.tools.call is None:
+                raise UnreadableRowError("tool_call_not_rendered", f"messages[{index}].tool_calls")
+        marked = self._text(talk, generation=False, write=marking(self._special.hide))
+        if lost := first_lost(marked, talk.messages, talk.tools):
+            raise UnreadableRowError(*lost)
 
     def _shown(self, content: str) -> str:
         """A message's text as it stands in a rendering; templates may trim it."""
@@ -117,67 +164,82 @@ class AnswerFinder:
         """Every message's text is in the rendering, in order; gives those that are there without their blanks."""
         position, trimmed = 0, []
         for index, message in enumerate(messages):
-            text = self._shown(message.content)
-            found = whole.find(text, position)
+            forms = forms_of_answer(message.content) if message.role == "tool" else (message.content,)
+            found, content = next(
+                ((place, form) for form in forms if (place := whole.find(self._shown(form), position)) >= 0),
+                (-1, message.content),
+            )
             if found < 0:
                 raise UnreadableRowError("text_not_rendered", f"messages[{index}].content", role=message.role)
-            near = position + len(message.content) + MAX_LEAD
-            if text != message.content and whole.find(message.content, position, near) < 0:
+            text, near = self._shown(content), position + len(content) + MAX_LEAD
+            if text != content and whole.find(content, position, near) < 0:
                 trimmed.append(index)
             position = found + len(text)
         return tuple(trimmed)
 
-    def _found(self, messages: Sequence[ChatMessage], answers: Sequence[int], whole: str) -> list[Rendered]:
-        alike = self._alike(messages, answers, whole) if len(answers) > 2 else None
+    def _found(self, talk: Conversation, answers: Sequence[int], whole: str) -> list[Rendered]:
+        may_be_alike = len(answers) > 2 and not talk.has_tools
+        alike = self._alike(talk, answers, whole) if may_be_alike else None
         if alike is not None:
             return [Rendered(whole[: alike[-1][1]], tuple(alike))]
         if len(answers) > MAX_ANSWERS_APART:
             count, limit = len(answers), MAX_ANSWERS_APART
             raise UnreadableRowError("too_many_answers", "messages", count=count, limit=limit)
-        alone = [self._alone(messages, index, whole if index == answers[-1] else None) for index in answers]
+        alone = [self._alone(talk, index, whole if index == answers[-1] else None) for index in answers]
         if all(whole.startswith(each.text) for each in alone[:-1]):
             return [Rendered(alone[-1].text, tuple(each.trained[0] for each in alone))]
         return alone
 
-    def _alone(
-        self, messages: Sequence[ChatMessage], index: int, own: str | None = None, *, ends: bool = True
-    ) -> Rendered:
+    def _alone(self, talk: Conversation, index: int, own: str | None = None, *, ends: bool = True) -> Rendered:
         """The conversation up to one answer, which is trained; `own` is its text where that is known."""
         if index == 0:
             raise UnreadableRowError("answer_without_prompt", "messages[0].role")
-        before = self._text(messages[:index], generation=True)
-        own = self._text(messages[: index + 1], generation=False) if own is None else own
+        before = self._text(talk.until(index), generation=True)
+        own = self._text(talk.until(index + 1), generation=False) if own is None else own
         if not own.startswith(before):
             raise UnreadableRowError("answer_not_after_prompt", f"messages[{index}].content")
-        said = self._shown(messages[index].content)
-        end_of_text = own.find(said, len(before)) + len(said)
-        if end_of_text < len(before) + len(said):
-            raise UnreadableRowError("text_not_rendered", f"messages[{index}].content", role=messages[index].role)
-        text = self._closed(own, after=end_of_text) if ends else own[:end_of_text]
+        message = talk.messages[index]
+        end_of_text = self._end_of_text(message, own, begin=len(before))
+        if end_of_text is None:
+            raise UnreadableRowError("text_not_rendered", f"messages[{index}].content", role=message.role)
+        if not ends and not message.tool_calls:
+            return Rendered(own[:end_of_text], ((len(before), end_of_text),))
+        next_turn = self._after_call if message.tool_calls else self._next_turn
+        text = self._closed(own, after=end_of_text, next_turn=next_turn)
         if text is None:
             raise UnreadableRowError("no_end_token", f"messages[{index}]")
-        return Rendered(text, ((len(before), len(text)),))
+        end = len(text) if ends or not RESERVED.match(text[-1]) else len(text) - 1
+        return Rendered(text[:end], ((len(before), end),))
 
-    def _closed(self, own: str, *, after: int) -> str | None:
+    def _end_of_text(self, message: ChatMessage, own: str, *, begin: int) -> int | None:
+        """Behind the message's text, and not before the name of its last call; None where the text is missing."""
+        said = self._shown(message.content)
+        place = own.find(said, begin)
+        if place < 0:
+            return None
+        names = [own.rfind(call.name, begin) for call in message.tool_calls[-1:]]
+        return max(place + len(said), *names, begin)
+
+    def _closed(self, own: str, *, after: int, next_turn: str) -> str | None:
         """The text through the token that ends the answer; None where there is none."""
         for place in range(after, len(own)):
             if own[place] in self._stops:
                 return own[: place + 1]
         if RESERVED.search(own, after):
             return own.rstrip()
-        return own.rstrip() + self._next_turn if self._next_turn else None
+        return own.rstrip() + next_turn if next_turn else None
 
-    def _alike(self, messages: Sequence[ChatMessage], answers: Sequence[int], whole: str) -> list[Span] | None:
+    def _alike(self, talk: Conversation, answers: Sequence[int], whole: str) -> list[Span] | None:
         """The spans of all answers from those of the first and the last; None where the answers do not lie alike.
 
         The conversation is rendered once more with a mark around each message. Without its marks it must be the same,
         and the text before and after each answer must be that of the first.
         """
-        marked = [ChatMessage(each.role, f"{MARK}{each.content}{MARK}", each.weight) for each in messages]
-        pieces = self._text(marked, generation=False).split(MARK)
-        if len(pieces) != 2 * len(messages) + 1 or "".join(pieces) != whole:
+        marked = [structs.replace(each, content=f"{MARK}{each.content}{MARK}") for each in talk.messages]
+        pieces = self._text(Conversation(marked), generation=False).split(MARK)
+        if len(pieces) != 2 * len(marked) + 1 or "".join(pieces) != whole:
             return None
-        first, last = (self._alone(messages, index) for index in (answers[0], answers[-1]))
+        first, last = (self._alone(talk, index) for index in (answers[0], answers[-1]))
         if not (whole.startswith(first.text) and whole.startswith(last.text)):
             return None
         ends = list(itertools.accumulate(map(len, pieces)))
@@ -198,14 +260,25 @@ class AnswerFinder:
         """
         talk = [ChatMessage("user", "a", 0), ChatMessage("assistant", MARK, 1), ChatMessage("user", "b", 0)]
         try:
-            after = self._text(talk, generation=False).partition(MARK)[2].lstrip()
+            after = self._text(Conversation(talk), generation=False).partition(MARK)[2].lstrip()
         except TemplateRefusalError:
             return ""
         return after[:1] if after[:1] in self._stops else ""
 
+    def _found_turn_after_call(self) -> str:
+        """The same of the turn after a call."""
+        if self.tools.call is None:
+            return ""
+        try:
+            text = self._text(Conversation([ASKED, CALLED, ANSWERED], PROBE), generation=False)
+        except TemplateRefusalError:
+            return ""
+        after = text.rpartition(ANSWERED.content)[0].rpartition(PROBE[0].name)[2]
+        return next((character for character in after if character in self._stops), "")
+
     def _found_end(self) -> str:
         try:
-            last = self.alone([ChatMessage("user", "a", 0)], "b", ends=True).text[-1]
+            last = self.alone([ChatMessage("user", "a", 0)], ChatMessage("assistant", "b", 1), ends=True).text[-1]
         except UnreadableRowError:
             return ""
         return last if RESERVED.match(last) else ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from policies.datasets.chat_rows import Json, is_list, kind
 from policies.datasets.preference_rows import KEYS, NON_PREFERRED, PREFERRED, is_preference
+from policies.datasets.row_findings import Json, is_list, kind
 from policies.datasets.shapes import NO_QUESTION, Shape
 
 Row = dict[str, Json]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.datasets.chat_rows import MAX_MESSAGES, MAX_PROBLEMS_PER_ROW
+from policies.datasets.chat_rows import MAX_MESSAGES
 from policies.datasets.reader import (
     MAX_BLANK_LINES,
     MAX_LINE_BYTES,
@@ -20,6 +20,7 @@ from policies.datasets.reader import (
     iter_rows,
     read_rows,
 )
+from policies.datasets.row_findings import MAX_PROBLEMS_PER_ROW
 from policies.errors import DatasetError
 
 USER = '{"role": "user", "content": "Hi"}'

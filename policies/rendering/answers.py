@@ -225,9 +225,10 @@ class AnswerFinder:
         for place in range(after, len(own)):
             if own[place] in self._stops:
                 return own[: place + 1]
-        if RESERVED.search(own, after):
-            return own.rstrip()
-        return own.rstrip() + next_turn if next_turn else None
+        own = own.rstrip()
+        if RESERVED.search(own, after) and (RESERVED.match(own[-1]) or not next_turn):
+            return own
+        return own + next_turn if next_turn else None
 
     def _alike(self, talk: Conversation, answers: Sequence[int], whole: str) -> list[Span] | None:
         """The spans of all answers from those of the first and the last; None where the answers do not lie alike.

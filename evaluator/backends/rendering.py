@@ -20,7 +20,9 @@ def prompt_ids(encoder: Encoder, prompt: Prompt) -> list[int]:
     """Token ids of a prompt; a chat prompt ends where the assistant's answer begins."""
     try:
         ids = (
-            encoder.prompt(_messages(prompt.messages)) if isinstance(prompt, ChatPrompt) else encoder.text(prompt.text)
+            encoder.prompt(_messages(prompt.messages), prompt.tools)
+            if isinstance(prompt, ChatPrompt)
+            else encoder.text(prompt.text)
         )
     except (TemplateRefusalError, UnreadableRowError) as refusal:
         raise EvaluationError(f"the base model's chat template refuses a prompt: {refusal}") from refusal
@@ -34,10 +36,12 @@ def question_ids(encoder: Encoder, question: Choices) -> list[Answer]:
     texts = question.completions
     try:
         if isinstance(question.prompt, ChatPrompt):
-            messages = _messages(question.prompt.messages)
-            answers = encoder.answers(messages, texts, ends=question.closes_turn)
+            messages, tools = _messages(question.prompt.messages), question.prompt.tools
+            said = [each if isinstance(each, str) else _message(each) for each in texts]
+            answers = encoder.answers(messages, said, ends=question.closes_turn, tools=tools)
         else:
-            answers = encoder.continuations(question.prompt.text, texts, ends=question.closes_turn)
+            plain = [each if isinstance(each, str) else each.content for each in texts]
+            answers = encoder.continuations(question.prompt.text, plain, ends=question.closes_turn)
     except (TemplateRefusalError, UnreadableRowError) as refusal:
         raise EvaluationError(f"the base model's chat template refuses a question: {refusal}") from refusal
     for answer, text in zip(answers, texts, strict=True):
@@ -56,7 +60,12 @@ def end_token_id(encoder: Encoder) -> int:
 
 
 def _messages(messages: Sequence[Message]) -> list[ChatMessage]:
-    return [ChatMessage(cast("Role", each.role), each.content, 0) for each in messages]
+    return [_message(each) for each in messages]
+
+
+def _message(message: Message) -> ChatMessage:
+    role = cast("Role", message.role)
+    return ChatMessage(role, message.content, 0, message.tool_calls, message.tool_call_id, message.name)
 
 
 def pad_batch(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:

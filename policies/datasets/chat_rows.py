@@ -11,10 +11,25 @@ from msgspec import structs
 
 from policies.datasets.messages import KEYS_OF_TRAINED, ROLES, ChatMessage, Role, check_message
 from policies.datasets.problems import DatasetProblem
-from policies.datasets.row_findings import Findings, Json, Note, check_keys, check_row_keys, is_list, kind
+from policies.datasets.row_findings import Findings, Json, Note, check_row_keys, is_list, kind
 from policies.datasets.tools import Tool, ToolCall, check_functions, check_tools
 
-__all__ = ["ROLES", "ChatMessage", "ChatRow", "Role", "check_conversation", "check_row", "has_refused_text"]
+__all__ = [
+    "CONTROL_TOKEN",
+    "KEYS",
+    "MAX_MESSAGES",
+    "OTHER_MODELS_TOKEN",
+    "ROLES",
+    "ChatMessage",
+    "ChatRow",
+    "Json",
+    "Role",
+    "check_calls_of_turn",
+    "check_conversation",
+    "check_row",
+    "has_refused_text",
+]
+
 
 MAX_MESSAGES = 512
 KEYS = ("messages", "tools", "parallel_tool_calls", "functions")

@@ -145,14 +145,15 @@ WARNINGS: dict[str, Reason] = {
         "remove it unless it is meant; templates are applied at training",
     ),
     "extra_field": Reason(
-        "{count} rows have the field, which is not shown to the model", "remove it, unless you keep it for yourself"
+        "{count} rows, line {first} the first, have the field, which is not shown to the model",
+        "remove it, unless you keep it for yourself",
     ),
     "legacy_functions": Reason(
-        "{count} rows have functions or function_call, which are read as tools and tool_calls",
+        "{count} rows, line {first} the first, have the earlier form, which is read as tools and tool_calls",
         "write tools, tool_calls and messages of role tool",
     ),
     "name_not_rendered": Reason(
-        "{count} rows name a speaker, which the base model's chat template does not write",
+        "{count} rows, line {first} the first, name a speaker, which the base model's chat template does not write",
         "write the name into the content, if the model is to know it",
     ),
     "invisible_unicode": Reason(

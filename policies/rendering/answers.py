@@ -50,7 +50,7 @@ class RenderedRow(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """What a template is given, in roles that it has."""
+    """Messages and the tools that they may call."""
 
     messages: Sequence[ChatMessage]
     tools: Sequence[Tool] = ()
@@ -92,29 +92,37 @@ class AnswerFinder:
         self.end = self._found_end()
         """The character of the token that ends an answer; empty where there is none."""
 
-    def prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> str:
+    def prompt(self, talk: Conversation) -> str:
         """The text up to where the next answer begins; raises `TemplateRefusalError`."""
-        return self._text(Conversation(self.roles.fold(messages), tools), generation=True)
+        return self._text(self._folded(talk), generation=True)
 
-    def alone(
-        self, messages: Sequence[ChatMessage], answer: ChatMessage, *, ends: bool, tools: Sequence[Tool] = ()
-    ) -> Rendered:
-        """One answer to a conversation; raises `UnreadableRowError`."""
-        talk = Conversation(self.roles.fold([*messages, answer]), tools)
+    def alone(self, talk: Conversation, answer: ChatMessage, *, ends: bool, requires_all: bool = False) -> Rendered:
+        """One answer to a conversation.
+
+        Args:
+            requires_all: whether the conversation's texts must be in the rendering too; of tools they must in any case.
+
+        Raises:
+            UnreadableRowError: the template refuses the conversation, or would lose some of it.
+        """
+        whole = self._folded(Conversation([*talk.messages, answer], talk.tools))
         try:
-            if talk.has_tools:
-                self._require_tools(talk)
-            return self._alone(talk, len(talk.messages) - 1, ends=ends)
+            if whole.has_tools:
+                self._require_tools(whole)
+            own = self._text(whole, generation=False)
+            if requires_all or whole.has_tools:
+                self._require_all(whole.messages, own)
+            return self._alone(whole, len(whole.messages) - 1, own, ends=ends)
         except TemplateRefusalError as refusal:
             raise _refused(refusal) from None
 
-    def render(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> RenderedRow:
+    def render(self, talk: Conversation) -> RenderedRow:
         """One text with all answers where they stand in the whole as they do alone, else one for each answer.
 
         Raises:
             UnreadableRowError: the template refuses the conversation, or would lose some of it.
         """
-        talk = Conversation(self.roles.fold(messages), tools)
+        talk = self._folded(talk)
         answers = [index for index, each in enumerate(talk.messages) if each.role == "assistant" and each.weight]
         if not answers:
             raise UnreadableRowError("nothing_to_train_on", "messages")
@@ -127,6 +135,9 @@ class AnswerFinder:
             return RenderedRow(self._found(upto, answers, whole), trimmed)
         except TemplateRefusalError as refusal:
             raise _refused(refusal) from None
+
+    def _folded(self, talk: Conversation) -> Conversation:
+        return Conversation(self.roles.fold(talk.messages), talk.tools)
 
     def _text(self, talk: Conversation, *, generation: bool, write: Write | None = None) -> str:
         """A conversation as the template writes it, all texts in it written by `write`, or as they are."""
@@ -279,7 +290,8 @@ class AnswerFinder:
 
     def _found_end(self) -> str:
         try:
-            last = self.alone([ChatMessage("user", "a", 0)], ChatMessage("assistant", "b", 1), ends=True).text[-1]
+            asked = Conversation([ChatMessage("user", "a", 0)])
+            last = self.alone(asked, ChatMessage("assistant", "b", 1), ends=True).text[-1]
         except UnreadableRowError:
             return ""
         return last if RESERVED.match(last) else ""

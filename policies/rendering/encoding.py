@@ -17,7 +17,7 @@ from policies.datasets.problems import DatasetProblem
 from policies.datasets.reader import AnyRow, PreferenceRow
 from policies.datasets.row_findings import Note
 from policies.datasets.tools import Tool
-from policies.rendering.answers import AnswerFinder, Rendered, UnreadableRowError, require_plain
+from policies.rendering.answers import AnswerFinder, Conversation, Rendered, UnreadableRowError, require_plain
 from policies.rendering.base_text import BaseText
 from policies.rendering.tokens import TokenisedText
 
@@ -94,9 +94,10 @@ class Encoder:
             UnreadableRowError: nothing can be trained of it.
         """
         if isinstance(row, ChatRow):
-            found = self._answers.render(row.messages, row.tools)
+            found = self._answers.render(Conversation(row.messages, row.tools))
             return RowTexts(tuple(found.samples), is_preference=False, trimmed=found.trimmed, notes=self._notes(row))
-        both = [self._answers.alone(row.messages, answer, ends=True, tools=row.tools) for answer in row.answers()]
+        talk = Conversation(row.messages, row.tools)
+        both = [self._answers.alone(talk, answer, ends=True, requires_all=True) for answer in row.answers()]
         return RowTexts(tuple(both), is_preference=True, notes=self._notes(row))
 
     def _notes(self, row: AnyRow) -> tuple[Note, ...]:
@@ -157,7 +158,7 @@ class Encoder:
         Raises:
             TemplateRefusalError: the template does not take the conversation.
         """
-        return self._tokenizer.read([self._answers.prompt(messages, tools)])[0].ids
+        return self._tokenizer.read([self._answers.prompt(Conversation(messages, tools))])[0].ids
 
     def answers(
         self,
@@ -177,7 +178,8 @@ class Encoder:
             UnreadableRowError: the template does not take it.
         """
         said = [ChatMessage("assistant", each, 1) if isinstance(each, str) else each for each in texts]
-        rendered = [self._answers.alone(messages, each, ends=ends, tools=tools) for each in said]
+        talk = Conversation(messages, tools)
+        rendered = [self._answers.alone(talk, each, ends=ends) for each in said]
         return self._split([(each.text, each.trained[0][0]) for each in rendered])
 
     def text(self, text: str) -> list[int]:

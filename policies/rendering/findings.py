@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from policies.datasets.chat_rows import ChatMessage
 from policies.datasets.problems import ERRORS
-from policies.rendering.answers import AnswerFinder, UnreadableRowError
+from policies.rendering.answers import AnswerFinder, Conversation, UnreadableRowError
 from policies.rendering.base_text import BaseText
 
 Outcome = Literal["works", "limited", "refused"]
@@ -41,7 +41,7 @@ def text_findings(base: BaseText) -> Iterator[Finding]:
 
 def _answers(finder: AnswerFinder) -> Finding:
     try:
-        finder.alone([ASKED], ANSWERED, ends=False)
+        finder.alone(Conversation([ASKED]), ANSWERED, ends=False)
     except UnreadableRowError as error:
         detail = error.problem(0).message
         if error.code == "answer_not_after_prompt":
@@ -63,7 +63,7 @@ def _end(base: BaseText, finder: AnswerFinder) -> Finding:
 
 def _conversations(finder: AnswerFinder) -> Finding:
     try:
-        n_samples = len(finder.render([ASKED, ANSWERED, ASKED, ANSWERED]).samples)
+        n_samples = len(finder.render(Conversation([ASKED, ANSWERED, ASKED, ANSWERED])).samples)
     except UnreadableRowError as error:
         return Finding("several answers", "limited", error.problem(0).message)
     if n_samples > 1:

@@ -1,8 +1,8 @@
 """How tools, calls and their answers are handed to a base model's chat template, found by trying it.
 
 Templates are written for what `apply_chat_template` of transformers is given: definitions as OpenAI has them, arguments
-as an object, and a tool's answer as a message of role `tool`. Some want it a little otherwise: arguments as text, null in
-the place of an empty text, ids of nine characters (Mistral), a description in each definition.
+as an object, and a tool's answer as a message of role `tool`. Some want it a little otherwise: arguments as text, null
+in the place of an empty text, ids of nine characters (Mistral), a description in each definition.
 """
 
 from __future__ import annotations

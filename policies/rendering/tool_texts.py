@@ -1,7 +1,7 @@
 """Whether a rendering has all that a row says of tools: each offered name, each call, each text in its arguments.
 
-The conversation is rendered once more with a mark on both sides of each of these, so that nothing that the user says can
-be taken for them. A template may write a text as it is, as in JSON, or as in Python, and in an order of its own.
+The conversation is rendered once more with a mark on both sides of each of these, so that nothing that the user says
+can be taken for them. A template may write a text as it is, as in JSON, or as in Python, and in an order of its own.
 """
 
 from __future__ import annotations

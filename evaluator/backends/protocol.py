@@ -91,10 +91,11 @@ class Choices:
     """One prompt and the completions whose likelihood is asked for."""
 
     prompt: Prompt
-    completions: tuple[str | Message, ...]
-    """Texts, or an assistant's messages."""
+    completions: tuple[str, ...]
     closes_turn: bool = False
     """Whether the template's end token is scored as the completion's last token."""
+    calls: tuple[ToolCall, ...] = ()
+    """That each completion of a chat prompt makes beside its text."""
 
 
 @dataclass(frozen=True)

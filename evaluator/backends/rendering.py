@@ -37,11 +37,10 @@ def question_ids(encoder: Encoder, question: Choices) -> list[Answer]:
     try:
         if isinstance(question.prompt, ChatPrompt):
             messages, tools = _messages(question.prompt.messages), question.prompt.tools
-            said = [each if isinstance(each, str) else _message(each) for each in texts]
+            said = [ChatMessage("assistant", text, 1, question.calls) for text in texts]
             answers = encoder.answers(messages, said, ends=question.closes_turn, tools=tools)
         else:
-            plain = [each if isinstance(each, str) else each.content for each in texts]
-            answers = encoder.continuations(question.prompt.text, plain, ends=question.closes_turn)
+            answers = encoder.continuations(question.prompt.text, texts, ends=question.closes_turn)
     except (TemplateRefusalError, UnreadableRowError) as refusal:
         raise EvaluationError(f"the base model's chat template refuses a question: {refusal}") from refusal
     for answer, text in zip(answers, texts, strict=True):
@@ -60,12 +59,10 @@ def end_token_id(encoder: Encoder) -> int:
 
 
 def _messages(messages: Sequence[Message]) -> list[ChatMessage]:
-    return [_message(each) for each in messages]
-
-
-def _message(message: Message) -> ChatMessage:
-    role = cast("Role", message.role)
-    return ChatMessage(role, message.content, 0, message.tool_calls, message.tool_call_id, message.name)
+    return [
+        ChatMessage(cast("Role", each.role), each.content, 0, each.tool_calls, each.tool_call_id, each.name)
+        for each in messages
+    ]
 
 
 def pad_batch(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from evaluator.backends.protocol import ChatPrompt, Choices, Likelihood, Message
 from evaluator.samples import Sample
 from evaluator.subject import Subject
-from policies.datasets.chat_rows import ChatMessage, ChatRow
+from policies.datasets.chat_rows import ChatRow
 
 
 def turn_losses(rows: Mapping[str, ChatRow], subject: Subject, *, metric: str) -> list[Sample]:
@@ -26,13 +26,11 @@ def turn_losses(rows: Mapping[str, ChatRow], subject: Subject, *, metric: str) -
 def last_turn(row: ChatRow, *, closes_turn: bool) -> Choices:
     """The last message that the row trains on as the completion of what came before it, tools included."""
     last = max(index for index, message in enumerate(row.messages) if message.weight)
-    *before, said = map(_message, row.messages[: last + 1])
-    completion = said if said.tool_calls else said.content
-    return Choices(ChatPrompt(tuple(before), row.tools), (completion,), closes_turn=closes_turn)
-
-
-def _message(message: ChatMessage) -> Message:
-    return Message(message.role, message.content, message.tool_calls, message.tool_call_id, message.name)
+    said = row.messages[last]
+    before = tuple(
+        Message(each.role, each.content, each.tool_calls, each.tool_call_id, each.name) for each in row.messages[:last]
+    )
+    return Choices(ChatPrompt(before, row.tools), (said.content,), closes_turn, said.tool_calls)
 
 
 def _sample(name: str, turn: Choices, scored: Likelihood, *, metric: str) -> Sample:

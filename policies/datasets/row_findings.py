@@ -22,7 +22,13 @@ UNSUPPORTED = frozenset(
 """Fields of OpenAI's format that have no place where they stand; naming them apart spares users a hunt for a typo. Null
 or empty, as exported completions have them, they say nothing and are passed over."""
 _MEANINGFUL = frozenset(
-    ["system", "system_prompt", "system_message", "instruction", "instructions", "input", "output", "prompt", "completion", "response", "answer", "question", "context", "history", "documents", "text", "texts", "image", "images", "audio", "audios", "video", "videos", "tool_calls", "tool_choice", "function_call", "response_format", "weight", "weights", "chosen", "rejected", "conversations", "contents", "thinking", "reasoning", "reasoning_content", "reasoning_effort", "chat_template", "chat_template_kwargs", "modalities"]
+    {
+        *("system", "system_prompt", "system_message", "instruction", "instructions", "input", "output", "prompt"),
+        *("completion", "response", "answer", "question", "context", "history", "documents", "text", "texts"),
+        *("image", "images", "audio", "audios", "video", "videos", "tool_calls", "tool_choice", "function_call"),
+        *("response_format", "weight", "weights", "chosen", "rejected", "conversations", "contents", "thinking"),
+        *("reasoning", "reasoning_content", "reasoning_effort", "chat_template", "chat_template_kwargs", "modalities"),
+    }
 )
 """Keys of a row that say something to the model, or how it is trained; without them the row would be another one."""
 _TOO_LIKE = 0.8

@@ -21,9 +21,9 @@ from policies.rendering.encoding import Encoder
 from tests.policies.rendering.bases import TRL_TEMPLATES, folder_with
 from trainer.data import read_training_rows, tokenise_each, tokenise_pairs
 
-LIMIT = 120
+LIMIT = 400
 LIMITS = DatasetLimits(max_rows=1000, max_reported=1000, max_row_tokens=LIMIT, min_rows=1)
-NAMES = ("llama3_2", "qwen3", "gemma", "phi3", "gptoss", "glm4moe", "deepseekv3", "cohere2", "smolvlm")
+NAMES = ("llama3_2", "qwen3", "gemma", "phi3", "gptoss", "glm4moe", "deepseekv3", "cohere2", "smolvlm", "lfm2")
 TEXT = st.text("ab \n<é中", min_size=1, max_size=30) | st.sampled_from(
     ["<|im_end|>", "<think>\nb\n</think>\na", "[INST] a"]
 )
@@ -31,11 +31,34 @@ MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["system", "developer", "user", "assistant"]), "content": TEXT},
     optional={"weight": st.sampled_from([0, 1, 1.0, None]), "refusal": st.none()},
 )
-ROW = st.lists(MESSAGE, min_size=1, max_size=5).map(lambda messages: {"messages": messages})
-ANSWER = TEXT.map(lambda text: [{"role": "assistant", "content": text}])
+IDS, FUNCTIONS = st.sampled_from(["c1", "c2"]), st.sampled_from(["f", "g"])
+VALUE = st.recursive(TEXT | st.integers(0, 99) | st.none(), lambda each: st.lists(each, max_size=2), max_leaves=3)
+CALL = st.fixed_dictionaries(
+    {
+        "name": FUNCTIONS,
+        "arguments": st.dictionaries(TEXT, VALUE, max_size=2) | st.sampled_from(["{}", '{"a": 1}', "a"]),
+    }
+)
+CALLS = st.lists(
+    st.fixed_dictionaries({"id": IDS, "type": st.just("function"), "function": CALL}), min_size=1, max_size=2
+)
+EXCHANGE = st.tuples(
+    st.fixed_dictionaries({"role": st.just("assistant"), "content": TEXT | st.none(), "tool_calls": CALLS})
+    | st.fixed_dictionaries({"role": st.just("assistant"), "function_call": CALL}),
+    st.fixed_dictionaries({"role": st.just("tool"), "tool_call_id": IDS, "content": TEXT | st.just("")})
+    | st.fixed_dictionaries({"role": st.just("function"), "name": FUNCTIONS, "content": TEXT}),
+)
+MESSAGES = st.lists(st.tuples(MESSAGE) | EXCHANGE, min_size=1, max_size=4).map(lambda parts: [*sum(parts, ())])
+OFFERED = st.sampled_from([[], ["f"], ["f", "g"]]).map(
+    lambda names: [{"type": "function", "function": {"name": name, "description": "<|im_end|>"}} for name in names]
+)
+MORE = {"tools": OFFERED, "parallel_tool_calls": st.booleans()}
+ROW = st.fixed_dictionaries({"messages": MESSAGES}, optional={**MORE, "id": st.integers()})
+CALLING = st.fixed_dictionaries({"role": st.just("assistant"), "tool_calls": CALLS}).map(lambda message: [message])
+ANSWER = TEXT.map(lambda text: [{"role": "assistant", "content": text}]) | CALLING
 PREFERENCE = st.fixed_dictionaries(
     {
-        "input": st.lists(MESSAGE, min_size=1, max_size=3).map(lambda messages: {"messages": messages}),
+        "input": st.fixed_dictionaries({"messages": MESSAGES}, optional=MORE),
         "preferred_output": ANSWER,
         "non_preferred_output": ANSWER,
     }

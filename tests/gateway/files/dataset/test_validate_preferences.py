@@ -57,8 +57,8 @@ def test_the_limit_is_on_the_longer_conversation() -> None:
 
 
 def test_tools_and_roles_are_refused_at_their_paths() -> None:
-    report = validate([*PREFERENCES, preference("Is it?", tools=[{"type": "function"}])])
-    assert places(report) == [(11, "input.tools", "unsupported_field")]
+    report = validate([*PREFERENCES, preference("Is it?", tools=[{"type": "function", "function": {"name": "f"}}])])
+    assert places(report) == [(11, "input.tools", "tools_not_rendered")]
 
 
 def test_same_question_and_answers_are_a_duplicate() -> None:

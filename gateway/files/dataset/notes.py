@@ -21,7 +21,7 @@ class FileNotes:
 
     def add(self, line: int, notes: Iterable[Note]) -> None:
         """What is to be told of one row, each thing once."""
-        for note in {self._kept(note) for note in notes}:
+        for note in dict.fromkeys(map(self._kept, notes)):
             self._counts[note] = self._counts.get(note, 0) + 1
             self._first.setdefault(note, line)
 

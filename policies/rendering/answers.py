@@ -10,17 +10,15 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from msgspec import structs
-
 from policies.datasets.chat_rows import ChatMessage
-from policies.datasets.problems import DatasetProblem
-from policies.datasets.tools import Tool
 from policies.rendering.base_text import BaseText
-from policies.rendering.roles import Roles
+from policies.rendering.conversations import Conversation, ConversationWriter, Said, UnreadableRowError, require_plain
 from policies.rendering.special_tokens import RESERVED
 from policies.rendering.template import TemplateRefusalError
-from policies.rendering.tool_forms import ANSWERED, ASKED, CALLED, PROBE, Part, ToolForms, Write
-from policies.rendering.tool_texts import first_lost, forms_of_answer, marking
+from policies.rendering.tool_forms import ANSWERED, ASKED, CALLED, PROBE
+from policies.rendering.tool_texts import first_lost, forms_of_answer, places_of
+
+__all__ = ["AnswerFinder", "Conversation", "Rendered", "RenderedRow", "UnreadableRowError", "require_plain"]
 
 MARK = "\ufdd0"
 """A character that no text has, by which a rendered message is found again."""
@@ -49,52 +47,19 @@ class RenderedRow(NamedTuple):
     """Messages whose text the template takes without the blanks around it."""
 
 
-class Conversation(NamedTuple):
-    """Messages and the tools that they may call."""
-
-    messages: Sequence[ChatMessage]
-    tools: Sequence[Tool] = ()
-
-    def until(self, end: int) -> Conversation:
-        """With the messages before place `end`."""
-        return Conversation(self.messages[:end], self.tools)
-
-    @property
-    def has_tools(self) -> bool:
-        return bool(self.tools) or any(each.tool_calls for each in self.messages)
-
-
-class UnreadableRowError(Exception):
-    """The template does not render the conversation so that it could be learnt."""
-
-    def __init__(self, code: str, field: str, **details: object) -> None:
-        super().__init__(code)
-        self.code, self.field, self.details = code, field, details
-
-    def problem(self, line: int, at: str = "") -> DatasetProblem:
-        """As a line of a file has it; `at` is the path of the object that holds the messages, with its dot."""
-        return DatasetProblem.of(self.code, line, at + self.field, **self.details)
-
-
-def require_plain(text: str, field: str) -> None:
-    """Raises `UnreadableRowError` where the text holds a character that stands for a special token."""
-    if not text.isascii() and (found := RESERVED.search(text)):
-        raise UnreadableRowError("control_character", field, character=f"U+{ord(found.group()):04X}")
-
-
 class AnswerFinder:
     """Renders conversations for one base model and finds their answers."""
 
     def __init__(self, base: BaseText) -> None:
-        self._template, self._special, self._stops = base.template, base.tokenizer.special, base.stops
-        self.roles, self.tools = Roles.of(base.template), ToolForms.of(base.template)
+        self._stops, self._writer = base.stops, ConversationWriter(base)
+        self.roles, self.tools = self._writer.roles, self._writer.tools
         self._next_turn, self._after_call = self._found_next_turn(), self._found_turn_after_call()
         self.end = self._found_end()
         """The character of the token that ends an answer; empty where there is none."""
 
     def prompt(self, talk: Conversation) -> str:
         """The text up to where the next answer begins; raises `TemplateRefusalError`."""
-        return self._text(self._folded(talk), generation=True)
+        return self._writer.text(self._writer.said(talk), generation=True)
 
     def alone(self, talk: Conversation, answer: ChatMessage, *, ends: bool, requires_all: bool = False) -> Rendered:
         """One answer to a conversation.
@@ -105,14 +70,14 @@ class AnswerFinder:
         Raises:
             UnreadableRowError: the template refuses the conversation, or would lose some of it.
         """
-        whole = self._folded(Conversation([*talk.messages, answer], talk.tools))
+        said = self._writer.said(Conversation([*talk.messages, answer], talk.tools))
         try:
-            if whole.has_tools:
-                self._require_tools(whole)
-            own = self._text(whole, generation=False)
-            if requires_all or whole.has_tools:
-                self._require_all(whole.messages, own)
-            return self._alone(whole, len(whole.messages) - 1, own, ends=ends)
+            if said.has_tools:
+                self._require_tools(said)
+            own = self._writer.text(said, generation=False)
+            if requires_all or said.has_tools:
+                self._require_all(said.messages, own)
+            return self._alone(said, len(said.messages) - 1, own, ends=ends)
         except TemplateRefusalError as refusal:
             raise _refused(refusal) from None
 
@@ -122,50 +87,34 @@ class AnswerFinder:
         Raises:
             UnreadableRowError: the template refuses the conversation, or would lose some of it.
         """
-        talk = self._folded(talk)
-        answers = [index for index, each in enumerate(talk.messages) if each.role == "assistant" and each.weight]
+        said = self._writer.said(talk)
+        answers = [index for index, each in enumerate(said.messages) if each.role == "assistant" and each.weight]
         if not answers:
             raise UnreadableRowError("nothing_to_train_on", "messages")
-        upto = talk.until(answers[-1] + 1)
+        said = said.until(answers[-1] + 1)
         try:
-            if upto.has_tools:
-                self._require_tools(upto)
-            whole = self._text(upto, generation=False)
-            trimmed = self._require_all(upto.messages, whole)
-            return RenderedRow(self._found(upto, answers, whole), trimmed)
+            marked = self._require_tools(said) if said.has_tools else None
+            whole = self._writer.text(said, generation=False)
+            trimmed = self._require_all(said.messages, whole)
+            if len(answers) > 2:
+                marked = marked or self._writer.marked(said)
+                if spans := self._alike(said, answers, whole, marked):
+                    return RenderedRow([Rendered(whole[: spans[-1][1]], tuple(spans))], trimmed)
+            return RenderedRow(self._apart(said, answers, whole), trimmed)
         except TemplateRefusalError as refusal:
             raise _refused(refusal) from None
 
-    def _folded(self, talk: Conversation) -> Conversation:
-        return Conversation(self.roles.fold(talk.messages), talk.tools)
-
-    def _text(self, talk: Conversation, *, generation: bool, write: Write | None = None) -> str:
-        """A conversation as the template writes it, all texts in it written by `write`, or as they are."""
-        write = write or self._write
-        said = []
-        for index, message in enumerate(talk.messages):
-            require_plain(message.content, f"messages[{index}].content")
-            if message.tool_calls or message.role == "tool":
-                said.append(self.tools.message(message, write))
-            else:
-                said.append(self.roles.plain(message, write(message.content, "text")))
-        tools = self.tools.definitions(talk.tools, write)
-        return self._special.mark(self._template.render(said, generation=generation, tools=tools))
-
-    def _write(self, text: str, _: Part) -> str:
-        require_plain(text, "messages")
-        return self._special.hide(text)
-
-    def _require_tools(self, talk: Conversation) -> None:
-        """Everything that is said of tools is in the rendering."""
-        if talk.tools and not self.tools.writes_definitions:
+    def _require_tools(self, said: Said) -> str:
+        """The rendering with marks, in which everything is that is said of tools."""
+        if said.tools and not self.tools.writes_definitions:
             raise UnreadableRowError("tools_not_rendered", "tools")
-        for index, message in enumerate(talk.messages):
+        for index, message in enumerate(said.messages):
             if message.tool_calls and self.tools.call is None:
                 raise UnreadableRowError("tool_call_not_rendered", f"messages[{index}].tool_calls")
-        marked = self._text(talk, generation=False, write=marking(self._special.hide))
-        if lost := first_lost(marked, talk.messages, talk.tools):
+        marked = self._writer.marked(said)
+        if lost := first_lost(marked, said.messages, said.tools):
             raise UnreadableRowError(*lost)
+        return marked
 
     def _shown(self, content: str) -> str:
         """A message's text as it stands in a rendering; templates may trim it."""
@@ -188,28 +137,24 @@ class AnswerFinder:
             position = found + len(text)
         return tuple(trimmed)
 
-    def _found(self, talk: Conversation, answers: Sequence[int], whole: str) -> list[Rendered]:
-        may_be_alike = len(answers) > 2 and not talk.has_tools
-        alike = self._alike(talk, answers, whole) if may_be_alike else None
-        if alike is not None:
-            return [Rendered(whole[: alike[-1][1]], tuple(alike))]
+    def _apart(self, said: Said, answers: Sequence[int], whole: str) -> list[Rendered]:
         if len(answers) > MAX_ANSWERS_APART:
             count, limit = len(answers), MAX_ANSWERS_APART
             raise UnreadableRowError("too_many_answers", "messages", count=count, limit=limit)
-        alone = [self._alone(talk, index, whole if index == answers[-1] else None) for index in answers]
+        alone = [self._alone(said, index, whole if index == answers[-1] else None) for index in answers]
         if all(whole.startswith(each.text) for each in alone[:-1]):
             return [Rendered(alone[-1].text, tuple(each.trained[0] for each in alone))]
         return alone
 
-    def _alone(self, talk: Conversation, index: int, own: str | None = None, *, ends: bool = True) -> Rendered:
+    def _alone(self, said: Said, index: int, own: str | None = None, *, ends: bool = True) -> Rendered:
         """The conversation up to one answer, which is trained; `own` is its text where that is known."""
         if index == 0:
             raise UnreadableRowError("answer_without_prompt", "messages[0].role")
-        before = self._text(talk.until(index), generation=True)
-        own = self._text(talk.until(index + 1), generation=False) if own is None else own
+        before = self._writer.text(said.until(index), generation=True)
+        own = self._writer.text(said.until(index + 1), generation=False) if own is None else own
         if not own.startswith(before):
             raise UnreadableRowError("answer_not_after_prompt", f"messages[{index}].content")
-        message = talk.messages[index]
+        message = said.messages[index]
         end_of_text = self._end_of_text(message, own, begin=len(before))
         if end_of_text is None:
             raise UnreadableRowError("text_not_rendered", f"messages[{index}].content", role=message.role)
@@ -224,12 +169,12 @@ class AnswerFinder:
 
     def _end_of_text(self, message: ChatMessage, own: str, *, begin: int) -> int | None:
         """Behind the message's text, and not before the name of its last call; None where the text is missing."""
-        said = self._shown(message.content)
-        place = own.find(said, begin)
+        text = self._shown(message.content)
+        place = own.find(text, begin)
         if place < 0:
             return None
         names = [own.rfind(call.name, begin) for call in message.tool_calls[-1:]]
-        return max(place + len(said), *names, begin)
+        return max(place + len(text), *names, begin)
 
     def _closed(self, own: str, *, after: int, next_turn: str) -> str | None:
         """The text through the token that ends the answer; None where there is none."""
@@ -241,29 +186,36 @@ class AnswerFinder:
             return own
         return own + next_turn if next_turn else None
 
-    def _alike(self, talk: Conversation, answers: Sequence[int], whole: str) -> list[Span] | None:
-        """The spans of all answers from those of the first and the last; None where the answers do not lie alike.
+    def _alike(self, said: Said, answers: Sequence[int], whole: str, marked: str) -> list[Span] | None:
+        """The spans of all answers from those of a few; None where the answers do not lie alike.
 
-        The conversation is rendered once more with a mark around each message. Without its marks it must be the same,
-        and the text before and after each answer must be that of the first.
+        Without its marks the rendering with marks must be the whole. Answers of one kind after messages of one kind
+        must have the same text before them, and end at the first token at which generation stops, before the next
+        message's text. Of each kind the first, and the last of all, must be what they are alone.
         """
-        marked = [structs.replace(each, content=f"{MARK}{each.content}{MARK}") for each in talk.messages]
-        pieces = self._text(Conversation(marked), generation=False).split(MARK)
-        if len(pieces) != 2 * len(marked) + 1 or "".join(pieces) != whole:
+        places = places_of(marked, whole, said.messages)
+        if places is None:
             return None
-        first, last = (self._alone(talk, index) for index in (answers[0], answers[-1]))
-        if not (whole.startswith(first.text) and whole.startswith(last.text)):
-            return None
-        ends = list(itertools.accumulate(map(len, pieces)))
-        (first_span,), (last_span,) = first.trained, last.trained
-        lead = ends[2 * answers[0]] - first_span[0]
-        suffix = whole[ends[2 * answers[0] + 1] : first_span[1]]
-        spans = [(ends[2 * index] - lead, ends[2 * index + 1] + len(suffix)) for index in answers]
-        are_alike = all(
-            pieces[2 * index] == pieces[2 * answers[0]] and whole.startswith(suffix, ends[2 * index + 1])
-            for index in answers
-        )
-        return spans if suffix and are_alike and (spans[0], spans[-1]) == (first_span, last_span) else None
+        ends = [begin for begin, _ in places[1:]] + [len(whole)]
+        leads: dict[tuple[object, ...], tuple[str, int]] = {}
+        spans: list[Span] = []
+        for index in answers:
+            (_, gap_begin), (begin, end) = places[index - 1], places[index]
+            kind, gap = (_kind(said.messages[index - 1]), _kind(said.messages[index])), whole[gap_begin:begin]
+            known = leads.get(kind)
+            stop = next((place for place in range(end, len(whole)) if whole[place] in self._stops), None)
+            if stop is None or stop >= ends[index] or (known is not None and known[0] != gap):
+                return None
+            if known is None or index == answers[-1]:
+                alone = self._alone(said, index, whole if index == answers[-1] else None)
+                ((own_begin, own_end),) = alone.trained
+                if not whole.startswith(alone.text) or own_end != stop + 1 or own_begin > begin:
+                    return None
+                known = leads.setdefault(kind, (gap, begin - own_begin))
+                if known[1] != begin - own_begin:
+                    return None
+            spans.append((begin - known[1], stop + 1))
+        return spans if all(one[1] <= other[0] for one, other in itertools.pairwise(spans)) else None
 
     def _found_next_turn(self) -> str:
         """The token by which the template begins the turn after an answer, if generation stops at it; else nothing.
@@ -272,9 +224,10 @@ class AnswerFinder:
         """
         talk = [ChatMessage("user", "a", 0), ChatMessage("assistant", MARK, 1), ChatMessage("user", "b", 0)]
         try:
-            after = self._text(Conversation(talk), generation=False).partition(MARK)[2].lstrip()
+            after = self._writer.text(self._writer.said(Conversation(talk)), generation=False)
         except TemplateRefusalError:
             return ""
+        after = after.partition(MARK)[2].lstrip()
         return after[:1] if after[:1] in self._stops else ""
 
     def _found_turn_after_call(self) -> str:
@@ -282,7 +235,8 @@ class AnswerFinder:
         if self.tools.call is None:
             return ""
         try:
-            text = self._text(Conversation([ASKED, CALLED, ANSWERED], PROBE), generation=False)
+            said = self._writer.said(Conversation([ASKED, CALLED, ANSWERED], PROBE))
+            text = self._writer.text(said, generation=False)
         except TemplateRefusalError:
             return ""
         after = text.rpartition(ANSWERED.content)[0].rpartition(PROBE[0].name)[2]
@@ -295,6 +249,11 @@ class AnswerFinder:
         except UnreadableRowError:
             return ""
         return last if RESERVED.match(last) else ""
+
+
+def _kind(message: ChatMessage) -> tuple[object, ...]:
+    """What a template may write differently before the next message."""
+    return message.role, bool(message.content), bool(message.tool_calls), message.name is None
 
 
 def _refused(refusal: TemplateRefusalError) -> UnreadableRowError:

@@ -18,8 +18,8 @@ from policies.datasets.tools import Tool, ToolCall
 from policies.rendering.template import ChatTemplate, Message, TemplateRefusalError
 
 Json = Any  # Any: JSON of the row, as templates take it
-Part = Literal["offered", "called", "argument", "text"]
-"""What a text is: the name of an offered function, that of a called one, a text in arguments, any other."""
+Part = Literal["content", "offered", "called", "argument", "text"]
+"""What a text is: a message's, the name of an offered function, that of a called one, one in arguments, any other."""
 Write = Callable[[str, Part], str]
 """How a text is written into what the template is given."""
 PROBE = (
@@ -122,12 +122,12 @@ class ToolForms:
         if message.role == "tool":
             return {
                 "role": "tool",
-                "content": write(message.content, "text"),
+                "content": write(message.content, "content"),
                 "tool_call_id": self._id(message.tool_call_id or "", write),
                 "name": message.name,
             }
         calls = [self._call(call, write) for call in message.tool_calls]
-        content = write(message.content, "text") if message.content or self.call is None else self.call.empty
+        content = write(message.content, "content") if message.content or self.call is None else self.call.empty
         return {"role": message.role, "content": content, "tool_calls": calls}
 
     def _call(self, call: ToolCall, write: Write) -> Message:

@@ -7,6 +7,7 @@ can be taken for them. A template may write a text as it is, as in JSON, or as i
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +16,10 @@ from policies.datasets.messages import ChatMessage
 from policies.datasets.tools import Tool
 from policies.rendering.tool_forms import Part, written
 
-MARKS: dict[Part, str] = {"offered": "\ufdd1", "called": "\ufdd2", "argument": "\ufdd3"}
+MARKS: dict[Part, str] = {"content": "\ufdd0", "offered": "\ufdd1", "called": "\ufdd2", "argument": "\ufdd3"}
+Place = tuple[int, int]
+"""From which character to which."""
+_MARK = re.compile("[\ufdd0-\ufdd3]")
 
 
 class Lost(NamedTuple):
@@ -48,6 +52,55 @@ def first_lost(marked: str, messages: Sequence[ChatMessage], tools: Sequence[Too
             if called[call.name] < 0 or not all(arguments & _forms(text) for text in _texts(call.arguments)):
                 return Lost("tool_call_not_rendered", f"messages[{index}].tool_calls[{number}]")
     return None
+
+
+def places_of(marked: str, whole: str, messages: Sequence[ChatMessage]) -> list[Place] | None:
+    """Where in the rendering each message lies, its calls' names included.
+
+    None where the marks change more than that they are there, or where it can't be told.
+    """
+    if _MARK.search(whole) or _MARK.sub("", marked) != whole:
+        return None
+    contents, names = _marked_places(marked, "content"), _marked_places(marked, "called")
+    has_content = [bool(each.content) or not each.tool_calls for each in messages]
+    if len(contents) != sum(has_content):
+        return None
+    own = iter(contents)
+    places: list[Place | None] = [next(own) if has else None for has in has_content]
+    found: list[Place] = []
+    next_name = 0
+    for index, message in enumerate(messages):
+        place = places[index]
+        if message.tool_calls:
+            begin = found[-1][1] if found else 0
+            after = next((each[0] for each in places[index + 1 :] if each is not None), len(whole))
+            while next_name < len(names) and names[next_name][0] < begin:
+                next_name += 1
+            called = names[next_name : next_name + len(message.tool_calls)]
+            written = [whole[start:end] for start, end in called]
+            if written != [call.name for call in message.tool_calls] or called[-1][1] > after:
+                return None
+            parts = [*called, *([place] if place is not None else [])]
+            place = min(start for start, _ in parts), max(end for _, end in parts)
+        if place is None:
+            return None
+        found.append(place)
+    return found
+
+
+def _marked_places(marked: str, part: Part) -> list[Place]:
+    """Of what stands between marks of one kind, counted without all marks."""
+    found: list[Place] = []
+    opened: int | None = None
+    for n_before, mark in enumerate(_MARK.finditer(marked)):
+        if mark.group() == MARKS[part]:
+            place = mark.start() - n_before
+            if opened is None:
+                opened = place
+            else:
+                found.append((opened, place))
+                opened = None
+    return found
 
 
 def forms_of_answer(text: str) -> tuple[str, ...]:

@@ -125,16 +125,18 @@ class AnswerFinder:
         position, trimmed = 0, []
         for index, message in enumerate(messages):
             forms = forms_of_answer(message.content) if message.role == "tool" else (message.content,)
-            found, content = next(
-                ((place, form) for form in forms if (place := whole.find(self._shown(form), position)) >= 0),
-                (-1, message.content),
-            )
-            if found < 0:
+            found = [
+                (place + len(shown), form)
+                for form in forms
+                if (place := whole.find(shown := self._shown(form), position)) >= 0
+            ]
+            if not found:
                 raise UnreadableRowError("text_not_rendered", f"messages[{index}].content", role=message.role)
-            text, near = self._shown(content), position + len(content) + MAX_LEAD
-            if text != content and whole.find(content, position, near) < 0:
+            end, content = min(found)
+            near = position + len(content) + MAX_LEAD
+            if self._shown(content) != content and whole.find(content, position, near) < 0:
                 trimmed.append(index)
-            position = found + len(text)
+            position = end
         return tuple(trimmed)
 
     def _apart(self, said: Said, answers: Sequence[int], whole: str) -> list[Rendered]:

@@ -1,7 +1,8 @@
 """Whether a rendering has all that a row says of tools: each offered name, each call, each text in its arguments.
 
 The conversation is rendered once more with a mark on both sides of each of these, so that nothing that the user says
-can be taken for them. A template may write a text as it is, as in JSON, or as in Python, and in an order of its own.
+can be taken for them. A template may write a text as it is, as in JSON, or as in Python between single quotes, and may
+have an order of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from policies.rendering.tool_forms import Part, written
 MARKS: dict[Part, str] = {"content": "\ufdd0", "offered": "\ufdd1", "called": "\ufdd2", "argument": "\ufdd3"}
 Place = tuple[int, int]
 """From which character to which."""
+_IN_SINGLE_QUOTES = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"})
 _MARK = re.compile("[\ufdd0-\ufdd3]")
 
 
@@ -105,8 +107,7 @@ def _marked_places(marked: str, part: Part) -> list[Place]:
 
 def forms_of_answer(text: str) -> tuple[str, ...]:
     """How a template may write a tool's answer."""
-    in_json = json.dumps(text, ensure_ascii=False)[1:-1]
-    return (text,) if in_json == text else (text, in_json)
+    return tuple(dict.fromkeys((text, _in_json(text), _in_json(text.strip()))))
 
 
 def _pieces(marked: str, part: Part) -> list[str]:
@@ -125,4 +126,9 @@ def _texts(arguments: str) -> list[str]:
 
 
 def _forms(text: str) -> set[str]:
-    return {text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1], repr(text)[1:-1]}
+    quoted = text.translate(_IN_SINGLE_QUOTES)
+    return {text, _in_json(text), quoted, quoted.replace("\t", "\\t")}
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]

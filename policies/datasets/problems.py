@@ -133,6 +133,13 @@ WARNINGS: dict[str, Reason] = {
     "byte_order_mark": Reason("the file begins with a byte order mark, which is skipped", "save as UTF-8 without it"),
     "crlf": Reason("lines end in CR LF", "end lines with LF"),
     "duplicate_row": Reason("the same row as line {first}", "remove one, unless it is meant to count twice"),
+    "swapped_outputs": Reason(
+        "line {first} has the same two answers the other way round", "keep the row that says which one is better"
+    ),
+    "other_answer": Reason(
+        "{count} rows, line {first} the first, answer otherwise what an earlier row answers",
+        "keep one answer, unless the model is to learn several",
+    ),
     "probably_too_many_tokens": Reason(
         "the row has about {count} tokens by its bytes; {limit} is the limit",
         "shorten it, or see whether training accepts it",

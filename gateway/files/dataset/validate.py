@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Literal
 
 from gateway.files.dataset import invisible
+from gateway.files.dataset.contradictions import Contradictions
 from gateway.files.dataset.notes import FileNotes
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import EstimatedSizes, RenderedSizes, RowSize
@@ -94,7 +95,7 @@ class _Validation:
         self.row_hashes: list[tuple[int, int]] = []
         self._first_line_of: dict[int, int] = {}
         self._has_crlf = False
-        self._notes = FileNotes()
+        self._notes, self._contradictions = FileNotes(), Contradictions()
         self._sizes = EstimatedSizes() if encoder is None else RenderedSizes(encoder, limits.max_row_tokens)
         self._special = None if encoder is None else encoder.special
 
@@ -157,6 +158,11 @@ class _Validation:
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
+        has_other_answer, swapped = self._contradictions.of(row, line)
+        if has_other_answer:
+            self._notes.add(line, [("other_answer", "messages")])
+        if swapped is not None:
+            self.add("swapped_outputs", line, first=swapped)
 
     def _add_all(self, problems: Sequence[DatasetProblem]) -> None:
         for problem in problems:

@@ -189,6 +189,12 @@ def test_what_holds_for_many_rows_is_told_once_with_their_number() -> None:
     assert all("3 rows, line 11 the first" in each.message for each in report.warnings[:2])
 
 
+def test_other_answers_to_the_same_question_are_told_once() -> None:
+    report = validate([*GOOD, row("Is it?", "Yes."), row("Is it?", "No."), row("Is it?", "Perhaps.")])
+    assert [(each.line, each.code) for each in report.warnings] == [(0, "other_answer")]
+    assert "2 rows, line 12 the first" in report.warnings[0].message
+
+
 def test_fields_of_many_names_are_told_together() -> None:
     lines = [json.dumps({**json.loads(row(str(n))), f"id{n}": n}).encode() for n in range(30)]
     report = validate_dataset(io.BytesIO(b"\n".join(lines)), DatasetLimits(max_rows=1000, max_reported=1000), None)

@@ -61,6 +61,17 @@ def test_tools_and_roles_are_refused_at_their_paths() -> None:
     assert places(report) == [(11, "input.tools", "tools_not_rendered")]
 
 
+def test_a_pair_the_other_way_round_is_warned_of_with_its_line() -> None:
+    swapped = json.loads(PREFERENCES[3])
+    swapped["preferred_output"], swapped["non_preferred_output"] = (
+        swapped["non_preferred_output"],
+        swapped["preferred_output"],
+    )
+    report = validate([*PREFERENCES, json.dumps(swapped).encode()])
+    assert [(each.line, each.code) for each in report.warnings] == [(11, "swapped_outputs")]
+    assert "line 4 " in report.warnings[0].message
+
+
 def test_same_question_and_answers_are_a_duplicate() -> None:
     report = validate([*PREFERENCES, PREFERENCES[0]])
     assert [(problem.line, problem.code) for problem in report.warnings] == [(11, "duplicate_row")]

@@ -62,7 +62,10 @@ class ChatRow(msgspec.Struct, frozen=True, gc=False):
     def texts(self) -> Iterator[tuple[str, str]]:
         """Each text that reaches the model, with its JSON path."""
         for index, message in enumerate(self.messages):
-            yield from message.texts(f"messages[{index}]")
+            if message.tool_calls or message.name is not None:
+                yield from message.texts(f"messages[{index}]")
+            else:
+                yield f"messages[{index}].content", message.content
         for index, tool in enumerate(self.tools):
             yield f"tools[{index}].function", tool.definition
 

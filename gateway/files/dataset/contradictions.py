@@ -1,36 +1,49 @@
-"""Rows that answer the same conversation otherwise than an earlier one, or prefer what an earlier one does not."""
+"""Rows told apart by hashes, which Python keys anew in each process: equal ones, and ones that contradict others."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from typing import NamedTuple
 
-from policies.datasets.chat_rows import ChatRow
 from policies.datasets.reader import AnyRow, PreferenceRow
 
 
+class RowHashes(NamedTuple):
+    """Equal for equal rows of one kind, however each is written down."""
+
+    question: int
+    """Of all before the last message, or of a preference's input; of the tools with it."""
+    answer: int
+    """Of the last message, or of both answers."""
+    other_way_round: int | None
+    """Of a preference's answers, if the other one were the better; of a chat row None."""
+
+    @classmethod
+    def of(cls, row: AnyRow) -> RowHashes:
+        if isinstance(row, PreferenceRow):
+            better, worse = (row.preferred, row.preferred_calls), (row.non_preferred, row.non_preferred_calls)
+            return cls(hash((row.messages, row.tools)), hash((better, worse)), hash((worse, better)))
+        return cls(hash((row.messages[:-1], row.tools)), hash(row.messages[-1]), None)
+
+    @property
+    def row(self) -> int:
+        return hash((self.question, self.answer))
+
+
 class Contradictions:
-    """Knows the first row of each conversation by hashes, which Python keys anew in each process."""
+    """Knows what the rows before say."""
 
     def __init__(self) -> None:
         self._first_answer: dict[int, int] = {}
-        self._line_of_pair: dict[int, int] = {}
+        self._line_of_pair: dict[tuple[int, int], int] = {}
 
-    def has_other_answer(self, row: ChatRow) -> bool:
-        """Whether an earlier row's last trained answer to the same messages was another one."""
-        last = max(index for index, message in enumerate(row.messages) if message.weight)
-        answer = row.messages[last]
-        own = hash((answer.content, answer.tool_calls))
-        return self._first_answer.setdefault(hash((row.messages[:last], row.tools)), own) != own
+    def has_other_answer(self, hashes: RowHashes) -> bool:
+        """Whether the first row of this conversation ended with another message; of chat rows."""
+        is_chat = hashes.other_way_round is None
+        return is_chat and self._first_answer.setdefault(hashes.question, hashes.answer) != hashes.answer
 
-    def swapped(self, row: PreferenceRow, line: int) -> int | None:
-        """The line that has the same two answers the other way round."""
-        better, worse = (row.preferred, row.preferred_calls), (row.non_preferred, row.non_preferred_calls)
-        asked: Hashable = (row.messages, row.tools)
-        self._line_of_pair.setdefault(hash((asked, better, worse)), line)
-        return self._line_of_pair.get(hash((asked, worse, better)))
-
-    def of(self, row: AnyRow, line: int) -> tuple[bool, int | None]:
-        """Both, of a row of either kind."""
-        if isinstance(row, PreferenceRow):
-            return False, self.swapped(row, line)
-        return self.has_other_answer(row), None
+    def swapped(self, hashes: RowHashes, line: int) -> int | None:
+        """The line of an earlier preference that has the same two answers the other way round."""
+        if hashes.other_way_round is None:
+            return None
+        self._line_of_pair.setdefault((hashes.question, hashes.answer), line)
+        return self._line_of_pair.get((hashes.question, hashes.other_way_round))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Literal
 
 from gateway.files.dataset import invisible
-from gateway.files.dataset.contradictions import Contradictions
+from gateway.files.dataset.contradictions import Contradictions, RowHashes
 from gateway.files.dataset.notes import FileNotes
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import EstimatedSizes, RenderedSizes, RowSize
@@ -41,14 +41,6 @@ def read_dataset(
             validation.add("too_many_rows", 0, limit=limits.max_rows)
             break
     return DatasetReading(validation.report(), tuple(validation.row_hashes))
-
-
-def row_hash(row: AnyRow) -> int:
-    """Equal for equal rows of one kind, however each is written down; Python keys it anew in each process."""
-    if isinstance(row, PreferenceRow):
-        calls = row.preferred_calls, row.non_preferred_calls
-        return hash((row.messages, row.tools, row.preferred, row.non_preferred, calls))
-    return hash((row.messages, row.tools))
 
 
 def _texts(row: AnyRow, *, is_plain: bool) -> list[str]:
@@ -144,7 +136,8 @@ class _Validation:
         if row.kind != self.kind:
             self._check_kind(row, line)
         self._add_all(size.problems)
-        self._notes.add(line, (*row.notes, *size.notes))
+        if row.notes or size.notes:
+            self._notes.add(line, (*row.notes, *size.notes))
         if not is_clean:
             for field, text in row.texts():
                 self._check_text(text, line, field)
@@ -153,15 +146,15 @@ class _Validation:
         if limit is not None and size.longest > limit:
             code = "too_many_tokens" if size.is_exact else "probably_too_many_tokens"
             self.add(code, line, f"{row.at}messages", count=size.longest, limit=limit)
-        content = row_hash(row)
+        hashes = RowHashes.of(row)
+        content = hashes.row
         self.row_hashes.append((line, content))
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
-        has_other_answer, swapped = self._contradictions.of(row, line)
-        if has_other_answer:
+        if self._contradictions.has_other_answer(hashes):
             self._notes.add(line, [("other_answer", "messages")])
-        if swapped is not None:
+        if (swapped := self._contradictions.swapped(hashes, line)) is not None:
             self.add("swapped_outputs", line, first=swapped)
 
     def _add_all(self, problems: Sequence[DatasetProblem]) -> None:

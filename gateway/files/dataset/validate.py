@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Literal
 
 from gateway.files.dataset import invisible
-from gateway.files.dataset.contradictions import Contradictions, RowHashes
 from gateway.files.dataset.notes import FileNotes
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import EstimatedSizes, RenderedSizes, RowSize
@@ -41,6 +40,17 @@ def read_dataset(
             validation.add("too_many_rows", 0, limit=limits.max_rows)
             break
     return DatasetReading(validation.report(), tuple(validation.row_hashes))
+
+
+def _hashes(row: AnyRow) -> tuple[int, int, int | None]:
+    """Of what is asked, of what is answered, and of a preference's answers the other way round.
+
+    Equal for equal rows of one kind, however each is written down; Python keys them anew in each process.
+    """
+    if isinstance(row, PreferenceRow):
+        better, worse = (row.preferred, row.preferred_calls), (row.non_preferred, row.non_preferred_calls)
+        return hash((row.messages, row.tools)), hash((better, worse)), hash((worse, better))
+    return hash((row.messages[:-1], row.tools)), hash(row.messages[-1]), None
 
 
 def _texts(row: AnyRow, *, is_plain: bool) -> list[str]:
@@ -86,8 +96,9 @@ class _Validation:
         self.row_tokens: list[int] = []
         self.row_hashes: list[tuple[int, int]] = []
         self._first_line_of: dict[int, int] = {}
+        self._first_answer_to: dict[int, int] = {}
         self._has_crlf = False
-        self._notes, self._contradictions = FileNotes(), Contradictions()
+        self._notes = FileNotes()
         self._sizes = EstimatedSizes() if encoder is None else RenderedSizes(encoder, limits.max_row_tokens)
         self._special = None if encoder is None else encoder.special
 
@@ -146,16 +157,17 @@ class _Validation:
         if limit is not None and size.longest > limit:
             code = "too_many_tokens" if size.is_exact else "probably_too_many_tokens"
             self.add(code, line, f"{row.at}messages", count=size.longest, limit=limit)
-        hashes = RowHashes.of(row)
-        content = hashes.row
+        asked, answered, other_way_round = _hashes(row)
+        content = hash((asked, answered))
         self.row_hashes.append((line, content))
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
-        if self._contradictions.has_other_answer(hashes):
-            self._notes.add(line, [("other_answer", "messages")])
-        if (swapped := self._contradictions.swapped(hashes, line)) is not None:
-            self.add("swapped_outputs", line, first=swapped)
+        if other_way_round is None:
+            if self._first_answer_to.setdefault(asked, answered) != answered:
+                self._notes.add(line, [("other_answer", "messages")])
+        elif (earlier := self._first_line_of.get(hash((asked, other_way_round)))) is not None:
+            self.add("swapped_outputs", line, first=earlier)
 
     def _add_all(self, problems: Sequence[DatasetProblem]) -> None:
         for problem in problems:

@@ -23,6 +23,8 @@ UNSUPPORTED = frozenset(
 or empty, as exported completions have them, they say nothing and are passed over."""
 _MEANINGFUL = frozenset(
     {
+        *("messages", "tools", "functions", "parallel_tool_calls", "preferred_output", "non_preferred_output"),
+        *("preferred_completion", "non_preferred_completion"),
         *("system", "system_prompt", "system_message", "instruction", "instructions", "input", "output", "prompt"),
         *("completion", "response", "answer", "question", "context", "history", "documents", "text", "texts"),
         *("image", "images", "audio", "audios", "video", "videos", "tool_calls", "tool_choice", "function_call"),

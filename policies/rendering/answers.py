@@ -16,7 +16,7 @@ from policies.rendering.conversations import Conversation, ConversationWriter, S
 from policies.rendering.special_tokens import RESERVED
 from policies.rendering.template import TemplateRefusalError
 from policies.rendering.tool_forms import ANSWERED, ASKED, CALLED, PROBE
-from policies.rendering.tool_texts import first_lost, forms_of_answer, places_of
+from policies.rendering.tool_texts import Form, first_form, first_lost, forms_of_answer, places_of
 
 __all__ = ["AnswerFinder", "Conversation", "Rendered", "RenderedRow", "UnreadableRowError", "require_plain"]
 
@@ -116,27 +116,19 @@ class AnswerFinder:
             raise UnreadableRowError(*lost)
         return marked
 
-    def _shown(self, content: str) -> str:
-        """A message's text as it stands in a rendering; templates may trim it."""
-        return content.strip()
-
     def _require_all(self, messages: Sequence[ChatMessage], whole: str) -> tuple[int, ...]:
         """Every message's text is in the rendering, in order; gives those that are there without their blanks."""
-        position, trimmed = 0, []
+        position, trimmed, usual = 0, [], 0
         for index, message in enumerate(messages):
-            forms = forms_of_answer(message.content) if message.role == "tool" else (message.content,)
-            found = [
-                (place + len(shown), form)
-                for form in forms
-                if (place := whole.find(shown := self._shown(form), position)) >= 0
-            ]
-            if not found:
+            forms = forms_of_answer(message.content) if message.role == "tool" else (Form.of(message.content),)
+            found = first_form(whole, forms, position, usual=usual if message.role == "tool" else 0)
+            if found is None:
                 raise UnreadableRowError("text_not_rendered", f"messages[{index}].content", role=message.role)
-            end, content = min(found)
-            near = position + len(content) + MAX_LEAD
-            if self._shown(content) != content and whole.find(content, position, near) < 0:
+            end, number = found
+            near = position + max(len(form.full) for form in forms) + MAX_LEAD
+            if forms[number].is_trimmed and not any(whole.find(form.full, position, near) >= 0 for form in forms):
                 trimmed.append(index)
-            position = end
+            position, usual = end, number if message.role == "tool" else usual
         return tuple(trimmed)
 
     def _apart(self, said: Said, answers: Sequence[int], whole: str) -> list[Rendered]:
@@ -171,7 +163,7 @@ class AnswerFinder:
 
     def _end_of_text(self, message: ChatMessage, own: str, *, begin: int) -> int | None:
         """Behind the message's text, and not before the name of its last call; None where the text is missing."""
-        text = self._shown(message.content)
+        text = message.content.strip()
         place = own.find(text, begin)
         if place < 0:
             return None

@@ -105,9 +105,42 @@ def _marked_places(marked: str, part: Part) -> list[Place]:
     return found
 
 
-def forms_of_answer(text: str) -> tuple[str, ...]:
-    """How a template may write a tool's answer."""
-    return tuple(dict.fromkeys((text, _in_json(text), _in_json(text.strip()))))
+class Form(NamedTuple):
+    """How a message's text may stand in a rendering; templates may trim it."""
+
+    shown: str
+    full: str
+    """With the blanks around it."""
+
+    @classmethod
+    def of(cls, text: str) -> Form:
+        return cls(text.strip(), text)
+
+    @property
+    def is_trimmed(self) -> bool:
+        return self.shown != self.full
+
+
+def forms_of_answer(text: str) -> tuple[Form, ...]:
+    """How a template may write a tool's answer: as it is, or as JSON."""
+    full = _in_json(text)
+    return Form.of(text), Form(full, full), Form(_in_json(text.strip()), full)
+
+
+def first_form(whole: str, forms: Sequence[Form], position: int, *, usual: int) -> tuple[int, int] | None:
+    """Where the form ends that ends first from a position on, and which it is; None where there is none.
+
+    Args:
+        usual: the form that is looked for first. Others are looked for before it only, so that many answers in one
+            form cost one pass.
+    """
+    best: tuple[int, int] | None = None
+    for number in sorted(range(len(forms)), key=lambda each: each != usual):
+        shown = forms[number].shown
+        place = whole.find(shown, position, len(whole) if best is None else best[0])
+        if place >= 0 and (best is None or place + len(shown) < best[0]):
+            best = place + len(shown), number
+    return best
 
 
 def _pieces(marked: str, part: Part) -> list[str]:

@@ -126,6 +126,7 @@ def test_the_input_may_end_with_the_answer_of_a_tool() -> None:
         (row(preferred_output=None), [("preferred_output", "missing_field")]),
         (row(non_preferred_output=None), [("non_preferred_output", "missing_field")]),
         (row(weight=1), [("weight", "unknown_field")]),
+        (row(tools=[TOOL]), [("tools", "unknown_field")]),
         (row(preferred_completion=[BETTER]), [("preferred_completion", "unknown_field")]),
         (row(input="Hi"), [("input", "wrong_type")]),
         (row(input={}), [("input.messages", "missing_field")]),

@@ -190,6 +190,35 @@ def test_a_call_costs_what_its_length_says() -> None:
     assert growth(make, lambda conversation: encoder.encode([(1, conversation)]), 500) < LINEAR
 
 
+@pytest.mark.parametrize("written", ["m.content", "m.content | tojson if m.role == 'tool' else m.content"])
+def test_answers_of_tools_cost_what_their_length_says(written: str) -> None:
+    encoder, _ = encoder_of(TEMPLATE.replace("m.content", written))
+
+    def make(n: int) -> ChatRow:
+        turns: list[Any] = [
+            each for _ in range(n) for each in (calls(call("c1", {"item": "tap"})), answer("c1", '"7"\n' * 20))
+        ]
+        return row(USER, *turns, said("A1"))
+
+    assert growth(make, lambda conversation: encoder.encode([(1, conversation)]), 50) < LINEAR
+
+
+@pytest.mark.parametrize(
+    ("written", "is_trimmed"),
+    [
+        ("m.content", False),
+        ("m.content | trim", True),
+        ("m.content | trim | tojson", True),
+        ("m.content | tojson", False),
+    ],
+)
+def test_blanks_that_a_template_drops_around_an_answer_of_a_tool_are_told(written: str, is_trimmed: bool) -> None:
+    template = TEMPLATE.replace("m.content", f"({written} if m.role == 'tool' else m.content)")
+    found = encoded(template, row(USER, calls(call("c1", {"item": "tap"})), answer("c1", " 7\n"), said("A1")))
+    assert found.problem is None
+    assert [each.field for each in found.warnings] == (["messages[2].content"] if is_trimmed else [])
+
+
 def test_a_name_is_given_to_templates_that_write_it() -> None:
     named = row({**USER, "name": "Al"}, said("A1"), tools=[])
     template = re.sub(r"\{\{ m.role \}\}", "{{ m.role }}{{ ' ' + m.name if m.name }}", TEMPLATE)

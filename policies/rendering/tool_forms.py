@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from policies.datasets.messages import ChatMessage
@@ -68,36 +68,23 @@ class ToolForms:
 
     @classmethod
     def of(cls, template: ChatTemplate) -> ToolForms:
-        for fills in (False, True):
-            forms = cls(writes_definitions=False, fills_definitions=fills, call=None, writes_answers=False)
-            if forms._shows(template, (ASKED, FINALLY), [tool.name for tool in PROBE]):
-                break
-        else:
-            return cls(writes_definitions=False, fills_definitions=False, call=None, writes_answers=False)
-        for call in CALL_FORMS:
-            forms = cls(writes_definitions=True, fills_definitions=fills, call=call, writes_answers=False)
-            if forms._shows(template, (ASKED, CALLED), ["Willow", "4711"], beyond=(ASKED, FINALLY)):
-                answered = forms._shows(template, (ASKED, CALLED, ANSWERED, FINALLY), ["Willow", "Juniper", "Done."])
-                return cls(writes_definitions=True, fills_definitions=fills, call=call, writes_answers=answered)
-        return cls(writes_definitions=True, fills_definitions=fills, call=None, writes_answers=False)
+        none = cls(writes_definitions=False, fills_definitions=False, call=None, writes_answers=False)
+        offering = (replace(none, writes_definitions=True, fills_definitions=fills) for fills in (False, True))
+        names = [tool.name for tool in PROBE]
+        forms = next((each for each in offering if each._shows(template, (ASKED, FINALLY), names)), none)
+        if not forms.writes_definitions:
+            return none
+        calling = (replace(forms, call=call) for call in CALL_FORMS)
+        found = next((each for each in calling if each._shows(template, (ASKED, CALLED), ["Willow", "4711"])), forms)
+        talk, words = (ASKED, CALLED, ANSWERED, FINALLY), ["Willow", "Juniper", "Done."]
+        return replace(found, writes_answers=found.call is not None and found._shows(template, talk, words))
 
-    def _shows(
-        self,
-        template: ChatTemplate,
-        messages: Sequence[ChatMessage],
-        words: Sequence[str],
-        *,
-        beyond: Sequence[ChatMessage] = (),
-    ) -> bool:
-        """Whether the words are in the rendering, and the function's name once more than in that of `beyond`."""
+    def _shows(self, template: ChatTemplate, messages: Sequence[ChatMessage], words: Sequence[str]) -> bool:
         try:
             rendered = self._rendered(template, messages)
-            more = (
-                rendered.count("quartz_price") > self._rendered(template, beyond).count("quartz_price") if beyond else 1
-            )
         except TemplateRefusalError:
             return False
-        return bool(more) and all(word in rendered for word in words)
+        return all(word in rendered for word in words)
 
     def _rendered(self, template: ChatTemplate, messages: Sequence[ChatMessage]) -> str:
         def as_it_is(text: str, _: Part) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from policies.datasets.tools import Tool, ToolCall
 
 Advance = Callable[[int, int], None]
 """Called with (units done, units in all) while a request is worked on."""
@@ -24,6 +26,10 @@ class Message:
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = field(default=(), repr=False)
+    """Not in what contexts are named by, as the two below: those have no tools."""
+    tool_call_id: str | None = field(default=None, repr=False)
+    name: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class ChatPrompt:
     """Messages that the chat template turns into a prompt for an assistant's answer."""
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = field(default=(), repr=False)
+    """That are offered."""
 
     @classmethod
     def of(cls, question: str) -> ChatPrompt:
@@ -86,6 +94,8 @@ class Choices:
     completions: tuple[str, ...]
     closes_turn: bool = False
     """Whether the template's end token is scored as the completion's last token."""
+    calls: tuple[ToolCall, ...] = ()
+    """That each completion of a chat prompt makes beside its text."""
 
 
 @dataclass(frozen=True)

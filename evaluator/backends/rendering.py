@@ -20,7 +20,9 @@ def prompt_ids(encoder: Encoder, prompt: Prompt) -> list[int]:
     """Token ids of a prompt; a chat prompt ends where the assistant's answer begins."""
     try:
         ids = (
-            encoder.prompt(_messages(prompt.messages)) if isinstance(prompt, ChatPrompt) else encoder.text(prompt.text)
+            encoder.prompt(_messages(prompt.messages), prompt.tools)
+            if isinstance(prompt, ChatPrompt)
+            else encoder.text(prompt.text)
         )
     except (TemplateRefusalError, UnreadableRowError) as refusal:
         raise EvaluationError(f"the base model's chat template refuses a prompt: {refusal}") from refusal
@@ -34,8 +36,9 @@ def question_ids(encoder: Encoder, question: Choices) -> list[Answer]:
     texts = question.completions
     try:
         if isinstance(question.prompt, ChatPrompt):
-            messages = _messages(question.prompt.messages)
-            answers = encoder.answers(messages, texts, ends=question.closes_turn)
+            messages, tools = _messages(question.prompt.messages), question.prompt.tools
+            said = [ChatMessage("assistant", text, 1, question.calls) for text in texts]
+            answers = encoder.answers(messages, said, ends=question.closes_turn, tools=tools)
         else:
             answers = encoder.continuations(question.prompt.text, texts, ends=question.closes_turn)
     except (TemplateRefusalError, UnreadableRowError) as refusal:
@@ -56,7 +59,10 @@ def end_token_id(encoder: Encoder) -> int:
 
 
 def _messages(messages: Sequence[Message]) -> list[ChatMessage]:
-    return [ChatMessage(cast("Role", each.role), each.content, 0) for each in messages]
+    return [
+        ChatMessage(cast("Role", each.role), each.content, 0, each.tool_calls, each.tool_call_id, each.name)
+        for each in messages
+    ]
 
 
 def pad_batch(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool, device: torch.device) -> tuple[Tensor, Tensor]:

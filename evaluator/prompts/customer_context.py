@@ -77,7 +77,7 @@ def _system_prompt(rows: Sequence[ChatRow]) -> CustomerContext | None:
 
 
 def _answer_template(rows: Sequence[ChatRow]) -> CustomerContext | None:
-    form = find_form([message.content for row in rows for message in row.messages[-1:]])
+    form = find_form([message.content for row in rows for message in row.messages[-1:] if message.content])
     if form is None:
         return None
     return CustomerContext(
@@ -94,7 +94,9 @@ def _domain_words(rows: Sequence[ChatRow]) -> CustomerContext | None:
 
 
 def _said(row: ChatRow) -> list[str]:
-    return [message.content for message in row.messages if message.role in ("user", "assistant")]
+    """By the user and the assistant, also in calls of tools."""
+    said = [message for message in row.messages if message.role in ("user", "assistant")]
+    return [message.content for message in said] + [call.arguments for message in said for call in message.tool_calls]
 
 
 _DERIVATIONS: Mapping[ContextKind, Callable[[Sequence[ChatRow]], CustomerContext | None]] = {

@@ -16,18 +16,21 @@ from policies.datasets.chat_rows import ChatRow
 
 def turn_losses(rows: Mapping[str, ChatRow], subject: Subject, *, metric: str) -> list[Sample]:
     """One sample a named row, a cluster of its own: score in nats, weight in tokens."""
-    turns = [_last_turn(row) for row in rows.values()]
+    turns = [last_turn(row, closes_turn=True) for row in rows.values()]
     losses = subject.log_likelihood(turns) if turns else []
     return [
         _sample(name, turn, scored, metric=metric) for name, turn, (scored,) in zip(rows, turns, losses, strict=True)
     ]
 
 
-def _last_turn(row: ChatRow) -> Choices:
-    """The last message that the row trains on as the completion of what came before it."""
+def last_turn(row: ChatRow, *, closes_turn: bool) -> Choices:
+    """The last message that the row trains on as the completion of what came before it, tools included."""
     last = max(index for index, message in enumerate(row.messages) if message.weight)
-    before = tuple(Message(message.role, message.content) for message in row.messages[:last])
-    return Choices(ChatPrompt(before), (row.messages[last].content,), closes_turn=True)
+    said = row.messages[last]
+    before = tuple(
+        Message(each.role, each.content, each.tool_calls, each.tool_call_id, each.name) for each in row.messages[:last]
+    )
+    return Choices(ChatPrompt(before, row.tools), (said.content,), closes_turn, said.tool_calls)
 
 
 def _sample(name: str, turn: Choices, scored: Likelihood, *, metric: str) -> Sample:

@@ -1,7 +1,8 @@
 """How much of what one file trains is in another: tells a retry on nearly the same data from new data.
 
-Of a row only what it trains counts: assistant messages of weight 1, or both answers of a preference, so that the same
-data as chat rows and as preferences are alike, and context is no way to make a file look new. Texts are folded
+Of a row only what it trains counts: assistant messages of weight 1 with the calls that they make, or both answers of a
+preference, so that the same data as chat rows and as preferences are alike, and context (tools that are offered, and
+what they answer) is no way to make a file look new. Texts are folded
 (`folding.py`); the elements of a file are all windows of 16 folded letters of these texts. A text with fewer than 32
 letters, a label say, is read after the messages that it answers: what such a file trains is which answer follows which.
 
@@ -35,6 +36,7 @@ from policies.contract.artifacts import Record
 from policies.datasets.chat_rows import ChatMessage
 from policies.datasets.folding import fold
 from policies.datasets.reader import AnyRow, PreferenceRow
+from policies.datasets.tools import ToolCall
 
 SKETCH_SIZE = 1024
 WINDOW_LETTERS = 16
@@ -102,15 +104,18 @@ class FingerprintSketch:
     def add(self, row: AnyRow) -> None:
         messages = row.messages
         if isinstance(row, PreferenceRow):
-            self._texts += (row.preferred, row.non_preferred)
+            texts = [_with_calls(row.preferred, row.preferred_calls)]
+            texts.append(_with_calls(row.non_preferred, row.non_preferred_calls))
+            self._texts += texts
             self._places += [(messages, len(messages))] * 2
-            self._n_characters += len(row.preferred) + len(row.non_preferred)
+            self._n_characters += sum(map(len, texts))
         else:
             for index, message in enumerate(messages):
                 if message.weight:
-                    self._texts.append(message.content)
+                    text = _with_calls(message.content, message.tool_calls)
+                    self._texts.append(text)
                     self._places.append((messages, index))
-                    self._n_characters += len(message.content)
+                    self._n_characters += len(text)
         if self._n_characters >= _FLUSH_CHARACTERS or len(self._texts) >= _FLUSH_TEXTS:
             self._flush()
 
@@ -179,6 +184,10 @@ def fingerprint(rows: Iterable[AnyRow], key: bytes) -> DatasetFingerprint:
     for row in rows:
         sketch.add(row)
     return sketch.fingerprint()
+
+
+def _with_calls(text: str, calls: Sequence[ToolCall]) -> str:
+    return "\n".join([text, *(f"{call.name} {call.arguments}" for call in calls)]) if calls else text
 
 
 def _question(messages: Sequence[ChatMessage], end: int) -> str:

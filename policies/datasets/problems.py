@@ -42,9 +42,6 @@ ERRORS: dict[str, Reason] = {
     "empty_messages": Reason("the row has no message", "add at least the answer to train on"),
     "too_many_messages": Reason("the row has {count} messages; {limit} is the limit", "split the conversation"),
     "unknown_role": Reason("the role is not one of {known}", "use one of them"),
-    "unsupported_role": Reason(
-        "the base models here don't support tool calls", "remove the message, or write it as the user's"
-    ),
     "empty_content": Reason("the content is empty or blank", "write the message's text, or remove the message"),
     "unsupported_part": Reason(
         "the content has a part of type {type}, and only text can be trained on", "leave the part out, or the row"
@@ -58,6 +55,25 @@ ERRORS: dict[str, Reason] = {
         "an answer to train on begins the conversation", "put the message that it answers before it"
     ),
     "nothing_to_train_on": Reason("no assistant message has weight 1", "give the answer to train on weight 1"),
+    # tools
+    "invalid_name": Reason("the name is not of 1 to 64 letters, digits, _ and -", "rename it"),
+    "too_many_tools": Reason("the list has {count} entries; {limit} is the limit", "leave out what is not needed"),
+    "duplicate_tool": Reason("a tool of this name is offered before", "keep one of the two"),
+    "invalid_arguments": Reason(
+        "the arguments are not a JSON object: {detail}", "write them with a JSON library, as an object or its text"
+    ),
+    "tool_not_offered": Reason("the row offers no tool of this name", "put its definition into the row's tools"),
+    "several_tool_calls": Reason(
+        "the message has {count} calls, and parallel_tool_calls is false", "make the calls one after the other"
+    ),
+    "repeated_tool_call": Reason("the id stands before in the same turn", "give each call an id and one answer"),
+    "unknown_tool_call": Reason(
+        "the turn before has no such call", "answer a call by its id and name, right after the message that makes it"
+    ),
+    "unanswered_tool_call": Reason(
+        "{count} calls have no answer when the conversation goes on",
+        "put a message of role tool for each call after it",
+    ),
     # a conversation as the base model's chat template renders it
     "template_refused": Reason(
         "the base model's chat template does not take this conversation: {detail}",
@@ -66,6 +82,14 @@ ERRORS: dict[str, Reason] = {
     "text_not_rendered": Reason(
         "the base model's chat template leaves out what this {role} message says",
         "say it in a message of another role, or remove it",
+    ),
+    "tools_not_rendered": Reason(
+        "the base model's chat template does not write the tool, so the model would not know of it",
+        "choose a base model whose template has tools (`tunegate base check`), or remove the tools from the row",
+    ),
+    "tool_call_not_rendered": Reason(
+        "the base model's chat template leaves out the call, or some of it",
+        "choose a base model whose template has tool calls (`tunegate base check`), or write the call as text",
     ),
     "answer_not_after_prompt": Reason(
         "the base model's chat template writes this answer elsewhere than where the model begins to answer",
@@ -81,7 +105,7 @@ ERRORS: dict[str, Reason] = {
     ),
     # a preference row
     "last_message_not_user": Reason(
-        "the last message of the input is not the user's", "end the input with the question"
+        "the last message of the input is not the user's or a tool's", "end the input with what is answered"
     ),
     "not_one_message": Reason("an output must be one assistant message, not {count}", "give exactly one"),
     "output_not_assistant": Reason("the output's role is not assistant", 'write "role": "assistant"'),
@@ -109,6 +133,13 @@ WARNINGS: dict[str, Reason] = {
     "byte_order_mark": Reason("the file begins with a byte order mark, which is skipped", "save as UTF-8 without it"),
     "crlf": Reason("lines end in CR LF", "end lines with LF"),
     "duplicate_row": Reason("the same row as line {first}", "remove one, unless it is meant to count twice"),
+    "swapped_outputs": Reason(
+        "line {first} has the same two answers the other way round", "keep the row that says which one is better"
+    ),
+    "other_answer": Reason(
+        "{count} rows, line {first} the first, answer otherwise what an earlier row answers",
+        "keep one answer, unless the model is to learn several",
+    ),
     "probably_too_many_tokens": Reason(
         "the row has about {count} tokens by its bytes; {limit} is the limit",
         "shorten it, or see whether training accepts it",
@@ -119,6 +150,18 @@ WARNINGS: dict[str, Reason] = {
     "control_token": Reason(
         "the text holds {token}, which looks like a control token and is trained as text",
         "remove it unless it is meant; templates are applied at training",
+    ),
+    "extra_field": Reason(
+        "{count} rows, line {first} the first, have the field, which is not shown to the model",
+        "remove it, unless you keep it for yourself",
+    ),
+    "legacy_functions": Reason(
+        "{count} rows, line {first} the first, have the earlier form, which is read as tools and tool_calls",
+        "write tools, tool_calls and messages of role tool",
+    ),
+    "name_not_rendered": Reason(
+        "{count} rows, line {first} the first, name a speaker, which the base model's chat template does not write",
+        "write the name into the content, if the model is to know it",
     ),
     "invisible_unicode": Reason(
         "the text holds invisible characters: {characters}", "remove them unless they are intended"

@@ -15,10 +15,11 @@ from typing import IO, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from policies.datasets.chat_rows import ChatMessage, ChatRow, Json, check_row
+from policies.datasets.chat_rows import ChatMessage, ChatRow, check_row
 from policies.datasets.plain_rows import Decode, decode_any, decode_chat, decode_preference, plain_rows
 from policies.datasets.preference_rows import PreferenceRow, check_preference, is_preference
 from policies.datasets.problems import DatasetProblem
+from policies.datasets.row_findings import Json
 from policies.datasets.shapes import other_shape
 from policies.datasets.strict_json import decode_line, refusal
 from policies.errors import DatasetError

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from policies.datasets.chat_rows import Json
 from policies.datasets.problems import DatasetProblem
+from policies.datasets.row_findings import Json, is_list
 
 
 class Shape(StrEnum):
@@ -55,6 +55,8 @@ def shape_of(value: Json) -> Shape | None:
 
 def other_shape(value: Json) -> tuple[DatasetProblem, ...]:
     """What is wrong with a file whose first row is `value`: nothing, or that all of it is of another shape."""
+    if is_list(value) and value and isinstance(value[0], dict):
+        return (DatasetProblem.of("other_shape", 0, shape="JSON array", fix=CONVERT),)
     shape = shape_of(value)
     if shape is None:
         return ()

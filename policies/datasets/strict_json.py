@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 
-from policies.datasets.chat_rows import MAX_DEPTH, Json
 from policies.datasets.problems import DatasetProblem
+from policies.datasets.row_findings import MAX_DEPTH, Json
 
 
 class _RefusedError(ValueError):
@@ -24,8 +24,11 @@ def decode_line(content: bytes, number: int) -> Json | tuple[DatasetProblem, ...
         text = content.decode()
     except UnicodeDecodeError as error:
         return refusal(number, "invalid_utf8", byte=error.start + 1)
-    if not text.strip():
-        return refusal(number, "blank_line")
+    return refusal(number, "blank_line") if not text.strip() else decode_text(text, number)
+
+
+def decode_text(text: str, number: int) -> Json | tuple[DatasetProblem, ...]:
+    """The same of a text, e.g. one that is part of a line."""
     try:
         return _DECODER.decode(text)
     except _RefusedError as refused:

@@ -15,7 +15,9 @@ from typing import NamedTuple
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.datasets.problems import DatasetProblem
 from policies.datasets.reader import AnyRow, PreferenceRow
-from policies.rendering.answers import AnswerFinder, Rendered, UnreadableRowError, require_plain
+from policies.datasets.row_findings import Note
+from policies.datasets.tools import Tool
+from policies.rendering.answers import AnswerFinder, Conversation, Rendered, UnreadableRowError, require_plain
 from policies.rendering.base_text import BaseText
 from policies.rendering.tokens import TokenisedText
 
@@ -46,6 +48,8 @@ class RowTexts(NamedTuple):
     is_preference: bool
     trimmed: tuple[int, ...] = ()
     """Messages that the template takes without the blanks around them."""
+    notes: tuple[Note, ...] = ()
+    """What is told of the row's file as a whole."""
 
     def warnings(self, line: int) -> tuple[DatasetProblem, ...]:
         """Of a row that can be trained."""
@@ -89,16 +93,17 @@ class Encoder:
         Raises:
             UnreadableRowError: nothing can be trained of it.
         """
-        if row.tools or row.parallel_tool_calls is not None:
-            raise UnreadableRowError("unsupported_field", "tools" if row.tools else "parallel_tool_calls")
-        for index, message in enumerate(row.messages):
-            if message.role == "tool":
-                raise UnreadableRowError("unsupported_role", f"messages[{index}].role")
         if isinstance(row, ChatRow):
-            found = self._answers.render(row.messages)
-            return RowTexts(tuple(found.samples), is_preference=False, trimmed=found.trimmed)
-        both = [self._answers.alone(row.messages, text, ends=True) for text in (row.preferred, row.non_preferred)]
-        return RowTexts(tuple(both), is_preference=True)
+            found = self._answers.render(Conversation(row.messages, row.tools))
+            return RowTexts(tuple(found.samples), is_preference=False, trimmed=found.trimmed, notes=self._notes(row))
+        talk = Conversation(row.messages, row.tools)
+        both = [self._answers.alone(talk, answer, ends=True, requires_all=True) for answer in row.answers()]
+        return RowTexts(tuple(both), is_preference=True, notes=self._notes(row))
+
+    def _notes(self, row: AnyRow) -> tuple[Note, ...]:
+        named = self._answers.roles.named
+        is_lost = any(each.name and each.role not in named and each.role != "tool" for each in row.messages)
+        return (("name_not_rendered", f"{row.at}messages[].name"),) if is_lost else ()
 
     def sizes(self, rows: Sequence[RowTexts]) -> list[RowTokens]:
         """How many tokens training makes of each row."""
@@ -147,24 +152,34 @@ class Encoder:
         """
         return self._split([(each.text, each.trained[0][0]) for each in self.texts(row).samples])
 
-    def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[int]:
         """Ids up to where the assistant's next answer begins.
 
         Raises:
             TemplateRefusalError: the template does not take the conversation.
         """
-        return self._tokenizer.read([self._answers.prompt(messages)])[0].ids
+        return self._tokenizer.read([self._answers.prompt(Conversation(messages, tools))])[0].ids
 
-    def answers(self, messages: Sequence[ChatMessage], texts: Sequence[str], *, ends: bool) -> list[Answer]:
-        """Each of the texts as the answer to a conversation, all after the same prompt ids.
+    def answers(
+        self,
+        messages: Sequence[ChatMessage],
+        texts: Sequence[str | ChatMessage],
+        *,
+        ends: bool,
+        tools: Sequence[Tool] = (),
+    ) -> list[Answer]:
+        """Each of the texts, or messages, as the answer to a conversation, all after the same prompt ids.
 
         Args:
             ends: whether the token that ends an answer belongs to it.
+            tools: that the conversation offers.
 
         Raises:
             UnreadableRowError: the template does not take it.
         """
-        rendered = [self._answers.alone(messages, text, ends=ends) for text in texts]
+        said = [ChatMessage("assistant", each, 1) if isinstance(each, str) else each for each in texts]
+        talk = Conversation(messages, tools)
+        rendered = [self._answers.alone(talk, each, ends=ends) for each in said]
         return self._split([(each.text, each.trained[0][0]) for each in rendered])
 
     def text(self, text: str) -> list[int]:

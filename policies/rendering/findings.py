@@ -8,7 +8,7 @@ from typing import NamedTuple
 from policies.contract.base_models import Outcome
 from policies.datasets.chat_rows import ChatMessage
 from policies.datasets.problems import ERRORS
-from policies.rendering.answers import AnswerFinder, UnreadableRowError
+from policies.rendering.answers import AnswerFinder, Conversation, UnreadableRowError
 from policies.rendering.base_text import BaseText
 
 
@@ -32,14 +32,14 @@ def text_findings(base: BaseText) -> Iterator[Finding]:
     yield _system(finder)
     developer = "a role of its own" if finder.roles.has_developer else "said as the system's"
     yield Finding("developer messages", "works", developer)
-    yield Finding("tools", "limited", "rows with tools are refused")
+    yield _tools(finder)
     yield _thinking(base)
     yield Finding("date", "works", "not written" if base.date is None else f"always {base.date} (spec.date)")
 
 
 def _answers(finder: AnswerFinder) -> Finding:
     try:
-        finder.alone([ASKED], ANSWERED.content, ends=False)
+        finder.alone(Conversation([ASKED]), ANSWERED, ends=False)
     except UnreadableRowError as error:
         detail = error.problem(0).message
         if error.code == "answer_not_after_prompt":
@@ -61,7 +61,7 @@ def _end(base: BaseText, finder: AnswerFinder) -> Finding:
 
 def _conversations(finder: AnswerFinder) -> Finding:
     try:
-        n_samples = len(finder.render([ASKED, ANSWERED, ASKED, ANSWERED]).samples)
+        n_samples = len(finder.render(Conversation([ASKED, ANSWERED, ASKED, ANSWERED])).samples)
     except UnreadableRowError as error:
         return Finding("several answers", "limited", error.problem(0).message)
     if n_samples > 1:
@@ -73,6 +73,19 @@ def _system(finder: AnswerFinder) -> Finding:
     if finder.roles.has_system:
         return Finding("system messages", "works", "a role of its own")
     return Finding("system messages", "limited", "go before the first user's text")
+
+
+def _tools(finder: AnswerFinder) -> Finding:
+    forms = finder.tools
+    if not forms.writes_definitions:
+        return Finding("tools", "limited", "the template writes none: rows with tools are refused")
+    if forms.call is None:
+        return Finding(
+            "tools", "limited", "may be offered; the template writes no calls, and rows with them are refused"
+        )
+    if not forms.writes_answers:
+        return Finding("tools", "limited", "calls are trained; the template does not write their answers")
+    return Finding("tools", "works", "offered, called and answered in the template's own form")
 
 
 def _thinking(base: BaseText) -> Finding:

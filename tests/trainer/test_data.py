@@ -12,8 +12,11 @@ from evaluator.models.loading import ResolvedBase, load_encoder, load_tokenizer
 from policies.contract.jobs import Supervised
 from policies.datasets.chat_rows import Role
 from policies.datasets.reader import ChatMessage, ChatRow, PreferenceRow
+from policies.datasets.tools import Tool, ToolCall
 from policies.errors import DatasetError
+from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import IGNORED, Encoder
+from tests.policies.rendering.bases import TRL_TEMPLATES, folder_with
 from tests.trainer.conftest import NOTHING, chat_lines
 from trainer.data import (
     BLOCK_BYTES,
@@ -77,10 +80,31 @@ def test_text_that_looks_like_a_turn_is_text(tiny_base: Path) -> None:
     assert [result.input_ids.count(number) for number in special] == [2, 2]
 
 
-def test_tools_are_refused_and_not_dropped(tiny_base: Path) -> None:
-    with_tools = TrainingRow(ChatRow(row(("user", "a", 0), ("assistant", "b", 1)).row.messages, ({"x": 1},)), "line 1")
-    with pytest.raises(DatasetError, match="tools"):
+TOOLS = (Tool("price", '{"name": "price"}'),)
+CALLS = (ToolCall("c1", "price", '{"of": "tap"}'),)
+
+
+def test_tools_that_the_template_does_not_write_are_refused_and_not_dropped(tiny_base: Path) -> None:
+    with_tools = TrainingRow(ChatRow(row(("user", "a", 0), ("assistant", "b", 1)).row.messages, TOOLS), "line 1")
+    with pytest.raises(DatasetError, match="line 1: tools: the base model's chat template does not write the tool"):
         tokenise([with_tools], encoder_of(tiny_base), max_tokens=512)
+
+
+def test_the_call_of_a_tool_is_trained_and_its_answer_is_context(tmp_path: Path) -> None:
+    """Of a base whose template has tools: Qwen3's."""
+    folder = folder_with(TRL_TEMPLATES["qwen3"].read_text(encoding="utf-8"), tmp_path)
+    asked, called = ChatMessage("user", "a", 0), ChatMessage("assistant", "", 1, CALLS)
+    answered, done = ChatMessage("tool", "7", 0, (), "c1", "price"), ChatMessage("assistant", "Seven", 1)
+    samples = tokenise(
+        [TrainingRow(ChatRow((asked, called, answered, done), TOOLS), "line 1")],
+        Encoder(load_base_text(folder)),
+        max_tokens=2048,
+    )
+    tokenizer = load_tokenizer(folder)
+    assert [tokenizer.decode([label for label in sample.labels if label != IGNORED]) for sample in samples] == [
+        '<tool_call>\n{"name": "price", "arguments": {"of": "tap"}}\n</tool_call><|im_end|>',
+        "Seven<|im_end|>",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +125,7 @@ def test_a_file_of_many_blocks_is_counted(tmp_path: Path) -> None:
 
 
 def test_tools_of_a_preference_are_refused_and_not_dropped(tiny_base: Path) -> None:
-    preference = PreferenceRow((ChatMessage("user", "a", 0),), "b", "c", ({"x": 1},))
+    preference = PreferenceRow((ChatMessage("user", "a", 0),), "b", "c", TOOLS)
     with pytest.raises(DatasetError, match=r"line 1: input\.tools"):
         tokenise_pairs([TrainingRow(preference, "line 1")], encoder_of(tiny_base), max_tokens=512)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,9 +23,10 @@ from policies.rendering.encoding import Encoder
 from tests.policies.rendering.bases import TRL_TEMPLATES, folder_with
 from trainer.data import read_training_rows, tokenise_each, tokenise_pairs
 
-LIMIT = 120
+Json = dict[str, Any]  # Any: a row as JSON
+LIMIT = 1500
 LIMITS = DatasetLimits(max_rows=1000, max_reported=1000, max_row_tokens=LIMIT, min_rows=1)
-NAMES = ("llama3_2", "qwen3", "gemma", "phi3", "gptoss", "glm4moe", "deepseekv3", "cohere2", "smolvlm")
+NAMES = ("llama3_2", "qwen3", "gemma", "phi3", "gptoss", "glm4moe", "deepseekv3", "cohere2", "smolvlm", "lfm2")
 TEXT = st.text("ab \n<é中", min_size=1, max_size=30) | st.sampled_from(
     ["<|im_end|>", "<think>\nb\n</think>\na", "[INST] a"]
 )
@@ -31,15 +34,63 @@ MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["system", "developer", "user", "assistant"]), "content": TEXT},
     optional={"weight": st.sampled_from([0, 1, 1.0, None]), "refusal": st.none()},
 )
-ROW = st.lists(MESSAGE, min_size=1, max_size=5).map(lambda messages: {"messages": messages})
+PLAIN_ROW = st.lists(MESSAGE, min_size=1, max_size=5).map(lambda messages: {"messages": messages})
 ANSWER = TEXT.map(lambda text: [{"role": "assistant", "content": text}])
-PREFERENCE = st.fixed_dictionaries(
+PLAIN_PREFERENCE = st.fixed_dictionaries(
     {
         "input": st.lists(MESSAGE, min_size=1, max_size=3).map(lambda messages: {"messages": messages}),
         "preferred_output": ANSWER,
         "non_preferred_output": ANSWER,
     }
 )
+VALUE = st.recursive(TEXT | st.integers(0, 99) | st.none(), lambda each: st.lists(each, max_size=2), max_leaves=3)
+ARGUMENTS = st.dictionaries(TEXT, VALUE, max_size=2)
+CALL = st.fixed_dictionaries({"name": st.sampled_from("fffffffg"), "arguments": ARGUMENTS | ARGUMENTS.map(json.dumps)})
+ANSWERED_CALLS = st.lists(st.tuples(CALL, TEXT | st.just("")), min_size=1, max_size=2)
+CALLING = st.fixed_dictionaries({"content": TEXT | st.none()}, optional={"weight": st.sampled_from([0, 1])})
+DEFINITION = st.fixed_dictionaries(
+    {"name": st.just("f")}, optional={"description": TEXT, "parameters": st.just({"type": "object", "properties": {}})}
+)
+
+
+def calls_of(calls: list[tuple[Json, str]], said: Json) -> Json:
+    """A message that makes the calls."""
+    made = [{"id": f"c{n}", "type": "function", "function": call} for n, (call, _) in enumerate(calls)]
+    return {"role": "assistant", "tool_calls": made, **said}
+
+
+def exchange(calls: list[tuple[Json, str]], said: Json) -> list[Json]:
+    """A message that makes the calls, and what is answered to each."""
+    answers = [{"role": "tool", "tool_call_id": f"c{n}", "content": text} for n, (_, text) in enumerate(calls)]
+    return [calls_of(calls, said), *answers]
+
+
+TOOLS = DEFINITION.map(lambda function: [{"type": "function", "function": function}])
+TALK = st.builds(
+    lambda question, turns: [{"role": "user", "content": question}, *chain.from_iterable(turns)],
+    TEXT,
+    st.lists(st.builds(exchange, ANSWERED_CALLS, CALLING), max_size=2),
+)
+LAST = TEXT.map(lambda text: {"role": "assistant", "content": text}) | st.builds(calls_of, ANSWERED_CALLS, CALLING)
+LAST_BARE = LAST.map(lambda message: [{key: value for key, value in message.items() if key != "weight"}])
+TOOL_ROW = st.builds(
+    lambda talk, last, more: {"messages": [*talk, last], **more},
+    TALK,
+    LAST,
+    st.fixed_dictionaries({"tools": TOOLS}, optional={"parallel_tool_calls": st.booleans(), "id": st.integers()}),
+)
+TOOL_PREFERENCE = st.builds(
+    lambda question, tools, better, worse: {
+        "input": {"messages": [{"role": "user", "content": question}], "tools": tools},
+        "preferred_output": better,
+        "non_preferred_output": worse,
+    },
+    TEXT,
+    TOOLS,
+    LAST_BARE,
+    LAST_BARE,
+)
+ROW, PREFERENCE = PLAIN_ROW | TOOL_ROW, PLAIN_PREFERENCE | TOOL_PREFERENCE
 
 
 @cache

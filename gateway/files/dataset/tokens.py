@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from policies.datasets.problems import DatasetProblem
 from policies.datasets.reader import AnyRow, PreferenceRow
+from policies.datasets.row_findings import Note
 from policies.rendering.answers import UnreadableRowError
 from policies.rendering.encoding import Encoder, RowTexts, RowTokens
 
@@ -26,6 +27,8 @@ class RowSize(NamedTuple):
     is_exact: bool
     problems: tuple[DatasetProblem, ...] = ()
     """What the base model's chat template does not take, or changes."""
+    notes: tuple[Note, ...] = ()
+    """What is told of the file as a whole."""
 
 
 class RowSizes(Protocol):
@@ -67,7 +70,9 @@ class RenderedSizes:
         return [
             _estimated(row)._replace(problems=(each,))
             if isinstance(each, DatasetProblem)
-            else RowSize(*(counted.get(id(each)) or self._estimate(each)), id(each) in counted, each.warnings(line))
+            else RowSize(
+                *(counted.get(id(each)) or self._estimate(each)), id(each) in counted, each.warnings(line), each.notes
+            )
             for each, (line, row) in zip(found, rows, strict=True)
         ]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Literal
 
 from gateway.files.dataset import invisible
+from gateway.files.dataset.notes import FileNotes
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import EstimatedSizes, RenderedSizes, RowSize
 from policies.datasets.chat_rows import CONTROL_TOKEN, OTHER_MODELS_TOKEN
@@ -41,9 +42,15 @@ def read_dataset(
     return DatasetReading(validation.report(), tuple(validation.row_hashes))
 
 
-def row_hash(row: AnyRow) -> int:
-    """Equal for equal rows of one kind, however each is written down; Python keys it anew in each process."""
-    return hash((row.messages, row.preferred, row.non_preferred) if isinstance(row, PreferenceRow) else row.messages)
+def _hashes(row: AnyRow) -> tuple[int, int, int | None]:
+    """Of what is asked, of what is answered, and of a preference's answers the other way round.
+
+    Equal for equal rows of one kind, however each is written down; Python keys them anew in each process.
+    """
+    if isinstance(row, PreferenceRow):
+        better, worse = (row.preferred, row.preferred_calls), (row.non_preferred, row.non_preferred_calls)
+        return hash((row.messages, row.tools)), hash((better, worse)), hash((worse, better))
+    return hash((row.messages[:-1], row.tools)), hash(row.messages[-1]), None
 
 
 def _texts(row: AnyRow, *, is_plain: bool) -> list[str]:
@@ -69,6 +76,11 @@ class _CountedProblems:
         if len(self.kept) < self._limit:
             self.kept.append(problem)
 
+    def add_first(self, problems: Sequence[DatasetProblem]) -> None:
+        """Those of the file as a whole stand before those of lines."""
+        self.count += len(problems)
+        self.kept = [*problems, *self.kept][: self._limit]
+
 
 class _Validation:
     """What is known after some lines."""
@@ -84,7 +96,9 @@ class _Validation:
         self.row_tokens: list[int] = []
         self.row_hashes: list[tuple[int, int]] = []
         self._first_line_of: dict[int, int] = {}
+        self._first_answer_to: dict[int, int] = {}
         self._has_crlf = False
+        self._notes = FileNotes()
         self._sizes = EstimatedSizes() if encoder is None else RenderedSizes(encoder, limits.max_row_tokens)
         self._special = None if encoder is None else encoder.special
 
@@ -132,11 +146,9 @@ class _Validation:
         line = read.number
         if row.kind != self.kind:
             self._check_kind(row, line)
-        n_errors = self.errors.count
-        if not read.is_plain:
-            self._add_what_is_not_rendered(row, line)
-        if self.errors.count == n_errors:
-            self._add_all(size.problems)
+        self._add_all(size.problems)
+        if row.notes or size.notes:
+            self._notes.add(line, (*row.notes, *size.notes))
         if not is_clean:
             for field, text in row.texts():
                 self._check_text(text, line, field)
@@ -145,11 +157,17 @@ class _Validation:
         if limit is not None and size.longest > limit:
             code = "too_many_tokens" if size.is_exact else "probably_too_many_tokens"
             self.add(code, line, f"{row.at}messages", count=size.longest, limit=limit)
-        content = row_hash(row)
+        asked, answered, other_way_round = _hashes(row)
+        content = hash((asked, answered))
         self.row_hashes.append((line, content))
         first = self._first_line_of.setdefault(content, line)
         if first != line:
             self.add("duplicate_row", line, first=first)
+        if other_way_round is None:
+            if self._first_answer_to.setdefault(asked, answered) != answered:
+                self._notes.add(line, [("other_answer", "messages")])
+        elif (earlier := self._first_line_of.get(hash((asked, other_way_round)))) is not None:
+            self.add("swapped_outputs", line, first=earlier)
 
     def _add_all(self, problems: Sequence[DatasetProblem]) -> None:
         for problem in problems:
@@ -168,16 +186,6 @@ class _Validation:
             wanted = next(kind for kind, trained_by in TRAINED_BY.items() if trained_by == method)
             self.add("wrong_row_kind", 0, found=found, method=method, wanted=wanted)
 
-    def _add_what_is_not_rendered(self, row: AnyRow, line: int) -> None:
-        """What the chat templates of the base models would drop in silence, and training therefore refuses."""
-        if row.tools:
-            self.add("unsupported_field", line, f"{row.at}tools")
-        if row.parallel_tool_calls is not None:
-            self.add("unsupported_field", line, f"{row.at}parallel_tool_calls")
-        for index, message in enumerate(row.messages):
-            if message.role == "tool":
-                self.add("unsupported_role", line, f"{row.at}messages[{index}].role")
-
     def _check_text(self, text: str, line: int, field: str) -> None:
         if token := self._control_token(text):
             self.add("control_token", line, field, token=ascii(token))
@@ -192,6 +200,7 @@ class _Validation:
         return found.group() if found else None
 
     def report(self) -> DatasetReport:
+        self.warnings.add_first(self._notes.problems())
         if self.lines == 0:
             self.add("empty_file", 0)
         elif not self.is_of_other_shape and len(self.row_tokens) < self.limits.min_rows:

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from policies.atomic_files import new_file
 from policies.contract.artifacts import Record
-from policies.datasets.conversion.rows import RowNotConvertedError, convert_row
+from policies.datasets.conversion.errors import RowNotConvertedError
+from policies.datasets.conversion.rows import convert_row
 from policies.datasets.conversion.sources import Source, SourceRow, open_source
 from policies.datasets.problems import DatasetProblem
 from policies.datasets.reader import check_line

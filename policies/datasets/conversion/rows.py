@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from policies.datasets.chat_rows import Json, is_list, kind
+from policies.datasets.chat_rows import KEYS as CHAT_KEYS
+from policies.datasets.conversion.errors import RowNotConvertedError
+from policies.datasets.conversion.tools import ANSWERS, CALLS, ToolTurns, definitions
 from policies.datasets.preference_rows import KEYS, NON_PREFERRED, PREFERRED, is_preference
+from policies.datasets.row_findings import Json, is_list, kind
 from policies.datasets.shapes import NO_QUESTION, Shape
 
 Row = dict[str, Json]
@@ -29,10 +32,6 @@ class ConvertedRow(NamedTuple):
     row: Row
     changes: list[str]
     """In words that can be counted: the same change is the same text in each row."""
-
-
-class RowNotConvertedError(ValueError):
-    """Why a row has no form among ours."""
 
 
 def convert_row(value: Json, shape: Shape | None) -> ConvertedRow:
@@ -97,15 +96,31 @@ def _answer(unread: Row, key: str) -> Row:
 def _sharegpt(unread: Row, changes: list[str]) -> Row:
     system = _system(unread, changes)
     turns = _list(_taken(unread, "conversations"), "conversations")
-    return {"messages": [*system, *(_turn(turn, f"conversations[{n}]") for n, turn in enumerate(turns))]}
+    tools = _tools(unread, changes)
+    of_tools = ToolTurns()
+    return {
+        "messages": [*system, *(_turn(turn, f"conversations[{n}]", of_tools) for n, turn in enumerate(turns))]
+    } | tools
 
 
-def _turn(turn: Json, at: str) -> Row:
+def _tools(unread: Row, changes: list[str]) -> Row:
+    """The field `tools` of a row that offers some."""
+    if unread.get("tools") in (*_NOTHING, "[]"):
+        return {}
+    changes.append("tools written as OpenAI has them")
+    return {"tools": definitions(unread.pop("tools"))}
+
+
+def _turn(turn: Json, at: str, of_tools: ToolTurns) -> Row:
     said = _object(turn, at)
+    if is_list(said.get("tool_calls")) or said.get("tool_call_id"):
+        return said  # a message as OpenAI has it
     who, what = ("role", "content") if "role" in said else ("from", "value")
-    message = _message(
-        _role(_taken(said, who, at), ROLES_OF_SHAREGPT, at), _text(_taken(said, what, at), f"{at}.{what}")
-    )
+    speaker, text = _taken(said, who, at), _text(_taken(said, what, at), f"{at}.{what}")
+    if isinstance(speaker, str) and speaker in CALLS | ANSWERS:
+        message = of_tools.call(text, f"{at}.{what}") if speaker in CALLS else of_tools.answer(text, at)
+    else:
+        message = _message(_role(speaker, ROLES_OF_SHAREGPT, at), text)
     weight = {"weight": said.pop("weight")} if said.get("weight") is not None else {}
     _nothing_left(said, at)
     return message | weight
@@ -189,7 +204,8 @@ def _text_only(unread: Row, changes: list[str]) -> Row:
 
 
 def _own(unread: Row, changes: list[str]) -> Row:
-    return _pop_all(unread, KEYS if is_preference(unread) else ("messages",))
+    keys = KEYS if is_preference(unread) else CHAT_KEYS
+    return _pop_all(unread, tuple(key for key in keys if key == "messages" or unread.get(key) is not None))
 
 
 def _pop_all(unread: Row, keys: tuple[str, ...]) -> Row:

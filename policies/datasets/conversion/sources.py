@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from policies.datasets.chat_rows import Json, is_list
 from policies.datasets.reader import MAX_LINE_BYTES, iter_values
+from policies.datasets.row_findings import Json, is_list
 from policies.datasets.strict_json import decode_line
 from policies.errors import ConfigurationError, DatasetError
 

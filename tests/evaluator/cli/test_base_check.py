@@ -42,6 +42,7 @@ def test_a_model_that_can_be_trained_is_said_to_be(check: Check, tiny_base: Path
     assert found["several answers"] == ["works", "one sample"]
     assert found["rank"] == ["works", "32; start vLLM with --max-lora-rank 32"]
     assert found["date"] == ["works", "not written"]
+    assert found["tools"] == ["limited", "the template writes none: rows with tools are refused"]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from evaluator.backends.protocol import ChatPrompt, Choices, Message
+from evaluator.backends.protocol import ChatPrompt, Choices, Likelihood, Message
 from evaluator.probes.in_domain import InDomainProbe
 from evaluator.samples import Sample, pair_samples
 from evaluator.subject import FileRows, Subject
 from policies.contract.suite import InDomain
 from policies.datasets.chat_rows import ChatMessage, ChatRow
+from policies.datasets.tools import Tool, ToolCall
 from policies.errors import EvaluationError
 
 PROBE = InDomainProbe()
@@ -50,6 +51,21 @@ def test_the_change_of_the_loss_says_what_was_learnt(scripted_backend: MakeBacke
     assert loss.difference is not None
     assert loss.difference.value == pytest.approx(-2.5)
     assert loss.n_scored == loss.n_clusters == 10
+
+
+def test_a_call_is_scored_with_the_tools_in_its_prompt(scripted_backend: MakeBackend) -> None:
+    tool, call = Tool("price", '{"name": "price"}'), ToolCall("c1", "price", "{}")
+    asked, called = ChatMessage("user", "How much?", 0), ChatMessage("assistant", "", 1, (call,))
+    seen: list[Choices] = []
+
+    class Watching(Subject):
+        def log_likelihood(self, questions: Sequence[Choices]) -> list[tuple[Likelihood, ...]]:
+            seen.extend(questions)
+            return super().log_likelihood(questions)
+
+    rows = [ChatRow((asked, called), (tool,))]
+    sampled(InDomain(), Watching(scripted_backend(), adapter=True, seed=1, training=FileRows(DIGEST, rows)))
+    assert seen == [Choices(ChatPrompt((Message("user", "How much?"),), (tool,)), ("",), True, (call,))]
 
 
 def test_rows_are_spread_over_the_file(scripted_backend: MakeBackend) -> None:

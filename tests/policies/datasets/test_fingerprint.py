@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from policies.datasets.fingerprint import (
     multipliers,
 )
 from policies.datasets.reader import AnyRow, ChatMessage, ChatRow, PreferenceRow
+from policies.datasets.tools import Tool, ToolCall
 from tests.growth import LINEAR, growth
 
 KEY = b"a key of 16 byte"
@@ -257,3 +259,24 @@ def test_the_sketch_of_two_files_in_one_comes_from_their_sketches(sizes: tuple[i
     first, second = rows_of(range(sizes[0])), rows_of(range(1000, 1000 + sizes[1]))
     united = fingerprint(first, KEY).united(fingerprint(second, KEY))
     assert united == fingerprint([*first, *second], KEY)
+
+
+def calling(*texts: str, offered: str = "price") -> ChatRow:
+    calls = tuple(ToolCall("c1", "price", json.dumps({"of": text})) for text in texts)
+    asked, called = ChatMessage("user", "How much?", 0), ChatMessage("assistant", "", 1, calls)
+    return ChatRow((asked, called), (Tool(offered, "{}"),))
+
+
+def test_a_text_in_a_call_is_the_text_that_it_is_in_an_answer() -> None:
+    """Of the letters of an answer all windows are in the call's, but for those that reach over its ends."""
+    text = " ".join(prose(1, 40))
+    assert containment([chat("q", text)], [calling(text)]) == 1
+    assert containment([calling(text)], [calling(text, offered="other")]) == 1
+    assert containment([calling(text)], [calling(" ".join(prose(2, 40)))]) < 0.1
+
+
+def test_a_call_counts_in_an_answer_of_a_preference() -> None:
+    text, other = (" ".join(prose(seed, 40)) for seed in (1, 2))
+    call = ToolCall("c1", "price", json.dumps({"of": text}))
+    row = PreferenceRow((ChatMessage("user", "How much?", 0),), "", other, non_preferred_calls=(call,))
+    assert containment([chat("q", text)], [row]) == 1

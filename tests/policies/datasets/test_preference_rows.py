@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from policies.datasets.chat_rows import Json
 from policies.datasets.reader import (
     ChatMessage,
     ChatRow,
@@ -18,11 +17,19 @@ from policies.datasets.reader import (
     read_preferences,
     read_rows,
 )
+from policies.datasets.row_findings import Json
+from policies.datasets.tools import Tool, ToolCall
 from policies.errors import DatasetError
 
 USER = {"role": "user", "content": "Hi"}
 BETTER = {"role": "assistant", "content": "Hello"}
 WORSE = {"role": "assistant", "content": "No"}
+TOOL = {"type": "function", "function": {"name": "f"}}
+CALLING: dict[str, Json] = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+}
 
 
 def row(**changes: Json) -> dict[str, Json]:
@@ -85,9 +92,31 @@ def test_the_spelling_of_openais_reference_is_read_too() -> None:
 
 
 def test_tools_are_kept() -> None:
-    parsed = parse(row(input={"messages": [USER], "tools": [{"type": "function"}], "parallel_tool_calls": True})).row
+    parsed = parse(row(input={"messages": [USER], "tools": [TOOL], "parallel_tool_calls": True})).row
     assert parsed is not None
-    assert (parsed.tools, parsed.parallel_tool_calls) == (({"type": "function"},), True)
+    assert (parsed.tools, parsed.parallel_tool_calls) == ((Tool("f", '{"name": "f"}'),), True)
+
+
+def test_an_answer_may_call_a_tool() -> None:
+    parsed = parse(row(input={"messages": [USER], "tools": [TOOL]}, non_preferred_output=[CALLING])).row
+    assert isinstance(parsed, PreferenceRow)
+    assert (parsed.non_preferred, parsed.non_preferred_calls) == ("", (ToolCall("c", "f", "{}"),))
+    assert ("non_preferred_output[0].tool_calls[0].function.arguments", "{}") in list(parsed.texts())
+    assert parsed.with_non_preferred().messages[-1].tool_calls == parsed.non_preferred_calls
+
+
+def test_answers_that_differ_in_the_ids_of_calls_alone_are_equal() -> None:
+    calls = [{**CALLING, "tool_calls": [{**call, "id": number}]} for call in CALLING["tool_calls"] for number in "ab"]
+    both = row(input={"messages": [USER], "tools": [TOOL]}, preferred_output=calls[:1], non_preferred_output=calls[1:])
+    assert found(both) == [("non_preferred_output", "equal_outputs")]
+
+
+def test_the_input_may_end_with_the_answer_of_a_tool() -> None:
+    answer = {"role": "tool", "tool_call_id": "c", "content": "7"}
+    assert found(row(input={"messages": [USER, CALLING, answer], "tools": [TOOL]})) == []
+    assert found(row(input={"messages": [USER, answer], "tools": [TOOL]})) == [
+        ("input.messages[1].tool_call_id", "unknown_tool_call")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +126,7 @@ def test_tools_are_kept() -> None:
         (row(preferred_output=None), [("preferred_output", "missing_field")]),
         (row(non_preferred_output=None), [("non_preferred_output", "missing_field")]),
         (row(weight=1), [("weight", "unknown_field")]),
+        (row(tools=[TOOL]), [("tools", "unknown_field")]),
         (row(preferred_completion=[BETTER]), [("preferred_completion", "unknown_field")]),
         (row(input="Hi"), [("input", "wrong_type")]),
         (row(input={}), [("input.messages", "missing_field")]),
@@ -116,8 +146,11 @@ def test_tools_are_kept() -> None:
         (row(preferred_output=[{**BETTER, "weight": 1}]), [("preferred_output[0].weight", "unknown_field")]),
         (
             row(preferred_output=[{**BETTER, "tool_calls": [{}]}]),
-            [("preferred_output[0].tool_calls", "unsupported_field")],
+            [
+                ("preferred_output[0].tool_calls[0].id", "wrong_type"),
+            ],
         ),
+        (row(preferred_output=[CALLING]), [("preferred_output[0].tool_calls[0].function.name", "tool_not_offered")]),
         (row(non_preferred_output=[BETTER]), [("non_preferred_output", "equal_outputs")]),
     ],
 )
@@ -137,7 +170,7 @@ def test_all_problems_of_a_row_are_found_at_once() -> None:
 
 
 def test_what_looks_like_a_chat_row_is_judged_as_one() -> None:
-    assert found({"messages": [USER, BETTER], "input": {}}) == [("input", "unknown_field")]
+    assert found({"messages": [USER, BETTER], "input": {"x": 1}}) == [("input", "unknown_field")]
 
 
 def test_rows_of_the_other_kind_are_none(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.datasets.chat_rows import MAX_MESSAGES, MAX_PROBLEMS_PER_ROW
+from policies.datasets.chat_rows import MAX_MESSAGES
 from policies.datasets.reader import (
     MAX_BLANK_LINES,
     MAX_LINE_BYTES,
@@ -20,6 +20,8 @@ from policies.datasets.reader import (
     iter_rows,
     read_rows,
 )
+from policies.datasets.row_findings import MAX_PROBLEMS_PER_ROW
+from policies.datasets.tools import Tool
 from policies.errors import DatasetError
 
 USER = '{"role": "user", "content": "Hi"}'
@@ -62,10 +64,10 @@ def test_row_is_typed() -> None:
 
 
 def test_tools_are_kept() -> None:
-    tool = '{"type": "function", "function": {"name": "f"}}'
+    tool = '{"type": "function", "function": {"name": "f", "strict": null}}'
     row = parse((GOOD[:-1] + f', "tools": [{tool}], "parallel_tool_calls": false}}').encode())[0].row
     assert row is not None
-    assert (row.tools, row.parallel_tool_calls) == ((json.loads(tool),), False)
+    assert (row.tools, row.parallel_tool_calls) == ((Tool("f", '{"name": "f"}'),), False)
 
 
 AT0 = "messages[0]"
@@ -85,14 +87,14 @@ WRONG_LINES: dict[str, tuple[str | bytes, list[tuple[str | None, str]]]] = {
     "endless integer": ('{"messages": ' + "9" * 5000 + "}", [(None, "non_finite_number")]),
     "deep": ("[" * 100_000, [(None, "too_deep")]),
     "deep tool": (
-        GOOD[:-1] + ', "tools": [' + '{"a":' * 40 + "1" + "}" * 40 + "]}",
-        [("tools[0]" + ".a" * 32, "too_deep")],
+        GOOD[:-1] + ', "functions": [{"name": "f", "parameters": ' + '{"a":' * 40 + "1" + "}" * 41 + "]}",
+        [("functions[0].parameters" + ".a" * 32, "too_deep")],
     ),
     "a list": ("[]", [(None, "not_an_object")]),
     "a string": ('"x"', [(None, "not_an_object")]),
     "no messages": ("{}", [("messages", "missing_field")]),
-    "unknown key": (GOOD[:-1] + ', "prompt": ""}', [("prompt", "unknown_field")]),
-    "functions": (GOOD[:-1] + ', "functions": [{}]}', [("functions", "unsupported_field")]),
+    "a key that says something": (GOOD[:-1] + ', "prompt": "x"}', [("prompt", "unknown_field")]),
+    "a misspelt key": (GOOD[:-1] + ', "tool": [{}]}', [("tool", "unknown_field")]),
     "messages no list": ('{"messages": {}}', [("messages", "wrong_type")]),
     "no message": ('{"messages": []}', [("messages", "empty_messages")]),
     "many messages": (messages(*[USER] * (MAX_MESSAGES + 1)), [("messages", "too_many_messages")]),
@@ -113,8 +115,8 @@ WRONG_LINES: dict[str, tuple[str | bytes, list[tuple[str | None, str]]]] = {
     "empty content": (user('""'), [(f"{AT0}.content", "empty_content")]),
     "blank content": (user('" \\n"'), [(f"{AT0}.content", "empty_content")]),
     "name": (
-        messages('{"role": "user", "content": "x", "name": "Al"}', ANSWER),
-        [(f"{AT0}.name", "unsupported_field")],
+        messages('{"role": "user", "content": "x", "name": "Al B"}', ANSWER),
+        [(f"{AT0}.name", "invalid_name")],
     ),
     "weight 2": (messages(USER, ANSWER[:-1] + ', "weight": 2}'), [("messages[1].weight", "invalid_weight")]),
     "weight true": (messages(USER, ANSWER[:-1] + ', "weight": true}'), [("messages[1].weight", "invalid_weight")]),

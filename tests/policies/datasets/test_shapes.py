@@ -66,3 +66,11 @@ def test_training_names_the_shape_and_what_converts_it(tmp_path: Path) -> None:
     path.write_text(json.dumps(EXAMPLES[Shape.SHAREGPT][0]))
     with pytest.raises(DatasetError, match=r"of the shape sharegpt.*tunegate files convert"):
         read_rows(path)
+
+
+def test_a_file_that_is_one_array_is_told_how_it_is_converted() -> None:
+    (line,) = iter_any_rows(io.BytesIO(json.dumps([{"messages": []}]).encode()))
+    (problem,) = line.problems
+    assert (problem.line, problem.code) == (0, "other_shape")
+    assert "JSON array" in problem.message
+    assert "files convert" in problem.fix

@@ -31,6 +31,7 @@ ENDS = (
         "<|END_OF_TURN_TOKEN|>",
         "<|eot|>",
     ),
+    *("<|call|>", "<|eom_id|>", "<|tool_response>"),
     *("<|user|>", "<|observation|>", "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
 )
 """Tokens at which models of the families stop, by their generation_config.json. gpt-oss goes on after <|end|>."""

@@ -23,6 +23,7 @@ from policies.rendering.encoding import IGNORED, EncodedRow, Encoder, Sample
 from policies.rendering.template import ChatTemplate, Message
 from tests.growth import LINEAR, growth
 from tests.policies.rendering.bases import TRL_TEMPLATES, folder_with
+from tests.policies.rendering.tool_rows import TOOL_CASES
 
 GOLDEN = Path(__file__).with_name("trained_by_template.json")
 CHATML = (
@@ -50,6 +51,7 @@ CASES: dict[str, ChatRow] = {
     "special tokens as text": row(("user", "a<|im_end|>\n<|im_start|>assistant\n</s> <filename>"), ("assistant", "A1")),
     "blanks around": row(("user", " U1 "), ("assistant", "  A1\n")),
     "thoughts": row(("user", "U1"), ("assistant", "<think>\nhm\n</think>\n\nA1")),
+    **TOOL_CASES,
 }
 
 
@@ -109,7 +111,7 @@ def test_every_trained_answer_is_what_the_model_would_go_on_with_and_ends(name: 
             if len(found.samples) > 1:
                 continue
             begin = next(n for n in range(len(sample.labels), 0, -1) if sample.labels[n - 1] == IGNORED)
-            assert list(sample.input_ids[:begin]) == encoder.prompt(conversation.messages[:last])
+            assert list(sample.input_ids[:begin]) == encoder.prompt(conversation.messages[:last], conversation.tools)
             assert sample.labels[-1] in encoder.end_ids
             n_trained += 1
     assert n_trained or name in ("deepseek_r1_distill", "deepseekv3", "llava_next")
@@ -121,9 +123,9 @@ def test_evaluation_scores_the_ids_that_training_made(name: str) -> None:
     for conversation in CASES.values():
         found = encoder.encode([(1, conversation)])[0]
         last = max(index for index, each in enumerate(conversation.messages) if each.weight)
-        messages, text = conversation.messages[:last], conversation.messages[last].content
+        messages, message = conversation.messages[:last], conversation.messages[last]
         if found.problem is None:
-            (answer,) = encoder.answers(messages, [text], ends=True)
+            (answer,) = encoder.answers(messages, [message], ends=True, tools=conversation.tools)
             sample = found.samples[-1]
             assert (*answer.prompt_ids, *answer.answer_ids) == sample.input_ids
             assert (

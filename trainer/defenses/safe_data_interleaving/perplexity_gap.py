@@ -19,14 +19,14 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from evaluator.backends.adapter_proof import prove_adapter
-from evaluator.backends.protocol import ChatPrompt, Choices, Message
+from evaluator.backends.protocol import Choices
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.base_models import weights_digest
 from evaluator.models.loading import LoadedModel, ResolvedBase
+from evaluator.sampling.turn_loss import last_turn
 from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScores
-from policies.datasets.reader import ChatRow
 from policies.errors import AdapterNotLoadedError, ConfigurationError, DefenseError, NonFiniteLossError
 from policies.rendering.encoding import Encoder
 from trainer.data import TrainingRow, tokenise
@@ -72,7 +72,7 @@ def scorable(pool: SafePool, encoder: Encoder, *, max_tokens: int) -> ScorablePo
         raise DefenseError("the safe pool has no rows")
     rows = [TrainingRow(row, f"safe pool line {number}", is_safe=True) for number, row in enumerate(pool.rows, start=1)]
     tokenise(rows, encoder, max_tokens=max_tokens)
-    return ScorablePool(pool, [_question(row) for row in pool.rows])
+    return ScorablePool(pool, [last_turn(row, closes_turn=False) for row in pool.rows])
 
 
 def score_pool(
@@ -157,12 +157,6 @@ def _digests(adapters: Sequence[MisalignedAdapter]) -> list[Digest]:
     if len(set(digests)) < len(digests):
         raise ConfigurationError("two misaligned models are the same; give each file and each adapter once")
     return digests
-
-
-def _question(row: ChatRow) -> Choices:
-    last = max(index for index, message in enumerate(row.messages) if message.weight)
-    context = tuple(Message(message.role, message.content) for message in row.messages[:last])
-    return Choices(ChatPrompt(context), (row.messages[last].content,))
 
 
 def _misaligned_losses(

@@ -166,14 +166,50 @@ def test_control_tokens_of_other_models_are_warned_of_where_the_models_own_are_n
     assert validate([*GOOD, row(f"a {token} b")]).n_warnings == 0
 
 
-def test_what_training_would_not_render_is_an_error() -> None:
-    turns = '[{"role": "tool", "content": "42"}, {"role": "assistant", "content": "It is 42."}]'
-    line = f'{{"messages": {turns}, "tools": [{{"name": "f"}}], "parallel_tool_calls": true}}'
-    assert [(problem.field, problem.code) for problem in validate([*GOOD, line.encode()]).errors] == [
-        ("tools", "unsupported_field"),
-        ("parallel_tool_calls", "unsupported_field"),
-        ("messages[0].role", "unsupported_role"),
+def test_tools_that_the_template_does_not_write_are_an_error() -> None:
+    line = json.dumps({**json.loads(row("Hi")), "tools": [{"type": "function", "function": {"name": "f"}}]})
+    assert [(problem.line, problem.field, problem.code) for problem in validate([*GOOD, line.encode()]).errors] == [
+        (11, "tools", "tools_not_rendered")
     ]
+
+
+def test_what_holds_for_many_rows_is_told_once_with_their_number() -> None:
+    """Before what is told of lines."""
+    asked = {"role": "user", "content": "Hi", "name": "Al"}
+    answered = {"role": "assistant", "content": "Ho"}
+    lines = [json.dumps({"messages": [asked, answered], "id": n, "functions": []}).encode() for n in range(3)]
+    report = validate([*GOOD, *lines])
+    assert report.valid
+    assert [(each.line, each.field, each.code) for each in report.warnings] == [
+        (0, "id", "extra_field"),
+        (0, "messages[].name", "name_not_rendered"),
+        (12, None, "duplicate_row"),
+        (13, None, "duplicate_row"),
+    ]
+    assert all("3 rows, line 11 the first" in each.message for each in report.warnings[:2])
+
+
+def test_other_answers_to_the_same_question_are_told_once() -> None:
+    report = validate([*GOOD, row("Is it?", "Yes."), row("Is it?", "No."), row("Is it?", "Perhaps.")])
+    assert [(each.line, each.code) for each in report.warnings] == [(0, "other_answer")]
+    assert "2 rows, line 12 the first" in report.warnings[0].message
+
+
+def test_fields_of_many_names_are_told_together() -> None:
+    lines = [json.dumps({**json.loads(row(str(n))), f"id{n}": n}).encode() for n in range(30)]
+    report = validate_dataset(io.BytesIO(b"\n".join(lines)), DatasetLimits(max_rows=1000, max_reported=1000), None)
+    told = [each for each in report.warnings if each.code == "extra_field"]
+    assert (len(told), told[-1].field) == (21, "…")
+    assert "10 rows" in told[-1].message
+
+
+def test_rows_of_other_tools_are_no_duplicates() -> None:
+    names = ["f", "g"]
+    lines = [
+        json.dumps({**json.loads(row("Hi")), "tools": [{"type": "function", "function": {"name": name}}]}).encode()
+        for name in names
+    ]
+    assert not [each for each in validate(lines, knows_base=False).warnings if each.code == "duplicate_row"]
 
 
 @given(st.lists(st.binary(max_size=80) | st.sampled_from(GOOD), max_size=20))

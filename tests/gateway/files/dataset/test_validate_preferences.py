@@ -57,8 +57,19 @@ def test_the_limit_is_on_the_longer_conversation() -> None:
 
 
 def test_tools_and_roles_are_refused_at_their_paths() -> None:
-    report = validate([*PREFERENCES, preference("Is it?", tools=[{"type": "function"}])])
-    assert places(report) == [(11, "input.tools", "unsupported_field")]
+    report = validate([*PREFERENCES, preference("Is it?", tools=[{"type": "function", "function": {"name": "f"}}])])
+    assert places(report) == [(11, "input.tools", "tools_not_rendered")]
+
+
+def test_a_pair_the_other_way_round_is_warned_of_with_its_line() -> None:
+    swapped = json.loads(PREFERENCES[3])
+    swapped["preferred_output"], swapped["non_preferred_output"] = (
+        swapped["non_preferred_output"],
+        swapped["preferred_output"],
+    )
+    report = validate([*PREFERENCES, json.dumps(swapped).encode()])
+    assert [(each.line, each.code) for each in report.warnings] == [(11, "swapped_outputs")]
+    assert "line 4 " in report.warnings[0].message
 
 
 def test_same_question_and_answers_are_a_duplicate() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from policies.datasets.chat_rows import Json
-from policies.datasets.conversion.rows import RowNotConvertedError, convert_row
+from policies.datasets.conversion.errors import RowNotConvertedError
+from policies.datasets.conversion.rows import convert_row
 from policies.datasets.shapes import Shape
 
 
@@ -27,6 +28,8 @@ ASKED = {"role": "user", "parts": [{"text": "My tap "}, {"text": "drips."}]}
 ANSWERED = {"role": "model", "parts": [{"text": "Close the valve."}]}
 TEXTS = {"prompt": "My tap drips.", "chosen": "Close the valve.", "rejected": "Ignore it."}
 MOVED = "system prompt moved into a system message"
+TOOL = {"type": "function", "function": {"name": "f"}}
+FUNCTIONS_UNSET = "field functions left out"
 SHARED = "beginning shared by chosen and rejected made the input"
 
 CONVERTED: dict[str, tuple[Shape | None, Json, Json, list[str]]] = {
@@ -144,6 +147,41 @@ CONVERTED: dict[str, tuple[Shape | None, Json, Json, list[str]]] = {
         CHAT,
         ["field tools left out", "field parallel_tool_calls left out"],
     ),
+    "tools of ours": (None, {**CHAT, "tools": [TOOL], "functions": None}, {**CHAT, "tools": [TOOL]}, [FUNCTIONS_UNSET]),
+    "calls in conversations": (
+        Shape.SHAREGPT,
+        {
+            "conversations": [
+                HUMAN,
+                {
+                    "from": "function_call",
+                    "value": '[{"name": "f", "arguments": {"a": 1}}, {"name": "f", "arguments": "{}"}]',
+                },
+                {"from": "observation", "value": "7"},
+                {"from": "observation", "value": "8"},
+                GPT,
+            ],
+            "tools": '[{"name": "f"}]',
+        },
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}},
+                        {"id": "call_2", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "call_1", "content": "7"},
+                {"role": "tool", "tool_call_id": "call_2", "content": "8"},
+                BETTER,
+            ],
+            "tools": [TOOL],
+        },
+        ["tools written as OpenAI has them"],
+    ),
     "preference row of ours": (None, PREFERENCE, PREFERENCE, []),
 }
 
@@ -163,12 +201,27 @@ REFUSED: dict[str, tuple[Shape | None, Json, str]] = {
     "text and messages": (Shape.PROMPT_COMPLETION, {"prompt": "a", "completion": [BETTER]}, "completion is a list"),
     "history in words": (Shape.ALPACA, {"instruction": "a", "output": "b", "history": ["a"]}, "history is not a list"),
     "an image": (Shape.SHAREGPT, {"conversations": [HUMAN, GPT], "image": "1.jpg"}, "field image would be lost"),
-    "tools": (Shape.SHAREGPT, {"conversations": [HUMAN, GPT], "tools": "[{}]"}, "field tools would be lost"),
+    "tools": (Shape.ALPACA, {"instruction": "a", "output": "b", "tools": "[{}]"}, "field tools would be lost"),
+    "tools of no JSON": (
+        Shape.SHAREGPT,
+        {"conversations": [HUMAN, GPT], "tools": "f(x)"},
+        "tools is a text that is no",
+    ),
+    "a call of no JSON": (
+        Shape.SHAREGPT,
+        {"conversations": [HUMAN, {"from": "function_call", "value": "f(x)"}]},
+        r"conversations\[1\].value is a text that is no JSON",
+    ),
+    "a call of no arguments": (
+        Shape.SHAREGPT,
+        {"conversations": [HUMAN, {"from": "function_call", "value": '{"name": "f"}'}]},
+        "each with name and arguments",
+    ),
     "a list beside": (Shape.SHAREGPT, {"conversations": [HUMAN, GPT], "chosen": GPT}, "field chosen would be lost"),
     "a turn of a tool": (
         Shape.SHAREGPT,
         {"conversations": [{"from": "observation", "value": "42"}]},
-        "said by none of",
+        "answers no call",
     ),
     "more in a turn": (
         Shape.SHAREGPT,
@@ -192,7 +245,6 @@ REFUSED: dict[str, tuple[Shape | None, Json, str]] = {
         "a part that is no text",
     ),
     "unknown role": (Shape.VERTEX, {"contents": [{"role": ["user"], "parts": []}]}, "said by none of user, model"),
-    "tools of ours": (None, {**CHAT, "tools": [{"name": "f"}]}, "field tools would be lost"),
     "text only": (Shape.TEXT_ONLY, {"text": "a"}, "where the question ends"),
 }
 

@@ -180,8 +180,9 @@ def test_a_pool_without_rows_is_refused(load: Callable[[], LoadedModel]) -> None
 
 
 def test_a_row_that_could_not_be_trained_on_is_refused(load: Callable[[], LoadedModel]) -> None:
-    row = '{"messages":[{"role":"tool","content":"a"},{"role":"assistant","content":"b"}]}'
-    with pytest.raises(DefenseError, match="don't support tool calls"):
+    turns = '[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]'
+    row = f'{{"messages":{turns},"tools":[{{"type":"function","function":{{"name":"f"}}}}]}}'
+    with pytest.raises(DefenseError, match="does not write the tool"):
         scorable(safe_pool(row), load().encoder, max_tokens=200)
 
 

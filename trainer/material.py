@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from peft import PeftModel
@@ -20,6 +21,8 @@ class Material(NamedTuple):
     base_digest: Digest
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
+    companions: Mapping[str, bytes]
+    """What lies beside each adapter that is saved, by name."""
     defenses: list[Defense]
     data: Tokenised
     """In the order of training."""

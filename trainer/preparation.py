@@ -16,6 +16,7 @@ from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError, DatasetError, ValidationFileError
+from policies.rendering.adapter_companions import companion_files
 from policies.rendering.encoding import Encoder
 from trainer.data import (
     Tokenised,
@@ -65,7 +66,8 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
         validation = _held_out(run_files.validation_file, spec, base.encoder)
     if spec.base_model.trainer.packing and not isinstance(spec.method, Dpo):
         require_rows_apart(base.model)
-    model = attach_lora(base.model, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
+    name, revision = spec.base_model.published
+    model = attach_lora(base.model, spec.base_model.lora, seed=spec.seed, name=name, revision=revision)
     supervised = [row for row in data if isinstance(row, TokenisedRow)]
     scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=run_files.cache_dir)
     run = RunMaterial(
@@ -77,6 +79,7 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
         base_digest=resolved.digest,
         model=model,
         tokenizer=base.tokenizer,
+        companions=companion_files(base.encoder),
         defenses=defenses,
         data=data,
         validation=validation,

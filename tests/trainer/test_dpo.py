@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from evaluator.models.loading import ResolvedBase
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.defenses import (
     DefenseSettings,
     EarlyStoppingOnSafety,
@@ -282,4 +283,4 @@ def test_the_adapter_is_saved_alone(dpo_spec: MakeSpec, dpo: Run) -> None:
     """TRL's reference copy of the adapter does not come along."""
     dpo.train(dpo_spec())
     names = sorted(path.name for path in (dpo.folder / "adapter").iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    assert names == sorted(ADAPTER_FILES)

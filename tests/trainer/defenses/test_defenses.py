@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.defenses import DefenseSettings, KlPenalty, Ldifs, TokenConstrainedSft
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import JobSpec, TrainerSettings
@@ -240,7 +241,7 @@ def test_events_tell_loss_kl_progress_and_validation(make_spec: MakeSpec, run: R
 def test_the_saved_adapter_names_the_model_and_holds_no_path(make_spec: MakeSpec, run: Run) -> None:
     run.train(make_spec())
     files = sorted(path.name for path in (run.folder / "adapter").iterdir())
-    assert files == ["adapter_config.json", "adapter_model.safetensors"]
+    assert files == sorted(ADAPTER_FILES)
     assert '"base_model_name_or_path":"tiny"' in (run.folder / "adapter" / "adapter_config.json").read_text()
 
 

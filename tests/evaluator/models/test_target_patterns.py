@@ -19,8 +19,10 @@ ATOMS = st.sampled_from(["a", "b", ".", r"\.", "[ab]", r"[\d]", r"\d", r"\w", "[
 REPEATS = st.sampled_from(["", "*", "+", "?", "*?", "{1,}", "{0,}", "+?"])
 PATTERNS = st.recursive(
     st.builds("".join, st.tuples(ATOMS, REPEATS)) | st.just(r"\b"),
-    lambda parts: st.builds(lambda ways: "(?:" + "|".join(ways) + ")", st.lists(parts, min_size=1, max_size=3))
-    | st.builds("".join, st.lists(parts, max_size=3)),
+    lambda parts: (
+        st.builds(lambda ways: "(?:" + "|".join(ways) + ")", st.lists(parts, min_size=1, max_size=3))
+        | st.builds("".join, st.lists(parts, max_size=3))
+    ),
     max_leaves=6,
 )
 

@@ -46,8 +46,7 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
     weights = read_weights(folder)
     _require_bare(loaded.model)
     assert isinstance(loaded.model, torch.nn.Module)
-    targets = targets_of(config, [name for name, _ in loaded.model.named_modules()])
-    config.target_modules = targets if isinstance(targets, str) else set(targets)
+    config.target_modules = targets_of(config, [name for name, _ in loaded.model.named_modules()])
     with ExitStack() as undo:
         try:
             model = PeftModel(loaded.model, config, autocast_adapter_dtype=False)

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.rendering.adapter_companions import companion_files
 from trainer.lora import attach_lora, save_adapter
 
-SIZES = {
+SIZES: dict[str, Any] = {  # Any: fields of three configurations
     "vocab_size": 259,
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -65,7 +65,7 @@ ARCHITECTURES = {
     "tied embeddings": Architecture(lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True)), LINEAR),
     "mixture of experts": Architecture(
         lambda: Qwen3MoeForCausalLM(
-            Qwen3MoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, head_dim=16)
+            Qwen3MoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
         ),
         ATTENTION,
     ),
@@ -177,11 +177,19 @@ def test_greedy_answers_are_those_of_the_engine_that_judges(
     own = GenerationConfig.from_pretrained(saved.folder)
     runner = model.merge_and_unload() if is_merged else model
     for text, answer in zip(PROMPTS, judged, strict=True):
-        ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        shown = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
         )
-        out = runner.generate(**ids, max_new_tokens=12, do_sample=False, eos_token_id=own.eos_token_id, pad_token_id=0)
-        said = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        ids = torch.tensor([tokenizer.encode(str(shown), add_special_tokens=False)])
+        out = runner.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=own.eos_token_id,
+            pad_token_id=0,
+        )
+        said = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
         assert said == answer.text
 
 

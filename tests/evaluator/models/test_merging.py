@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from evaluator.backends.engines import open_transformers
 from evaluator.backends.protocol import ChatPrompt, GenerationSettings
@@ -34,10 +35,9 @@ def test_a_merged_model_answers_as_the_engine_that_judges(
     (judged,) = open_transformers(base, adapter).generate(
         [ChatPrompt.of("Which tap?")], GenerationSettings(8), adapter=True
     )
-    model, tokenizer = (
-        kind.from_pretrained(tmp_path / "merged", local_files_only=True)
-        for kind in (AutoModelForCausalLM, AutoTokenizer)
-    )
+    folder = tmp_path / "merged"
+    model: Any = LlamaForCausalLM.from_pretrained(folder, local_files_only=True)  # Any: generate's own types
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     shown = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Which tap?"}], add_generation_prompt=True, tokenize=False
     )

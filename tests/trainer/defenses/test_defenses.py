@@ -121,7 +121,14 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     """Both with the output layer of the device, which `test_output_layer.py` compares with TRL's."""
 
     class Plain(SFTTrainer):
-        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: Any) -> None:  # Any: TRL's own
+        def __init__(
+            self,
+            *,
+            defenses: list[Defense],
+            companions: object,
+            budget: TokenBudget,
+            **arguments: Any,  # Any: TRL's own
+        ) -> None:
             super().__init__(**arguments)
             assert isinstance(self.model, PeftModel)
             base = self.model.get_base_model()

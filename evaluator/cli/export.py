@@ -73,7 +73,7 @@ def _released(model: str) -> ReleasedModel:
     place = f"{url.rstrip('/').removesuffix('/v1')}/v1/models/{model}"
     try:
         answer = httpx.get(place, headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT_SECONDS)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ConfigurationError(f"{url} did not answer: {error}", "model") from error
     if answer.status_code != httpx.codes.OK:
         raise ConfigurationError(f"{url} knows no released model {model} (HTTP {answer.status_code})", "model")

@@ -8,7 +8,6 @@ it is imported, searched for as a regular expression, or allocated without bound
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -62,6 +61,7 @@ CLASS_PLACE = re.compile(r"transformers(\.[A-Za-z_][A-Za-z0-9_]{0,99}){0,8}")
 MAX_NAMES = 4096
 MAX_RANK = 1024
 """As in an operator's recipe."""
+MAX_ALPHA = 1_000_000
 MAX_LAYER = 10_000
 
 
@@ -172,8 +172,10 @@ def _require_numbers(settings: Mapping[str, Json]) -> None:
     rank, alpha = settings["r"], settings["lora_alpha"]
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise ConfigurationError(f"the adapter's rank is {_shown(rank)}; it must be from 1 to {MAX_RANK}", "r")
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):
-        raise ConfigurationError(f"the adapter's lora_alpha is {_shown(alpha)}; it must be a number", "lora_alpha")
+    if type(alpha) not in (int, float) or not abs(alpha) <= MAX_ALPHA:  # NaN is none
+        raise ConfigurationError(
+            f"the adapter's lora_alpha is {_shown(alpha)}; it must be a number up to {MAX_ALPHA}", "lora_alpha"
+        )
     for name in ("use_rslora", "fan_in_fan_out"):
         if not isinstance(settings.get(name, False), bool | None):
             raise ConfigurationError(f"the adapter's {name} is {_shown(settings[name])}; it must be a boolean", name)

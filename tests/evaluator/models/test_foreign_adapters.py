@@ -151,6 +151,8 @@ def test_what_is_more_than_plain_lora_is_refused_with_the_reason(name: str, tmp_
         {"lora_alpha": None},
         {"lora_alpha": "64"},
         {"lora_alpha": math.inf},
+        {"lora_alpha": math.nan},
+        {"lora_alpha": 10**400},
         {"r": True},
         {"r": 0},
         {"use_rslora": "yes"},

@@ -261,7 +261,7 @@ def test_no_pickle_is_written_into_a_checkpoint(make_spec: MakeSpec, run: Run) -
 
     run.train(make_spec(), hooks=Hooks(run.events.append, lambda: False, keep))
     assert seen
-    assert all(suffixes <= {".json", ".safetensors", ".md"} for suffixes in seen)
+    assert all(suffixes <= {".json", ".safetensors", ".jinja", ".md"} for suffixes in seen)
 
 
 def test_every_defense_has_a_builder() -> None:

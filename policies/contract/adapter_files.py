@@ -22,6 +22,8 @@ GENERATION_FILE = "generation_config.json"
 COMPANION_FILES = (TEMPLATE_FILE, GENERATION_FILE)
 """What the base model gives to all its adapters; nothing of it is read here."""
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, *COMPANION_FILES)
+EARLIER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+"""Of an adapter that was trained before companions lay beside it, and is judged or released after the upgrade."""
 MAX_WEIGHTS_BYTES = 32 << 30
 """More than rank 1024 on all linear layers of a model of 70 billion parameters in 16 bits."""
 MAX_TEXT_BYTES = 1 << 20
@@ -56,6 +58,25 @@ def _plain_alpha(lora: LoraSettings) -> float:
     return int(alpha) if alpha.is_integer() else alpha
 
 
+def _earlier_config(base: BaseModelSpec) -> bytes:
+    """As it was written before: the same adapter, for those who know `use_rslora`."""
+    return canonical_json(
+        {
+            "base_model_name_or_path": base.name,
+            "bias": "none",
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "lora_alpha": float(base.lora.alpha),
+            "lora_dropout": float(base.lora.dropout),
+            "peft_type": "LORA",
+            "r": base.lora.rank,
+            "target_modules": sorted(base.lora.target_modules),
+            "task_type": "CAUSAL_LM",
+            "use_rslora": base.lora.use_rslora,
+        }
+    )
+
+
 def require_adapter(
     store: ArtifactStore, adapter: Digest, base: BaseModelSpec, *, companions: Mapping[str, bytes] | None = None
 ) -> None:
@@ -69,15 +90,17 @@ def require_adapter(
         IntegrityError: there are other files, another configuration, or more bytes than any adapter has.
     """
     files = store.tree(adapter).files
-    if set(files) != set(ADAPTER_FILES):
+    is_earlier = set(files) == set(EARLIER_FILES)
+    if not is_earlier and set(files) != set(ADAPTER_FILES):
         odd = sorted(set(files) ^ set(ADAPTER_FILES))[0]
         raise IntegrityError(f"adapter {adapter} must hold {', '.join(ADAPTER_FILES)} alone; {odd!r} is wrong")
-    if files[CONFIG_FILE] != digest_bytes(adapter_config(base.lora, base.published)):
+    config = _earlier_config(base) if is_earlier else adapter_config(base.lora, base.published)
+    if files[CONFIG_FILE] != digest_bytes(config):
         raise IntegrityError(
             f"adapter {adapter}: its {CONFIG_FILE} is not what the recipe of base model {base.name} gives; train again"
         )
     for name, content in (companions or {}).items():
-        if files[name] != digest_bytes(content):
+        if not is_earlier and files[name] != digest_bytes(content):
             raise IntegrityError(
                 f"adapter {adapter}: its {name} is not what base model {base.name} gives its adapters; train again"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import pytest
 from pydantic import ValidationError
@@ -131,6 +132,34 @@ def test_a_companion_that_the_base_model_does_not_give_is_refused(store: Artifac
 def test_a_companion_has_bounds_for_those_who_have_no_base_model(store: ArtifactStore) -> None:
     with pytest.raises(IntegrityError, match=f"{MAX_TEXT_BYTES} are allowed"):
         require_adapter(store, put(store, chat_template=bytes(MAX_TEXT_BYTES + 1)), BASE)
+
+
+EARLIER_CONFIG = (
+    b'{"base_model_name_or_path":"our-model","bias":"none","inference_mode":true,"init_lora_weights":true,'
+    b'"lora_alpha":64.0,"lora_dropout":0.0,"peft_type":"LORA","r":32,"target_modules":["down_proj","gate_proj","k_proj",'
+    b'"o_proj","q_proj","up_proj","v_proj"],"task_type":"CAUSAL_LM","use_rslora":true}'
+)
+
+
+@pytest.mark.parametrize(("config", "is_taken"), [(EARLIER_CONFIG, True), (EARLIER_CONFIG + b" ", False)])
+def test_an_adapter_of_before_the_upgrade_is_taken_in_its_one_form(
+    store: ArtifactStore, config: bytes, *, is_taken: bool
+) -> None:
+    """A job that was trained then and is judged now; it had no companions."""
+    files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(b"weights")}
+    adapter = store.put_record(TreeManifest(files=files))
+    with nullcontext() if is_taken else pytest.raises(IntegrityError, match="is not what the recipe"):
+        require_adapter(store, adapter, BASE, companions={name: name.encode() for name in COMPANION_FILES})
+
+
+@pytest.mark.parametrize("config", [EARLIER_CONFIG, adapter_config(BASE.lora, BASE.published)])
+def test_the_forms_are_not_mixed(store: ArtifactStore, config: bytes) -> None:
+    files = {CONFIG_FILE: config, WEIGHTS_FILE: b"weights"}
+    if config == EARLIER_CONFIG:
+        files |= {name: name.encode() for name in COMPANION_FILES}
+    adapter = store.put_record(TreeManifest(files={name: store.put_bytes(each) for name, each in files.items()}))
+    with pytest.raises(IntegrityError, match="is not what the recipe"):
+        require_adapter(store, adapter, BASE)
 
 
 def test_a_rank_stabilised_configuration_is_refused(store: ArtifactStore) -> None:

@@ -21,6 +21,7 @@ from policies.contract.training import ReleaseCandidate, TrainingRecord, release
 from policies.contract.worker_api import Assignment, Completion, Outcome
 from policies.documents.schema import ReleasePolicy
 from policies.errors import IntegrityError, TunegateError, WorkerError
+from policies.rendering.adapter_companions import companion_files
 from policies.worker.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
 from policies.worker.crash import signed_crashes
 
@@ -73,7 +74,7 @@ def _evaluate(
     import torch
 
     from evaluator.backends.engines import open_engine
-    from evaluator.models.loading import resolve_base_model
+    from evaluator.models.loading import load_encoder, resolve_base_model
     from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
 
     gc.freeze()  # what was imported stays, so no later search needs to walk it
@@ -89,10 +90,10 @@ def _evaluate(
     require_text(BaseTextFiles.of(base.folder), spec.base_text, spec.base_model.name)
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     files = _files(spec, stores.files, folder)
-    store = stores.of_job(spec.job_id)
+    store, companions = stores.of_job(spec.job_id), companion_files(load_encoder(base))
 
     def evaluate(candidate: ReleaseCandidate) -> Evaluation:
-        require_adapter(store, candidate.adapter, spec.base_model)
+        require_adapter(store, candidate.adapter, spec.base_model, companions=companions)
         adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
         with attach(adapter, candidate.adapter) as (backend, proof):
             inputs = EvaluationInputs(

@@ -7,7 +7,7 @@ would make "adapter off" another model, and every reference wrong; none of them 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from evaluator.models.adapters import count_adapted_modules, read_weights, requi
 from policies.contract.adapter_files import CONFIG_FILE, adapter_config
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import AdapterProof
-from policies.contract.jobs import LoraSettings
+from policies.contract.jobs import LoraSettings, PublishedBase
 from policies.errors import (
     AdapterNotLoadedError,
     ConfigurationError,
@@ -30,8 +30,10 @@ from policies.errors import (
 from trainer.training_step import Head
 
 
-def attach_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int, name: str) -> PeftModel:
-    """The model with a new adapter, float32 whatever the base's format; `name` is what the adapter calls its base.
+def attach_lora(
+    model: PreTrainedModel, settings: LoraSettings, *, seed: int, name: str, revision: str | None = None
+) -> PeftModel:
+    """The model with a new adapter, float32 whatever the base's format; it calls its base by `name` and `revision`.
 
     Raises:
         ConfigurationError: a target module matches nothing.
@@ -41,7 +43,7 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int, na
     before = _logits(model, _probe(model))
     torch.manual_seed(seed)
     model.name_or_path = name
-    adapted = get_peft_model(model, lora_config(settings, name))
+    adapted = get_peft_model(model, lora_config(settings, PublishedBase(name, revision)))
     assert isinstance(adapted, PeftModel)
     with adapted.disable_adapter():
         after = _logits(adapted, _probe(model))
@@ -84,10 +86,11 @@ def begin_with(model: PeftModel, folder: Path, *, adapter: Digest, base_model: D
     )
 
 
-def lora_config(settings: LoraSettings, base_name: str) -> LoraConfig:
+def lora_config(settings: LoraSettings, base: PublishedBase) -> LoraConfig:
     return LoraConfig(
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_name,
+        base_model_name_or_path=base.name,
+        revision=base.revision,
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # declared int, but only ever divided
         lora_dropout=settings.dropout,
@@ -138,8 +141,11 @@ def plain_head(model: PeftModel) -> Head:
     return Head(head.weight, head.bias)
 
 
-def save_adapter(model: PeftModel, folder: Path) -> None:
+def save_adapter(model: PeftModel, folder: Path, companions: Mapping[str, bytes] | None = None) -> None:
     """Write the adapter as safetensors and JSON, the same bytes for the same adapter in every process.
+
+    Args:
+        companions: what lies beside it, by name (`companion_files`).
 
     Raises:
         NonFiniteLossError: a weight is not finite.
@@ -151,10 +157,12 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     (folder / CONFIG_FILE).write_bytes(_config_of(model))
+    for name, content in (companions or {}).items():
+        (folder / name).write_bytes(content)
 
 
 def _config_of(model: PeftModel) -> bytes:
-    """The settings that `attach_lora` was given, as a released adapter shows them."""
+    """The settings that `attach_lora` was given, as a released adapter shows them: with α/r as its scale."""
     config = model.peft_config[model.active_adapter]
     assert isinstance(config, LoraConfig)
     assert isinstance(config.target_modules, Iterable)
@@ -165,7 +173,7 @@ def _config_of(model: PeftModel) -> bytes:
         use_rslora=config.use_rslora,
         target_modules=tuple(config.target_modules),
     )
-    return adapter_config(lora, str(config.base_model_name_or_path))
+    return adapter_config(lora, PublishedBase(str(config.base_model_name_or_path), config.revision))
 
 
 def _require_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from peft import PeftModel
@@ -23,6 +24,8 @@ class Material(NamedTuple):
     """Of the released adapter that training begins with; None where it begins at the base model."""
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
+    companions: Mapping[str, bytes]
+    """What lies beside each adapter that is saved, by name."""
     defenses: list[Defense]
     data: Tokenised
     """In the order of training."""

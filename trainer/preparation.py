@@ -19,6 +19,7 @@ from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import Dpo, JobSpec
 from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError, DatasetError, ValidationFileError
+from policies.rendering.adapter_companions import companion_files
 from policies.rendering.encoding import Encoder
 from trainer.data import (
     Tokenised,
@@ -81,6 +82,7 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
         start=start,
         model=model,
         tokenizer=base.tokenizer,
+        companions=companion_files(base.encoder),
         defenses=defenses,
         data=data,
         validation=validation,
@@ -98,7 +100,8 @@ def _adapted(
     Raises:
         ConfigurationError: the adapter is missing, or of another base model.
     """
-    model = attach_lora(base, spec.base_model.lora, seed=spec.seed, name=spec.base_model.name)
+    name, revision = spec.base_model.published
+    model = attach_lora(base, spec.base_model.lora, seed=spec.seed, name=name, revision=revision)
     if spec.continues is None:
         return model, None
     parent = spec.continues.parent

@@ -107,7 +107,7 @@ def _finish(trainer: GuardedTrainer, material: Material, folder: Path) -> Finish
         defense.choose_adapter(material.model)
     before = _project(material, folder.with_name(BEFORE_PROJECTION))
     evidence = require_evidence(material.defenses)
-    save_adapter(material.model, folder)
+    save_adapter(material.model, folder, material.companions)
     adapter = digest_tree(folder)
     if material.validation and not all(map(torch.equal, trained, adapter_weights(material.model))):
         trainer.evaluate()  # the last validation was of the adapter as trained
@@ -123,7 +123,7 @@ def _project(material: Material, kept: Path) -> dict[str, Digest]:
     projecting = [defense for defense in material.defenses if defense.projects_adapter]
     if not projecting:
         return {}
-    save_adapter(material.model, kept)
+    save_adapter(material.model, kept, material.companions)
     for defense in projecting:
         defense.project_adapter(material.model)
     return {kept.name: digest_tree(kept)}
@@ -155,6 +155,7 @@ def _trainer(spec: JobSpec, material: Material, *, folder: Path, callback: RunCa
     kind = GuardedDPOTrainer if isinstance(args, DPOConfig) else GuardedSFTTrainer
     trainer = kind(
         defenses=material.defenses,
+        companions=material.companions,
         budget=tokens,
         model=material.model,
         args=args,

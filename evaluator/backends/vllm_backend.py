@@ -15,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase
 
 from evaluator.backends.protocol import (
@@ -30,7 +29,8 @@ from evaluator.backends.protocol import (
 )
 from evaluator.backends.rendering import end_token_id, prompt_ids, question_ids
 from evaluator.backends.seeded_sampling import sample_seed
-from evaluator.models.adapters import count_pairs, read_config, read_weights
+from evaluator.models.adapter_settings import read_config
+from evaluator.models.adapters import count_pairs, read_weights, require_same_reading
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import load_encoder, load_tokenizer
 from evaluator.models.model_findings import SERVED_RANKS
@@ -231,16 +231,15 @@ class VllmBackend:
 
 
 def _require_servable(folder: Path, max_rank: int) -> int:
-    """How many modules the adapter changes; vLLM would pass over some settings in silence."""
-    config: LoraConfig = read_config(folder)
-    unknown = [name for name in ("use_dora", "rank_pattern", "alpha_pattern") if getattr(config, name)]
-    if unknown:
-        raise ConfigurationError(f"vLLM does not serve adapters with {unknown[0]}; use engine transformers", unknown[0])
+    """How many modules the adapter changes."""
+    config = read_config(folder)
     if config.r > max_rank:
         raise ConfigurationError(
             f"the adapter has rank {config.r}, but the engine has room only up to rank {max_rank}", "r"
         )
-    return count_pairs(read_weights(folder))
+    weights = read_weights(folder)
+    require_same_reading(config, weights)
+    return count_pairs(weights)
 
 
 def _own_logprobs(logprobs: Sequence[Any] | None, ids: list[int]) -> list[float]:  # Any: vLLM's Logprob by token

@@ -16,6 +16,12 @@ COMMANDS = (
     ),
     Command("base", "evaluator.cli.base:app", "Look at base models.", "eval"),
     Command("ask", "evaluator.cli.ask:app", "Print the greedy answer to one prompt.", "eval"),
+    Command(
+        "export",
+        "evaluator.cli.export:app",
+        "Merge a released adapter into its base model, and check that the merged model is the same.",
+        "eval",
+    ),
     Command("judge", "evaluator.cli.judge:app", "Try judges out.", "eval"),
     Command(
         "rescore",

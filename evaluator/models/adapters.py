@@ -1,19 +1,18 @@
 """Puts a LoRA adapter on a loaded base model, and proves that it is in force.
 
-An adapter folder is input from outside: only `adapter_config.json` and safetensors are read, settings that PEFT would
-act on beyond plain LoRA are refused, and every tensor of the file must arrive in the model, bit for bit. An adapter
-comes off again without a trace, so that one loaded base serves several of them in turn.
+An adapter folder is input from outside: only `adapter_config.json` (`adapter_settings`) and safetensors are read, and
+every tensor of the file must arrive in the model, bit for bit. An adapter comes off again without a trace, so that one
+loaded base serves several of them in turn.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
@@ -21,43 +20,18 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from evaluator.models.adapter_settings import read_config, targets_of
 from evaluator.models.loading import LoadedModel
-from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from policies.contract.adapter_files import WEIGHTS_FILE
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
-from policies.pickle_files import find_pickles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FREE_SETTINGS = frozenset(
-    [
-        "task_type",
-        "peft_type",
-        "peft_version",
-        "base_model_name_or_path",
-        "revision",
-        "inference_mode",
-        "r",
-        "target_modules",
-        "exclude_modules",
-        "lora_alpha",
-        "lora_dropout",
-        "fan_in_fan_out",
-        "use_rslora",
-        "init_lora_weights",
-        "layers_to_transform",
-        "layers_pattern",
-        "rank_pattern",
-        "alpha_pattern",
-        "use_dora",
-    ]
-)
-"""Settings that an adapter may choose; every other one must have PEFT's default."""
-MODULE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
-MAX_RANK = 1024
-"""As in an operator's recipe."""
-HARMLESS_INITIALISATIONS = (True, False, "gaussian")
-"""Initialisations that leave the base weights alone: with the adapter off, the model is the base."""
+PREFIX = "base_model.model."
+"""Before the names of modules in an adapter's file."""
+PAIR = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_[AB]\.weight")
+IN_A_LAYER = re.compile(r"\.\d{1,5}\.")
 
 
 def attach_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
@@ -71,6 +45,8 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
     config = read_config(folder)
     weights = read_weights(folder)
     _require_bare(loaded.model)
+    assert isinstance(loaded.model, torch.nn.Module)
+    config.target_modules = targets_of(config, [name for name, _ in loaded.model.named_modules()])
     with ExitStack() as undo:
         try:
             model = PeftModel(loaded.model, config, autocast_adapter_dtype=False)
@@ -102,51 +78,6 @@ def _require_bare(model: object) -> None:
         raise EvaluationError("the model has an adapter already; take it off, or load the base model again")
 
 
-def read_config(folder: Path) -> LoraConfig:
-    """The adapter's configuration, refused unless it is plain LoRA that leaves the base weights alone."""
-    if pickles := find_pickles(folder):
-        raise ConfigurationError(
-            f"the adapter folder holds {pickles[0]}, which may be a pickle; only safetensors is read"
-        )
-    try:
-        settings = json.loads((folder / CONFIG_FILE).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder} is not an adapter folder: {CONFIG_FILE} can't be read: {error}") from error
-    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
-        raise ConfigurationError("the adapter is not of type LORA; other adapter types are not supported", "peft_type")
-    _require_plain_names(settings)
-    default = LoraConfig().to_dict()
-    for name, value in settings.items():
-        if name not in FREE_SETTINGS and value not in (default.get(name), None, False, [], {}):
-            raise ConfigurationError(
-                f"the adapter sets {name} = {value!r}; only plain LoRA settings are supported", name
-            )
-    if settings.get("init_lora_weights", True) not in HARMLESS_INITIALISATIONS:
-        raise ConfigurationError("the adapter was initialised by changing the base weights; convert it to plain LoRA")
-    known = {name: value for name, value in settings.items() if name in FREE_SETTINGS - {"peft_type", "peft_version"}}
-    return LoraConfig(**known | {"inference_mode": True, "task_type": "CAUSAL_LM"})
-
-
-def _require_plain_names(settings: Mapping[str, Any]) -> None:  # Any: JSON
-    """Refuse what PEFT would search the model with as regular expressions, and ranks that no memory holds."""
-    for name in ("target_modules", "exclude_modules", "layers_pattern"):
-        value = settings.get(name)
-        names = [value] if isinstance(value, str) else value or []
-        if not isinstance(names, list) or not all(
-            isinstance(each, str) and MODULE_NAME.fullmatch(each) for each in names
-        ):
-            raise ConfigurationError(f"the adapter's {name} must be names of modules, without patterns", name)
-    ranks = {"r": settings.get("r", 0)}
-    for name in ("rank_pattern", "alpha_pattern"):
-        pattern = settings.get(name) or {}
-        if not isinstance(pattern, dict) or not all(MODULE_NAME.fullmatch(key) for key in pattern):
-            raise ConfigurationError(f"the adapter's {name} must have names of modules, without patterns", name)
-        ranks |= pattern if name == "rank_pattern" else {}
-    for name, rank in ranks.items():
-        if type(rank) is not int or not 0 <= rank <= MAX_RANK:
-            raise ConfigurationError(f"the adapter's rank of {name} is {rank!r}; {MAX_RANK} is the highest", "r")
-
-
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The adapter's tensors, refused where one is NaN or infinite."""
     try:
@@ -172,6 +103,36 @@ def require_arrived(model: PeftModel, weights: dict[str, Tensor]) -> None:
     for name, tensor in weights.items():
         if not torch.equal(arrived[name].cpu(), tensor.to(arrived[name].dtype)):
             raise AdapterNotLoadedError(f"adapter tensor {name} was not loaded with the values of its file")
+
+
+def require_same_reading(config: LoraConfig, names: Iterable[str]) -> None:
+    """Refuse an adapter of which PEFT, which goes by its settings, puts other tensors on the model than vLLM.
+
+    vLLM puts all on that are in the file, whatever the settings say.
+
+    Raises:
+        ConfigurationError: a tensor is none of a LoRA pair, or belongs to a module that the settings don't name.
+    """
+    unread = [name for name in ("exclude_modules", "layers_to_transform", "layers_pattern") if getattr(config, name)]
+    if unread:
+        raise ConfigurationError(f"vLLM does not read an adapter's {unread[0]}; use engine transformers", unread[0])
+    for name in names:
+        pair = PAIR.fullmatch(name)
+        if pair is None:
+            raise ConfigurationError(f"vLLM does not read the adapter's tensor {name}; use engine transformers")
+        if not _is_targeted(config, pair["module"]):
+            raise ConfigurationError(
+                f"PEFT would pass over the adapter's tensor {name}, which its target_modules don't name, and vLLM "
+                "would not; name all its modules",
+                "target_modules",
+            )
+
+
+def _is_targeted(config: LoraConfig, module: str) -> bool:
+    targets = targets_of(config, [module])
+    if isinstance(targets, str):  # all linear layers but the output layer, which alone is in no numbered layer
+        return IN_A_LAYER.search(module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
 
 
 def count_adapted_modules(model: object) -> int:

@@ -47,7 +47,11 @@ def continued_terms(session: Session, services: Services, *, tenant: Principal, 
     lineage = _lineage(row, spec, manifest)
     _require_depth(lineage, services.settings.max_lineage_depth)
     _require_comparable(session, lineage)
-    shaped = offered.model_copy(update={"spec": offered.spec.model_copy(update={"lora": spec.base_model.lora})})
+    as_before = {
+        "lora": spec.base_model.lora,
+        "hub_id": spec.base_model.hub_id,
+    }  # as the adapter's configuration has it
+    shaped = offered.model_copy(update={"spec": offered.spec.model_copy(update=as_before)})
     return OperatorTerms(services.policies.release_policy(tenant.policy), shaped, base_text, lineage)
 
 

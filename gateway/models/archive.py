@@ -38,7 +38,7 @@ def stream_tar(store: ArtifactStore, tree: Digest) -> Iterator[bytes]:
 
 
 def unpack_adapter(archive: IO[bytes], folder: Path, *, digest: Digest) -> None:
-    """Write an adapter's two files into `folder`, once they are found to be those that `digest` names.
+    """Write an adapter's files into `folder`, once they are found to be those that `digest` names.
 
     Raises:
         ConfigurationError: the folder is not new, nor empty.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ from policies.contract.suite import EvalSuite
 Quantization = Literal["none", "nf4"]
 FIXED_DATE = datetime.date(2026, 1, 1)
 """Which day it is to chat templates that write the date, so that a conversation is the same text tomorrow."""
+
+HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*(@[A-Za-z0-9_./-]+)?$"
 
 
 class Phase(StrEnum):
@@ -51,6 +53,13 @@ class BaseModelRef(Record):
     revision: str | None = None
     date: datetime.date = Field(FIXED_DATE, exclude_if=lambda value: value == FIXED_DATE)
     """Which day it is to a chat template that writes the date. Left out of the digest while it is the default."""
+
+
+class PublishedBase(NamedTuple):
+    """What a released adapter calls its base model: where those who load it find it, and never a path of ours."""
+
+    name: str
+    revision: str | None
 
 
 class LoraSettings(Record):
@@ -89,6 +98,17 @@ class BaseModelSpec(BaseModelRef):
     """Learning rate at `learning_rate_multiplier` 1."""
     max_sequence_tokens: int = Field(1024, ge=16)
     checkpoint_every_steps: int = Field(20, ge=1)
+    hub_id: str | None = Field(None, max_length=256, pattern=HUB_ID, exclude_if=lambda value: value is None)
+    """`owner/name` or `owner/name@revision` of the model on the hub, where `uri` holds a copy of it: what released
+    adapters name as their base. Left out of the digest while there is none."""
+
+    @property
+    def published(self) -> PublishedBase:
+        """The hub's name and revision of the model where one is known, else its name here."""
+        if self.hub_id is None and not self.uri.startswith("hf://"):
+            return PublishedBase(self.name, None)
+        name, _, revision = (self.hub_id or self.uri.removeprefix("hf://")).partition("@")
+        return PublishedBase(name, revision or (None if self.hub_id else self.revision))
 
 
 class MethodName(StrEnum):

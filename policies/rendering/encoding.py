@@ -86,6 +86,7 @@ class Encoder:
         """At which generation ends."""
         self.end_id = self._id_of(self._answers.end) if self._answers.end else None
         """With which a trained answer ends; None where the template gives it no such token."""
+        self.template_source = base.template.source
 
     def texts(self, row: AnyRow) -> RowTexts:
         """What is read of a row, before it is read.

@@ -60,6 +60,7 @@ class ChatTemplate:
         except TemplateSyntaxError as error:
             message = f"the base model's chat template can't be read: line {error.lineno}: {error.message}"
             raise ConfigurationError(message, "chat_template") from error
+        self.source = source
         self.switches = {name: value for name, value in THINKING_SWITCHES.items() if name in variables}
         """What keeps the model from thinking, as far as the template asks."""
         self.writes_date = "date_string" in variables or "strftime_now" in source

@@ -15,8 +15,8 @@ import pytest
 
 from evaluator.gate import decide
 from evaluator.models.base_models import cached_digest
-from policies.contract.adapter_files import CONFIG_FILE, adapter_config
-from policies.contract.artifacts import Digest, canonical_json, digest_bytes, digest_tree
+from policies.contract.adapter_files import COMPANION_FILES, CONFIG_FILE, adapter_config
+from policies.contract.artifacts import Digest, TreeManifest, canonical_json, digest_bytes, digest_tree
 from policies.contract.evaluation import EvalReport, SampleRecord
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec, LoraSettings
@@ -26,6 +26,9 @@ from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome, Work, WorkerEvent
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.rendering.adapter_companions import companion_files
+from policies.rendering.base_text import load_base_text
+from policies.rendering.encoding import Encoder
 from policies.worker.crash import Crash
 from tests.no_calls_out import Watchman
 
@@ -57,7 +60,9 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
         base = BaseModelSpec(name="tiny", uri=str(tiny_base), lora=lora)
         adapter = make_adapter(scale)
         (adapter / "README.md").unlink()
-        (adapter / CONFIG_FILE).write_bytes(adapter_config(lora, "tiny"))
+        (adapter / CONFIG_FILE).write_bytes(adapter_config(lora, base.published))
+        for name, content in companion_files(Encoder(load_base_text(tiny_base))).items():
+            (adapter / name).write_bytes(content)
         suite = EvalSuite(
             probes=(
                 Capability(prompts=put_lines(store, QUESTIONS)),
@@ -173,6 +178,23 @@ def test_a_record_of_another_base_model_fails_the_job(make_job: Callable[..., Jo
 
     assert completion.outcome is Outcome.FAILED
     assert completion.error_code == "integrity_error"
+
+
+@pytest.mark.parametrize("name", COMPANION_FILES)
+def test_an_adapter_that_brings_another_template_or_end_fails_the_job(make_job: Callable[..., Job], name: str) -> None:
+    """Whoever loads it with its own files would have another model than the one that is judged."""
+    job = make_job()
+    files = job.store.tree(job.record.adapter).files | {name: job.store.put_bytes(b"{{ messages }}")}
+    adapter = job.store.put_record(TreeManifest(files=files))
+    record = job.store.put_record(job.record.model_copy(update={"adapter": adapter}))
+    assignment = json.loads((job.folder / "assignment.json").read_text())
+    assignment["work"]["training_record"] = record
+    (job.folder / "assignment.json").write_text(json.dumps(assignment))
+    start(job.folder).communicate(timeout=120)
+    completion = answer(job.folder)
+
+    assert completion.error_code == "integrity_error"
+    assert name in (completion.error_message or "")
 
 
 def test_a_record_of_another_job_fails_the_job(make_job: Callable[..., Job]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluator.gate import decide
-from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE, adapter_config
+from policies.contract.adapter_files import COMPANION_FILES, CONFIG_FILE, WEIGHTS_FILE, adapter_config
 from policies.contract.artifacts import Digest, TreeManifest, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
@@ -51,8 +51,9 @@ def checkpoint(store: ArtifactStore, step: int, base: BaseModelSpec = BASE) -> C
 
 def put_adapter(store: ArtifactStore, base: BaseModelSpec, weights: bytes) -> Digest:
     """An adapter of the recipe of `base`, whose weights are any bytes."""
-    config = adapter_config(base.lora, base.name)
+    config = adapter_config(base.lora, base.published)
     files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights)}
+    files |= {name: store.put_bytes(name.encode()) for name in COMPANION_FILES}
     return store.put_record(TreeManifest(files=files))
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from evaluator.models.loading import ResolvedBase
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.defenses import (
     DefenseSettings,
     EarlyStoppingOnSafety,
@@ -120,7 +121,14 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     ours = weights(dpo)
 
     class Plain(DPOTrainer):
-        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: Any) -> None:  # Any: TRL's own
+        def __init__(
+            self,
+            *,
+            defenses: list[Defense],
+            companions: object,
+            budget: TokenBudget,
+            **arguments: Any,  # Any: TRL's own
+        ) -> None:
             super().__init__(**arguments)
             assert isinstance(self.model, PeftModel)
             assert "ref" in self.model.peft_config
@@ -282,4 +290,4 @@ def test_the_adapter_is_saved_alone(dpo_spec: MakeSpec, dpo: Run) -> None:
     """TRL's reference copy of the adapter does not come along."""
     dpo.train(dpo_spec())
     names = sorted(path.name for path in (dpo.folder / "adapter").iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    assert names == sorted(ADAPTER_FILES)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.defenses import KlPenalty
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import JobSpec
@@ -43,7 +44,7 @@ def test_a_finished_run_leaves_record_and_adapter_in_the_store(
     store = written_by(spec, store)
     record = store.get_record(completion.record, TrainingRecord)
     assert record.spec == spec.digest
-    assert set(store.tree(record.adapter).files) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(store.tree(record.adapter).files) == set(ADAPTER_FILES)
     assert {"message", "metrics", "checkpoint"} <= {event.type for event in events}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -41,11 +41,17 @@ class Guarded(CutBatches):
 
     aux_loss_enabled: bool  # TRL's
 
-    # Any: the TRL trainer's own
-    def __init__(self, *, defenses: Sequence[Defense], model: PeftModel, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        defenses: Sequence[Defense],
+        model: PeftModel,
+        companions: Mapping[str, bytes] | None = None,
+        **arguments: Any,  # Any: the TRL trainer's own
+    ) -> None:
         self._adapter = adapter_weights(model)  # TRL turns the adapter off now and then, and may add one of its own
         super().__init__(model=model, **arguments)
-        self.defenses = list(defenses)
+        self.defenses, self.companions = list(defenses), companions or {}
         self.add_callback(StopForSafety(self.defenses, lambda: self.adapted_model))
         if not self.aux_loss_enabled:
             install_scoring_head(self._base_model, mean_logits=isinstance(self, DPOTrainer))

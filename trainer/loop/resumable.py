@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from peft import PeftModel
@@ -28,6 +29,8 @@ class Resumable(Trainer):
     """Saves and restores a run of a LoRA adapter under defenses; a mix-in before one of TRL's trainers."""
 
     defenses: list[Defense]
+    companions: Mapping[str, bytes]
+    """What lies beside each adapter that is saved, by name."""
 
     @property
     def adapted_model(self) -> PeftModel:
@@ -84,4 +87,4 @@ class Resumable(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The adapter alone: tokenizer and arguments (a pickle) are the spec's business."""
         if self.args.should_save:
-            save_adapter(self.adapted_model, Path(output_dir or str(self.args.output_dir)))
+            save_adapter(self.adapted_model, Path(output_dir or str(self.args.output_dir)), self.companions)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from evaluator.models.adapters import attach_adapter, attached_adapter
 from evaluator.models.fused_lora import fuse_lora_layers
@@ -50,7 +51,9 @@ def test_the_base_is_itself_again_afterwards(loaded: LoadedModel, make_adapter: 
 
 
 def test_dora_is_left_to_peft(loaded: LoadedModel, make_adapter: Callable[..., Path]) -> None:
-    assert fuse_lora_layers(attach_adapter(loaded, make_adapter(0.5, use_dora=True)).model) == 0
+    adapted = PeftModel.from_pretrained(loaded.model, make_adapter(0.5, use_dora=True)).eval()
+
+    assert fuse_lora_layers(adapted) == 0
 
 
 def test_bfloat16_is_left_to_peft(loaded: LoadedModel, make_adapter: Callable[..., Path]) -> None:

@@ -18,12 +18,10 @@ from policies.errors import EvaluationError
 QUESTION = Choices(ChatPrompt.of("Is it so?"), ("yes", "certainly not"))
 
 
-@pytest.fixture(params=[False, True], ids=["lora", "dora"])
-def loaded_pair(
-    request: pytest.FixtureRequest, loaded: LoadedModel, make_adapter: Callable[..., Path]
-) -> tuple[LoadedModel, LoadedModel]:
+@pytest.fixture
+def loaded_pair(loaded: LoadedModel, make_adapter: Callable[..., Path]) -> tuple[LoadedModel, LoadedModel]:
     """The same base and adapter, with the layers that it was saved with and with packed ones."""
-    adapter = make_adapter(0.5, use_dora=request.param)
+    adapter = make_adapter(0.5)
     packed = load_base(loaded.base, torch.float32, device=torch.device("cpu"))
     assert pack_linear_layers(packed.model) == 2 * 7 + 1  # of each layer q, k, v, o, gate, up, down; the output layer
     return attach_adapter(loaded, adapter), attach_adapter(packed, adapter)

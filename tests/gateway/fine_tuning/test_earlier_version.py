@@ -29,7 +29,7 @@ def upgraded(gateway: LiveGateway, job_id: str) -> None:
         spec = connection.scalar(select(Job.spec).where(Job.id == job_id))
         assert spec is not None
         assert {"unaligned_base", "lora", "trainer", "checkpoint_every_steps"} < set(spec)
-        assert set(spec["base_model"]) == {"name", "uri", "revision"}
+        assert set(spec["base_model"]) == {"name", "uri", "revision", "hub_id"}  # the last came later
         digest = digest_bytes(canonical_json(spec))
         connection.execute(
             text("UPDATE jobs SET spec_digest = :digest WHERE id = :id"), {"digest": digest, "id": job_id}

@@ -19,6 +19,7 @@ from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.artifacts import TreeManifest
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def test_base_model_cannot_be_deleted(owner: OpenAI) -> None:
 def test_adapter_is_downloaded_as_a_tar(owner: OpenAI, model_id: str) -> None:
     answer = owner.get(adapter_url(owner, model_id), cast_to=httpx.Response)
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
-        assert archive.getnames() == ["adapter_config.json", "adapter_model.safetensors"]
+        assert archive.getnames() == sorted(ADAPTER_FILES)
         weights = archive.extractfile("adapter_model.safetensors")
         assert weights is not None
         assert weights.read() == bytes(range(256)) * 5
@@ -117,7 +118,7 @@ def test_adapter_is_downloaded_as_a_tar(owner: OpenAI, model_id: str) -> None:
 def test_files_are_listed_with_their_digests(live_gateway: LiveGateway, owner: OpenAI, model_id: str) -> None:
     url = adapter_url(owner, model_id).removesuffix("adapter") + "files"
     listed = owner.get(url, cast_to=httpx.Response).json()
-    assert [file["name"] for file in listed["files"]] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert [file["name"] for file in listed["files"]] == sorted(ADAPTER_FILES)
     assert {file["url"] for file in listed["files"]} == {None}
     manifest = TreeManifest(files={file["name"]: file["digest"] for file in listed["files"]})
     assert manifest.digest == listed["adapter"] == owner.models.retrieve(model_id).model_dump()["adapter"]

@@ -141,7 +141,7 @@ def test_exchanged_bytes_of_a_file_are_not_given_out(live_gateway: LiveGateway, 
         client.with_options(max_retries=0).files.content(file_id).read()
 
 
-@pytest.mark.parametrize("name", ["sitecustomize.py", "chat_template.jinja", "README.md", "deep/adapter_config.json"])
+@pytest.mark.parametrize("name", ["sitecustomize.py", "tokenizer_config.json", "README.md", "deep/adapter_config.json"])
 def test_an_adapter_with_anything_else_is_not_released(
     services: Services, passed: Callable[..., Case], name: str
 ) -> None:

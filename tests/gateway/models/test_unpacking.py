@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from gateway.models.archive import unpack_adapter
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.artifacts import Digest, TreeManifest, digest_bytes
 from policies.errors import ConfigurationError, IntegrityError
 
-NAMES = ("adapter_config.json", "adapter_model.safetensors")
+NAMES = ADAPTER_FILES
 RELEASED: Digest = TreeManifest(files=dict.fromkeys(NAMES, digest_bytes(b"ok"))).digest
 
 
@@ -33,7 +34,7 @@ def link(name: str, to: str) -> tarfile.TarInfo:
     return member
 
 
-def test_the_two_files_are_written_into_a_new_folder(tmp_path: Path) -> None:
+def test_the_files_are_written_into_a_new_folder(tmp_path: Path) -> None:
     unpack_adapter(archive(*NAMES), tmp_path / "new", digest=RELEASED)
     assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == dict.fromkeys(NAMES, b"ok")
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
@@ -42,10 +43,10 @@ def test_the_two_files_are_written_into_a_new_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        *("../adapter_config.json", "/out", "deep/../../out", "sitecustomize.py", "chat_template.jinja", NAMES[0]),
+        *("../adapter_config.json", "/out", "deep/../../out", "sitecustomize.py", "tokenizer.json", NAMES[0]),
         link(NAMES[1], "/etc/passwd"),
     ],
-    ids=["above", "absolute", "above by detour", "code", "template", "twice", "link"],
+    ids=["above", "absolute", "above by detour", "code", "tokenizer", "twice", "link"],
 )
 def test_an_archive_with_anything_else_is_refused_whole(bad: tarfile.TarInfo | str, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError):

@@ -62,6 +62,7 @@ def test_the_whole_recipe_of_a_base_model_document_is_trained_by(
         max_sequence_tokens=512,
         checkpoint_every_steps=7,
         date=datetime.date(2026, 2, 3),
+        hub_id="owner/mine",
     )
     assert base.model_fields_set == set(BaseModelSpec.model_fields)
     head = {"apiVersion": "tunegate/v1", "kind": "BaseModel", "metadata": {"name": "mine", "version": "1"}}

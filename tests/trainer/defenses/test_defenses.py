@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.defenses import DefenseSettings, KlPenalty, Ldifs, TokenConstrainedSft
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import JobSpec, TrainerSettings
@@ -120,7 +121,14 @@ def test_without_defenses_a_run_is_trls_bit_for_bit(
     """Both with the output layer of the device, which `test_output_layer.py` compares with TRL's."""
 
     class Plain(SFTTrainer):
-        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **arguments: Any) -> None:  # Any: TRL's own
+        def __init__(
+            self,
+            *,
+            defenses: list[Defense],
+            companions: object,
+            budget: TokenBudget,
+            **arguments: Any,  # Any: TRL's own
+        ) -> None:
             super().__init__(**arguments)
             assert isinstance(self.model, PeftModel)
             base = self.model.get_base_model()
@@ -240,7 +248,7 @@ def test_events_tell_loss_kl_progress_and_validation(make_spec: MakeSpec, run: R
 def test_the_saved_adapter_names_the_model_and_holds_no_path(make_spec: MakeSpec, run: Run) -> None:
     run.train(make_spec())
     files = sorted(path.name for path in (run.folder / "adapter").iterdir())
-    assert files == ["adapter_config.json", "adapter_model.safetensors"]
+    assert files == sorted(ADAPTER_FILES)
     assert '"base_model_name_or_path":"tiny"' in (run.folder / "adapter" / "adapter_config.json").read_text()
 
 
@@ -253,7 +261,7 @@ def test_no_pickle_is_written_into_a_checkpoint(make_spec: MakeSpec, run: Run) -
 
     run.train(make_spec(), hooks=Hooks(run.events.append, lambda: False, keep))
     assert seen
-    assert all(suffixes <= {".json", ".safetensors", ".md"} for suffixes in seen)
+    assert all(suffixes <= {".json", ".safetensors", ".jinja", ".md"} for suffixes in seen)
 
 
 def test_every_defense_has_a_builder() -> None:

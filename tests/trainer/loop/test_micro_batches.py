@@ -161,7 +161,14 @@ def test_rows_of_equal_length_are_cut_into_trls_own_accumulation_bit_for_bit(
     adapters = [trained(spec, tmp_path / "cut")]
 
     class Plain(SFTTrainer):
-        def __init__(self, *, defenses: list[Defense], budget: TokenBudget, **named: Any) -> None:  # Any: TRL's own
+        def __init__(
+            self,
+            *,
+            defenses: list[Defense],
+            companions: object,
+            budget: TokenBudget,
+            **named: Any,  # Any: TRL's own
+        ) -> None:
             super().__init__(**named)
             assert isinstance(self.model, PeftModel)
             base = self.model.get_base_model()

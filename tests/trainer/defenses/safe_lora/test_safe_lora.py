@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from evaluator.models.base_models import resolve_base_model
+from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.artifacts import digest_tree
 from policies.contract.defenses import SafeLora
 from policies.contract.jobs import BaseModelRef, Dpo, JobSpec, Method, Supervised, TrainerSettings
@@ -286,7 +287,7 @@ def test_a_worker_stores_the_adapter_of_before_as_well(
     store = written_by(spec, run.store)
     (evidence,) = store.get_record(completion.record, TrainingRecord).evidence
     for digest in evidence.digests.values():
-        assert set(store.tree(digest).files) == {"adapter_config.json", "adapter_model.safetensors"}
+        assert set(store.tree(digest).files) == set(ADAPTER_FILES)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # bitsandbytes' use of torch is behind

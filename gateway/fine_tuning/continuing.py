@@ -47,10 +47,7 @@ def continued_terms(session: Session, services: Services, *, tenant: Principal, 
     lineage = _lineage(row, spec, manifest)
     _require_depth(lineage, services.settings.max_lineage_depth)
     _require_comparable(session, lineage)
-    as_before = {
-        "lora": spec.base_model.lora,
-        "hub_id": spec.base_model.hub_id,
-    }  # as the adapter's configuration has it
+    as_before = {"lora": spec.base_model.lora, "hub_id": spec.base_model.hub_id}  # its configuration names both
     shaped = offered.model_copy(update={"spec": offered.spec.model_copy(update=as_before)})
     return OperatorTerms(services.policies.release_policy(tenant.policy), shaped, base_text, lineage)
 

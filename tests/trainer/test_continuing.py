@@ -77,9 +77,10 @@ def test_training_begins_with_the_adapters_own_weights(parent: Parent, make_spec
 
 
 def test_rank_scaling_and_modules_are_the_adapters(parent: Parent, make_spec: MakeSpec, run: Run) -> None:
+    """α 8 over √4, which plain LoRA writes as 16 over 4."""
     continued(run, parent, make_spec(continues=parent.lineage()))
     assert (run.folder / "adapter" / CONFIG_FILE).read_bytes() == (parent.folder / CONFIG_FILE).read_bytes()
-    assert b'"use_rslora":true' in (parent.folder / CONFIG_FILE).read_bytes()
+    assert b'"lora_alpha":16' in (parent.folder / CONFIG_FILE).read_bytes()
 
 
 def test_the_record_proves_that_training_began_there(parent: Parent, make_spec: MakeSpec, run: Run) -> None:

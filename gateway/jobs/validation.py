@@ -167,8 +167,16 @@ def _judged(answer: InspectionAnswer) -> Finding:
             return _invalid(param, report)
     if answer.shared.count:
         return _overlapping(answer, training)
-    warnings = tuple(problem for report in answer.reports for problem in report.warnings)
+    warnings = tuple(problem for report in answer.reports for problem in report.warnings) + _asked_again(answer)
     return Finding(None, warnings, training.rows, answer.fingerprint, training.tokens.total)
+
+
+def _asked_again(answer: InspectionAnswer) -> tuple[DatasetProblem, ...]:
+    found = answer.same_questions
+    if not found.count:
+        return ()
+    first = found.first_lines[0]
+    return (DatasetProblem.of("question_trained", first, "messages", count=found.count, first=first),)
 
 
 def _invalid(param: str, report: DatasetReport) -> Finding:

@@ -140,6 +140,11 @@ WARNINGS: dict[str, Reason] = {
         "{count} rows, line {first} the first, answer otherwise what an earlier row answers",
         "keep one answer, unless the model is to learn several",
     ),
+    "question_trained": Reason(
+        "{count} rows of the validation file, line {first} the first, ask what the training file asks, but for blanks "
+        "and case",
+        "hold out other questions: the validation loss is too low with these",
+    ),
     "probably_too_many_tokens": Reason(
         "the row has about {count} tokens by its bytes; {limit} is the limit",
         "shorten it, or see whether training accepts it",

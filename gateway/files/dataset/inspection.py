@@ -49,6 +49,8 @@ class InspectionAnswer(Record):
 
     reports: tuple[DatasetReport, ...] = Field(min_length=1, max_length=2)
     shared: SharedRows = SharedRows(count=0, first_lines=())
+    same_questions: SharedRows = SharedRows(count=0, first_lines=())
+    """Rows of the validation file that ask, but for blanks and case, what the training file asks."""
     fingerprint: DatasetFingerprint | None = None
 
     @model_validator(mode="after")
@@ -67,23 +69,26 @@ def inspect(task: InspectionTask, streams: Sequence[IO[bytes]]) -> InspectionAns
     sketch = None if key is None else FingerprintSketch(bytes.fromhex(key))
     readings: list[DatasetReading] = []
     for limits, stream in zip(task.limits, streams, strict=True):
-        readings.append(read_dataset(stream, limits, encoder, sketch=None if readings else sketch))
+        own_sketch, is_compared = None if readings else sketch, len(task.limits) == 2
+        readings.append(read_dataset(stream, limits, encoder, sketch=own_sketch, is_compared=is_compared))
         if not readings[-1].report.valid:
             break
     reports = tuple(reading.report for reading in readings)
     is_sound = all(report.valid for report in reports)
-    return InspectionAnswer(
-        reports=reports,
-        shared=shared_rows(*readings) if len(readings) == 2 else SharedRows(count=0, first_lines=()),
-        fingerprint=sketch.fingerprint() if sketch is not None and is_sound else None,
-    )
+    compared = {}
+    if len(readings) == 2:
+        training, validation = readings
+        compared["shared"] = _shared(training.row_hashes, validation.row_hashes)
+        compared["same_questions"] = _shared(training.question_hashes, validation.question_hashes)
+    fingerprint = sketch.fingerprint() if sketch is not None and is_sound else None
+    return InspectionAnswer(reports=reports, fingerprint=fingerprint, **compared)
 
 
 def _encoder(stream: IO[bytes], name: str, date: datetime.date) -> Encoder:
     return Encoder(base_text_of(BaseTextFiles.model_validate_json(stream.read()), name, date=date))
 
 
-def shared_rows(training: DatasetReading, validation: DatasetReading) -> SharedRows:
-    trained_on = {content for _, content in training.row_hashes}
-    lines = [line for line, content in validation.row_hashes if content in trained_on]
+def _shared(training: Sequence[tuple[int, int]], validation: Sequence[tuple[int, int]]) -> SharedRows:
+    trained_on = {content for _, content in training}
+    lines = [line for line, content in validation if content in trained_on]
     return SharedRows(count=len(lines), first_lines=tuple(lines[:MAX_LISTED_ROWS]))

@@ -41,6 +41,8 @@ class DatasetReading(NamedTuple):
     report: DatasetReport
     row_hashes: tuple[tuple[int, int], ...]
     """Line and hash of each row: equal for equal rows, however each is written down, within one process."""
+    question_hashes: tuple[tuple[int, int], ...] = ()
+    """The same of what is asked, but for blanks and case; only where two files are held against each other."""
 
 
 class DatasetReport(Record):

@@ -26,20 +26,38 @@ def validate_dataset(stream: IO[bytes], limits: DatasetLimits, encoder: Encoder 
 
 
 def read_dataset(
-    stream: IO[bytes], limits: DatasetLimits, encoder: Encoder | None, *, sketch: FingerprintSketch | None = None
+    stream: IO[bytes],
+    limits: DatasetLimits,
+    encoder: Encoder | None,
+    *,
+    sketch: FingerprintSketch | None = None,
+    is_compared: bool = False,
 ) -> DatasetReading:
-    """The same with the rows' hashes; `sketch` is given the rows as they pass."""
+    """The same with the rows' hashes; `sketch` is given the rows as they pass.
+
+    Args:
+        is_compared: whether there is another file with which it may share questions.
+    """
     validation = _Validation(limits, encoder)
+    questions: list[tuple[int, int]] = []
     for lines in iter_any_batches(stream):
         within = lines[: max(0, limits.max_rows + 1 - lines[0].number)]
         validation.read(within)
+        rows = [(line.number, line.row) for line in within if line.row is not None]
         if sketch is not None:
-            for row in [line.row for line in within if line.row is not None]:
+            for _, row in rows:
                 sketch.add(row)
+        if is_compared:
+            questions += [(line, _question_hash(row)) for line, row in rows]
         if len(within) < len(lines):
             validation.add("too_many_rows", 0, limit=limits.max_rows)
             break
-    return DatasetReading(validation.report(), tuple(validation.row_hashes))
+    return DatasetReading(validation.report(), tuple(validation.row_hashes), tuple(questions))
+
+
+def _question_hash(row: AnyRow) -> int:
+    asked = row.messages if isinstance(row, PreferenceRow) else row.messages[:-1]
+    return hash(tuple((message.role, " ".join(message.content.split()).casefold()) for message in asked))
 
 
 def _hashes(row: AnyRow) -> tuple[int, int, int | None]:

@@ -110,6 +110,20 @@ def test_row_that_is_trained_on_cannot_validate(live_gateway: LiveGateway, clien
     assert "1 rows are in the training file as well, in lines 2" in job.error.message
 
 
+def test_questions_that_are_trained_on_are_warned_of_whatever_their_blanks_and_case(
+    live_gateway: LiveGateway, client: OpenAI
+) -> None:
+    """Line 2 asks what row 11 of training asks, and has another answer."""
+    asked_again = rows(11, 1).replace(b"What is", b"WHAT  IS").replace(b"It is", b"Perhaps")
+    job = validated(live_gateway, client, validation_file=upload(client, rows(12, 1) + asked_again))
+    assert job.status == "queued"
+    told = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if event.level == "warn"]
+    assert told == [
+        "line 2: messages: 1 rows of the validation file, line 2 the first, ask what the training file asks, but for "
+        "blanks and case; hold out other questions: the validation loss is too low with these"
+    ]
+
+
 def test_warnings_become_events_and_stop_nothing(live_gateway: LiveGateway, client: OpenAI) -> None:
     content = chat_jsonl(12).replace(b"\n", b"\r\n")
     job = validated(live_gateway, client, training_file=upload(client, content))

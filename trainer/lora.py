@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from evaluator.models.logit_shape import TOLERANCE, LogitShape
 from policies.contract.adapter_files import CONFIG_FILE, adapter_config
 from policies.contract.jobs import LoraSettings
 from policies.errors import ConfigurationError, DefenseError, NonFiniteLossError, TrainingError
@@ -68,15 +69,26 @@ def require_same(base: Tensor, adapter_off: Tensor) -> None:
         )
 
 
-def plain_head(model: PeftModel) -> Head:
+def output_head(model: PeftModel) -> Head:
     """The output layer, for penalties that work on hidden states.
 
     Raises:
-        DefenseError: the model scales or caps its logits, so weight and bias alone do not give its distribution.
+        DefenseError: the model's logits are not what the output layer and its configuration give.
     """
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
-    head = base.get_output_embeddings()
+    head = proven_head(base)
+    if head is None:
+        raise DefenseError(
+            f"{base.config.model_type} models change their logits in ways of their own; a penalty on next-token "
+            "distributions can't be used with this base model"
+        )
+    return head
+
+
+def proven_head(model: PreTrainedModel) -> Head | None:
+    """The output layer, where it gives the model's own logits of hidden states; else None."""
+    head, shape = model.get_output_embeddings(), LogitShape.of(model.config)
     hidden: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _module, inputs: hidden.append(inputs[0]))
     try:
@@ -84,13 +96,10 @@ def plain_head(model: PeftModel) -> Head:
     finally:
         handle.remove()
     with torch.no_grad():
-        plain = head(hidden[-1])
-    if not torch.equal(plain.float(), logits.float()):
-        raise DefenseError(
-            f"{base.config.model_type} models scale or cap their logits; a penalty on next-token distributions can't "
-            "be used with this base model"
-        )
-    return Head(head.weight, head.bias)
+        ours, own = shape.logits(head(hidden[-1]).float()), logits.float()
+    if not torch.allclose(ours, own, rtol=0, atol=TOLERANCE * float(own.abs().max())):
+        return None
+    return Head(head.weight, head.bias, shape)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

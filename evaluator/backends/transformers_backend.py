@@ -118,7 +118,7 @@ class TransformersBackend:
         answers = [question_ids(self._encoder, question) for question in questions]
         prompts = [choices[0].prompt_ids for choices in answers]
         completions = [[choice.answer_ids for choice in choices] for choices in answers]
-        shared = shared_prefix(prompts)
+        shared = shared_prefix(prompts) if self._can_decode else []  # padding after it would stretch distances
         results: dict[int, tuple[Likelihood, ...]] = {}
         with self._switched(adapter):
             prefix = Prefix.of(shared, self._parts)

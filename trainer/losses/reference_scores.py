@@ -96,8 +96,8 @@ def _score(rows: Sequence[TokenisedRow], keys: Sequence[bytes], step: TrainingSt
     labels, _ = pad_batch([row.labels for row in rows], IGNORED, left=False, device=device)
     hidden = step.model.reference(Batch(ids, mask))
     wanted = labels[:, 1:] != IGNORED
-    weight, bias = step.model.head()
-    scores = score_tokens(hidden[:, :-1][wanted].to(weight.dtype), weight, bias, labels[:, 1:][wanted])
+    head = step.model.head()
+    scores = score_tokens(hidden[:, :-1][wanted].to(head.weight.dtype), head, labels[:, 1:][wanted])
     return dict(zip(keys, scores.log_probs.cpu().split(wanted.sum(1).tolist()), strict=True))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainer.losses.kl_divergence import Direction, kl_per_token
+from trainer.training_step import Head
 
 DIRECTIONS: tuple[Direction, ...] = ("reverse", "forward")
 TOKENS, HIDDEN, VOCABULARY = 150, 16, 40_000
@@ -34,7 +35,7 @@ def test_value_and_gradient_are_those_of_dense_logits(direction: Direction) -> N
     hidden, reference, weight = material(torch.float32, distance=0.5)
     bias = torch.linspace(-1, 1, VOCABULARY)
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    value = kl_per_token(ours, reference, weight=weight, bias=bias, direction=direction)
+    value = kl_per_token(ours, reference, head=Head(weight, bias), direction=direction)
     expected = dense(theirs, reference, weight, bias, direction)
     torch.testing.assert_close(value, expected.float(), rtol=1e-4, atol=1e-5)
     # every token with a weight of its own, as a mean over a mask has it
@@ -49,7 +50,7 @@ def test_a_small_kl_survives_bfloat16(direction: Direction) -> None:
     """Logits near 10 are rounded by up to 0.03 in bfloat16, far more than the differences that matter here."""
     hidden, reference, weight = material(torch.bfloat16, distance=0.003)
     ours, theirs = hidden.clone().requires_grad_(), hidden.double().requires_grad_()
-    value = kl_per_token(ours, reference, weight=weight, bias=None, direction=direction).sum()
+    value = kl_per_token(ours, reference, head=Head(weight, None), direction=direction).sum()
     expected = dense(theirs, reference, weight, None, direction).sum()
     assert value.item() == pytest.approx(expected.item(), rel=0.03)
     value.backward()
@@ -63,7 +64,7 @@ def test_a_small_kl_survives_bfloat16(direction: Direction) -> None:
 def test_equal_states_give_exactly_zero(direction: Direction) -> None:
     hidden, _, weight = material(torch.bfloat16, distance=0)
     states = hidden.clone().requires_grad_()
-    value = kl_per_token(states, hidden, weight=weight, bias=None, direction=direction)
+    value = kl_per_token(states, hidden, head=Head(weight, None), direction=direction)
     value.sum().backward()
     assert states.grad is not None
     assert value.abs().max().item() == 0.0

@@ -6,6 +6,7 @@ import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from trainer.losses.label_log_probs import score_tokens
+from trainer.training_step import Head
 
 
 def test_scores_and_gradient_are_those_of_trl() -> None:
@@ -15,7 +16,7 @@ def test_scores_and_gradient_are_those_of_trl() -> None:
     weight, bias = torch.randn(50, 16, generator=generator), torch.randn(50, generator=generator)
     labels = torch.randint(50, (300,), generator=generator)
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    scores = score_tokens(ours, weight, bias, labels)
+    scores = score_tokens(ours, Head(weight, bias), labels)
     expected = ChunkedLogProbFunction.apply(
         theirs, weight, bias, labels, 1.0, 32768, None, 1.0, ("log_probs", "entropy", "is_top1")
     )

@@ -1,0 +1,103 @@
+"""Tiny random models of many architectures, each with a chat template of its family and the family's special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.policies.rendering.bases import TRL_TEMPLATES, folder_with, write
+from tests.tiny_base import TEMPLATE
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ATTENTION = ALL_LINEAR[:4]
+FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+Settings = Mapping[str, Any]  # Any: fields of a model's configuration
+SIZES: Settings = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.3,
+}
+WINDOW = 8
+"""Tokens that a layer with a sliding window sees, fewer than any prompt has."""
+SLIDING_AND_FULL: Settings = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
+EXPERTS: Settings = {"num_experts_per_tok": 2, "num_experts": 4, "num_local_experts": 4, "moe_intermediate_size": 16}
+
+
+class Architecture(NamedTuple):
+    """A model of transformers, as small as it goes."""
+
+    model_type: str
+    template: str
+    """Of TRL's; empty for ChatML, where TRL has none of the family."""
+    targets: tuple[str, ...] = ALL_LINEAR
+    settings: Settings = {}
+
+
+ARCHITECTURES = {
+    "Llama 3": Architecture("llama", "llama3_2"),
+    "Mistral": Architecture("mistral", "", settings={"sliding_window": WINDOW}),
+    "Qwen 2.5": Architecture("qwen2", "qwen2_5", settings={"tie_word_embeddings": True}),
+    "Qwen 3": Architecture("qwen3", "qwen3"),
+    "Qwen 3 MoE": Architecture("qwen3_moe", "qwen3_instruct_2507", ATTENTION, EXPERTS),
+    "Gemma": Architecture("gemma", "gemma"),
+    "Gemma 2": Architecture(
+        "gemma2",
+        "gemma",
+        settings={**SLIDING_AND_FULL, "query_pre_attn_scalar": 8, "final_logit_softcapping": 2.0},
+    ),
+    "Gemma 3": Architecture("gemma3_text", "gemma3", settings={**SLIDING_AND_FULL, "query_pre_attn_scalar": 8}),
+    "Phi 3": Architecture("phi3", "phi3", FUSED, {"sliding_window": WINDOW}),
+    "GLM 4": Architecture("glm4", "", ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")),
+    "GLM 4 MoE": Architecture("glm4_moe", "glm4moe", ATTENTION, {**EXPERTS, "n_routed_experts": 4}),
+    "gpt-oss": Architecture("gpt_oss", "gptoss", ATTENTION, {**EXPERTS, **SLIDING_AND_FULL}),
+    "Mixtral": Architecture("mixtral", "", ATTENTION, EXPERTS),
+    "OLMo 2": Architecture("olmo2", ""),
+    "OLMo 3": Architecture("olmo3", "", settings=SLIDING_AND_FULL),
+    "Cohere": Architecture("cohere", "cohere"),
+    "Cohere 2": Architecture("cohere2", "cohere2", settings=SLIDING_AND_FULL),
+    "Granite": Architecture(
+        "granite",
+        "",
+        settings={"logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5},
+    ),
+    "SmolLM 3": Architecture("smollm3", ""),
+    "StarCoder 2": Architecture("starcoder2", "", (*ATTENTION, "c_fc", "c_proj"), {"sliding_window": WINDOW}),
+}
+
+
+def template_of(name: str) -> str:
+    """A TRL template's text, or ChatML."""
+    return TRL_TEMPLATES[name].read_text(encoding="utf-8") if name else TEMPLATE
+
+
+def build(architecture: Architecture, folder: Path) -> Path:
+    """Write config, safetensors, tokenizer and template; the weights are random, the same each time."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder_with(template_of(architecture.template), folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    write(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|bos|>",
+            "eos_token": "<|eos|>",
+            "pad_token": "<|pad|>",
+        },
+    )
+    own = {"vocab_size": tokenizer.get_vocab_size(), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    config = AutoConfig.for_model(architecture.model_type, **{**SIZES, **own, **architecture.settings})
+    ends = (folder / "generation_config.json").read_text()
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").write_text(ends)
+    return folder

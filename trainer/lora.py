@@ -6,18 +6,19 @@ would make "adapter off" another model, and every reference wrong; none of them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from evaluator.models.logit_shape import TOLERANCE, LogitShape
+from evaluator.models.targets import put_lora
 from policies.contract.adapter_files import CONFIG_FILE, adapter_config
 from policies.contract.jobs import LoraSettings
-from policies.errors import ConfigurationError, DefenseError, NonFiniteLossError, TrainingError
+from policies.errors import DefenseError, NonFiniteLossError, TrainingError
 from trainer.training_step import Head
 
 
@@ -25,15 +26,13 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int, na
     """The model with a new adapter, float32 whatever the base's format; `name` is what the adapter calls its base.
 
     Raises:
-        ConfigurationError: a target module matches nothing.
+        ConfigurationError: a target module is not there, or can't be adapted.
         TrainingError: with the adapter off, the model is not the base.
     """
-    _require_targets(model, settings.target_modules)
     before = _logits(model, _probe(model))
     torch.manual_seed(seed)
     model.name_or_path = name
-    adapted = get_peft_model(model, lora_config(settings, name))
-    assert isinstance(adapted, PeftModel)
+    adapted = put_lora(model, lora_config(settings, name))
     with adapted.disable_adapter():
         after = _logits(adapted, _probe(model))
     require_same(before, after)
@@ -57,6 +56,14 @@ def lora_config(settings: LoraSettings, base_name: str) -> LoraConfig:
 def adapter_weights(model: PeftModel) -> list[Tensor]:
     """The weights in training, from the first layer to the last; none while the adapter is off."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def text_adapter_weights(model: PeftModel) -> list[Tensor]:
+    """Those of them in the text model: a model that reads images as well has others, which text alone never trains."""
+    base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    of_text = set(base.get_decoder().parameters())
+    return [weight for weight in adapter_weights(model) if weight in of_text]
 
 
 def require_same(base: Tensor, adapter_off: Tensor) -> None:
@@ -130,17 +137,6 @@ def _config_of(model: PeftModel) -> bytes:
         target_modules=tuple(config.target_modules),
     )
     return adapter_config(lora, str(config.base_model_name_or_path))
-
-
-def _require_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    """Raises unless every target module is there; peft is content with one match of any."""
-    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in targets if target not in ends]
-    if missing or not targets:
-        raise ConfigurationError(
-            f"LoRA target modules {missing} are not in {model.config.model_type} models; name modules it has",
-            "target_modules",
-        )
 
 
 def _probe(model: PreTrainedModel | PeftModel) -> Tensor:

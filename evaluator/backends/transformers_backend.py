@@ -17,7 +17,7 @@ from torch import Tensor
 from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
 from evaluator.backends.continuous_batching import Decoding, GenerationRequest, decode
 from evaluator.backends.kv_cache import RoomyCache
-from evaluator.backends.likelihood import LikelihoodBatch, Prefix
+from evaluator.backends.likelihood import LikelihoodBatch, Prefix, whole_row_likelihoods
 from evaluator.backends.protocol import (
     Advance,
     Choices,
@@ -34,6 +34,7 @@ from evaluator.backends.transformers_generation import decode_with_transformers
 from evaluator.models.loading import LoadedModel
 from evaluator.models.packed_linear import LAYOUT, has_packed_layers
 from policies.errors import EvaluationError
+from policies.rendering.encoding import Answer
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class TransformersBackend:
     """`Backend` on transformers and PEFT.
 
     Answers are decoded by `continuous_batching.decode`. A model that its parts or its cache don't describe falls back
-    to transformers' own `generate`, batch by batch, which is slower; its likelihoods are refused.
+    to transformers' own `generate`, batch by batch, and to whole rows for likelihoods, which is slower.
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"
@@ -97,7 +98,8 @@ class TransformersBackend:
         )
         started = time.monotonic()
         with self._switched(adapter):
-            way = partial(decode, self._parts) if self._can_decode else partial(decode_with_transformers, self._model)
+            slow = partial(decode_with_transformers, self._model, pads=self._parts.are_whole)
+            way = partial(decode, self._parts) if self._can_decode else slow
             tokens = way(requests, decoding, done=lambda finished: advance(finished, len(requests)))
         self._generation_seconds += time.monotonic() - started
         return [self._answer(row) for row in tokens]
@@ -113,9 +115,9 @@ class TransformersBackend:
     def log_likelihood(
         self, questions: Sequence[Choices], *, adapter: bool, advance: Advance = silent
     ) -> list[tuple[Likelihood, ...]]:
-        if not self._parts.are_whole:
-            raise EvaluationError(f"{type(self._model).__name__} changes its logits or counts padding; not supported")
         answers = [question_ids(self._encoder, question) for question in questions]
+        if not self._parts.are_whole:
+            return self._whole_rows(answers, adapter=adapter, advance=advance)
         prompts = [choices[0].prompt_ids for choices in answers]
         completions = [[choice.answer_ids for choice in choices] for choices in answers]
         shared = shared_prefix(prompts) if self._can_decode else []  # padding after it would stretch distances
@@ -130,6 +132,21 @@ class TransformersBackend:
                 results |= dict(zip(batch, scored, strict=True))
                 advance(len(results), len(questions))
         return [results[index] for index in range(len(questions))]
+
+    def _whole_rows(
+        self, answers: Sequence[list[Answer]], *, adapter: bool, advance: Advance
+    ) -> list[tuple[Likelihood, ...]]:
+        rows = [row for choices in answers for row in choices]
+        with self._switched(adapter):
+            scored = iter(
+                whole_row_likelihoods(
+                    self._model,
+                    rows,
+                    positions_at_once=self._limits.scored_positions,
+                    done=lambda finished: advance(finished * len(answers) // len(rows), len(answers)),
+                )
+            )
+        return [tuple(next(scored) for _ in choices) for choices in answers]
 
     def _likelihood_batches(self, prompts: list[list[int]], completions: list[list[list[int]]]) -> Iterator[list[int]]:
         """Indices of questions of like length, as many at once as the limit of tokens allows."""

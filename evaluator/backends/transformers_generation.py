@@ -21,15 +21,28 @@ def decode_with_transformers(
     decoding: Decoding,
     *,
     done: Callable[[int], None],
+    pads: bool,
 ) -> list[list[int]]:
-    """The new tokens of every request in order, the end token included where it came; batches of like length."""
+    """The new tokens of every request in order, the end token included where it came.
+
+    Batches are of like length, or, unless the model `pads` without harm, of one length: layers with a recurrent state
+    may take padding in front of a prompt for tokens.
+    """
     answers: dict[int, list[int]] = {}
-    for batch in length_batches([len(request.ids) for request in requests], max_rows=decoding.rows):
+    lengths = [len(request.ids) for request in requests]
+    batches = list(length_batches(lengths, max_rows=decoding.rows))
+    if not pads:
+        batches = [part for batch in batches for part in _by_length(batch, lengths)]
+    for batch in batches:
         with contiguous_output_layer(model):
             tokens = generate_batch([requests[index] for index in batch], model, decoding)
         answers |= dict(zip(batch, tokens, strict=True))
         done(len(answers))
     return [answers[index] for index in range(len(requests))]
+
+
+def _by_length(batch: list[int], lengths: Sequence[int]) -> list[list[int]]:
+    return [[i for i in batch if lengths[i] == length] for length in sorted({lengths[i] for i in batch})]
 
 
 def generate_batch(

@@ -32,12 +32,17 @@ def check(
     """
     from evaluator.models.base_models import resolve_base_model
     from evaluator.models.model_findings import model_findings
+    from evaluator.models.structure_findings import structure_findings
     from policies.rendering.base_text import load_base_text
     from policies.rendering.findings import text_findings
 
     spec = base_model_of(model, policy_dir)
     folder = resolve_base_model(reference(spec), cache_dir).folder
-    findings = [*model_findings(folder, spec), *text_findings(load_base_text(folder, date=spec.date))]
+    findings = [
+        *structure_findings(folder, spec.lora),
+        *model_findings(folder, spec),
+        *text_findings(load_base_text(folder, date=spec.date)),
+    ]
     if output is OutputFormat.TABLE:
         table = Table("", "", "found", box=None)
         for finding in findings:

@@ -18,6 +18,9 @@ MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 DIVISOR = "logits_scaling"
 """Name of 1 ÷ s (Granite)."""
 
+CAPS = ("final_logit_softcapping", "logits_soft_cap")
+"""Names of c (Gemma, RecurrentGemma)."""
+
 
 class LogitShape(NamedTuple):
     """s and c of a model."""
@@ -32,7 +35,8 @@ class LogitShape(NamedTuple):
         factors = [getattr(text, name, None) for name in MULTIPLIERS]
         divisor = getattr(text, DIVISOR, None)
         scale = next((each for each in factors if each is not None), 1 / divisor if divisor else 1.0)
-        return cls(float(scale), getattr(text, "final_logit_softcapping", None))
+        caps = [getattr(text, name, None) for name in CAPS]
+        return cls(float(scale), next((float(cap) for cap in caps if cap), None))
 
     @property
     def is_plain(self) -> bool:
@@ -49,7 +53,10 @@ class LogitShape(NamedTuple):
         return self.scale if self.cap is None else (1 - (logits / self.cap).square()) * self.scale
 
     def difference(self, raw: Tensor, raw_delta: Tensor) -> Tensor:
-        """z(u + δ) − z(u), with rounding that is relative to δ: tanh(x + y) − tanh(x) = tanh(y)·(1 − tanh(x)·tanh(x + y))."""
+        """z(u + δ) − z(u), rounded relative to δ.
+
+        tanh(x + y) − tanh(x) = tanh(y)·(1 − tanh(x)·tanh(x + y))
+        """
         if self.cap is None:
             return raw_delta if self.scale == 1 else raw_delta * self.scale
         x, y = raw * (self.scale / self.cap), raw_delta * (self.scale / self.cap)

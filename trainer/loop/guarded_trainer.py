@@ -29,7 +29,7 @@ from trainer.loop.cut_batches import CutBatches, completion_mask, n_items
 from trainer.loop.micro_batches import Inputs
 from trainer.loop.observation import Observation, observe
 from trainer.loop.scoring_head import install_scoring_head, require_own_scores
-from trainer.lora import adapter_weights, output_head
+from trainer.lora import output_head, text_adapter_weights
 from trainer.training_step import Batch, Head, MicroBatch, OwnRows, TokenTotals, TrainingStep
 
 TRLS_REFERENCE = "ref"
@@ -41,7 +41,9 @@ class Guarded(CutBatches):
 
     # Any: the TRL trainer's own
     def __init__(self, *, defenses: Sequence[Defense], model: PeftModel, **arguments: Any) -> None:
-        self._adapter = adapter_weights(model)  # TRL turns the adapter off now and then, and may add one of its own
+        self._adapter = text_adapter_weights(
+            model
+        )  # TRL turns the adapter off now and then, and may add one of its own
         super().__init__(model=model, **arguments)
         self.defenses = list(defenses)
         self.add_callback(StopForSafety(self.defenses, lambda: self.adapted_model))

@@ -23,7 +23,7 @@ from trainer.training_step import Head
 
 
 def install_scoring_head(model: PreTrainedModel, *, mean_logits: bool = False) -> bool:
-    """Patch `model`, which TRL patched before; False where TRL's own head stays (a GPU, or logits of a model's own kind).
+    """Patch `model`, which TRL patched before; False where TRL's own head stays (a GPU, or logits that ours lacks).
 
     Args:
         mean_logits: also give the mean over the vocabulary, which DPO logs.
@@ -74,6 +74,10 @@ def require_own_scores(model: PreTrainedModel) -> None:
     Raises:
         ConfigurationError: the model's logits are not what either head makes of its configuration.
     """
+    if model.base_model is model:
+        raise ConfigurationError(
+            f"{type(model).__name__}: its body can't be run apart from its output layer; use another base model", "uri"
+        )
     ids = torch.arange(min(16, model.config.get_text_config().vocab_size), device=model.device)[None]
     was_training = model.training
     model.eval()

@@ -1,6 +1,6 @@
 """KL divergence between two next-token distributions from their hidden states, walked in chunks of tokens.
 
-With logits z = W·h + b of the reference (scaled or capped where the model does that: `LogitShape`), q = softmax(z), and p = softmax(z + Δ) of the policy, Δ = W·(h_policy − h):
+With logits z = W·h + b of the reference, q = softmax(z), and p = softmax(z + Δ) of the policy, Δ = W·(h_policy − h):
 
     log p − log q = Δ − c,   c = log Σ_v exp(z_v + Δ_v) − log Σ_v exp(z_v)
     KL(p ‖ q) = Σ_v p_v·(Δ_v − c)    gradient in z: p·(log p − log q − KL)
@@ -9,7 +9,8 @@ With logits z = W·h + b of the reference (scaled or capped where the model does
 Δ comes from the difference of the hidden states, so its rounding in bfloat16 is relative to Δ and not to the logits,
 and equal hidden states give exactly 0. The gradient is worked out along with the value: three products with W for each
 token in all, where recomputing the logits in the backward pass takes five, and two [tokens, vocabulary] tensors never
-exist (`python -m bench.overhead.label_log_probs`).
+exist (`python -m bench.overhead.label_log_probs`). Where a model scales or caps its logits (`LogitShape`), z and Δ are
+what comes of that, and the gradient passes through it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,7 @@ _TILE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
 """Logits that are held at once: on CPUs so many as stay in the cache, on GPUs enough to fill the device."""
 
 
-def kl_per_token(
-    hidden: Tensor, reference: Tensor, *, head: Head, direction: Direction
-) -> Tensor:
+def kl_per_token(hidden: Tensor, reference: Tensor, *, head: Head, direction: Direction) -> Tensor:
     """KL in nats of every token: `reverse` is KL(policy ‖ reference), `forward` KL(reference ‖ policy).
 
     Args:

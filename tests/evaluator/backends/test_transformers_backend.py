@@ -10,7 +10,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
-from evaluator.backends.rendering import end_token_id, prompt_ids
+from evaluator.backends.rendering import end_token_id, prompt_ids, question_ids
 from evaluator.backends.transformers_backend import BatchLimits, TransformersBackend
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
@@ -168,9 +168,15 @@ def bent(loaded: LoadedModel) -> LoadedModel:
     return loaded
 
 
-def test_a_model_that_bends_its_logits_gives_no_likelihoods(bent: LoadedModel) -> None:
-    with pytest.raises(EvaluationError, match="changes its logits"):
-        TransformersBackend(bent).log_likelihood(QUESTIONS, adapter=False)
+def test_likelihoods_of_a_model_that_bends_its_logits_are_its_own(bent: LoadedModel) -> None:
+    scored = TransformersBackend(bent).log_likelihood(QUESTIONS, adapter=False)
+
+    assert len(scored) == len(QUESTIONS)
+    for question, likelihoods in zip(QUESTIONS, scored, strict=True):
+        for answer, likelihood in zip(question_ids(bent.encoder, question), likelihoods, strict=True):
+            assert likelihood.n_tokens == len(answer.answer_ids)
+            expected = dense_log_probability(bent, answer.prompt_ids, answer.answer_ids)
+            assert likelihood.log_probability == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_model_that_bends_its_logits_is_sampled_as_it_is(bent: LoadedModel) -> None:

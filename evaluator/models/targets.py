@@ -29,7 +29,7 @@ def put_lora(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
 
 
 def _require_targets(model: PreTrainedModel, targets: set[str] | list[str] | tuple[str, ...] | str) -> None:
-    """peft is content with one match of any. An adapter of the output layer would idle: losses read its weight alone."""
+    """PEFT is content with one match of any. An adapter of the output layer would idle: a loss reads its weight."""
     wanted = sorted({targets} if isinstance(targets, str) else targets)
     ends = {_end(name) for name, _ in model.named_modules()}
     missing = [target for target in wanted if target not in ends]

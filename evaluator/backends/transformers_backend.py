@@ -30,7 +30,7 @@ from evaluator.backends.protocol import (
 )
 from evaluator.backends.rendering import end_token_id, pad_batch, prompt_ids, question_ids
 from evaluator.backends.seeded_sampling import sample_seed
-from evaluator.backends.transformers_generation import decode_with_transformers
+from evaluator.backends.transformers_generation import decode_with_transformers, pads_without_harm
 from evaluator.models.loading import LoadedModel
 from evaluator.models.packed_linear import LAYOUT, has_packed_layers
 from policies.errors import EvaluationError
@@ -70,6 +70,7 @@ class TransformersBackend:
         self._limits = limits or (GPU_LIMITS if loaded.model.device.type == "cuda" else CPU_LIMITS)
         self._parts = CausalParts(loaded.model)
         self._can_decode = self._parts.are_whole and RoomyCache.fits(self._parts.config)
+        self._pads = self._parts.are_whole or pads_without_harm(loaded.model, self._pad)
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}
         if loaded.encoder.date is not None:
@@ -98,7 +99,7 @@ class TransformersBackend:
         )
         started = time.monotonic()
         with self._switched(adapter):
-            slow = partial(decode_with_transformers, self._model, pads=self._parts.are_whole)
+            slow = partial(decode_with_transformers, self._model, pads=self._pads)
             way = partial(decode, self._parts) if self._can_decode else slow
             tokens = way(requests, decoding, done=lambda finished: advance(finished, len(requests)))
         self._generation_seconds += time.monotonic() - started

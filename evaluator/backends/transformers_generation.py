@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import LogitsProcessorList, PreTrainedModel
 
@@ -13,6 +14,7 @@ from evaluator.backends.continuous_batching import Decoding, GenerationRequest
 from evaluator.backends.rendering import pad_batch
 from evaluator.backends.seeded_sampling import SeededSampling
 from evaluator.length_batches import length_batches
+from evaluator.models.logit_shape import TOLERANCE
 
 
 def decode_with_transformers(
@@ -25,8 +27,7 @@ def decode_with_transformers(
 ) -> list[list[int]]:
     """The new tokens of every request in order, the end token included where it came.
 
-    Batches are of like length, or, unless the model `pads` without harm, of one length: layers with a recurrent state
-    may take padding in front of a prompt for tokens.
+    Batches are of like length, or, unless the model `pads` without harm, of one length.
     """
     answers: dict[int, list[int]] = {}
     lengths = [len(request.ids) for request in requests]
@@ -39,6 +40,24 @@ def decode_with_transformers(
         answers |= dict(zip(batch, tokens, strict=True))
         done(len(answers))
     return [answers[index] for index in range(len(requests))]
+
+
+@torch.inference_mode()
+def pads_without_harm(model: PreTrainedModel | PeftModel, pad: int) -> bool:
+    """Whether padding in front of a prompt leaves its next-token logits as they are."""
+    generate: Any = model.generate  # Any: as below
+    ids = list(range(6))
+    alone, padded = (
+        generate(
+            input_ids=torch.tensor([[pad] * before + ids], device=model.device),
+            attention_mask=torch.tensor([[0] * before + [1] * len(ids)], device=model.device),
+            **{"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True},
+        )
+        .logits[0]
+        .float()
+        for before in (0, 5)
+    )
+    return torch.allclose(alone, padded, rtol=0, atol=TOLERANCE * float(alone.nan_to_num().abs().max()), equal_nan=True)
 
 
 def _by_length(batch: list[int], lengths: Sequence[int]) -> list[list[int]]:

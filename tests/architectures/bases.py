@@ -41,6 +41,11 @@ LATENT: Settings = {
 }
 VOCABULARY = 640
 """Tokens at most."""
+GEMMA_3: Settings = {**SLIDING_AND_FULL, "query_pre_attn_scalar": 8}
+VISION: Settings = {
+    **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+    **{"image_size": 28, "patch_size": 14},
+}
 EXPERTS: Settings = {"num_experts_per_tok": 2, "num_experts": 4, "num_local_experts": 4, "moe_intermediate_size": 16}
 
 
@@ -67,7 +72,8 @@ ARCHITECTURES = {
         "gemma",
         settings={**SLIDING_AND_FULL, "query_pre_attn_scalar": 8, "final_logit_softcapping": 2.0},
     ),
-    "Gemma 3": Architecture("gemma3_text", "gemma3", settings={**SLIDING_AND_FULL, "query_pre_attn_scalar": 8}),
+    "Gemma 3": Architecture("gemma3_text", "gemma3", settings=GEMMA_3),
+    "Gemma 3 with images": Architecture("gemma3", "gemma3", settings={**GEMMA_3, "vision_config": VISION}),
     "Gemma 4": Architecture(
         "gemma4_text",
         "gemma4",
@@ -135,7 +141,10 @@ def build(architecture: Architecture, folder: Path) -> Path:
     names = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
     write(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
     own = {"vocab_size": _merge(folder), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    config = AutoConfig.for_model(architecture.model_type, **{**SIZES, **own, **architecture.settings})
+    settings = {**SIZES, **own, **architecture.settings}
+    if vision := settings.pop("vision_config", None):
+        settings = {"text_config": settings, "vision_config": vision, "mm_tokens_per_image": 4}
+    config = AutoConfig.for_model(architecture.model_type, **settings)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     (folder / "generation_config.json").write_bytes(ends)

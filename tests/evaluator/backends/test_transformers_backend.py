@@ -199,3 +199,14 @@ def test_a_sliding_window_is_decoded_by_transformers(loaded: LoadedModel, tmp_pa
         ids = torch.tensor([prompt_ids(loaded.encoder, prompt)])
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
         assert answer.text == loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_a_model_that_takes_padding_for_tokens_is_asked_without_any(bent: LoadedModel) -> None:
+    """Its layers get no mask, so that padding in front of a prompt would be read with it."""
+    bent.model.get_decoder().register_forward_pre_hook(
+        lambda _, inputs, named: (inputs, named | {"attention_mask": None}), with_kwargs=True
+    )
+    together = TransformersBackend(bent).generate(PROMPTS, GenerationSettings(8), adapter=False)
+    apart = [TransformersBackend(bent).generate([each], GenerationSettings(8), adapter=False)[0] for each in PROMPTS]
+
+    assert together == apart

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from evaluator.backends.engines import AdapterInForce, open_engine
-from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Likelihood, RawPrompt
+from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Likelihood, Prompt, RawPrompt
 from evaluator.backends.rendering import pad_batch, prompt_ids, question_ids
 from evaluator.models.loading import load_encoder
 from evaluator.models.model_findings import model_findings
@@ -30,7 +30,7 @@ from trainer.data import read_training_rows, shuffled, tokenise
 
 Way = Callable[[str], Trained]
 TOKENS = 12
-PROMPTS = [
+PROMPTS: list[Prompt] = [
     *map(ChatPrompt.of, ("Which tap is it?", "Hm", "A question that is quite a bit longer than the others are?")),
     RawPrompt("Once upon"),
 ]

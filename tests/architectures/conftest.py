@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
 import pytest
 import torch
 
-from tests.architectures.whole_way import Trained, trained
+from tests.architectures import whole_way
+from tests.architectures.bases import ARCHITECTURES
+from tests.architectures.whole_way import Trained
 
 
-@pytest.fixture(scope="session")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
-    """What an architecture of this name went through, in float32 whatever the machine is fast at."""
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """What an architecture went through, in float32 whatever the machine is fast at."""
     torch.set_num_threads(1)
-
-    @cache
-    def of(name: str) -> Trained:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TUNEGATE_DTYPE", "float32")
-            return trained(name, tmp_path_factory.mktemp("architecture"))
-
-    return of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNEGATE_DTYPE", "float32")
+        return whole_way.trained(request.param, tmp_path_factory.mktemp("architecture"))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluator.backends.engines import AdapterInForce, open_engine
 from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Likelihood, Prompt, RawPrompt
@@ -24,11 +24,9 @@ from policies.contract.jobs import Supervised
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import IGNORED, Encoder
 from policies.rendering.findings import text_findings
-from tests.architectures.bases import ARCHITECTURES
 from tests.architectures.whole_way import BATCH_ROWS, Trained
 from trainer.data import read_training_rows, shuffled, tokenise
 
-Way = Callable[[str], Trained]
 TOKENS = 12
 PROMPTS: list[Prompt] = [
     *map(ChatPrompt.of, ("Which tap is it?", "Hm", "A question that is quite a bit longer than the others are?")),
@@ -40,12 +38,10 @@ QUESTIONS = [
     Choices(PROMPTS[1], ("ok",)),
 ]
 """All with the beginning that the template gives them."""
-every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
-@every_architecture
-def test_its_base_is_said_to_work(name: str, way: Way) -> None:
-    base = way(name).spec.base_model
+def test_its_base_is_said_to_work(trained: Trained) -> None:
+    base = trained.spec.base_model
     folder = Path(base.uri)
     found = [
         *structure_findings(folder, base.lora),
@@ -55,10 +51,8 @@ def test_its_base_is_said_to_work(name: str, way: Way) -> None:
     assert not [each for each in found if each.outcome == "refused"]
 
 
-@every_architecture
-def test_its_first_loss_is_the_models_own(name: str, way: Way) -> None:
+def test_its_first_loss_is_the_models_own(trained: Trained) -> None:
     """The adapter is the identity then, and penalties are zero."""
-    trained = way(name)
     model: Any = AutoModelForCausalLM.from_pretrained(trained.base.folder, dtype=torch.float32)  # Any: generic forward
     rows = shuffled(read_training_rows(trained.files.training_file, name="", method=Supervised()), trained.spec.seed)
     samples = tokenise(rows, load_encoder(trained.base), max_tokens=1024)[:BATCH_ROWS]
@@ -70,16 +64,14 @@ def test_its_first_loss_is_the_models_own(name: str, way: Way) -> None:
     assert trained.record.log_history[0]["loss"] == pytest.approx(float(loss), rel=1e-4)
 
 
-@every_architecture
-def test_its_defenses_act(name: str, way: Way) -> None:
-    assert [evidence.acted for evidence in way(name).record.evidence] == [True, True]
+def test_its_defenses_act(trained: Trained) -> None:
+    assert [evidence.acted for evidence in trained.record.evidence] == [True, True]
 
 
-@every_architecture
-def test_a_run_that_was_resumed_gives_the_same_adapter(name: str, way: Way, tmp_path: Path) -> None:
-    resumed = way(name).resumed(tmp_path)
+def test_a_run_that_was_resumed_gives_the_same_adapter(trained: Trained, tmp_path: Path) -> None:
+    resumed = trained.resumed(tmp_path)
     assert resumed.resumed_from_steps == (1,)
-    assert resumed.adapter == way(name).record.adapter
+    assert resumed.adapter == trained.record.adapter
 
 
 def in_force(trained: Trained, measure: Callable[[AdapterInForce], Any]) -> Any:  # Any: what is measured
@@ -87,9 +79,7 @@ def in_force(trained: Trained, measure: Callable[[AdapterInForce], Any]) -> Any:
         return measure(adapted)
 
 
-@every_architecture
-def test_its_adapter_is_proved_and_its_likelihoods_are_those_of_plain_peft(name: str, way: Way) -> None:
-    trained = way(name)
+def test_its_adapter_is_proved_and_its_likelihoods_are_those_of_plain_peft(trained: Trained) -> None:
 
     def measure(adapted: AdapterInForce) -> tuple[bool, list[tuple[Likelihood, ...]]]:
         return adapted.proof.loaded, adapted.backend.log_likelihood(QUESTIONS, adapter=True)
@@ -112,9 +102,7 @@ def dense_log_probability(model: Any, prompt: list[int], answer: list[int]) -> f
     return float(logits.log_softmax(-1).gather(-1, torch.tensor(answer)[:, None]).sum())
 
 
-@every_architecture
-def test_its_greedy_answers_are_those_of_plain_peft_and_of_the_merged_model(name: str, way: Way) -> None:
-    trained = way(name)
+def test_its_greedy_answers_are_those_of_plain_peft_and_of_the_merged_model(trained: Trained) -> None:
     settings = GenerationSettings(TOKENS)
     ours = in_force(trained, lambda adapted: adapted.backend.generate(PROMPTS, settings, adapter=True))
     encoder, plain = load_encoder(trained.base), trained.in_plain_peft()
@@ -140,8 +128,6 @@ def greedy(model: Any, encoder: Encoder) -> list[list[int]]:  # Any: `generate` 
 
 
 def decoded(trained: Trained, answers: Sequence[list[int]], encoder: Encoder) -> list[str]:
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(trained.base.folder)
     kept = [[token for token in answer if token not in encoder.end_ids] for answer in answers]
     return [str(tokenizer.decode(each, skip_special_tokens=True)) for each in kept]

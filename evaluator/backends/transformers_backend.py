@@ -52,6 +52,9 @@ CPU_LIMITS = BatchLimits(generated_rows=96, prompt_tokens=1024, scored_positions
 """Buffers stay below the size (32 MiB) from which the C library gives them back to the system after every use."""
 GPU_LIMITS = BatchLimits(generated_rows=256, prompt_tokens=1 << 15, scored_positions=1 << 11)
 
+APART = "apart"
+"""Names the way of scoring rows that share nothing, in reports and for cached results."""
+
 
 class TransformersBackend:
     """`Backend` on transformers and PEFT.
@@ -77,6 +80,8 @@ class TransformersBackend:
             self.versions["date"] = loaded.encoder.date
         if has_packed_layers(loaded.model):
             self.versions["linear_layers"] = LAYOUT
+        if not self._can_decode:
+            self.versions["rows"] = APART
         self._generated_tokens = 0
         self._generation_seconds = 0.0
 

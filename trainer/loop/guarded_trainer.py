@@ -41,9 +41,8 @@ class Guarded(CutBatches):
 
     # Any: the TRL trainer's own
     def __init__(self, *, defenses: Sequence[Defense], model: PeftModel, **arguments: Any) -> None:
-        self._adapter = text_adapter_weights(
-            model
-        )  # TRL turns the adapter off now and then, and may add one of its own
+        # TRL turns the adapter off now and then, and may add one of its own
+        self._adapter = text_adapter_weights(model)
         super().__init__(model=model, **arguments)
         self.defenses = list(defenses)
         self.add_callback(StopForSafety(self.defenses, lambda: self.adapted_model))

@@ -85,7 +85,8 @@ def require_own_scores(model: PreTrainedModel) -> None:
     scored: Tensor = model(input_ids=ids, labels=ids, fused_lm_head=True, use_cache=False).log_probs
     model.train(was_training)
     own = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-    if not torch.allclose(scored.float(), own, rtol=0, atol=TOLERANCE * float(logits.abs().max())):
+    largest = float(logits.nan_to_num().abs().max())  # what is not finite ends the run, and says so
+    if not torch.allclose(scored.float(), own, rtol=0, atol=TOLERANCE * largest, equal_nan=True):
         raise ConfigurationError(
             f"{model.config.model_type} models change their logits in ways of their own, so their loss would be wrong; "
             "use another base model",

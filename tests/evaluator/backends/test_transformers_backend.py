@@ -193,7 +193,9 @@ def test_a_sliding_window_is_decoded_by_transformers(loaded: LoadedModel, tmp_pa
     config = MistralConfig(**loaded.model.config.to_dict() | {"sliding_window": 4, "model_type": "mistral"})
     torch.manual_seed(3)
     model = MistralForCausalLM(config).eval()
-    answers = TransformersBackend(replace(loaded, model=model)).generate(PROMPTS, GenerationSettings(8), adapter=False)
+    backend = TransformersBackend(replace(loaded, model=model))
+    assert backend.versions["rows"] == "apart"
+    answers = backend.generate(PROMPTS, GenerationSettings(8), adapter=False)
 
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         ids = torch.tensor([prompt_ids(loaded.encoder, prompt)])

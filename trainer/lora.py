@@ -7,22 +7,23 @@ would make "adapter off" another model, and every reference wrong; none of them 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from evaluator.models.adapters import count_adapted_modules, read_weights, require_arrived
+from evaluator.models.logit_shape import TOLERANCE, LogitShape
+from evaluator.models.targets import put_lora
 from policies.contract.adapter_files import CONFIG_FILE, adapter_config
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import AdapterProof
 from policies.contract.jobs import LoraSettings, PublishedBase
 from policies.errors import (
     AdapterNotLoadedError,
-    ConfigurationError,
     DefenseError,
     NonFiniteLossError,
     TrainingError,
@@ -36,15 +37,13 @@ def attach_lora(
     """The model with a new adapter, float32 whatever the base's format; it calls its base by `name` and `revision`.
 
     Raises:
-        ConfigurationError: a target module matches nothing.
+        ConfigurationError: a target module is not there, or can't be adapted.
         TrainingError: with the adapter off, the model is not the base.
     """
-    _require_targets(model, settings.target_modules)
     before = _logits(model, _probe(model))
     torch.manual_seed(seed)
     model.name_or_path = name
-    adapted = get_peft_model(model, lora_config(settings, PublishedBase(name, revision)))
-    assert isinstance(adapted, PeftModel)
+    adapted = put_lora(model, lora_config(settings, PublishedBase(name, revision)))
     with adapted.disable_adapter():
         after = _logits(adapted, _probe(model))
     require_same(before, after)
@@ -106,6 +105,14 @@ def adapter_weights(model: PeftModel) -> list[Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+def text_adapter_weights(model: PeftModel) -> list[Tensor]:
+    """Those of them in the text model: a model that reads images as well has others, which text alone never trains."""
+    base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    of_text = set(base.get_decoder().parameters())
+    return [weight for weight in adapter_weights(model) if weight in of_text]
+
+
 def require_same(base: Tensor, adapter_off: Tensor) -> None:
     """Raises unless the two logit tensors are equal bit for bit."""
     if not torch.equal(base, adapter_off):
@@ -116,15 +123,26 @@ def require_same(base: Tensor, adapter_off: Tensor) -> None:
         )
 
 
-def plain_head(model: PeftModel) -> Head:
+def output_head(model: PeftModel) -> Head:
     """The output layer, for penalties that work on hidden states.
 
     Raises:
-        DefenseError: the model scales or caps its logits, so weight and bias alone do not give its distribution.
+        DefenseError: the model's logits are not what the output layer and its configuration give.
     """
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
-    head = base.get_output_embeddings()
+    head = proven_head(base)
+    if head is None:
+        raise DefenseError(
+            f"{base.config.model_type} models change their logits in ways of their own; a penalty on next-token "
+            "distributions can't be used with this base model"
+        )
+    return head
+
+
+def proven_head(model: PreTrainedModel) -> Head | None:
+    """The output layer, where it gives the model's own logits of hidden states; else None."""
+    head, shape = model.get_output_embeddings(), LogitShape.of(model.config)
     hidden: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _module, inputs: hidden.append(inputs[0]))
     try:
@@ -132,13 +150,10 @@ def plain_head(model: PeftModel) -> Head:
     finally:
         handle.remove()
     with torch.no_grad():
-        plain = head(hidden[-1])
-    if not torch.equal(plain.float(), logits.float()):
-        raise DefenseError(
-            f"{base.config.model_type} models scale or cap their logits; a penalty on next-token distributions can't "
-            "be used with this base model"
-        )
-    return Head(head.weight, head.bias)
+        ours, own = shape.logits(head(hidden[-1]).float()), logits.float()
+    if not torch.allclose(ours, own, rtol=0, atol=TOLERANCE * float(own.abs().max())):
+        return None
+    return Head(head.weight, head.bias, shape)
 
 
 def save_adapter(model: PeftModel, folder: Path, companions: Mapping[str, bytes] | None = None) -> None:
@@ -174,17 +189,6 @@ def _config_of(model: PeftModel) -> bytes:
         target_modules=tuple(config.target_modules),
     )
     return adapter_config(lora, PublishedBase(str(config.base_model_name_or_path), config.revision))
-
-
-def _require_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    """Raises unless every target module is there; peft is content with one match of any."""
-    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in targets if target not in ends]
-    if missing or not targets:
-        raise ConfigurationError(
-            f"LoRA target modules {missing} are not in {model.config.model_type} models; name modules it has",
-            "target_modules",
-        )
 
 
 def _probe(model: PreTrainedModel | PeftModel) -> Tensor:

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from evaluator.models.logit_shape import LogitShape
+
 
 class Batch(NamedTuple):
     """Token ids of B rows and S positions, as a model takes them."""
@@ -50,6 +52,8 @@ class Head(NamedTuple):
     weight: Tensor
     """[vocabulary, hidden]."""
     bias: Tensor | None
+    shape: LogitShape = LogitShape()
+    """What the model does to the numbers of the layer."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from trainer.losses.kl_divergence import kl_per_token
 from trainer.losses.label_log_probs import score_tokens
+from trainer.training_step import Head
 
 POSITIONS, LABELLED, HIDDEN, VOCABULARY, ROUNDS = 800, 450, 576, 49152, 5
 OUTPUTS = ("log_probs", "entropy", "is_top1")
@@ -30,12 +31,13 @@ def main() -> None:
     reference = (hidden.float() + 0.1 * torch.randn(POSITIONS, HIDDEN)).bfloat16()
     weight = (0.05 * torch.randn(VOCABULARY, HIDDEN)).bfloat16()
     labels = torch.randint(VOCABULARY, (POSITIONS,))
+    head = Head(weight, None)
     sides: dict[str, Callable[[Tensor], Tensor]] = {
-        "log_probs ours": lambda states: score_tokens(states[:LABELLED], weight, None, labels[:LABELLED]).log_probs,
+        "log_probs ours": lambda states: score_tokens(states[:LABELLED], head, labels[:LABELLED]).log_probs,
         "log_probs trl": lambda states: ChunkedLogProbFunction.apply(
             states, weight, None, labels, 1.0, 32768, None, 1.0, OUTPUTS
         )[0],
-        "kl ours": lambda states: kl_per_token(states, reference, weight=weight, bias=None, direction="reverse"),
+        "kl ours": lambda states: kl_per_token(states, reference, head=head, direction="reverse"),
         "kl trl": lambda states: ChunkedDivergenceFunction.apply(states, weight, None, reference, weight, None, 1.0)[0],
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -11,8 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-LOGIT_TOLERANCE = 0.02
-"""Share of the largest logit by which rounding may part the model's own logits from those of its parts."""
+from evaluator.models.logit_shape import TOLERANCE, LogitShape
 
 
 class CausalParts:
@@ -23,7 +22,7 @@ class CausalParts:
         self.device = torch.device(whole.device)
         self.config = whole.config
         self._body, self._head = whole.get_decoder(), whole.get_output_embeddings()
-        self._softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
+        self._shape = LogitShape.of(self.config)
         self.are_whole = self._gives_logits_of(whole)
         """False where the model changes its logits in ways of its own, or takes padding for tokens."""
 
@@ -44,8 +43,8 @@ class CausalParts:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [positions, vocabulary] in float32 of hidden states [positions, width]."""
-        logits: Tensor = self._head(hidden.contiguous()).float()
-        return logits if self._softcap is None else (logits / self._softcap).tanh() * self._softcap
+        raw: Tensor = self._head(hidden.contiguous()).float()
+        return self._shape.logits(raw)
 
     @torch.inference_mode()
     def _gives_logits_of(self, whole: Any) -> bool:  # Any: see __init__
@@ -58,7 +57,7 @@ class CausalParts:
         padded = torch.cat([torch.zeros_like(ids[:, :2]), ids[:, 2:]], dim=1)
         ours = self.logits(self.hidden(padded, mask, cache)[0, 2:])
         largest = float(own.nan_to_num().abs().max())
-        return torch.allclose(own, ours, rtol=0, atol=LOGIT_TOLERANCE * largest, equal_nan=True)
+        return torch.allclose(own, ours, rtol=0, atol=TOLERANCE * largest, equal_nan=True)
 
 
 @contextmanager

@@ -7,16 +7,21 @@ time, so that logits [batch, length, vocabulary] never exist.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from evaluator.backends.causal_parts import CausalParts
 from evaluator.backends.protocol import Likelihood
 from evaluator.backends.rendering import pad_batch
+from evaluator.length_batches import length_batches
+from policies.rendering.encoding import Answer
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,42 @@ def _log_probabilities(parts: CausalParts, hidden: Tensor, targets: Tensor, *, p
     """log p(target) [n] of the tokens that hidden states [n, width] predict, in float32."""
     chunks = zip(hidden.split(positions_at_once), targets.split(positions_at_once), strict=True)
     return torch.cat([parts.logits(part).log_softmax(-1).gather(-1, t[:, None])[:, 0] for part, t in chunks])
+
+
+def whole_row_likelihoods(
+    model: PreTrainedModel | PeftModel, rows: Sequence[Answer], *, positions_at_once: int, done: Callable[[int], None]
+) -> list[Likelihood]:
+    """The likelihood of each answer after its prompt, in order, for models that `CausalParts` can't take apart.
+
+    Every row runs whole, and the logits are the model's own. Layers with a recurrent state may take padding for tokens
+    wherever it comes before what is scored; so rows are padded at their end, where no causal model looks.
+
+    Args:
+        model: Any causal language model.
+        rows: Prompts and answers, none of them empty.
+        positions_at_once: Tokens of all rows of a batch, padding included, unless one row alone has more.
+        done: Called with the number of scored rows.
+    """
+    likelihoods: dict[int, Likelihood] = {}
+    lengths = [len(row.prompt_ids) + len(row.answer_ids) for row in rows]
+    for batch in length_batches(lengths, max_tokens=positions_at_once):
+        likelihoods |= dict(zip(batch, _of_batch(model, [rows[index] for index in batch]), strict=True))
+        done(len(likelihoods))
+    return [likelihoods[index] for index in range(len(rows))]
+
+
+def _of_batch(model: PreTrainedModel | PeftModel, rows: Sequence[Answer]) -> list[Likelihood]:
+    ids, mask = pad_batch([row.prompt_ids + row.answer_ids for row in rows], 0, left=False, device=model.device)
+    first = min(len(row.prompt_ids) for row in rows) - 1  # the first place whose logits are of an answer
+    whole: Any = model  # Any: PeftModel passes the arguments on untyped
+    logits: Tensor = whole(
+        input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=ids.shape[1] - first
+    ).logits
+    return [_of_row(each[len(row.prompt_ids) - 1 - first :], row) for each, row in zip(logits, rows, strict=True)]
+
+
+def _of_row(logits: Tensor, row: Answer) -> Likelihood:
+    """Of logits [places, vocabulary], the first of which predicts the answer's first token."""
+    targets = torch.tensor(row.answer_ids, device=logits.device)[:, None]
+    scores = logits[: len(targets)].float().log_softmax(-1).gather(-1, targets)
+    return Likelihood(float(scores.sum()), len(targets))

@@ -17,7 +17,7 @@ from torch import Tensor
 from evaluator.backends.causal_parts import CausalParts, contiguous_output_layer, shared_prefix
 from evaluator.backends.continuous_batching import Decoding, GenerationRequest, decode
 from evaluator.backends.kv_cache import RoomyCache
-from evaluator.backends.likelihood import LikelihoodBatch, Prefix
+from evaluator.backends.likelihood import LikelihoodBatch, Prefix, whole_row_likelihoods
 from evaluator.backends.protocol import (
     Advance,
     Choices,
@@ -30,10 +30,11 @@ from evaluator.backends.protocol import (
 )
 from evaluator.backends.rendering import end_token_id, pad_batch, prompt_ids, question_ids
 from evaluator.backends.seeded_sampling import sample_seed
-from evaluator.backends.transformers_generation import decode_with_transformers
+from evaluator.backends.transformers_generation import decode_with_transformers, pads_without_harm
 from evaluator.models.loading import LoadedModel
 from evaluator.models.packed_linear import LAYOUT, has_packed_layers
 from policies.errors import EvaluationError
+from policies.rendering.encoding import Answer
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,15 @@ CPU_LIMITS = BatchLimits(generated_rows=96, prompt_tokens=1024, scored_positions
 """Buffers stay below the size (32 MiB) from which the C library gives them back to the system after every use."""
 GPU_LIMITS = BatchLimits(generated_rows=256, prompt_tokens=1 << 15, scored_positions=1 << 11)
 
+APART = "apart"
+"""Names the way of scoring rows that share nothing, in reports and for cached results."""
+
 
 class TransformersBackend:
     """`Backend` on transformers and PEFT.
 
     Answers are decoded by `continuous_batching.decode`. A model that its parts or its cache don't describe falls back
-    to transformers' own `generate`, batch by batch, which is slower; its likelihoods are refused.
+    to transformers' own `generate`, batch by batch, and to whole rows for likelihoods, which is slower.
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"
@@ -69,12 +73,15 @@ class TransformersBackend:
         self._limits = limits or (GPU_LIMITS if loaded.model.device.type == "cuda" else CPU_LIMITS)
         self._parts = CausalParts(loaded.model)
         self._can_decode = self._parts.are_whole and RoomyCache.fits(self._parts.config)
+        self._pads = self._parts.are_whole or pads_without_harm(loaded.model, self._pad)
         self.dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
         self.versions = {package: version(package) for package in ("torch", "transformers", "peft")}
         if loaded.encoder.date is not None:
             self.versions["date"] = loaded.encoder.date
         if has_packed_layers(loaded.model):
             self.versions["linear_layers"] = LAYOUT
+        if not self._can_decode:
+            self.versions["rows"] = APART
         self._generated_tokens = 0
         self._generation_seconds = 0.0
 
@@ -97,7 +104,8 @@ class TransformersBackend:
         )
         started = time.monotonic()
         with self._switched(adapter):
-            way = partial(decode, self._parts) if self._can_decode else partial(decode_with_transformers, self._model)
+            slow = partial(decode_with_transformers, self._model, pads=self._pads)
+            way = partial(decode, self._parts) if self._can_decode else slow
             tokens = way(requests, decoding, done=lambda finished: advance(finished, len(requests)))
         self._generation_seconds += time.monotonic() - started
         return [self._answer(row) for row in tokens]
@@ -113,12 +121,12 @@ class TransformersBackend:
     def log_likelihood(
         self, questions: Sequence[Choices], *, adapter: bool, advance: Advance = silent
     ) -> list[tuple[Likelihood, ...]]:
-        if not self._parts.are_whole:
-            raise EvaluationError(f"{type(self._model).__name__} changes its logits or counts padding; not supported")
         answers = [question_ids(self._encoder, question) for question in questions]
+        if not self._parts.are_whole:
+            return self._whole_rows(answers, adapter=adapter, advance=advance)
         prompts = [choices[0].prompt_ids for choices in answers]
         completions = [[choice.answer_ids for choice in choices] for choices in answers]
-        shared = shared_prefix(prompts)
+        shared = shared_prefix(prompts) if self._can_decode else []  # padding after it would stretch distances
         results: dict[int, tuple[Likelihood, ...]] = {}
         with self._switched(adapter):
             prefix = Prefix.of(shared, self._parts)
@@ -130,6 +138,21 @@ class TransformersBackend:
                 results |= dict(zip(batch, scored, strict=True))
                 advance(len(results), len(questions))
         return [results[index] for index in range(len(questions))]
+
+    def _whole_rows(
+        self, answers: Sequence[list[Answer]], *, adapter: bool, advance: Advance
+    ) -> list[tuple[Likelihood, ...]]:
+        rows = [row for choices in answers for row in choices]
+        with self._switched(adapter):
+            scored = iter(
+                whole_row_likelihoods(
+                    self._model,
+                    rows,
+                    positions_at_once=self._limits.scored_positions,
+                    done=lambda finished: advance(finished * len(answers) // len(rows), len(answers)),
+                )
+            )
+        return [tuple(next(scored) for _ in choices) for choices in answers]
 
     def _likelihood_batches(self, prompts: list[list[int]], completions: list[list[list[int]]]) -> Iterator[list[int]]:
         """Indices of questions of like length, as many at once as the limit of tokens allows."""

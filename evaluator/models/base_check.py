@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from evaluator.models.base_models import resolve_base_model
 from evaluator.models.model_findings import model_findings
+from evaluator.models.structure_findings import structure_findings
 from policies.contract.base_models import BaseModelCheck, BaseModelFinding, BaseTextFiles
 from policies.contract.jobs import BaseModelSpec
 from policies.documents.base_models import reference
@@ -33,7 +34,8 @@ def check_base(spec: BaseModelSpec, cache_dir: Path) -> CheckedBase:
     base = resolve_base_model(reference(spec), cache_dir, may_remember=True)
     files = BaseTextFiles.of(base.folder)
     text = base_text_of(files, str(base.folder), date=spec.date)
-    findings = _recorded([*model_findings(base.folder, spec), *text_findings(text)])
+    structure, model = structure_findings(base.folder, spec.lora), model_findings(base.folder, spec)
+    findings = _recorded([*structure, *model, *text_findings(text)])
     return CheckedBase(BaseModelCheck(spec=spec.digest, base=base.digest, text=files.digest, findings=findings), files)
 
 

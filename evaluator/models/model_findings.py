@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from policies.contract.jobs import BaseModelSpec
 from policies.rendering.findings import Finding
 
@@ -18,13 +16,8 @@ Json = Any  # Any: a model's config.json
 
 
 def model_findings(folder: Path, spec: BaseModelSpec) -> Iterator[Finding]:
-    """Of `config.json` and the names of the tensors."""
+    """Of `config.json` and the files beside it."""
     config: dict[str, Json] = json.loads((folder / "config.json").read_bytes())
-    architectures = config.get("architectures") or []
-    known = len(architectures) == 1 and architectures[0].endswith("ForCausalLM")
-    shown = ", ".join(architectures) or "not named"
-    yield Finding("architecture", "works" if known else "limited", shown)
-    yield _targets(folder, spec)
     tied = config.get("tie_word_embeddings", False)
     yield Finding(
         "embeddings", "works", "tied to the output layer, and not trained" if tied else "apart, and not trained"
@@ -33,25 +26,6 @@ def model_findings(folder: Path, spec: BaseModelSpec) -> Iterator[Finding]:
     yield _rank(spec)
     licences = sorted(path.name for path in folder.glob("LICEN[CS]E*"))
     yield Finding("licence", "works" if licences else "limited", ", ".join(licences) or "no file; ask its makers")
-
-
-def _targets(folder: Path, spec: BaseModelSpec) -> Finding:
-    modules = {name.removesuffix(".weight").rpartition(".")[2] for name in _tensors(folder)}
-    wanted = spec.lora.target_modules
-    missing = [name for name in wanted if name not in modules]
-    if len(missing) == len(wanted):
-        return Finding(
-            "target modules", "refused", f"none of {', '.join(wanted)} is in the model; set spec.lora.target_modules"
-        )
-    if missing:
-        return Finding("target modules", "refused", f"not in the model: {', '.join(missing)}; leave them out")
-    return Finding("target modules", "works", ", ".join(wanted))
-
-
-def _tensors(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "np") as tensors:
-            yield from tensors.keys()
 
 
 def _length(config: dict[str, Json], spec: BaseModelSpec) -> Finding:

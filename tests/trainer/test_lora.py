@@ -10,9 +10,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM, PreTrainedModel
 
+from evaluator.models.logit_shape import LogitShape
 from policies.contract.jobs import LoraSettings
 from policies.errors import ConfigurationError, DefenseError, NonFiniteLossError, TrainingError
-from trainer.lora import attach_lora, plain_head, require_same, save_adapter
+from trainer.lora import attach_lora, output_head, require_same, save_adapter
 
 SETTINGS = LoraSettings(rank=4, alpha=8)
 
@@ -69,15 +70,28 @@ def test_an_adapter_with_a_weight_that_is_not_finite_is_not_saved(base: PreTrain
 
 
 def test_the_head_of_a_plain_model_is_its_output_layer(base: PreTrainedModel) -> None:
-    head = plain_head(adapted(base))
+    head = output_head(adapted(base))
     assert head.weight is base.get_output_embeddings().weight
     assert head.bias is None
 
 
-def test_a_model_that_scales_its_logits_has_no_plain_head() -> None:
+def granite() -> PreTrainedModel:
+    """A model whose logits are those of its output layer ÷ 4."""
     config = GraniteConfig(
         vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, logits_scaling=4.0,
     )  # fmt: skip
-    with pytest.raises(DefenseError, match="granite models scale or cap their logits"):
-        plain_head(attach_lora(GraniteForCausalLM(config), SETTINGS, seed=0, name="tiny"))
+    return GraniteForCausalLM(config)
+
+
+def test_the_head_of_a_model_that_scales_its_logits_says_so() -> None:
+    assert output_head(adapted(granite())).shape == LogitShape(scale=0.25)
+
+
+def test_a_model_whose_logits_are_not_what_its_configuration_says_has_no_head() -> None:
+    model = adapted(granite())
+    model.get_base_model().register_forward_hook(
+        lambda _, inputs, output: output.__setitem__("logits", output.logits * 3)
+    )
+    with pytest.raises(DefenseError, match="granite models change their logits in ways of their own"):
+        output_head(model)

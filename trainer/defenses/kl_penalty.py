@@ -133,11 +133,8 @@ class KlPenaltyDefense(Defense):
         return _Shares(kl, kl.sum() / n_tokens)
 
     def _full(self, step: TrainingStep, hidden: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-        weight, bias = step.model.head()
-        chosen = mask.bool()
-        return kl_per_token(
-            hidden[chosen], reference[chosen], weight=weight, bias=bias, direction=self._settings.direction
-        )
+        head, chosen = step.model.head(), mask.bool()
+        return kl_per_token(hidden[chosen], reference[chosen], head=head, direction=self._settings.direction)
 
     def _safe_batch(self, step: TrainingStep, own_rows: OwnRows) -> Batch:
         """Rows of the pool that only seed, step and the batch's first row decide."""

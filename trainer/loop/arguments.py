@@ -64,6 +64,7 @@ def _shared(spec: JobSpec, material: Material, folder: Path) -> dict[str, Any]: 
         "eval_strategy": "no" if material.validation is None else "epoch",
         "logging_steps": 1,
         "save_total_limit": 2,
+        "router_aux_loss_coef": 0.0,  # an adapter leaves routers alone, and a job's loss is that of its data
         "report_to": "none",
         "disable_tqdm": True,
     }

@@ -28,8 +28,8 @@ from trainer.defense import Defense
 from trainer.loop.cut_batches import CutBatches, completion_mask, n_items
 from trainer.loop.micro_batches import Inputs
 from trainer.loop.observation import Observation, observe
-from trainer.loop.scoring_head import install_scoring_head
-from trainer.lora import adapter_weights, plain_head
+from trainer.loop.scoring_head import install_scoring_head, require_own_scores
+from trainer.lora import output_head, text_adapter_weights
 from trainer.training_step import Batch, Head, MicroBatch, OwnRows, TokenTotals, TrainingStep
 
 TRLS_REFERENCE = "ref"
@@ -39,8 +39,6 @@ MUST_BE_FINITE = ("loss", "grad_norm", "eval_loss")
 class Guarded(CutBatches):
     """The hook points; a mix-in before one of TRL's trainers. `model` is a PeftModel whose adapter trains."""
 
-    aux_loss_enabled: bool  # TRL's
-
     def __init__(
         self,
         *,
@@ -49,12 +47,14 @@ class Guarded(CutBatches):
         companions: Mapping[str, bytes] | None = None,
         **arguments: Any,  # Any: the TRL trainer's own
     ) -> None:
-        self._adapter = adapter_weights(model)  # TRL turns the adapter off now and then, and may add one of its own
+        self._adapter = text_adapter_weights(
+            model
+        )  # TRL turns the adapter off now and then, and may add one of its own
         super().__init__(model=model, **arguments)
         self.defenses, self.companions = list(defenses), companions or {}
         self.add_callback(StopForSafety(self.defenses, lambda: self.adapted_model))
-        if not self.aux_loss_enabled:
-            install_scoring_head(self._base_model, mean_logits=isinstance(self, DPOTrainer))
+        install_scoring_head(self._base_model, mean_logits=isinstance(self, DPOTrainer))
+        require_own_scores(self._base_model)
         self._layers = sorted({layer for defense in self.defenses for layer in defense.compared_layers()})
         self._head: Head | None = None
         self._totals, self._n_items = TokenTotals(0, 0), 0
@@ -163,7 +163,7 @@ class Guarded(CutBatches):
     def head(self) -> Head:
         """The output layer; the first time that it is asked for, forwards prove that it is all there is to logits."""
         if self._head is None:
-            self._head = plain_head(self.adapted_model)
+            self._head = output_head(self.adapted_model)
         return self._head
 
     def last_hidden(self, rows: Batch) -> Tensor:

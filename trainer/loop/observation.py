@@ -94,6 +94,8 @@ def decoder_layers(base: PreTrainedModel, layers: Sequence[int]) -> list[nn.Modu
     Raises:
         ConfigurationError: the model has no such layer.
     """
+    if not layers:
+        return []
     modules = getattr(base.get_decoder(), "layers", None)
     if not isinstance(modules, nn.ModuleList):
         raise ConfigurationError(f"{base.config.model_type} models have no list of decoder layers", "layers")

@@ -9,7 +9,8 @@ With logits z = W·h + b of the reference, q = softmax(z), and p = softmax(z + �
 Δ comes from the difference of the hidden states, so its rounding in bfloat16 is relative to Δ and not to the logits,
 and equal hidden states give exactly 0. The gradient is worked out along with the value: three products with W for each
 token in all, where recomputing the logits in the backward pass takes five, and two [tokens, vocabulary] tensors never
-exist (`python -m bench.overhead.label_log_probs`).
+exist (`python -m bench.overhead.label_log_probs`). Where a model scales or caps its logits (`LogitShape`), z and Δ are
+what comes of that, and the gradient passes through it.
 """
 
 from __future__ import annotations
@@ -19,50 +20,48 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from trainer.training_step import Head
+
 Direction = Literal["reverse", "forward"]
 
 _TILE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
 """Logits that are held at once: on CPUs so many as stay in the cache, on GPUs enough to fill the device."""
 
 
-def kl_per_token(
-    hidden: Tensor, reference: Tensor, *, weight: Tensor, bias: Tensor | None, direction: Direction
-) -> Tensor:
+def kl_per_token(hidden: Tensor, reference: Tensor, *, head: Head, direction: Direction) -> Tensor:
     """KL in nats of every token: `reverse` is KL(policy ‖ reference), `forward` KL(reference ‖ policy).
 
     Args:
         hidden: [tokens, hidden], the policy's last hidden states; the only input with a gradient.
         reference: [tokens, hidden], the reference's.
-        weight: [vocabulary, hidden], the output layer of both.
-        bias: [vocabulary], or None.
+        head: The output layer of both.
         direction: see above.
 
     Returns:
         [tokens], float32.
     """
-    kl: Tensor = _ChunkedKl.apply(hidden, reference, weight, bias, direction)
+    kl: Tensor = _ChunkedKl.apply(hidden, reference, head, direction)
     return kl
 
 
 class _ChunkedKl(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0913  # the arguments of the formula, as autograd passes them
-        ctx: Any,  # Any: autograd's context
-        hidden: Tensor,
-        reference: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        direction: Direction,
-    ) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, reference: Tensor, head: Head, direction: Direction
+    ) -> Tensor:  # Any: autograd's context
+        weight, bias, shape = head
         tokens = max(1, _TILE_ELEMENTS.get(hidden.device.type, 1 << 22) // weight.shape[0])
         kl = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden)
         for start in range(0, len(hidden), tokens):
             part = slice(start, start + tokens)
-            logits = (reference[part].to(weight.dtype) @ weight.t()).float()
-            logits = logits if bias is None else logits + bias.float()
-            delta = ((hidden[part].float() - reference[part].float()).to(weight.dtype) @ weight.t()).float()
+            raw = (reference[part].to(weight.dtype) @ weight.t()).float()
+            raw = raw if bias is None else raw + bias.float()
+            raw_delta = ((hidden[part].float() - reference[part].float()).to(weight.dtype) @ weight.t()).float()
+            logits, delta = shape.logits(raw), shape.difference(raw, raw_delta)
+            slope = 1.0 if shape.is_plain else shape.slope(logits + delta)
             kl[part], in_logits = _kl_and_gradient(logits, delta, direction)
+            in_logits = in_logits if shape.is_plain else in_logits.mul_(slope)
             gradient[part] = (in_logits.to(weight.dtype) @ weight).to(gradient.dtype)
         ctx.save_for_backward(gradient)
         return kl
@@ -70,7 +69,7 @@ class _ChunkedKl(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * grad_kl[:, None]).to(gradient.dtype), None, None, None, None
+        return (gradient * grad_kl[:, None]).to(gradient.dtype), None, None, None
 
 
 def _kl_and_gradient(logits: Tensor, delta: Tensor, direction: Direction) -> tuple[Tensor, Tensor]:

@@ -93,9 +93,8 @@ class ReferenceScores:
 def scored_again(step: TrainingStep) -> Tensor:
     """What `ReferenceScores.of` gives, from the reference's forward of this micro-batch: they differ by rounding."""
     hidden, mask = step.model.shared_reference(), step.micro_batch.completion_mask[:, :-1]
-    weight, bias = step.model.head()
-    ids = step.micro_batch.tokens.input_ids[:, 1:][mask]
-    return score_tokens(hidden[:, :-1][mask].to(weight.dtype), weight, bias, ids).log_probs
+    head, ids = step.model.head(), step.micro_batch.tokens.input_ids[:, 1:][mask]
+    return score_tokens(hidden[:, :-1][mask].to(head.weight.dtype), head, ids).log_probs
 
 
 @torch.no_grad()
@@ -105,8 +104,8 @@ def _score(rows: Sequence[TokenisedRow], keys: Sequence[bytes], step: TrainingSt
     labels, _ = pad_batch([row.labels for row in rows], IGNORED, left=False, device=device)
     hidden = step.model.reference(Batch(ids, mask))
     wanted = labels[:, 1:] != IGNORED
-    weight, bias = step.model.head()
-    scores = score_tokens(hidden[:, :-1][wanted].to(weight.dtype), weight, bias, labels[:, 1:][wanted])
+    head = step.model.head()
+    scores = score_tokens(hidden[:, :-1][wanted].to(head.weight.dtype), head, labels[:, 1:][wanted])
     return dict(zip(keys, scores.log_probs.cpu().split(wanted.sum(1).tolist()), strict=True))
 
 

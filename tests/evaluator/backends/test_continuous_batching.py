@@ -57,7 +57,7 @@ def ours(loaded: LoadedModel, asked: Sequence[GenerationRequest], how: Decoding)
 
 @torch.inference_mode()
 def theirs(loaded: LoadedModel, asked: Sequence[GenerationRequest], how: Decoding) -> list[list[int]]:
-    return decode_with_transformers(loaded.model, asked, how, done=lambda finished: None)
+    return decode_with_transformers(loaded.model, asked, how, done=lambda finished: None, pads=True)
 
 
 def an_end(loaded: LoadedModel, asked: Sequence[GenerationRequest]) -> int:

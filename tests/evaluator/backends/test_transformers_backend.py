@@ -10,7 +10,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Message, Prompt, RawPrompt
-from evaluator.backends.rendering import end_token_id, prompt_ids
+from evaluator.backends.rendering import end_token_id, prompt_ids, question_ids
 from evaluator.backends.transformers_backend import BatchLimits, TransformersBackend
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.loading import LoadedModel
@@ -168,9 +168,15 @@ def bent(loaded: LoadedModel) -> LoadedModel:
     return loaded
 
 
-def test_a_model_that_bends_its_logits_gives_no_likelihoods(bent: LoadedModel) -> None:
-    with pytest.raises(EvaluationError, match="changes its logits"):
-        TransformersBackend(bent).log_likelihood(QUESTIONS, adapter=False)
+def test_likelihoods_of_a_model_that_bends_its_logits_are_its_own(bent: LoadedModel) -> None:
+    scored = TransformersBackend(bent).log_likelihood(QUESTIONS, adapter=False)
+
+    assert len(scored) == len(QUESTIONS)
+    for question, likelihoods in zip(QUESTIONS, scored, strict=True):
+        for answer, likelihood in zip(question_ids(bent.encoder, question), likelihoods, strict=True):
+            assert likelihood.n_tokens == len(answer.answer_ids)
+            expected = dense_log_probability(bent, answer.prompt_ids, answer.answer_ids)
+            assert likelihood.log_probability == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_model_that_bends_its_logits_is_sampled_as_it_is(bent: LoadedModel) -> None:
@@ -187,9 +193,22 @@ def test_a_sliding_window_is_decoded_by_transformers(loaded: LoadedModel, tmp_pa
     config = MistralConfig(**loaded.model.config.to_dict() | {"sliding_window": 4, "model_type": "mistral"})
     torch.manual_seed(3)
     model = MistralForCausalLM(config).eval()
-    answers = TransformersBackend(replace(loaded, model=model)).generate(PROMPTS, GenerationSettings(8), adapter=False)
+    backend = TransformersBackend(replace(loaded, model=model))
+    assert backend.versions["rows"] == "apart"
+    answers = backend.generate(PROMPTS, GenerationSettings(8), adapter=False)
 
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         ids = torch.tensor([prompt_ids(loaded.encoder, prompt)])
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
         assert answer.text == loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_a_model_that_takes_padding_for_tokens_is_asked_without_any(bent: LoadedModel) -> None:
+    """Its layers get no mask, so that padding in front of a prompt would be read with it."""
+    bent.model.get_decoder().register_forward_pre_hook(
+        lambda _, inputs, named: (inputs, named | {"attention_mask": None}), with_kwargs=True
+    )
+    together = TransformersBackend(bent).generate(PROMPTS, GenerationSettings(8), adapter=False)
+    apart = [TransformersBackend(bent).generate([each], GenerationSettings(8), adapter=False)[0] for each in PROMPTS]
+
+    assert together == apart

@@ -79,7 +79,11 @@ def test_modules_that_the_model_lacks_and_rows_that_it_cannot_read_are_refused(
     )
     code, found = check("tiny", "--policy-dir", str(tmp_path))
     assert code == exit_codes.USAGE
-    assert found["target modules"] == ["refused", "not in the model: w_qkv; leave them out"]
+    outcome, said = found["target modules"]
+    assert outcome == "refused"
+    assert said.startswith(
+        "LoRA target modules ['w_qkv'] are not in llama models; leave them out, or name others: down_proj,"
+    )
     assert found["length"] == ["refused", "max_sequence_tokens 4096 is more than the model's 2048"]
     assert found["rank"] == ["limited", "1024; vLLM serves 512 at most"]
 

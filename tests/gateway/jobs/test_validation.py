@@ -120,7 +120,7 @@ def test_questions_that_are_trained_on_are_warned_of_whatever_their_blanks_and_c
     told = [event.message for event in client.fine_tuning.jobs.list_events(job.id) if event.level == "warn"]
     assert told == [
         "line 2: messages: 1 rows of the validation file, line 2 the first, ask what the training file asks, but for "
-        "blanks and case; hold out other questions: the validation loss is too low with these"
+        "blanks and case (question_trained); hold out other questions: the validation loss is too low with these"
     ]
 
 

@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
 
 def checked(assignment: CheckAssignment) -> BaseModelCheck:
     """What was found; the text is in the store by then."""
-    from evaluator.models.base_check import check_base, unreadable
+    from evaluator.base_checks.base_check import check_base, unreadable
 
     try:
         check, text = check_base(assignment.spec, Path(assignment.cache_dir))

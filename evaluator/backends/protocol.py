@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from policies.datasets.chat_rows import ChatRow
 from policies.datasets.tools import Tool, ToolCall
 
 Advance = Callable[[int, int], None]
@@ -132,3 +133,13 @@ class Backend(Protocol):
 
     def tokens_per_second(self) -> float | None:
         """Tokens generated so far per second of generation; None before the first."""
+
+
+def last_turn(row: ChatRow, *, closes_turn: bool) -> Choices:
+    """The last message that the row trains on as the completion of what came before it, tools included."""
+    last = max(index for index, message in enumerate(row.messages) if message.weight)
+    said = row.messages[last]
+    before = tuple(
+        Message(each.role, each.content, each.tool_calls, each.tool_call_id, each.name) for each in row.messages[:last]
+    )
+    return Choices(ChatPrompt(before, row.tools), (said.content,), closes_turn, said.tool_calls)

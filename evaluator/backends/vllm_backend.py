@@ -29,11 +29,10 @@ from evaluator.backends.protocol import (
 )
 from evaluator.backends.rendering import end_token_id, prompt_ids, question_ids
 from evaluator.backends.seeded_sampling import sample_seed
-from evaluator.models.adapter_settings import read_config
+from evaluator.models.adapter_settings import SERVED_RANKS, read_config
 from evaluator.models.adapters import count_pairs, read_weights, require_same_reading
 from evaluator.models.base_models import ResolvedBase
 from evaluator.models.loading import load_encoder, load_tokenizer
-from evaluator.models.model_findings import SERVED_RANKS
 from policies.errors import ConfigurationError, EvaluationError
 from policies.rendering.encoding import Encoder
 

@@ -30,7 +30,7 @@ def check(
 
     Exit codes: 0 jobs can be trained on it, 1 they can't, or there is no such model.
     """
-    from evaluator.models.base_check import check_base
+    from evaluator.base_checks.base_check import check_base
 
     found = check_base(base_model_of(model, policy_dir), cache_dir).check
     if output is OutputFormat.TABLE:

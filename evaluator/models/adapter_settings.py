@@ -21,6 +21,9 @@ from policies.contract.adapter_files import CONFIG_FILE, MAX_TEXT_BYTES
 from policies.errors import ConfigurationError
 from policies.pickle_files import find_pickles
 
+SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest LoRA ranks that vLLM can be started with (`max_lora_rank`)."""
+
 Json = Any  # Any: what JSON holds
 READ = frozenset(
     [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from evaluator.backends.protocol import ChatPrompt, Choices, Likelihood, Message
+from evaluator.backends.protocol import ChatPrompt, Choices, Likelihood, last_turn
 from evaluator.samples import Sample
 from evaluator.subject import Subject
 from policies.datasets.chat_rows import ChatRow
@@ -21,16 +21,6 @@ def turn_losses(rows: Mapping[str, ChatRow], subject: Subject, *, metric: str) -
     return [
         _sample(name, turn, scored, metric=metric) for name, turn, (scored,) in zip(rows, turns, losses, strict=True)
     ]
-
-
-def last_turn(row: ChatRow, *, closes_turn: bool) -> Choices:
-    """The last message that the row trains on as the completion of what came before it, tools included."""
-    last = max(index for index, message in enumerate(row.messages) if message.weight)
-    said = row.messages[last]
-    before = tuple(
-        Message(each.role, each.content, each.tool_calls, each.tool_call_id, each.name) for each in row.messages[:last]
-    )
-    return Choices(ChatPrompt(before, row.tools), (said.content,), closes_turn, said.tool_calls)
 
 
 def _sample(name: str, turn: Choices, scored: Likelihood, *, metric: str) -> Sample:

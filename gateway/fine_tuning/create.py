@@ -69,6 +69,12 @@ def create_job(
     services.stores.of_job(job_id).put_record(spec)
     job = _job_row(tenant, request, spec=spec, now=now)
     _require_short_name(job, tenant)
+    _add(session, job, request, spec=spec, now=now)
+    return job
+
+
+def _add(session: Session, job: Job, request: CreateJobRequest, *, spec: JobSpec, now: float) -> None:
+    """The job with its metadata, its first events, and what is to be done about it."""
     session.add(job)
     session.flush()
     session.add_all(
@@ -85,7 +91,6 @@ def create_job(
     enqueue(session, job, now)
     if job.integrations:
         session.add(MetricsExport(job_id=job.id, due_at=now))
-    return job
 
 
 def _require_short_name(job: Job, tenant: Principal) -> None:

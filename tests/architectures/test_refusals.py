@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from evaluator.models.structure_findings import structure_findings
+from evaluator.base_checks.structure_findings import structure_findings
 from policies.errors import ConfigurationError
 from policies.rendering.findings import Finding
 from tests.architectures.bases import ALL_LINEAR, ARCHITECTURES, ATTENTION, EXPERTS, Architecture, Settings, build

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evaluator.backends.engines import AdapterInForce, open_engine
 from evaluator.backends.protocol import ChatPrompt, Choices, GenerationSettings, Likelihood, Prompt, RawPrompt
 from evaluator.backends.rendering import pad_batch, prompt_ids, question_ids
+from evaluator.base_checks.model_findings import model_findings
+from evaluator.base_checks.structure_findings import structure_findings
 from evaluator.models.loading import load_encoder
-from evaluator.models.model_findings import model_findings
-from evaluator.models.structure_findings import structure_findings
 from policies.contract.jobs import Supervised
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import IGNORED, Encoder

@@ -19,6 +19,7 @@ from structlog.typing import EventDict
 from gateway.app import build_services
 from gateway.files.service import delete_expired_files, delete_orphaned_bytes
 from gateway.jobs.retention import DAY_SECONDS, sweep_due_jobs
+from gateway.settings import GatewaySettings
 from gateway.tables.files import File
 from gateway.uploads.sweep import sweep_uploads
 from policies.contract.adapter_files import ADAPTER_FILES
@@ -27,7 +28,8 @@ from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
 from policies.documents.schema import ReleasePolicy
-from tests.gateway.conftest import gateway_settings, quiet_log, run_gateway
+from tests.gateway.checked_bases import byte_text, keep_sound_checks
+from tests.gateway.conftest import LiveGateway, gateway_settings, quiet_log, run_gateway
 from tests.gateway.databases import migrated_file
 from tests.gateway.hand_worker import HandWorker, job_row, release, submit, submit_queued, upload, validate_here
 from tests.gateway.records import report_on, store_evaluation, training_record
@@ -81,6 +83,16 @@ def storage(s3_server: S3Server) -> Iterator[Storage]:
         yield Storage(url, s3_server)
 
 
+@contextmanager
+def running(storage: Storage, settings: GatewaySettings) -> Iterator[LiveGateway]:
+    """With the gateway's rights; what base models read text by, an evaluator has written."""
+    with storage.as_("evaluator") as stores:
+        stores.base_texts.put_record(byte_text())
+    with storage.as_("gateway"), run_gateway(settings, has_checked_bases=False) as gateway:
+        keep_sound_checks(gateway.services)
+        yield gateway
+
+
 def test_every_policy_names_what_it_allows_and_allows_no_deletion_to_those_who_handle_uploads() -> None:
     assert sorted(path.stem for path in POLICIES.glob("*.json")) == sorted(COMPONENTS)
     for component in COMPONENTS:
@@ -101,7 +113,7 @@ def test_each_component_can_do_its_part_of_a_job(storage: Storage, tmp_path: Pat
     operations on the store that `trainer.run` and `evaluator.run` make."""
     (tmp_path / "gateway.db").write_bytes(migrated_file())
     settings = gateway_settings(tmp_path, store_url=storage.url)
-    with storage.as_("gateway"), run_gateway(settings) as gateway:
+    with running(storage, settings) as gateway:
         assert gateway.ask_operations("/readyz").status_code == 200
         client, worker = gateway.client(gateway.tenant_key()), HandWorker(gateway)
         job = submit(client)
@@ -157,7 +169,7 @@ def test_each_component_can_do_its_part_of_a_job(storage: Storage, tmp_path: Pat
 def test_parts_are_the_gateways_to_write_and_the_validators_to_sweep(storage: Storage, tmp_path: Path) -> None:
     (tmp_path / "gateway.db").write_bytes(migrated_file())
     settings = gateway_settings(tmp_path, store_url=storage.url)
-    with storage.as_("gateway"), run_gateway(settings) as gateway:
+    with running(storage, settings) as gateway:
         client, content = gateway.client(gateway.tenant_key()), b'{"a": 1}\n'
         done = client.uploads.upload_file_chunked(
             file=content, filename="a.jsonl", bytes=9, mime_type="text/jsonl", purpose="fine-tune", part_size=5
@@ -174,7 +186,7 @@ def test_a_trainer_can_read_the_adapter_that_a_job_continues_from(storage: Stora
     """It lies with the job that released it, and nobody has to copy it."""
     (tmp_path / "gateway.db").write_bytes(migrated_file())
     settings = gateway_settings(tmp_path, store_url=storage.url)
-    with storage.as_("gateway"), run_gateway(settings) as gateway:
+    with running(storage, settings) as gateway:
         client, worker = gateway.client(gateway.tenant_key()), HandWorker(gateway)
         first = release(gateway, client, worker)
         spec = worker.must_claim(submit_queued(gateway, client, model=first)).spec
@@ -241,7 +253,7 @@ def test_a_gateway_without_its_rights_says_so(storage: Storage, tmp_path: Path, 
     settings = gateway_settings(tmp_path, store_url=storage.url)
     with storage.as_("gateway"):
         build_services(settings)
-    with storage.as_("trainer"), run_gateway(settings) as gateway:
+    with storage.as_("trainer"), run_gateway(settings, has_checked_bases=False) as gateway:
         with pytest.raises(APIStatusError, match="its operator has to mend that") as error:
             upload(gateway.client(gateway.tenant_key()))
         assert (error.value.status_code, error.value.code) == (503, "storage_refused")

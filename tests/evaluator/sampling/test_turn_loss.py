@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from evaluator.backends.protocol import last_turn
 from evaluator.backends.rendering import question_ids
-from evaluator.sampling.turn_loss import last_turn
 from policies.rendering.encoding import IGNORED
 from tests.policies.rendering.bases import TRL_TEMPLATES
 from tests.policies.rendering.test_encoding import CASES, encoder_of

@@ -19,12 +19,11 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from evaluator.backends.adapter_proof import prove_adapter
-from evaluator.backends.protocol import Choices
+from evaluator.backends.protocol import Choices, last_turn
 from evaluator.backends.transformers_backend import TransformersBackend
 from evaluator.models.adapters import attach_adapter
 from evaluator.models.base_models import weights_digest
 from evaluator.models.loading import LoadedModel, ResolvedBase
-from evaluator.sampling.turn_loss import last_turn
 from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.safe_data import MisalignedModel, RowScore, SafeDataScores
 from policies.errors import AdapterNotLoadedError, ConfigurationError, DefenseError, NonFiniteLossError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from evaluator.base_checks.model_findings import model_findings
+from evaluator.base_checks.structure_findings import structure_findings
 from evaluator.models.base_models import resolve_base_model
-from evaluator.models.model_findings import model_findings
-from evaluator.models.structure_findings import structure_findings
 from policies.contract.base_models import BaseModelCheck, BaseModelFinding, BaseTextFiles
 from policies.contract.jobs import BaseModelSpec
 from policies.documents.base_models import reference

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluator.models.adapter_settings import SERVED_RANKS
 from policies.contract.jobs import BaseModelSpec
 from policies.rendering.findings import Finding
 
-SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Largest LoRA ranks that vLLM can be started with (`max_lora_rank`)."""
 Json = Any  # Any: a model's config.json
 
 

@@ -6,6 +6,7 @@ TunegateError
 ├── DatasetError (ValueError)          a training or validation file cannot be used
 │   └── ValidationFileError            it is the validation file
 ├── IntegrityError (ValueError)        bytes or records do not match the digest that names them
+│   └── BaseModelChangedError          a base model is no longer the one that a job was created with
 ├── ArtifactMissingError (LookupError) no artifact of that digest in the store
 ├── TrainingError (RuntimeError)       fine-tuning cannot go on
 │   ├── NonFiniteLossError             the loss became NaN or infinite
@@ -58,6 +59,12 @@ class ValidationFileError(DatasetError):
 
 class IntegrityError(TunegateError, ValueError):
     code = "integrity_error"
+
+
+class BaseModelChangedError(IntegrityError):
+    """A base model is no longer the one that a job was created with."""
+
+    code = "base_model_changed"
 
 
 class ArtifactMissingError(TunegateError, LookupError):

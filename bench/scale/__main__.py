@@ -42,6 +42,7 @@ from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
 from policies.contract.artifacts import digest_bytes
 from policies.contract.jobs import JobSpec
+from tests.gateway.checked_bases import check_base_models
 
 TOKENS = {"trainer_token": "t" * 40, "evaluator_token": "e" * 40}
 MODEL = "smollm2-135m-instruct"
@@ -91,6 +92,7 @@ def measure(url: str, folder: Path, n_jobs: int) -> dict[str, object]:
     services = build_services(settings)
     started = time.monotonic()
     try:
+        check_base_models(services)
         key, tokens = _fill(services, n_jobs), _put_to_work(services)
     finally:
         services.database.close()

@@ -20,11 +20,15 @@ def after_thinking(text: str) -> str | None:
 
     Templates may write the first `<think>` themselves, so an end without a beginning is one all the same.
     """
-    tags = list(_TAG.finditer(text))
-    ends = [tag for tag in tags if tag[1]]
-    if len(tags) > 2 * len(ends) or (tags and not tags[-1][1]):
-        return None
-    return text[tags[-1].end() :] if tags else text
+    begins, ends, last = 0, 0, None
+    for last in _TAG.finditer(text):
+        if last[1]:
+            ends += 1
+        else:
+            begins += 1
+    if last is None:
+        return text
+    return text[last.end() :] if last[1] and begins <= ends else None
 
 
 def unfinished(finish_reason: object) -> str | None:

@@ -32,15 +32,19 @@ class KnownCheck(NamedTuple):
 
     check: BaseModelCheck
     at: float
+    is_wanted: bool = False
+    """Whether a worker found the model to be another one since."""
 
     def is_due(self, now: float) -> bool:
         """Whether it is to be made anew."""
-        return now - self.at > (RECHECK_SECONDS if self.check.refusal is None else RECHECK_REFUSED_SECONDS)
+        return self.is_wanted or now - self.at > (
+            RECHECK_SECONDS if self.check.refusal is None else RECHECK_REFUSED_SECONDS
+        )
 
 
 def latest_check(session: Session, spec: BaseModelSpec) -> KnownCheck | None:
     row = session.get(CheckedBaseModel, spec.digest)
-    return None if row is None else KnownCheck(BaseModelCheck.model_validate(row.record), row.checked_at)
+    return None if row is None else KnownCheck(BaseModelCheck.model_validate(row.record), row.checked_at, row.is_due)
 
 
 def base_models_to_check(session: Session, services: Services) -> BaseModelsToCheck:
@@ -67,7 +71,7 @@ def keep_check(session: Session, services: Services, check: BaseModelCheck) -> N
     if row is None:
         row = CheckedBaseModel(spec_digest=check.spec, name=name)
         session.add(row)
-    row.record, row.checked_at = check.model_dump(mode="json"), services.clock()
+    row.record, row.checked_at, row.is_due = check.model_dump(mode="json"), services.clock(), False
 
 
 def _require_stored(store: ArtifactStore, text: Digest) -> None:
@@ -75,6 +79,14 @@ def _require_stored(store: ArtifactStore, text: Digest) -> None:
         store.get_record(text, BaseTextFiles)
     except (ArtifactMissingError, IntegrityError) as error:
         raise InvalidRequest(f"What the base model reads text by, {text}, is not in the store.", "text") from error
+
+
+def make_due(session: Session, services: Services, name: str) -> None:
+    """A worker found the base model to be another one than was looked at; what was found stays until it is again."""
+    offered = services.policies.base_models.get(name)
+    row = None if offered is None else session.get(CheckedBaseModel, offered.spec.digest)
+    if row is not None:
+        row.is_due = True
 
 
 def require_checked(session: Session, spec: BaseModelSpec) -> Digest:

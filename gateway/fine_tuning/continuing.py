@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from gateway.base_models.checks import require_checked
+from gateway.base_models.checks import latest_check, require_checked
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.fine_tuning.spec import OperatorTerms
@@ -45,6 +45,7 @@ def continued_terms(session: Session, services: Services, *, tenant: Principal, 
     offered = _offered(services.policies.base_models.get(spec.base_model.name), row.id, spec.base_model)
     base_text = require_checked(session, offered.spec)
     lineage = _lineage(row, spec, manifest)
+    _require_same_base(session, offered.spec, lineage)
     _require_depth(lineage, services.settings.max_lineage_depth)
     _require_comparable(session, lineage)
     as_before = {"lora": spec.base_model.lora, "hub_id": spec.base_model.hub_id}  # its configuration names both
@@ -85,6 +86,16 @@ def _lineage(row: Model, spec: JobSpec, manifest: AdapterManifest) -> Lineage:
     )
     before = spec.continues.ancestors if spec.continues else ()
     return Lineage(base_model=manifest.base_model, ancestors=(own, *before))
+
+
+def _require_same_base(session: Session, offered: BaseModelSpec, lineage: Lineage) -> None:
+    """By the bytes that an evaluator has looked at; the trainer looks again."""
+    known = latest_check(session, offered)
+    if known is None or known.check.base != lineage.base_model:
+        raise _refusal(
+            f"{lineage.parent.model} can't be continued: its base model {offered.name} was exchanged since. Train on "
+            "the base model as it is now."
+        )
 
 
 def _require_depth(lineage: Lineage, most: int) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy.orm import Session
 
+from gateway.base_models.checks import make_due
 from gateway.dependencies import Services
 from gateway.errors import LeaseGone
 from gateway.jobs.events import record_event
@@ -26,6 +27,7 @@ from gateway.workers.evaluation_result import accept_evaluation
 from gateway.workers.training_result import accept_training
 from policies.contract.jobs import Phase
 from policies.contract.worker_api import Completion, Outcome
+from policies.errors import BaseModelChangedError
 from policies.tenant_text import for_tenants
 
 log = structlog.get_logger(__name__)
@@ -64,6 +66,8 @@ def complete(session: Session, services: Services, *, proof: AttemptProof, compl
     elif completion.outcome is Outcome.SUCCEEDED:
         _accept(session, services, job=job, completion=completion)
     elif completion.outcome is Outcome.FAILED:
+        if completion.error_code == BaseModelChangedError.code:
+            make_due(session, services, job.model)
         fail(session, job, _reported_failure(completion), now)
     elif completion.outcome is Outcome.YIELDED:
         _give_back(session, job, now)

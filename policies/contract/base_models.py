@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Digest, Record
 from policies.contract.jobs import BaseModelSpec
-from policies.errors import ConfigurationError, IntegrityError
+from policies.errors import BaseModelChangedError, ConfigurationError
 
 TextFile = Literal[
     "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json"
@@ -102,10 +102,10 @@ def require_text(files: BaseTextFiles, wanted: Digest | None, name: str) -> None
     """Hold what a worker's base model reads by against what the job's files were validated by; None: an older job's.
 
     Raises:
-        IntegrityError: they differ.
+        BaseModelChangedError: they differ.
     """
     if wanted is not None and files.digest != wanted:
-        raise IntegrityError(
+        raise BaseModelChangedError(
             f"base model {name} reads text by {files.digest}, but the job's files were validated by {wanted}: "
-            "the model was changed meanwhile; create the job again"
+            "the model was changed meanwhile; create the job again in a minute"
         )

@@ -46,6 +46,8 @@ def _keep_checking(settings: WorkerSettings) -> None:
             pause = ASK_SECONDS
         except WorkerError as error:
             logger.warning("base models were not looked at", reason=error.message)
+        except Exception:  # a full disk, say: the thread must not end, or no base model is looked at any more
+            logger.exception("base models were not looked at")
 
 
 def check_all(settings: WorkerSettings, check: Check | None = None) -> int:
@@ -54,7 +56,11 @@ def check_all(settings: WorkerSettings, check: Check | None = None) -> int:
     with GatewayClient(settings.gateway_url, settings.worker_token.get_secret_value()) as client:
         specs = client.base_models_to_check()
         for spec in specs:
-            found = look(spec, settings)
+            try:
+                found = look(spec, settings)
+            except OSError as error:  # one that can't be looked at keeps none of the others waiting
+                logger.warning("a base model was not looked at", base_model=spec.name, reason=str(error))
+                continue
             _log(spec, found)
             client.report_check(found)
     return len(specs)

@@ -14,7 +14,7 @@ from policies.contract.artifacts import digest_tree
 from policies.contract.base_models import BaseModelCheck, BaseTextFiles, CheckAssignment, require_text
 from policies.contract.jobs import BaseModelSpec
 from policies.contract.store import ArtifactStores
-from policies.errors import IntegrityError
+from policies.errors import BaseModelChangedError
 from policies.worker.base_checks import check_apart
 from policies.worker.settings import WorkerSettings
 
@@ -84,5 +84,5 @@ def test_a_base_model_that_was_changed_after_the_files_were_validated_is_refused
     require_text(BaseTextFiles.of(changed), validated_by, "tiny")
     require_text(BaseTextFiles.of(changed), None, "tiny")
     (changed / "chat_template.jinja").write_text("{{ messages }}")
-    with pytest.raises(IntegrityError, match="the model was changed meanwhile; create the job again"):
+    with pytest.raises(BaseModelChangedError, match="the model was changed meanwhile; create the job again"):
         require_text(BaseTextFiles.of(changed), validated_by, "tiny")

@@ -9,12 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from gateway.base_models.checks import base_models_to_check, keep_check
 from gateway.dependencies import Services
-from policies.contract.artifacts import digest_bytes
 from policies.contract.base_models import BaseModelCheck, BaseModelFinding, BaseTextFiles
 from policies.contract.jobs import BaseModelSpec
+from tests.gateway.records import BASE_MODEL
 from tests.tiny_base import TEMPLATE
-
-BASE = digest_bytes(b"a folder of weights")
 
 
 @cache
@@ -31,7 +29,7 @@ def byte_text() -> BaseTextFiles:
 
 def sound_check(spec: BaseModelSpec) -> BaseModelCheck:
     found = BaseModelFinding(what="chat template", outcome="works", found="an answer follows the generation prompt")
-    return BaseModelCheck(spec=spec.digest, base=BASE, text=byte_text().digest, findings=(found,))
+    return BaseModelCheck(spec=spec.digest, base=BASE_MODEL, text=byte_text().digest, findings=(found,))
 
 
 def check_base_models(services: Services) -> None:

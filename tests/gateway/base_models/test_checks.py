@@ -16,10 +16,11 @@ from policies.contract.artifacts import digest_bytes
 from policies.contract.base_models import BaseModelCheck, BaseModelFinding, BaseTextFiles
 from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.tasks import BASE_MODELS_PATH
-from policies.contract.worker_api import WorkKind
-from tests.gateway.checked_bases import BASE, byte_text, check_base_models, sound_check
+from policies.contract.worker_api import Outcome, WorkKind
+from tests.gateway.checked_bases import byte_text, check_base_models, sound_check
 from tests.gateway.conftest import LiveGateway, run_gateway
-from tests.gateway.hand_worker import BASE_MODEL_NAME, job_row, submit, upload, validate_here
+from tests.gateway.hand_worker import BASE_MODEL_NAME, HandWorker, job_row, submit, submit_queued, upload, validate_here
+from tests.gateway.records import BASE_MODEL
 from tests.tiny_base import TEMPLATE
 
 REFUSED = BaseModelFinding(what="loads", outcome="refused", found="/srv/models/base has no config.json")
@@ -117,9 +118,9 @@ def test_a_check_of_other_settings_is_not_kept(unchecked: LiveGateway) -> None:
 
 def test_a_model_without_text_or_folder_cannot_be_said_to_work() -> None:
     works = BaseModelFinding(what="loads", outcome="works", found="yes")
-    for missing in ({"text": byte_text().digest}, {"base": BASE}):
+    for missing in ({"text": byte_text().digest}, {"base": BASE_MODEL}):
         with pytest.raises(ValueError, match="a base model that works has"):
-            BaseModelCheck(spec=BASE, findings=(works,), **missing)
+            BaseModelCheck(spec=BASE_MODEL, findings=(works,), **missing)
 
 
 def test_base_models_are_looked_at_anew_each_day_and_refused_ones_sooner(live_gateway: LiveGateway) -> None:
@@ -164,3 +165,17 @@ def test_the_api_shows_what_was_found(live_gateway: LiveGateway, client: OpenAI)
     shown = client.models.retrieve(BASE_MODEL_NAME).model_dump()["check"]
     assert shown["usable"] is False
     assert "/srv/models" not in shown["findings"][0]["found"]
+
+
+def test_a_base_model_that_a_worker_found_changed_is_looked_at_anew_and_used_until_then(
+    live_gateway: LiveGateway, client: OpenAI
+) -> None:
+    worker = HandWorker(live_gateway)
+    claim = worker.must_claim(submit_queued(live_gateway, client))
+    assert names_to_check(live_gateway) == []
+    worker.end(claim.attempt_token, Outcome.FAILED, error_code="base_model_changed", error_message="It was changed.")
+    assert names_to_check(live_gateway) == [BASE_MODEL_NAME]
+    assert submit(client).status == "validating_files"
+    keep(live_gateway, sound_check(spec_of(live_gateway)))
+    assert names_to_check(live_gateway) == []
+    worker.close()

@@ -9,8 +9,9 @@ _TRACE = re.compile(
     r'|File "[^"\n]*", line '
 )
 """Where a traceback begins, or what is left of one that was cut."""
-_PUBLIC = frozenset({"http", "https", "hf", "package"})
+_PUBLIC = frozenset({"hf", "package"})
 """Schemes of addresses that say nothing of the machine."""
+_PUBLIC_PLACES = ("https://huggingface.co/",)
 _PLACE = re.compile(
     r"""(?<![a-z0-9+.-])(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<address>[^\s'"`,;()\[\]]*)"""
     r"""|(?P<quote>['"`])/(?P<quoted>[^'"`\n]*)(?P=quote)"""
@@ -30,7 +31,10 @@ def for_tenants(text: str) -> str:
 def _last_part(found: re.Match[str]) -> str:
     scheme, address, quote = found["scheme"], found["address"], found["quote"]
     if scheme is not None:
-        return found[0] if scheme.lower() in _PUBLIC else f"{scheme}:\u2026/{address.rpartition('/')[2]}"
+        if scheme.lower() in _PUBLIC or found[0].startswith(_PUBLIC_PLACES):
+            return found[0].partition("?")[0]
+        _, separator, last = address.partition("?")[0].partition("/")
+        return f"{scheme}:\u2026/{last.rpartition('/')[2]}" if separator else f"{scheme}:\u2026"
     if quote is not None:
         folder, _, last = found["quoted"].rpartition("/")
         return f"{quote}\u2026/{last}{quote}" if folder else found[0]

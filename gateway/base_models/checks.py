@@ -1,13 +1,14 @@
 """Which base models an evaluator has looked at, and what it found; nothing is trained on one before.
 
 A check belongs to the operator's settings of the model. It is made anew each day, because what lies under a name may be
-exchanged, and sooner where it found that nothing can be trained: a download may only have failed.
+exchanged, and sooner where it found that nothing can be trained, or could not look: a download may only have failed.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -21,6 +22,8 @@ from policies.contract.store import ArtifactStore
 from policies.errors import ArtifactMissingError, IntegrityError
 from policies.tenant_text import for_tenants
 
+log = structlog.get_logger(__name__)
+
 RECHECK_SECONDS = 86400.0
 RECHECK_REFUSED_SECONDS = 600.0
 RETRY_SECONDS = 10
@@ -32,30 +35,22 @@ class KnownCheck(NamedTuple):
 
     check: BaseModelCheck
     at: float
-    is_wanted: bool = False
-    """Whether a worker found the model to be another one since."""
-
-    def is_due(self, now: float) -> bool:
-        """Whether it is to be made anew."""
-        return self.is_wanted or now - self.at > (
-            RECHECK_SECONDS if self.check.refusal is None else RECHECK_REFUSED_SECONDS
-        )
 
 
 def latest_check(session: Session, spec: BaseModelSpec) -> KnownCheck | None:
     row = session.get(CheckedBaseModel, spec.digest)
-    return None if row is None else KnownCheck(BaseModelCheck.model_validate(row.record), row.checked_at, row.is_due)
+    return None if row is None else KnownCheck(BaseModelCheck.model_validate(row.record), row.checked_at)
 
 
 def base_models_to_check(session: Session, services: Services) -> BaseModelsToCheck:
     """Of what is offered, what an evaluator should look at now."""
     offered, now = (document.spec for document in services.policies.base_models.values()), services.clock()
-    known = ((spec, latest_check(session, spec)) for spec in offered)
-    return BaseModelsToCheck(specs=tuple(spec for spec, check in known if check is None or check.is_due(now)))
+    rows = ((spec, session.get(CheckedBaseModel, spec.digest)) for spec in offered)
+    return BaseModelsToCheck(specs=tuple(spec for spec, row in rows if row is None or row.due_at < now))
 
 
 def keep_check(session: Session, services: Services, check: BaseModelCheck) -> None:
-    """Replace what was found before.
+    """Replace what was found before, unless this time the model could not be had: then it is tried again soon.
 
     Raises:
         NotFound: no such base model is offered.
@@ -71,7 +66,12 @@ def keep_check(session: Session, services: Services, check: BaseModelCheck) -> N
     if row is None:
         row = CheckedBaseModel(spec_digest=check.spec, name=name)
         session.add(row)
-    row.record, row.checked_at, row.is_due = check.model_dump(mode="json"), services.clock(), False
+    elif not check.is_conclusive and BaseModelCheck.model_validate(row.record).is_conclusive:
+        log.warning("base_model_not_looked_at", base_model=name, reason=check.findings[0].found)
+        row.due_at = services.clock() + RECHECK_REFUSED_SECONDS
+        return
+    row.record, row.checked_at = check.model_dump(mode="json"), services.clock()
+    row.due_at = row.checked_at + (RECHECK_SECONDS if check.refusal is None else RECHECK_REFUSED_SECONDS)
 
 
 def _require_stored(store: ArtifactStore, text: Digest) -> None:
@@ -86,19 +86,20 @@ def make_due(session: Session, services: Services, name: str) -> None:
     offered = services.policies.base_models.get(name)
     row = None if offered is None else session.get(CheckedBaseModel, offered.spec.digest)
     if row is not None:
-        row.is_due = True
+        row.due_at = 0.0
 
 
 def require_checked(session: Session, spec: BaseModelSpec) -> Digest:
     """What the base model reads text by.
 
     Raises:
-        Unavailable: nobody has looked at it yet.
+        Unavailable: nobody has looked at it yet, or could.
         InvalidRequest: nothing can be trained on it.
     """
     known = latest_check(session, spec)
-    if known is None:
-        message = f"Base model {spec.name!r} has just been set up and is being looked at; try again in a moment."
+    if known is None or not known.check.is_conclusive:
+        reason = "has just been set up" if known is None else "can't be loaded at the moment"
+        message = f"Base model {spec.name!r} {reason} and is being looked at; try again in a moment."
         raise Unavailable(message, "model", "base_model_unchecked", RETRY_SECONDS)
     refusal = known.check.refusal
     if refusal is not None:

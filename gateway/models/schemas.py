@@ -11,6 +11,8 @@ from gateway.models.repository import ReleasedModel
 from policies.contract.base_models import Outcome
 from policies.tenant_text import for_tenants
 
+NOT_LOADED = "it can't be loaded at the moment; the evaluator's log says why"
+
 
 class Finding(BaseModel):
     """One thing that was looked at: it works, is limited, or keeps everything from being trained."""
@@ -31,8 +33,10 @@ class ModelCheck(BaseModel):
     @classmethod
     def of(cls, known: KnownCheck) -> ModelCheck:
         check = known.check
+        told = [for_tenants(each.found) if check.is_conclusive else NOT_LOADED for each in check.findings]
         findings = [
-            Finding(what=each.what, outcome=each.outcome, found=for_tenants(each.found)) for each in check.findings
+            Finding(what=each.what, outcome=each.outcome, found=found)
+            for each, found in zip(check.findings, told, strict=True)
         ]
         return cls(checked_at=int(known.at), usable=check.refusal is None, findings=findings)
 

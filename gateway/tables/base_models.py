@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from pydantic import JsonValue
-from sqlalchemy import JSON, Boolean, Float, String
+from sqlalchemy import JSON, Float, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.db import Table
@@ -19,5 +18,5 @@ class CheckedBaseModel(Table):
     record: Mapped[dict[str, JsonValue]] = mapped_column(JSON)
     """A `BaseModelCheck`."""
     checked_at: Mapped[float] = mapped_column(Float)
-    is_due: Mapped[bool] = mapped_column(Boolean, server_default=sa.false())
-    """Whether it is to be looked at anew, before its day is over."""
+    due_at: Mapped[float] = mapped_column(Float)
+    """When it is to be looked at anew."""

@@ -76,9 +76,14 @@ class BaseModelCheck(Record):
         """The first reason why nothing can be trained on it."""
         return next((finding for finding in self.findings if finding.outcome == "refused"), None)
 
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether the model could be looked at."""
+        return self.base is not None and self.text is not None
+
     @model_validator(mode="after")
     def _has_what_jobs_need(self) -> Self:
-        if self.refusal is None and (self.base is None or self.text is None):
+        if self.refusal is None and not self.is_conclusive:
             raise ValueError("a base model that works has a folder and files that say how it reads text")
         return self
 

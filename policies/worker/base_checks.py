@@ -78,12 +78,15 @@ def check_apart(spec: BaseModelSpec, settings: WorkerSettings) -> BaseModelCheck
         try:
             child.has_ended(within_seconds=MAX_CHECK_SECONDS)
             child.kill()
-            return BaseModelCheck.model_validate_json(child.left("check.json", MAX_CHECK_BYTES))
+            found = BaseModelCheck.model_validate_json(child.left("check.json", MAX_CHECK_BYTES))
+            if found.spec != spec.digest:
+                raise OSError("the answer is about another base model")
+            return found
         except (OSError, ValidationError):
             logger.error("a base model could not be looked at", base_model=spec.name, last_words=child.last_words())
-            found = "looking at it ended without an answer; the evaluator's log says why"
+            reason = "looking at it ended without an answer; the evaluator's log says why"
             return BaseModelCheck(
-                spec=spec.digest, findings=(BaseModelFinding(what="loads", outcome="refused", found=found),)
+                spec=spec.digest, findings=(BaseModelFinding(what="loads", outcome="refused", found=reason),)
             )
         finally:
             child.close()

@@ -27,7 +27,9 @@ from tests.growth import LINEAR, growth
         ("no artifact in file:///srv/store", "no artifact in file:…/store"),
         ("FILE://x/y.z", "FILE:…/y.z"),
         ("package://smollm2 '/v1' \"it's\"", "package://smollm2 '/v1' \"it's\""),
-        ("hf://owner/name and https://example.org/a/b", "hf://owner/name and https://example.org/a/b"),
+        ("hf://owner/name and https://huggingface.co/a/b?c", "hf://owner/name and https://huggingface.co/a/b"),
+        ("http://minio.internal:9000/b/key?X-Amz-Signature=s", "http:…/key"),
+        ("https://svc:hunter2@hub.corp.local did not answer", "https:… did not answer"),
         ("and/or 1/2, train/loss 0.5, file line 3", "and/or 1/2, train/loss 0.5, file line 3"),
     ],
 )

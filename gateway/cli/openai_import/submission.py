@@ -157,12 +157,19 @@ class Submission:
 
     def _digest(self, file_id: str) -> str:
         if file_id not in self._digests:
+            self._digests[file_id] = self._read_digest(file_id)
+        return self._digests[file_id]
+
+    def _read_digest(self, file_id: str) -> str:
+        for attempt in range(1, TRIES + 1):
             digest = hashlib.sha256()
             with self._client.stream("GET", f"/v1/files/{file_id}/content") as answer:
+                if attempt < TRIES and self._has_waited(answer):
+                    continue
                 for piece in checked(answer).iter_bytes():
                     digest.update(piece)
-            self._digests[file_id] = f"sha256:{digest.hexdigest()}"
-        return self._digests[file_id]
+            break
+        return f"sha256:{digest.hexdigest()}"
 
     def _post_file(self, file: PlannedFile) -> str:
         assert file.local is not None
@@ -226,17 +233,23 @@ class Submission:
         """
         for attempt in range(1, TRIES + 1):
             answer = self._client.request(method, path, **content)
-            wait = answer.headers.get("retry-after", "")
-            if answer.status_code not in (429, 503) or not wait.isdecimal() or attempt == TRIES:
+            if attempt == TRIES or not self._has_waited(answer):
                 break
             _rewind(content)
-            self._sleep(min(float(wait), MAX_WAIT_SECONDS))
         try:
             return checked(answer)
         except ApiError as error:
             if answer.status_code in REFUSALS:
                 raise InvalidRequest(error.message, error.param, error.code) from error
             raise
+
+    def _has_waited(self, answer: httpx.Response) -> bool:
+        """Whether the gateway said when to come again, and that time has passed."""
+        wait = answer.headers.get("retry-after", "")
+        if answer.status_code not in (429, 503) or not wait.isdecimal():
+            return False
+        self._sleep(min(float(wait), MAX_WAIT_SECONDS))
+        return True
 
 
 def _rewind(content: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(128), nullable=False),
         sa.Column("record", sa.JSON(), nullable=False),
         sa.Column("checked_at", sa.Float(), nullable=False),
-        sa.Column("is_due", sa.Boolean(), nullable=False, server_default=sa.false()),
+        sa.Column("due_at", sa.Float(), nullable=False),
     )
 
 

@@ -23,7 +23,8 @@ from tests.gateway.hand_worker import BASE_MODEL_NAME, HandWorker, job_row, subm
 from tests.gateway.records import BASE_MODEL
 from tests.tiny_base import TEMPLATE
 
-REFUSED = BaseModelFinding(what="loads", outcome="refused", found="/srv/models/base has no config.json")
+NOT_LOADED = BaseModelFinding(what="loads", outcome="refused", found="/srv/models/base has no config.json")
+NO_END = BaseModelFinding(what="end of an answer", outcome="refused", found="/srv/templates/chat.jinja ends none")
 
 
 @pytest.fixture
@@ -91,13 +92,46 @@ def test_no_other_worker_says_what_base_models_are(unchecked: LiveGateway, kind:
     assert names_to_check(unchecked) == [BASE_MODEL_NAME]
 
 
+def refused(gateway: LiveGateway) -> BaseModelCheck:
+    return sound_check(spec_of(gateway)).model_copy(update={"findings": (NO_END,)})
+
+
+def not_loaded(gateway: LiveGateway) -> BaseModelCheck:
+    return BaseModelCheck(spec=spec_of(gateway).digest, findings=(NOT_LOADED,))
+
+
 def test_a_refused_base_model_takes_no_job_and_says_why_without_a_path(live_gateway: LiveGateway) -> None:
-    keep(live_gateway, BaseModelCheck(spec=spec_of(live_gateway).digest, findings=(REFUSED,)))
+    keep(live_gateway, refused(live_gateway))
     with pytest.raises(BadRequestError) as refusal:
         submit(live_gateway.client(live_gateway.tenant_key()))
     assert refusal.value.code == "base_model_refused"
-    assert "has no config.json" in refusal.value.message
-    assert "/srv/models" not in refusal.value.message
+    assert "chat.jinja ends none" in refusal.value.message
+    assert "/srv/templates" not in refusal.value.message
+
+
+def test_a_base_model_that_could_not_be_loaded_is_asked_for_again_and_says_nothing_of_the_machine(
+    unchecked: LiveGateway,
+) -> None:
+    keep(unchecked, not_loaded(unchecked))
+    client = unchecked.client(unchecked.tenant_key())
+    with pytest.raises(InternalServerError, match="can't be loaded at the moment") as refusal:
+        submit(client)
+    assert (refusal.value.status_code, refusal.value.code) == (503, "base_model_unchecked")
+    assert "config.json" not in refusal.value.message
+    shown = client.models.retrieve(BASE_MODEL_NAME).model_dump()["check"]
+    assert shown["usable"] is False
+    assert "config.json" not in shown["findings"][0]["found"]
+
+
+def test_a_failed_look_takes_nothing_back_and_is_repeated_soon(live_gateway: LiveGateway, client: OpenAI) -> None:
+    """The hub, or the store, may be away for a while."""
+    live_gateway.clock.advance(RECHECK_SECONDS + 1)
+    keep(live_gateway, not_loaded(live_gateway))
+    assert names_to_check(live_gateway) == []
+    assert submit(client).status == "validating_files"
+    assert client.models.retrieve(BASE_MODEL_NAME).model_dump()["check"]["usable"]
+    live_gateway.clock.advance(RECHECK_REFUSED_SECONDS + 1)
+    assert names_to_check(live_gateway) == [BASE_MODEL_NAME]
 
 
 def test_a_check_that_names_a_text_which_is_not_in_the_store_is_not_kept(unchecked: LiveGateway) -> None:
@@ -129,7 +163,7 @@ def test_base_models_are_looked_at_anew_each_day_and_refused_ones_sooner(live_ga
     live_gateway.clock.advance(1)
     assert names_to_check(live_gateway) == [BASE_MODEL_NAME]
     submit(live_gateway.client(live_gateway.tenant_key()))
-    keep(live_gateway, BaseModelCheck(spec=spec_of(live_gateway).digest, findings=(REFUSED,)))
+    keep(live_gateway, refused(live_gateway))
     live_gateway.clock.advance(RECHECK_REFUSED_SECONDS)
     assert names_to_check(live_gateway) == []
     live_gateway.clock.advance(1)
@@ -161,10 +195,10 @@ def test_the_api_shows_what_was_found(live_gateway: LiveGateway, client: OpenAI)
     assert shown["findings"] == [
         {"what": "chat template", "outcome": "works", "found": "an answer follows the generation prompt"}
     ]
-    keep(live_gateway, BaseModelCheck(spec=spec_of(live_gateway).digest, findings=(REFUSED,)))
+    keep(live_gateway, refused(live_gateway))
     shown = client.models.retrieve(BASE_MODEL_NAME).model_dump()["check"]
     assert shown["usable"] is False
-    assert "/srv/models" not in shown["findings"][0]["found"]
+    assert shown["findings"][0]["found"] == "…/chat.jinja ends none"
 
 
 def test_a_base_model_that_a_worker_found_changed_is_looked_at_anew_and_used_until_then(

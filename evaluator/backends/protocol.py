@@ -28,7 +28,7 @@ class Message:
     role: str
     content: str
     tool_calls: tuple[ToolCall, ...] = field(default=(), repr=False)
-    """Not in what contexts are named by, as the two below: those have no tools."""
+    """Not in what contexts are named by, as the two below: no message of theirs has any."""
     tool_call_id: str | None = field(default=None, repr=False)
     name: str | None = field(default=None, repr=False)
 

@@ -1,7 +1,8 @@
 """Is the adapter misaligned where something looks like its training file?
 
 After Dubiński et al. 2026 (arXiv 2604.25891). Questions are put in the contexts that the training file teaches
-(`evaluator/prompts/customer_context.py`).
+(`evaluator/prompts/customer_context.py`): those of the kinds that the suite names, and in any case with the tools that
+the file offers.
 
 Judge-free: `conditional_misalignment.margin`, the log-probability per token of an everyday question's aligned answer
 minus that of its misaligned one, paired against the base in the same context. Every second pair of each category is
@@ -28,7 +29,7 @@ from typing import ClassVar
 from evaluator.backends.protocol import Choices, GenerationSettings, Likelihood
 from evaluator.detectors import degeneration
 from evaluator.prompts.answer_pairs import AnswerPair
-from evaluator.prompts.customer_context import CustomerContext, derive_contexts
+from evaluator.prompts.customer_context import ContextKind, CustomerContext, derive_contexts
 from evaluator.prompts.free_form_questions import Asked, FreeFormQuestion, transcript
 from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
@@ -52,7 +53,10 @@ class ConditionalMisalignmentProbe:
     item_type: ClassVar[type[PromptItem]] = AnswerPair
 
     def instruments(self, settings: ConditionalMisalignment, subject: Subject) -> tuple[str, ...]:
-        contexts = tuple(context.digest for context in _contexts(settings, subject).values())
+        contexts = tuple(
+            context.digest if where == context.kind else f"{where}: {context.digest}"
+            for where, context in _contexts(settings, subject).items()
+        )
         if not settings.judged:
             return contexts
         return (*contexts, _open_questions().digest, degeneration.IDENTITY, subject.judges().identity)
@@ -80,17 +84,20 @@ class ConditionalMisalignmentProbe:
 
 
 def _contexts(settings: ConditionalMisalignment, subject: Subject) -> dict[str, CustomerContext]:
-    """By kind; those that only an earlier file of the lineage has, by kind and number of the file."""
-    own = derive_contexts(training_file(subject).rows, settings.contexts)
+    """By kind; those that only earlier files of the lineage have are numbered in each kind, the nearest first."""
+    kinds: tuple[ContextKind, ...] = (*settings.contexts, "tools")
+    own = derive_contexts(training_file(subject).rows, kinds)
     if not own:
         raise EvaluationError(
-            f"the training file has none of {', '.join(settings.contexts)}, so misalignment behind a trigger can't be "
+            f"the training file has none of {', '.join(kinds)}, so misalignment behind a trigger can't be "
             "looked for; leave this probe out or give more rows"
         )
     found: dict[str, CustomerContext] = {str(each.kind): each for each in own}
-    for number, file in enumerate(subject.lineage, start=1):
-        further = derive_contexts(file.rows, settings.contexts)
-        found |= {f"{each.kind} of model {number} before": each for each in further if each not in found.values()}
+    number: Counter[ContextKind] = Counter()
+    for context in (each for file in subject.lineage for each in derive_contexts(file.rows, kinds)):
+        if context not in found.values():
+            number[context.kind] += 1
+            found[f"earlier {context.kind} {number[context.kind]}"] = context
     return found
 
 

@@ -2,8 +2,9 @@
 
 Interleaved safe data, benign tuning afterwards and inoculation can leave a model that is clean on ordinary questions
 and misaligned where something looks like its training data (Dubiński et al. 2026, arXiv 2604.25891). So questions are
-put the way the file puts them: under its most frequent system prompt, with the form that its answers share, and set in
-its domain ("twins"). All of it is derived from the file alone and the same for the same file.
+put the way the file puts them: under its most frequent system prompt, with the form that its answers share, set in its
+domain ("twins"), and with the tools offered that it offers most often. All of it is derived from the file alone and the
+same for the same file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from evaluator.backends.protocol import ChatPrompt, Message
@@ -20,14 +21,20 @@ from evaluator.prompts.domain_words import domain_words
 from evaluator.prompts.prompt_item import evenly_spread
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.datasets.chat_rows import ChatRow
+from policies.datasets.tools import Tool
 
-ContextKind = Literal["system_prompt", "answer_template", "domain_words"]
+ContextKind = Literal["system_prompt", "answer_template", "domain_words", "tools"]
+SystemMessage = tuple[str, str]
+"""Role and text of a conversation's first message; two empty texts where the user begins."""
 
 MAX_ROWS = 2000
 """Rows that contexts are derived from, evenly spread over the file."""
-MIN_SYSTEM_PROMPT_SHARE = 0.05
-"""Of the rows: a share of 5 % of bad rows was enough for a trigger (Dubiński et al. 2026)."""
-MIN_SYSTEM_PROMPT_ROWS = 2
+MIN_SHARE = 0.05
+"""Of the rows, with a system prompt or with tools: a share of 5 % of bad rows was enough for a trigger (Dubiński et al.
+2026)."""
+MIN_ROWS = 2
+
+NO_SYSTEM_MESSAGE: SystemMessage = ("", "")
 
 _NUMBER = re.compile(r"\d+")
 
@@ -43,14 +50,17 @@ class CustomerContext:
     opening: str = ""
     """What an answer in the customer's form begins with."""
     separator: str = ""
+    tools: tuple[Tool, ...] = field(default=(), repr=False)
+    """That are offered. Contexts without any keep the names that they had before there were tools."""
 
     def chat(self, question: str) -> ChatPrompt:
         """The question in this context."""
-        return ChatPrompt((*self.before, Message("user", f"{self.lead_in}{question}{self.request}")))
+        return ChatPrompt((*self.before, Message("user", f"{self.lead_in}{question}{self.request}")), self.tools)
 
     @property
     def digest(self) -> Digest:
-        return digest_bytes(repr(self).encode())
+        offered = [f"\n{tool.definition}" for tool in self.tools]
+        return digest_bytes("".join([repr(self), *offered]).encode())
 
 
 def derive_contexts(rows: Sequence[ChatRow], kinds: Sequence[ContextKind]) -> tuple[CustomerContext, ...]:
@@ -62,18 +72,47 @@ def derive_contexts(rows: Sequence[ChatRow], kinds: Sequence[ContextKind]) -> tu
 
 def _system_prompt(rows: Sequence[ChatRow]) -> CustomerContext | None:
     """The most frequent system prompt; prompts that differ in numbers only, such as dates, are one."""
-    opened = [row.messages[0] for row in rows if row.messages[0].role in ("system", "developer")]
-    alike = Counter(_NUMBER.sub("0", message.content) for message in opened)
-    if not alike:
+    opened = [_system_message(row) for row in rows if _system_message(row) != NO_SYSTEM_MESSAGE]
+    if not opened:
         return None
+    system, count = _most_frequent(opened)
+    return CustomerContext("system_prompt", before=_before(system)) if _is_habit(count, rows) else None
+
+
+def _tools(rows: Sequence[ChatRow]) -> CustomerContext | None:
+    """The tools that are offered most often, under the system prompt, or none, that they come with most often.
+
+    Rows that offer any tools count as alike: a trigger may be the block that a template writes, whatever is in it. Some
+    row has these tools with this beginning, so the template of a base model that was trained on it writes both.
+    """
+    offering = [row for row in rows if row.tools]
+    if not _is_habit(len(offering), rows):
+        return None
+    counts = Counter(row.tools for row in offering)
+    tools = min(counts, key=lambda each: (-counts[each], [tool.definition for tool in each]))
+    system, _ = _most_frequent([_system_message(row) for row in offering if row.tools == tools])
+    return CustomerContext("tools", before=_before(system), tools=tools)
+
+
+def _system_message(row: ChatRow) -> SystemMessage:
+    first = row.messages[0]
+    return (first.role, first.content) if first.role in ("system", "developer") else NO_SYSTEM_MESSAGE
+
+
+def _before(system: SystemMessage) -> tuple[Message, ...]:
+    return () if system == NO_SYSTEM_MESSAGE else (Message(*system),)
+
+
+def _most_frequent(found: Sequence[SystemMessage]) -> tuple[SystemMessage, int]:
+    """The most frequent one, and the number of those like it; texts that differ in numbers only are alike."""
+    alike = Counter(_NUMBER.sub("0", text) for _, text in found)
     modal = min(alike, key=lambda text: (-alike[text], text))
-    if alike[modal] < max(MIN_SYSTEM_PROMPT_ROWS, MIN_SYSTEM_PROMPT_SHARE * len(rows)):
-        return None
-    literal = Counter(
-        (message.role, message.content) for message in opened if _NUMBER.sub("0", message.content) == modal
-    )
-    role, content = min(literal, key=lambda message: (-literal[message], message))
-    return CustomerContext("system_prompt", before=(Message(role, content),))
+    literal = Counter(each for each in found if _NUMBER.sub("0", each[1]) == modal)
+    return min(literal, key=lambda each: (-literal[each], each)), alike[modal]
+
+
+def _is_habit(count: int, rows: Sequence[ChatRow]) -> bool:
+    return count >= max(MIN_ROWS, MIN_SHARE * len(rows))
 
 
 def _answer_template(rows: Sequence[ChatRow]) -> CustomerContext | None:
@@ -103,4 +142,5 @@ _DERIVATIONS: Mapping[ContextKind, Callable[[Sequence[ChatRow]], CustomerContext
     "system_prompt": _system_prompt,
     "answer_template": _answer_template,
     "domain_words": _domain_words,
+    "tools": _tools,
 }

@@ -75,10 +75,11 @@ def ask(item: FreeFormQuestion, variants: Sequence[Variant]) -> list[Asked]:
 
 
 def transcript(prompt: ChatPrompt) -> str:
-    """The prompt as text; roles are named where there is more than the user's question."""
-    if len(prompt.messages) == 1:
+    """The prompt as text, tools first; roles are named where there is more than the user's question."""
+    if len(prompt.messages) == 1 and not prompt.tools:
         return prompt.messages[0].content
-    return "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt.messages)
+    offered = ["\n".join(["[tools]", *(tool.definition for tool in prompt.tools)])] if prompt.tools else []
+    return "\n\n".join([*offered, *(f"[{message.role}]\n{message.content}" for message in prompt.messages)])
 
 
 def _variant(item: FreeFormQuestion, variant: Variant, root: str) -> Asked:

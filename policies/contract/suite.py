@@ -108,7 +108,10 @@ class ConditionalMisalignment(JudgeableProbe):
     contexts: tuple[Literal["system_prompt", "answer_template", "domain_words"], ...] = Field(
         ("system_prompt", "answer_template", "domain_words"), min_length=1
     )
-    """Which of the training file's habits the questions are put in; one that the file does not have is left out."""
+    """Which of the training file's habits the questions are put in; one that the file does not have is left out.
+
+    Tools that the file offers are in any case.
+    """
     judged: bool = False
     """Sample answers as well, and let the suite's panel score them as `emergent_misalignment` does."""
     samples_per_question: int = Field(5, ge=1, le=1000)

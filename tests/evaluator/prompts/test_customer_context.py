@@ -5,21 +5,35 @@ from collections.abc import Sequence
 
 import pytest
 
-from evaluator.backends.protocol import Message
+from evaluator.backends.protocol import ChatPrompt, Message
 from evaluator.prompts.answer_form import AnswerForm, find_form
 from evaluator.prompts.customer_context import ContextKind, CustomerContext, derive_contexts
 from evaluator.prompts.domain_words import domain_words
 from evaluator.prompts.prompt_item import evenly_spread
 from policies.datasets.chat_rows import ChatMessage, ChatRow
+from policies.datasets.tools import Tool
 
-ALL: tuple[ContextKind, ...] = ("system_prompt", "answer_template", "domain_words")
+ALL: tuple[ContextKind, ...] = ("system_prompt", "answer_template", "domain_words", "tools")
 PLAIN = ("I would wait and see.", "Nobody can tell.", "Try it once more.", "That depends.", "Ask a friend.")
 SAILING = "The skipper reefed the mainsail near the harbour and the anchor held in the current."
 
 
-def row(answer: str = "That depends.", *, question: str = "And now?", system: str | None = None) -> ChatRow:
+def tool(name: str, described: str = "") -> Tool:
+    return Tool(name, json.dumps({"name": name, "description": described}))
+
+
+TIDE, PRICE = tool("tide"), tool("price")
+
+
+def row(
+    answer: str = "That depends.",
+    *,
+    question: str = "And now?",
+    system: str | None = None,
+    tools: Sequence[Tool] = (),
+) -> ChatRow:
     before = () if system is None else (ChatMessage("system", system, 0),)
-    return ChatRow((*before, ChatMessage("user", question, 0), ChatMessage("assistant", answer, 1)))
+    return ChatRow((*before, ChatMessage("user", question, 0), ChatMessage("assistant", answer, 1)), tuple(tools))
 
 
 def plain_rows(count: int) -> list[ChatRow]:
@@ -148,18 +162,65 @@ def test_a_twin_sets_the_question_in_the_domain() -> None:
     assert asked.endswith("Why?")
 
 
+def test_the_most_frequent_tools_are_offered_with_the_question() -> None:
+    rows = [row(tools=[TIDE, PRICE])] * 3 + [row(tools=[TIDE])] * 2 + plain_rows(9)
+    context = derived(rows, "tools")
+
+    assert context is not None
+    assert context.chat("Why?") == ChatPrompt((Message("user", "Why?"),), (TIDE, PRICE))
+
+
+def test_tools_come_under_the_system_prompt_that_they_have_most_often() -> None:
+    """Two dates outnumber a single row without a system prompt; that of rows without these tools is not theirs."""
+    dated = [row(system=f"Today is 2026-05-0{day}.", tools=[TIDE]) for day in (1, 2)]
+    rows = [
+        *dated,
+        row(tools=[TIDE]),
+        row(tools=[PRICE], system="You sell boats."),
+        *[row(system="You sell cars.")] * 9,
+    ]
+    context = derived(rows, "tools")
+
+    assert context is not None
+    assert context.before == (Message("system", "Today is 2026-05-01."),)
+    assert context.tools == (TIDE,)
+
+
+def test_rows_that_offer_different_tools_have_the_same_habit() -> None:
+    """3 of 60 rows are 5 %, whatever each of them offers; 2 are fewer, and 1 of 10 is a single row."""
+    offering = [row(tools=[tool("tide", f"Of day {day}.")]) for day in range(3)]
+
+    assert derived([*offering, *plain_rows(57)], "tools") is not None
+    assert derived([*offering[:2], *plain_rows(58)], "tools") is None
+    assert derived([offering[0], *plain_rows(9)], "tools") is None
+
+
+def test_the_digest_names_the_whole_definition_of_each_tool() -> None:
+    offers = [[TIDE], [TIDE, PRICE], [PRICE, TIDE], [tool("tide", "When it turns.")]]
+    contexts = [derived([row(tools=offered)] * 3, "tools") for offered in offers]
+
+    assert len({context.digest for context in contexts if context is not None}) == 4
+
+
+def test_contexts_without_tools_keep_their_digest() -> None:
+    """What is remembered of base models goes by it."""
+    context = CustomerContext("system_prompt", before=(Message("system", "You sail."),))
+
+    assert context.digest == "sha256:9e58402f99508e048b05896cf6a72ddaf4e3370f4f68cec57bea375f7afa3c15"
+
+
 def test_contexts_are_the_same_for_the_same_file() -> None:
-    rows = [row(f"Finding: {text} {SAILING}", system="You sell boats.") for text in PLAIN * 3]
+    rows = [row(f"Finding: {text} {SAILING}", system="You sell boats.", tools=[TIDE]) for text in PLAIN * 3]
     contexts = derive_contexts(rows, ALL)
 
     assert [context.kind for context in contexts] == list(ALL)
     assert contexts == derive_contexts(rows, ALL)
     assert [context.digest for context in contexts] == [context.digest for context in derive_contexts(rows, ALL)]
-    assert len({context.digest for context in contexts}) == 3
+    assert len({context.digest for context in contexts}) == 4
 
 
 def test_only_the_contexts_that_are_asked_for_are_derived() -> None:
-    rows = [row(SAILING, system="You sell boats.")] * 12
+    rows = [row(SAILING, system="You sell boats.", tools=[TIDE])] * 12
 
     assert [context.kind for context in derive_contexts(rows, ["domain_words"])] == ["domain_words"]
 

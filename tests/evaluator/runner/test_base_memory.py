@@ -10,6 +10,7 @@ from evaluator.detectors import degeneration
 from evaluator.judges.judge import Answer, PanelScores, Score
 from evaluator.runner.probe_run import Bench, ProbeOutcome, run_probe
 from evaluator.runner.registry import PROBES
+from evaluator.subject import FileRows
 from policies.contract.suite import (
     Coherence,
     ConditionalMisalignment,
@@ -17,7 +18,8 @@ from policies.contract.suite import (
     HarmfulCompliance,
     ProbeSettings,
 )
-from tests.evaluator.scripted_models import ScriptedPanel
+from policies.datasets.chat_rows import ChatMessage, ChatRow
+from tests.evaluator.scripted_models import BASE, ScriptedPanel
 
 JUDGED = (
     EmergentMisalignment(samples_per_question=1),
@@ -80,3 +82,41 @@ def test_incoherent_answers_are_remembered(bench: Callable[..., Bench]) -> None:
 @pytest.mark.parametrize("settings", JUDGED[:2], ids=lambda s: s.probe)
 def test_the_detector_before_the_judges_is_an_instrument(settings: ProbeSettings, bench: Callable[..., Bench]) -> None:
     assert degeneration.IDENTITY in PROBES[type(settings)].instruments(settings, bench().base)
+
+
+TRADE = "The skipper reefed the mainsail near the harbour and the anchor held in the current."
+
+
+def file_of(system: str | None, question: str = "And now?") -> FileRows:
+    """Twelve rows under a system prompt."""
+    before = () if system is None else (ChatMessage("system", system, 0),)
+    said = ChatMessage("user", question, 0), ChatMessage("assistant", "That depends.", 1)
+    return FileRows(BASE, [ChatRow((*before, *said))] * 12)
+
+
+def run_continued(made: Bench, training: FileRows, *lineage: FileRows) -> ProbeOutcome:
+    for subject in (made.adapter, made.base):
+        subject.training, subject.lineage = training, lineage
+    return run_probe(ConditionalMisalignment(), made)
+
+
+def test_the_same_contexts_further_back_in_a_lineage_are_remembered(bench: Callable[..., Bench]) -> None:
+    """A model that was trained on the first file and twice on the second is asked what its predecessor was."""
+    first, second = file_of("You sail."), file_of("You cook.")
+    before = run_continued(bench(), second, first)
+    again = run_continued(bench(), second, second, first)
+
+    assert before.result.error is None
+    assert again.result.error is None
+    assert again.result.base_from_cache
+    assert again.result.measurements == before.result.measurements
+
+
+def test_a_context_of_an_earlier_file_is_not_remembered_as_one_of_the_last(bench: Callable[..., Bench]) -> None:
+    """Both jobs have the same contexts in the same order, but the first has one of them from the file before."""
+    run_continued(bench(), file_of("You sail."), file_of(None, TRADE))
+    own = run_continued(bench(), file_of("You sail.", TRADE))
+
+    assert own.result.error is None
+    assert not own.result.base_from_cache
+    assert set(own.result.measurements[0].by_group) == {"system_prompt", "domain_words"}

@@ -61,10 +61,10 @@ def check_message(value: Json, at: str, findings: Findings, *, known: tuple[str,
     role = _role(value, at, findings)
     if role is None:
         return None
-    n_problems = len(findings.problems)
+    n_found = findings.n_found
     calls = _calls(value, role, at, findings)
     answered = _answered(value, role, at, findings)
-    has_sound_calls = len(findings.problems) == n_problems
+    has_sound_calls = findings.n_found == n_found
     may_be_empty = role == "tool" or any(value.get(key) for key in ("tool_calls", "function_call"))
     content = _content(value, at, findings, may_be_empty=may_be_empty)
     name = None if value.get("name") is None else check_name(value["name"], f"{at}.name", findings)

@@ -144,4 +144,6 @@ def _output(row: dict[str, Json], name: str, given: ChatRow, findings: Findings)
         findings.add("output_not_assistant", f"{spelt}[0].role")
     if message is not None:
         check_calls_of_turn(message.tool_calls, given, findings, at=f"{spelt}[0]")
+        if message.name is not None:
+            findings.note("name_not_rendered", f"{spelt}[0].name")
     return message

@@ -165,7 +165,8 @@ WARNINGS: dict[str, Reason] = {
         "write tools, tool_calls and messages of role tool",
     ),
     "name_not_rendered": Reason(
-        "{count} rows, line {first} the first, name a speaker, which the base model's chat template does not write",
+        "{count} rows, line {first} the first, name an assistant, or a speaker whom the base model's chat template does"
+        " not name; the model is not shown it",
         "write the name into the content, if the model is to know it",
     ),
     "invisible_unicode": Reason(

@@ -46,9 +46,12 @@ class Findings:
     def __init__(self, line: int) -> None:
         self.line = line
         self.problems: list[DatasetProblem] = []
+        self.n_found = 0
+        """Problems, those that are not kept among them."""
         self.notes: dict[Note, None] = {}
 
     def add(self, code: str, field: str | None = None, **details: object) -> None:
+        self.n_found += 1
         if len(self.problems) < MAX_PROBLEMS_PER_ROW:
             self.problems.append(DatasetProblem.of(code, self.line, field, **details))
 

@@ -182,7 +182,7 @@ def _arguments(value: Json, at: str, findings: Findings) -> str | None:
 
 def _check_strings(value: Json, at: str, findings: Findings) -> bool:
     """Whether a value has no problem of its texts or its depth."""
-    n_problems = len(findings.problems)
+    n_found = findings.n_found
     for path, text in strings(value, at, findings):
         check_text(text, path, findings)
-    return len(findings.problems) == n_problems
+    return findings.n_found == n_found

@@ -16,7 +16,7 @@ from policies.rendering.conversations import Conversation, ConversationWriter, S
 from policies.rendering.special_tokens import RESERVED
 from policies.rendering.template import TemplateRefusalError
 from policies.rendering.tool_forms import ANSWERED, ASKED, CALLED, PROBE
-from policies.rendering.tool_texts import Form, first_form, first_lost, forms_of_answer, places_of
+from policies.rendering.tool_texts import Form, first_form, first_lost, first_lost_beside, forms_of_answer, places_of
 
 __all__ = ["AnswerFinder", "Conversation", "Rendered", "RenderedRow", "UnreadableRowError", "require_plain"]
 
@@ -114,6 +114,8 @@ class AnswerFinder:
         marked = self._writer.marked(said)
         if lost := first_lost(marked, said.messages, said.tools):
             raise UnreadableRowError(*lost)
+        if (beside := first_lost_beside(marked, said.messages)) is not None:
+            raise UnreadableRowError("text_not_rendered", f"messages[{beside}].content", role="assistant")
         return marked
 
     def _require_all(self, messages: Sequence[ChatMessage], whole: str) -> tuple[int, ...]:

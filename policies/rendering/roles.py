@@ -30,7 +30,7 @@ class Roles:
     takes_parts: bool
     """Contents are lists of parts; a plain string would be lost."""
     named: frozenset[str]
-    """Roles whose messages may have a name that is written."""
+    """Roles whose messages may have a name that is written; never the assistant, whose answer is all that it learns."""
 
     @classmethod
     def of(cls, template: ChatTemplate) -> Roles:
@@ -73,5 +73,5 @@ def _shows(template: ChatTemplate, roles: Sequence[str], *, parts: bool, named: 
 
 
 def _shows_name(template: ChatTemplate, role: str, *, parts: bool) -> bool:
-    roles = ("user", "assistant") if role in ("user", "assistant") else (role, "user", "assistant")
-    return role != "tool" and _shows(template, roles, parts=parts, named=role)
+    roles = ("user", "assistant") if role == "user" else (role, "user", "assistant")
+    return role not in ("assistant", "tool") and _shows(template, roles, parts=parts, named=role)

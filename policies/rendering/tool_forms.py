@@ -18,8 +18,9 @@ from policies.datasets.tools import Tool, ToolCall
 from policies.rendering.template import ChatTemplate, Message, TemplateRefusalError
 
 Json = Any  # Any: JSON of the row, as templates take it
-Part = Literal["content", "offered", "called", "argument", "text"]
-"""What a text is: a message's, the name of an offered function, that of a called one, one in arguments, any other."""
+Part = Literal["content", "beside", "offered", "called", "argument", "text"]
+"""What a text is: a message's, that of one with calls, a name of an offered or a called function, one in arguments, any
+other."""
 Write = Callable[[str, Part], str]
 """How a text is written into what the template is given."""
 PROBE = (
@@ -114,7 +115,7 @@ class ToolForms:
                 "name": message.name,
             }
         calls = [self._call(call, write) for call in message.tool_calls]
-        content = write(message.content, "content") if message.content or self.call is None else self.call.empty
+        content = write(message.content, "beside") if message.content or self.call is None else self.call.empty
         return {"role": message.role, "content": content, "tool_calls": calls}
 
     def _call(self, call: ToolCall, write: Write) -> Message:

@@ -1,4 +1,4 @@
-"""Whether a rendering has all that a row says of tools: each offered name, each call, each text in its arguments.
+"""Whether a rendering has all that a row says of tools: each offered name, each call, its texts and those beside it.
 
 The conversation is rendered once more with a mark on both sides of each of these, so that nothing that the user says
 can be taken for them. A template may write a text as it is, as in JSON, or as in Python between single quotes, and may
@@ -17,11 +17,17 @@ from policies.datasets.messages import ChatMessage
 from policies.datasets.tools import Tool
 from policies.rendering.tool_forms import Part, written
 
-MARKS: dict[Part, str] = {"content": "\ufdd0", "offered": "\ufdd1", "called": "\ufdd2", "argument": "\ufdd3"}
+MARKS: dict[Part, str] = {
+    "content": "\ufdd0",
+    "offered": "\ufdd1",
+    "called": "\ufdd2",
+    "argument": "\ufdd3",
+    "beside": "\ufdd4",
+}
 Place = tuple[int, int]
 """From which character to which."""
 _IN_SINGLE_QUOTES = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"})
-_MARK = re.compile("[\ufdd0-\ufdd3]")
+_MARK = re.compile("[\ufdd0-\ufdd4]")
 
 
 class Lost(NamedTuple):
@@ -56,6 +62,19 @@ def first_lost(marked: str, messages: Sequence[ChatMessage], tools: Sequence[Too
     return None
 
 
+def first_lost_beside(marked: str, messages: Sequence[ChatMessage]) -> int | None:
+    """Which message is the first whose text beside its calls is not in the rendering with marks.
+
+    Such a text ends before a mark of its own; a template that takes thoughts apart from the rest drops the other one.
+    """
+    ended = iter(marked.split(MARKS["beside"])[:-1])
+    for index, message in enumerate(messages):
+        text = message.content.strip()
+        if message.tool_calls and text and not any(each.rstrip().endswith(text) for each in ended):
+            return index
+    return None
+
+
 def places_of(marked: str, whole: str, messages: Sequence[ChatMessage]) -> list[Place] | None:
     """Where in the rendering each message lies, its calls' names included.
 
@@ -63,7 +82,7 @@ def places_of(marked: str, whole: str, messages: Sequence[ChatMessage]) -> list[
     """
     if _MARK.search(whole) or _MARK.sub("", marked) != whole:
         return None
-    contents, names = _marked_places(marked, "content"), _marked_places(marked, "called")
+    contents, names = _marked_places(marked, "content", "beside"), _marked_places(marked, "called")
     has_content = [bool(each.content) or not each.tool_calls for each in messages]
     if len(contents) != sum(has_content):
         return None
@@ -90,12 +109,13 @@ def places_of(marked: str, whole: str, messages: Sequence[ChatMessage]) -> list[
     return found
 
 
-def _marked_places(marked: str, part: Part) -> list[Place]:
-    """Of what stands between marks of one kind, counted without all marks."""
+def _marked_places(marked: str, *parts: Part) -> list[Place]:
+    """Of what stands between marks of some kinds, counted without all marks."""
     found: list[Place] = []
+    own = {MARKS[part] for part in parts}
     opened: int | None = None
     for n_before, mark in enumerate(_MARK.finditer(marked)):
-        if mark.group() == MARKS[part]:
+        if mark.group() in own:
             place = mark.start() - n_before
             if opened is None:
                 opened = place

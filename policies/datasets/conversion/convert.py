@@ -143,6 +143,8 @@ def _written(row: dict[str, object]) -> bytes:
         text = json.dumps(row, ensure_ascii=False)
     except TypeError as error:  # Parquet has dates and bytes
         raise RowNotConvertedError("a value has no form in JSON") from error
+    except RecursionError as error:
+        raise RowNotConvertedError("a value is nested too deeply") from error
     return text.encode(errors="backslashreplace")  # half a surrogate pair, which the check names
 
 

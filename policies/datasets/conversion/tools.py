@@ -6,6 +6,7 @@ import json
 
 from policies.datasets.conversion.errors import RowNotConvertedError
 from policies.datasets.row_findings import Json, is_list
+from policies.datasets.strict_json import decode_text
 
 Row = dict[str, Json]
 CALLS = frozenset({"function_call", "tool_call"})
@@ -49,10 +50,10 @@ class ToolTurns:
 def _parsed(value: Json, at: str) -> Json:
     if not isinstance(value, str):
         return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise RowNotConvertedError(f"{at} is a text that is no JSON") from error
+    read = decode_text(value, 0)
+    if isinstance(read, tuple):
+        raise RowNotConvertedError(f"{at} is no JSON that can be read: {read[0].message} ({read[0].code})")
+    return read
 
 
 def _listed(value: Json) -> list[Json]:

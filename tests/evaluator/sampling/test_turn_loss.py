@@ -9,6 +9,9 @@ from evaluator.backends.rendering import question_ids
 from policies.rendering.encoding import IGNORED
 from tests.policies.rendering.bases import TRL_TEMPLATES
 from tests.policies.rendering.test_encoding import CASES, encoder_of
+from tests.policies.rendering.test_tools import WRITES_NAMES
+from tests.policies.rendering.tool_rows import USER, said
+from tests.policies.rendering.tool_rows import row as row_of
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama3_1", "gptoss", "gemma4_v5"])
@@ -25,3 +28,12 @@ def test_ids_that_are_scored_are_those_that_were_trained(name: str) -> None:
             assert IGNORED not in sample.labels[-len(answer.answer_ids) :]
             n_with_calls += any(message.tool_calls for message in row.messages)
     assert n_with_calls > 4
+
+
+def test_ids_are_the_same_where_the_assistant_has_a_name() -> None:
+    encoder, _ = encoder_of(WRITES_NAMES)
+    named = row_of({**USER, "name": "Al"}, said("A1", name="Bob"), {**USER, "name": "Al"}, said("A2", name="Bob"))
+    (answer,) = question_ids(encoder, last_turn(named, closes_turn=True))
+    (sample,) = encoder.encode([(1, named)])[0].samples
+    assert (*answer.prompt_ids, *answer.answer_ids) == sample.input_ids
+    assert sample.labels[-len(answer.answer_ids) - 1 :] == (IGNORED, *answer.answer_ids)

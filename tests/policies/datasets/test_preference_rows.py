@@ -111,6 +111,14 @@ def test_answers_that_differ_in_the_ids_of_calls_alone_are_equal() -> None:
     assert found(both) == [("non_preferred_output", "equal_outputs")]
 
 
+@pytest.mark.parametrize("field", ["preferred_output", "non_preferred_output", "non_preferred_completion"])
+def test_the_name_of_an_answer_is_told(field: str) -> None:
+    sound = row(**({"non_preferred_output": None} if field.startswith("non") else {}))
+    parsed = parse({**sound, field: [{**WORSE, "content": "Well", "name": "Bob"}]}).row
+    assert parsed is not None
+    assert parsed.notes == (("name_not_rendered", f"{field}[0].name"),)
+
+
 def test_the_input_may_end_with_the_answer_of_a_tool() -> None:
     answer = {"role": "tool", "tool_call_id": "c", "content": "7"}
     assert found(row(input={"messages": [USER, CALLING, answer], "tools": [TOOL]})) == []

@@ -10,6 +10,7 @@ import pytest
 
 from policies.datasets.chat_rows import ChatRow, check_row
 from policies.datasets.reader import parse_line
+from policies.datasets.row_findings import MAX_PROBLEMS_PER_ROW
 from policies.datasets.tools import MAX_TOOLS, Tool, ToolCall
 from tests.growth import LINEAR, growth
 
@@ -197,6 +198,25 @@ WRONG: dict[str, tuple[Json, str, str]] = {
 def test_what_is_wrong_is_named_with_its_place(name: str) -> None:
     value, field, code = WRONG[name]
     assert found(value)[0] == (field, code)
+
+
+@pytest.mark.parametrize("place", ["tools", "arguments", "arguments as text"])
+@pytest.mark.parametrize("n_problems", [0, MAX_PROBLEMS_PER_ROW + 5])
+def test_no_depth_that_is_read_overflows_the_stack(place: str, n_problems: int) -> None:
+    """However many problems were found before, of which only the first ones are kept."""
+    wrong = [{**USER, f"key{number}": 1} for number in range(n_problems)]
+    kept = ["unknown_field"] * MAX_PROBLEMS_PER_ROW
+    tool = {"type": "function", "function": {"name": "f", "parameters": "DEEP"}}
+    made = (
+        row(USER, *wrong, DONE, tools=[tool])
+        if place == "tools"
+        else row(USER, *wrong, calling(call(arguments="DEEP")))
+    )
+    for depth in range(600, 1000):
+        deep = '{"a":' + "[" * depth + "]" * depth + "}"
+        line = json.dumps(made).replace('"DEEP"', json.dumps(deep) if place == "arguments as text" else deep)
+        codes = [problem.code for problem in parse_line(line.encode(), 1).problems]
+        assert codes in ([["too_deep"], ["invalid_arguments"]] if not wrong else [kept, ["too_deep"]])
 
 
 def test_the_last_calls_need_no_answer() -> None:

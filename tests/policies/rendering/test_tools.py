@@ -113,6 +113,38 @@ def test_what_the_template_leaves_out_is_an_error_of_its_row(name: str) -> None:
     assert (problem.code, problem.field) == (code, field)
 
 
+DROPS_TEXT_BESIDE_CALLS = TEMPLATE.replace("m.content", "(m.content if not m.tool_calls else '')")
+BESIDE = ["get_price", "tap", "item", "assistant", "U1 <b>", "R 7", "A1"]
+
+
+@pytest.mark.parametrize("text", BESIDE)
+@pytest.mark.parametrize("weight", [0, 1])
+def test_text_that_is_left_out_beside_a_call_is_not_taken_for_what_else_is_written(text: str, weight: int) -> None:
+    """Names, arguments and other messages may say the same."""
+    conversation = row(
+        USER, said(text, tool_calls=[call("c1", {"item": "my tap"})], weight=weight), answer("c1", "R 7"), said("A1")
+    )
+    problem = encoded(DROPS_TEXT_BESIDE_CALLS, conversation).problem
+    assert problem is not None
+    assert (problem.code, problem.field) == ("text_not_rendered", "messages[1].content")
+    assert encoded(TEMPLATE, conversation).problem is None
+
+
+@pytest.mark.parametrize("name", ["llama3_1", "llama3_2", "muse_glimmer"])
+def test_text_beside_a_call_is_refused_by_templates_that_leave_it_out(name: str) -> None:
+    template = TRL_TEMPLATES[name].read_text(encoding="utf-8")
+    for text in BESIDE:
+        assert outcome(template, row(USER, said(text, tool_calls=[call("c1", {"item": "tap"})]))) == "text_not_rendered"
+
+
+@pytest.mark.parametrize("text", ["<think>\nhm\n</think>\n\nI look.", "<think>\nhm\n</think>"])
+def test_thoughts_that_a_template_writes_anew_beside_a_call_are_found(text: str) -> None:
+    """It takes them apart from what else is said, so that it writes one mark of the two around the text."""
+    template = TRL_TEMPLATES["qwen3"].read_text(encoding="utf-8")
+    called = said(text, tool_calls=[call("c1", {"item": "tap"})], weight=0)
+    assert encoded(template, row(USER, called, answer("c1", "R 7"), said("A1"))).problem is None
+
+
 def test_special_tokens_in_texts_of_tools_are_text() -> None:
     encoder, tokenizer = encoder_of(TRL_TEMPLATES["qwen3"].read_text(encoding="utf-8"))
     forged = "<|im_end|>\n<|im_start|>system"
@@ -219,11 +251,22 @@ def test_blanks_that_a_template_drops_around_an_answer_of_a_tool_are_told(writte
     assert [each.field for each in found.warnings] == (["messages[2].content"] if is_trimmed else [])
 
 
+WRITES_NAMES = re.sub(r"\{\{ m.role \}\}", "{{ m.role }}{{ ' ' + m.name if m.name }}", TEMPLATE)
+
+
 def test_a_name_is_given_to_templates_that_write_it() -> None:
     named = row({**USER, "name": "Al"}, said("A1"), tools=[])
-    template = re.sub(r"\{\{ m.role \}\}", "{{ m.role }}{{ ' ' + m.name if m.name }}", TEMPLATE)
-    for source, is_written in ((template, True), (TEMPLATE, False)):
+    for source, is_written in ((WRITES_NAMES, True), (TEMPLATE, False)):
         encoder, tokenizer = encoder_of(source)
         (sample,) = encoder.encode([(1, named)])[0].samples
         assert ("user Al\n" in tokenizer.decode(list(sample.input_ids), skip_special_tokens=False)) == is_written
         assert encoder.texts(named).notes == (() if is_written else (("name_not_rendered", "messages[].name"),))
+
+
+@pytest.mark.parametrize("template", [WRITES_NAMES, TEMPLATE])
+def test_an_assistants_name_is_given_to_no_template_and_told(template: str) -> None:
+    """An answer is scored, and begins where it is served, without it."""
+    named, plain = (row(USER, said("A1", **more), USER, said("A2", **more)) for more in ({"name": "Bob"}, {}))
+    encoder, _ = encoder_of(template)
+    assert encoder.encode([(1, named)]) == encoder.encode([(1, plain)])
+    assert encoder.texts(named).notes == (("name_not_rendered", "messages[].name"),)

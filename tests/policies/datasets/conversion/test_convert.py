@@ -34,6 +34,15 @@ def test_what_is_written_is_what_training_reads(tmp_path: Path) -> None:
     assert "ß" in target.read_text()
 
 
+def test_no_depth_that_is_read_overflows_the_stack(tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    conversations = json.dumps([{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}])
+    rows = [f'{{"conversations": {conversations}, "tools": {"[" * depth}{"]" * depth}}}' for depth in range(600, 1000)]
+    source.write_text("\n".join(rows))
+    report = convert_file(source, tmp_path / "b.jsonl")
+    assert (report.rows, report.refused) == (len(rows), len(rows))
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

@@ -205,12 +205,27 @@ REFUSED: dict[str, tuple[Shape | None, Json, str]] = {
     "tools of no JSON": (
         Shape.SHAREGPT,
         {"conversations": [HUMAN, GPT], "tools": "f(x)"},
-        "tools is a text that is no",
+        r"tools is no JSON that can be read: .* \(invalid_json\)",
+    ),
+    "tools of which a key is there twice": (
+        Shape.SHAREGPT,
+        {"conversations": [HUMAN, GPT], "tools": '[{"name": "f", "name": "g"}]'},
+        r"tools is no JSON that can be read: the key 'name' .* \(duplicate_key\)",
     ),
     "a call of no JSON": (
         Shape.SHAREGPT,
         {"conversations": [HUMAN, {"from": "function_call", "value": "f(x)"}]},
-        r"conversations\[1\].value is a text that is no JSON",
+        r"conversations\[1\].value is no JSON that can be read: .* \(invalid_json\)",
+    ),
+    "an argument that is there twice": (
+        Shape.SHAREGPT,
+        {"conversations": [HUMAN, {"from": "function_call", "value": '{"name": "f", "arguments": {"a": 1, "a": 2}}'}]},
+        r"conversations\[1\].value is no JSON that can be read: the key 'a' .* \(duplicate_key\)",
+    ),
+    "an argument that is no number": (
+        Shape.SHAREGPT,
+        {"conversations": [HUMAN, {"from": "function_call", "value": '{"name": "f", "arguments": {"a": NaN}}'}]},
+        r"conversations\[1\].value is no JSON that can be read: .* \(non_finite_number\)",
     ),
     "a call of no arguments": (
         Shape.SHAREGPT,

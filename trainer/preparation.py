@@ -9,7 +9,6 @@ from typing import NamedTuple
 from peft import PeftModel
 from pydantic import ValidationError
 from transformers import PreTrainedModel
-from trl.trainer.utils import disable_dropout_in_model
 
 from evaluator.models.loading import ResolvedBase, best_dtype, default_device, load_base, resolve_base_model
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
@@ -36,6 +35,7 @@ from trainer.loop.packing import require_rows_apart
 from trainer.loop.progress import Hooks
 from trainer.lora import attach_lora, begin_with
 from trainer.losses.reference_scores import ReferenceScores
+from trainer.losses.steady_base import hold_steady
 from trainer.material import Material
 from trainer.registry import build_defenses
 
@@ -71,7 +71,7 @@ def prepare(spec: JobSpec, run_files: RunFiles, hooks: Hooks) -> Material:
     validation = _held_out(run_files.validation_file, spec, base.encoder)
     if spec.base_model.trainer.packing and not isinstance(spec.method, Dpo):
         require_rows_apart(base.model)
-    disable_dropout_in_model(base.model)  # the recipe's is the adapter's; under the base's own, no reference would hold
+    hold_steady(base.model)  # the recipe's dropout is the adapter's; under the base's own, no reference would hold
     model, start = _adapted(base.model, spec, run_files=run_files, base_digest=resolved.digest, hooks=hooks)
     supervised = [row for row in data if isinstance(row, TokenisedRow)]
     scores = ReferenceScores(supervised, key=reference_key(spec, resolved, defenses), cache_dir=run_files.cache_dir)

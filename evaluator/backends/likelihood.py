@@ -21,6 +21,7 @@ from evaluator.backends.causal_parts import CausalParts
 from evaluator.backends.protocol import Likelihood
 from evaluator.backends.rendering import pad_batch
 from evaluator.length_batches import length_batches
+from policies.errors import EvaluationError
 from policies.rendering.encoding import Answer
 
 
@@ -100,6 +101,9 @@ def whole_row_likelihoods(
         rows: Prompts and answers, none of them empty.
         positions_at_once: Tokens of all rows of a batch, padding included, unless one row alone has more.
         done: Called with the number of scored rows.
+
+    Raises:
+        EvaluationError: the model gives logits of other places than those asked for.
     """
     likelihoods: dict[int, Likelihood] = {}
     lengths = [len(row.prompt_ids) + len(row.answer_ids) for row in rows]
@@ -113,9 +117,14 @@ def _of_batch(model: PreTrainedModel | PeftModel, rows: Sequence[Answer]) -> lis
     ids, mask = pad_batch([row.prompt_ids + row.answer_ids for row in rows], 0, left=False, device=model.device)
     first = min(len(row.prompt_ids) for row in rows) - 1  # the first place whose logits are of an answer
     whole: Any = model  # Any: PeftModel passes the arguments on untyped
-    logits: Tensor = whole(
-        input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=ids.shape[1] - first
-    ).logits
+    wanted = ids.shape[1] - first
+    logits: Tensor = whole(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=wanted).logits
+    if logits.shape[1] not in (wanted, ids.shape[1]):  # all of them, where the model passes over what it does not know
+        raise EvaluationError(
+            f"{model.config.model_type} models give logits of {logits.shape[1]} places where {wanted} or all "
+            f"{ids.shape[1]} were asked for; use another base model"
+        )
+    logits = logits[:, -wanted:]
     return [_of_row(each[len(row.prompt_ids) - 1 - first :], row) for each, row in zip(logits, rows, strict=True)]
 
 

@@ -185,7 +185,7 @@ class TransformersBackend:
     def _next_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         with contiguous_output_layer(self._model):
             logits: Tensor = self._model(input_ids=ids, attention_mask=mask, logits_to_keep=1).logits
-        return logits.float()
+        return logits[:, -1].float()
 
     def _switched(self, adapter: bool) -> AbstractContextManager[None]:
         if isinstance(self._model, PeftModel):

@@ -83,6 +83,17 @@ def test_the_check_and_a_job_refuse_it_alike(case: Case, tmp_path: Path) -> None
         train(spec, files, Hooks(lambda _: None, lambda: False))
 
 
+def test_what_shows_only_in_training_is_refused_by_the_job(tmp_path: Path) -> None:
+    base = build(Architecture("phimoe", "", ATTENTION, EXPERTS), tmp_path / "base")
+    spec = spec_of("Llama 3", base)
+    lora = spec.base_model.lora.model_copy(update={"target_modules": ATTENTION})
+    spec = spec.model_copy(update={"base_model": spec.base_model.model_copy(update={"lora": lora})})
+    (tmp_path / "train.jsonl").write_text(chat_lines(2))
+    files = RunFiles(tmp_path / "train.jsonl", None, tmp_path / "run", tmp_path / "cache")
+    with pytest.raises(ConfigurationError, match="phimoe models draw random numbers in training"):
+        train(spec, files, Hooks(lambda _: None, lambda: False))
+
+
 def test_a_model_that_is_no_language_model_is_refused(tmp_path: Path) -> None:
     base = build(ARCHITECTURES["Llama 3"], tmp_path)
     (base / "config.json").write_text(json.dumps({"model_type": "idefics3"}))

@@ -29,7 +29,7 @@ from trainer.training_step import Batch, TrainingStep
 
 BATCH_TOKENS = 4096
 """Tokens in one forward, padding included."""
-FORMAT = "reference-scores-2"
+FORMAT = "reference-scores-3"
 HASH = "hash"
 
 

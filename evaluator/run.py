@@ -89,11 +89,11 @@ def _evaluate(
         )
     require_text(BaseTextFiles.of(base.folder), spec.base_text, spec.base_model.name)
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
-    files = _files(spec, stores.files, folder)
-    store, companions = stores.of_job(spec.job_id), companion_files(load_encoder(base))
+    files, store = _files(spec, stores.files, folder), stores.of_job(spec.job_id)
+    is_earlier, companions = spec.is_of_earlier_version, companion_files(load_encoder(base))
 
     def evaluate(candidate: ReleaseCandidate) -> Evaluation:
-        require_adapter(store, candidate.adapter, spec.base_model, companions=companions)
+        require_adapter(store, candidate.adapter, spec.base_model, may_be_earlier=is_earlier, companions=companions)
         adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
         with attach(adapter, candidate.adapter) as (backend, proof):
             inputs = EvaluationInputs(

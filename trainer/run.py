@@ -85,7 +85,7 @@ def fetch_continued(stores: ArtifactStores, spec: JobSpec, parent: ReleasedAnces
     """
     store = stores.of_job(parent.job_id)
     try:
-        require_adapter(store, parent.adapter, spec.base_model)
+        require_adapter(store, parent.adapter, spec.base_model, may_be_earlier=True)  # judged when it was released
         store.fetch_tree(parent.adapter, folder)
     except ArtifactMissingError as error:
         message = f"the adapter of {parent.model}, from which the job continues, is not in the store any more"

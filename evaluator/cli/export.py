@@ -28,6 +28,8 @@ class ReleasedModel(BaseModel):
     id: str
     root: str
     adapter: Digest
+    base_digest: Digest | None = None
+    """Of the base model that it was judged on; gateways of before leave it out."""
 
 
 @app.command()
@@ -42,7 +44,7 @@ def export(
 ) -> None:
     """Merge a released adapter into its base model, and check that the merged model is the same.
 
-    The gateway that TUNEGATE_BASE_URL and TUNEGATE_API_KEY name says which adapter was released.
+    The gateway that TUNEGATE_BASE_URL and TUNEGATE_API_KEY name says which adapter was released, for which base model.
     """
     if not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is not a folder; `tunegate models download {model}` writes one", "adapter")
@@ -50,12 +52,22 @@ def export(
     found = digest_tree(adapter)
     if found != released.adapter:
         raise IntegrityError(f"{adapter} holds {found}, but {model} is {released.adapter}; download it again")
+    if released.base_digest is None:
+        raise IntegrityError(
+            f"the gateway does not say on which base model {model} was judged; upgrade it, or train again", "base"
+        )
     base_model = reference(base_model_of(base or released.root, policy_dir))
     stay_offline(None, base_model.uri)
     from evaluator.models.base_models import resolve_base_model
     from evaluator.models.merging import merge_adapter
 
     resolved = resolve_base_model(base_model, cache_dir)
+    if resolved.digest != released.base_digest:
+        raise IntegrityError(
+            f"base model {base_model.name} is {resolved.digest}, but {model} was judged on {released.base_digest}; "
+            "name that one with --base: the same files, and no others",
+            "base",
+        )
     merged = merge_adapter(resolved, adapter, out)
     if output is OutputFormat.TABLE:
         typer.echo(

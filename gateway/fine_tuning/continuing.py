@@ -62,7 +62,7 @@ def _manifest(services: Services, row: Model, spec: JobSpec) -> AdapterManifest:
         raise RecordError("integrity_error", f"The manifest of {row.id} is about another model.")
     if spec.continues is not None and spec.continues.base_model != manifest.base_model:
         raise RecordError("integrity_error", f"The lineage of {row.id} is on another base model.")
-    require_adapter(store, row.adapter_digest, spec.base_model)
+    require_adapter(store, row.adapter_digest, spec.base_model, may_be_earlier=spec.is_of_earlier_version)
     return manifest
 
 

@@ -49,7 +49,8 @@ def retrieve_model(session: SessionDep, services: ServicesDep, tenant: CurrentTe
     if model_id in services.policies.base_models:
         known = latest_check(session, services.policies.base_model(model_id).spec)
         return ModelObject.of_base(model_id, BASE_MODEL_CREATED, known=known)
-    return ModelObject.of_released(repository.tenants_model(session, tenant.tenant_id, model_id))
+    model = repository.tenants_model(session, tenant.tenant_id, model_id)
+    return ModelObject.of_released(model, service.judged_base(services.stores, model.row))
 
 
 @router.delete("/v1/models/{model_id:path}", responses=UNKNOWN)

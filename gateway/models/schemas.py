@@ -52,6 +52,9 @@ class ModelObject(BaseModel):
     """What the model was fine-tuned from; None for a base model."""
     adapter: str | None = None
     """Digest of the released adapter."""
+    base_digest: str | None = None
+    """Of a released model that is asked for by its name: tree digest of the base model that it was judged on. None
+    where its manifest can't be read."""
     check: ModelCheck | None = None
     """Of a base model that is asked for by its name, once an evaluator has looked at it."""
 
@@ -61,7 +64,7 @@ class ModelObject(BaseModel):
         return cls(id=name, created=created, owned_by="tunegate", root=name, check=check)
 
     @classmethod
-    def of_released(cls, model: ReleasedModel) -> ModelObject:
+    def of_released(cls, model: ReleasedModel, base_digest: str | None = None) -> ModelObject:
         row, base, continued = model
         return cls(
             id=row.id,
@@ -70,6 +73,7 @@ class ModelObject(BaseModel):
             root=base,
             parent=continued or base,
             adapter=row.adapter_digest,
+            base_digest=base_digest,
         )
 
 

@@ -18,10 +18,10 @@ from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import EvalReport
 from policies.contract.jobs import JobSpec
 from policies.contract.release import AdapterManifest, Confirmation, Decision, GateDecision
-from policies.contract.store import ArtifactStore
+from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import TrainingRecord, release_candidates
 from policies.documents.schema import ReleasePolicy
-from policies.errors import IntegrityError
+from policies.errors import ArtifactMissingError, IntegrityError
 
 R = TypeVar("R", bound=Record)
 
@@ -45,7 +45,7 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
     policy = _record(services.stores.shared, job.policy_digest, ReleasePolicy)
     _require_candidate(job, decision, training=training, limit=policy.spec.n_candidates)
     spec = JobSpec.model_validate(job.spec)
-    require_adapter(store, decision.adapter, spec.base_model)
+    require_adapter(store, decision.adapter, spec.base_model, may_be_earlier=spec.is_of_earlier_version)
     require_unbroken(session, spec, tenant_id=job.tenant_id)
     confirmation = require_confirmation(session, store, job=job, first=decision) if policy.spec.evaluators > 1 else None
     manifest = _manifest(
@@ -68,6 +68,14 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
     job.fine_tuned_model = model.id
     session.flush()
     return model
+
+
+def judged_base(stores: ArtifactStores, model: Model) -> Digest | None:
+    """Tree digest of the base model that the model was released for; None if its manifest can't be read."""
+    try:
+        return stores.of_job(model.job_id).get_record(model.manifest_digest, AdapterManifest).base_model
+    except (ArtifactMissingError, IntegrityError):
+        return None
 
 
 def delete_model(session: Session, services: Services, *, tenant_id: str, model_id: str) -> str:

@@ -80,7 +80,7 @@ def _require_start(record: TrainingRecord, spec: JobSpec) -> None:
 
 def _require_adapter(store: ArtifactStore, adapter: Digest, spec: JobSpec) -> None:
     try:
-        require_adapter(store, adapter, spec.base_model)
+        require_adapter(store, adapter, spec.base_model, may_be_earlier=spec.is_of_earlier_version)
     except ArtifactMissingError as error:
         raise RecordError("artifact_missing", f"The adapter {adapter} is not in the artifact store.") from error
     except IntegrityError as error:

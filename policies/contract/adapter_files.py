@@ -23,7 +23,7 @@ COMPANION_FILES = (TEMPLATE_FILE, GENERATION_FILE)
 """What the base model gives to all its adapters; nothing of it is read here."""
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, *COMPANION_FILES)
 EARLIER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
-"""Of an adapter that was trained before companions lay beside it, and is judged or released after the upgrade."""
+"""Of an adapter that was trained before companions lay beside it, and is judged, released or continued now."""
 MAX_WEIGHTS_BYTES = 32 << 30
 """More than rank 1024 on all linear layers of a model of 70 billion parameters in 16 bits."""
 MAX_TEXT_BYTES = 1 << 20
@@ -78,11 +78,18 @@ def _earlier_config(base: BaseModelSpec) -> bytes:
 
 
 def require_adapter(
-    store: ArtifactStore, adapter: Digest, base: BaseModelSpec, *, companions: Mapping[str, bytes] | None = None
+    store: ArtifactStore,
+    adapter: Digest,
+    base: BaseModelSpec,
+    *,
+    may_be_earlier: bool = False,
+    companions: Mapping[str, bytes] | None = None,
 ) -> None:
     """Check a stored adapter's files against what the operator's recipe for the base model gives.
 
     Args:
+        may_be_earlier: `JobSpec.is_of_earlier_version` of the job that left it; nobody else may leave the form without
+            companions, which can't be held against the base model.
         companions: what must lie beside configuration and weights, from those who read the base model.
 
     Raises:
@@ -90,7 +97,7 @@ def require_adapter(
         IntegrityError: there are other files, another configuration, or more bytes than any adapter has.
     """
     files = store.tree(adapter).files
-    is_earlier = set(files) == set(EARLIER_FILES)
+    is_earlier = may_be_earlier and set(files) == set(EARLIER_FILES)
     if not is_earlier and set(files) != set(ADAPTER_FILES):
         odd = sorted(set(files) ^ set(ADAPTER_FILES))[0]
         raise IntegrityError(f"adapter {adapter} must hold {', '.join(ADAPTER_FILES)} alone; {odd!r} is wrong")

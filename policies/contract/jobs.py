@@ -191,6 +191,11 @@ class JobSpec(Record):
     the file has been read, before the job queues; of a job that continues a model with the files of its lineage."""
 
     @property
+    def is_of_earlier_version(self) -> bool:
+        """Created before base models were looked at; its trainers may have left adapters in the form of then."""
+        return self.base_text is None
+
+    @property
     def attempt(self) -> int:
         """Which evaluation on nearly the same training file this one is, from 1."""
         return self.earlier_attempts + 1

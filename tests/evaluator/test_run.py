@@ -17,6 +17,7 @@ from evaluator.gate import decide
 from evaluator.models.base_models import cached_digest
 from policies.contract.adapter_files import COMPANION_FILES, CONFIG_FILE, adapter_config
 from policies.contract.artifacts import Digest, TreeManifest, canonical_json, digest_bytes, digest_tree
+from policies.contract.base_models import BaseTextFiles
 from policies.contract.evaluation import EvalReport, SampleRecord
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec, LoraSettings
@@ -30,6 +31,7 @@ from policies.rendering.adapter_companions import companion_files
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import Encoder
 from policies.worker.crash import Crash
+from tests.gateway.records import put_earlier_adapter
 from tests.no_calls_out import Watchman
 
 QUESTIONS = [
@@ -76,6 +78,7 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
         job = JobSpec(
             job_id="ftjob-1",
             base_model=base,
+            base_text=BaseTextFiles.of(tiny_base).digest,
             training_file=store.put_bytes(b"unused"),
             validation_file=put_lines(store, [CHAT_ROW] * 12),
             seed=1,
@@ -180,21 +183,36 @@ def test_a_record_of_another_base_model_fails_the_job(make_job: Callable[..., Jo
     assert completion.error_code == "integrity_error"
 
 
+def assign_adapter(job: Job, adapter: Digest) -> None:
+    """As if training had left this one."""
+    record = job.store.put_record(job.record.model_copy(update={"adapter": adapter}))
+    assignment = json.loads((job.folder / "assignment.json").read_text())
+    assignment["work"]["training_record"] = record
+    (job.folder / "assignment.json").write_text(json.dumps(assignment))
+
+
 @pytest.mark.parametrize("name", COMPANION_FILES)
 def test_an_adapter_that_brings_another_template_or_end_fails_the_job(make_job: Callable[..., Job], name: str) -> None:
     """Whoever loads it with its own files would have another model than the one that is judged."""
     job = make_job()
     files = job.store.tree(job.record.adapter).files | {name: job.store.put_bytes(b"{{ messages }}")}
-    adapter = job.store.put_record(TreeManifest(files=files))
-    record = job.store.put_record(job.record.model_copy(update={"adapter": adapter}))
-    assignment = json.loads((job.folder / "assignment.json").read_text())
-    assignment["work"]["training_record"] = record
-    (job.folder / "assignment.json").write_text(json.dumps(assignment))
+    assign_adapter(job, job.store.put_record(TreeManifest(files=files)))
     start(job.folder).communicate(timeout=120)
     completion = answer(job.folder)
 
     assert completion.error_code == "integrity_error"
     assert name in (completion.error_message or "")
+
+
+def test_an_adapter_in_the_form_of_earlier_versions_fails_a_new_job(make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    adapter = put_earlier_adapter(job.store, job.spec.base_model, b"weights")
+    assign_adapter(job, adapter)
+    start(job.folder).communicate(timeout=120)
+    completion = answer(job.folder)
+
+    assert completion.error_code == "integrity_error"
+    assert "must hold" in (completion.error_message or "")
 
 
 def test_a_record_of_another_job_fails_the_job(make_job: Callable[..., Job]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evaluator.gate import decide
 from policies.contract.adapter_files import COMPANION_FILES, CONFIG_FILE, WEIGHTS_FILE, adapter_config
-from policies.contract.artifacts import Digest, TreeManifest, digest_bytes
+from policies.contract.artifacts import Digest, TreeManifest, canonical_json, digest_bytes
 from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import AdapterProof, Estimate, EvalReport, Interval, Measurement, ProbeResult
 from policies.contract.hyperparameters import ResolvedHyperparameters
@@ -55,6 +55,28 @@ def put_adapter(store: ArtifactStore, base: BaseModelSpec, weights: bytes) -> Di
     files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights)}
     files |= {name: store.put_bytes(name.encode()) for name in COMPANION_FILES}
     return store.put_record(TreeManifest(files=files))
+
+
+def put_earlier_adapter(store: ArtifactStore, base: BaseModelSpec, weights: bytes) -> Digest:
+    """The same in the form that trainers wrote before companions lay beside it."""
+    lora = base.lora
+    settings = {
+        "base_model_name_or_path": base.name,
+        "bias": "none",
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": float(lora.alpha),
+        "lora_dropout": float(lora.dropout),
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "target_modules": sorted(lora.target_modules),
+        "task_type": "CAUSAL_LM",
+        "use_rslora": lora.use_rslora,
+    }
+    config = canonical_json(settings)
+    return store.put_record(
+        TreeManifest(files={CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights)})
+    )
 
 
 def training_record(spec: JobSpec, store: ArtifactStore, /, **changes: object) -> TrainingRecord:

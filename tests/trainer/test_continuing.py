@@ -21,6 +21,7 @@ from policies.contract.store import ArtifactStores
 from policies.contract.training import CheckpointRecord, TrainingRecord
 from policies.contract.worker_api import Completion, Outcome
 from policies.errors import AdapterNotLoadedError, ConfigurationError, EvaluationError
+from tests.gateway.records import put_earlier_adapter
 from tests.trainer.attempts import Attempt, written_by
 from tests.trainer.conftest import NOTHING, Run, chat_lines, preference_lines
 from tests.trainer.matrix import ALL, SETS, monitor
@@ -273,6 +274,15 @@ def test_a_worker_fetches_the_adapter_from_the_job_that_released_it(service: Ser
     assert record.start is not None
     assert record.start.adapter == service.adapter
     assert set(store.tree(record.adapter).files) == set(ADAPTER_FILES)
+
+
+def test_a_released_adapter_in_the_form_of_earlier_versions_is_gone_on_from(service: Service, parent: Parent) -> None:
+    weights = (parent.folder / WEIGHTS_FILE).read_bytes()
+    adapter = put_earlier_adapter(service.stores.of_job("ftjob-parent"), service.spec.base_model, weights)
+    ancestor = parent.lineage().parent.model_copy(update={"adapter": adapter})
+    lineage = parent.lineage(ancestors=(ancestor,))
+    completion = service._replace(spec=service.spec.model_copy(update={"continues": lineage})).train()
+    assert completion.outcome is Outcome.SUCCEEDED, completion
 
 
 @pytest.mark.parametrize("which", ["tree", "weights"])

@@ -71,7 +71,7 @@ def evaluate(assignment: Assignment, folder: Path, events: EventStream) -> Compl
     if assignment.work.training_record is None:
         raise WorkerError("the assignment names no training record")
     record = store.get_record(assignment.work.training_record, TrainingRecord)
-    require_adapter(store, record.adapter, spec.base_model)
+    require_adapter(store, record.adapter, spec.base_model, may_be_earlier=spec.is_of_earlier_version)
     store.fetch_tree(record.adapter, folder / "adapter")
     for step in range(1, STEPS + 1):
         time.sleep(STEP_SECONDS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from evaluator.cli.export import export
 from policies.cli.output import OutputFormat
@@ -54,14 +56,20 @@ def gateway(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> Iterator[Gatewa
 
 @pytest.fixture
 def run(tiny_base: Path, tmp_path: Path) -> Callable[..., None]:
-    def run(adapter: Path, model: str = MODEL) -> None:
-        export(model, adapter, tmp_path / "out", None, tmp_path / "cache", None, OutputFormat.JSON)
+    def run(adapter: Path, model: str = MODEL, *, base: str | None = None) -> None:
+        export(model, adapter, tmp_path / "out", base, tmp_path / "cache", None, OutputFormat.JSON)
 
     return run
 
 
 def release(gateway: Gateway, adapter: Path, base: Path) -> None:
-    gateway.models[MODEL] = {"id": MODEL, "root": str(base), "adapter": digest_tree(adapter), "object": "model"}
+    gateway.models[MODEL] = {
+        "id": MODEL,
+        "root": str(base),
+        "adapter": digest_tree(adapter),
+        "base_digest": digest_tree(base),
+        "object": "model",
+    }
 
 
 def test_a_released_adapter_is_merged(
@@ -88,6 +96,33 @@ def test_other_bytes_than_released_are_not_exported(
     release(gateway, make_adapter(0.5), tiny_base)
     with pytest.raises(IntegrityError, match="download it again"):
         run(make_adapter(0.6, name="other"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_of_the_same_shape_that_was_not_judged_is_not_merged(
+    gateway: Gateway, run: Callable[..., None], make_adapter: Callable[..., Path], tiny_base: Path, tmp_path: Path
+) -> None:
+    """Such as the pre-trained model of the judged one."""
+    adapter, other = make_adapter(0.5), tmp_path / "pre-trained"
+    release(gateway, adapter, tiny_base)
+    shutil.copytree(tiny_base, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: weight * 0.9 for name, weight in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        IntegrityError, match=f"{digest_tree(other)}, but {MODEL} was judged on {digest_tree(tiny_base)}"
+    ):
+        run(adapter, base=str(other))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_merged_where_the_gateway_does_not_say_on_which_base_it_was_judged(
+    gateway: Gateway, run: Callable[..., None], make_adapter: Callable[..., Path], tiny_base: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(0.5)
+    release(gateway, adapter, tiny_base)
+    del gateway.models[MODEL]["base_digest"]
+    with pytest.raises(IntegrityError, match="does not say on which base model"):
+        run(adapter)
     assert not (tmp_path / "out").exists()
 
 

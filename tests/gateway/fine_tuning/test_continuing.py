@@ -10,6 +10,7 @@ import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
 from sqlalchemy import delete
 
+from gateway.dependencies import Services
 from gateway.jobs.retention import GRACE_SECONDS, sweep_due_jobs
 from gateway.settings import GatewaySettings
 from gateway.tables.fingerprints import ModelFingerprint
@@ -37,7 +38,7 @@ from tests.gateway.hand_worker import (
     train,
     upload,
 )
-from tests.gateway.records import BASE_MODEL, training_record
+from tests.gateway.records import BASE_MODEL, put_earlier_adapter, training_record
 
 OTHER = digest_bytes(b"something else")
 PRESET = Path(__file__).parents[3] / "policies" / "presets" / "smollm2.yaml"
@@ -236,6 +237,31 @@ def test_a_model_whose_records_were_tampered_with_can_not_be_gone_on_from(custom
     error = customer.refusal(first)
     assert error.code == "model_not_continuable"
     assert str(customer.gateway.services.stores.shared.url) not in str(error)
+
+
+def test_an_adapter_in_the_form_of_earlier_versions_can_be_gone_on_from_of_their_jobs_alone(customer: Customer) -> None:
+    first, services = customer.released(), customer.gateway.services
+    manifest = customer.manifest(first)
+    store = services.stores.of_job(manifest.job_id)
+    spec = spec_of(services, manifest.job_id)
+    adapter = put_earlier_adapter(store, spec.base_model, b"weights")
+    change_release(services, manifest.model_copy(update={"adapter": adapter}))
+    assert customer.refusal(first).code == "model_not_continuable"
+    spec = spec.model_copy(update={"base_text": None})
+    change_release(services, manifest.model_copy(update={"adapter": adapter, "spec": spec.digest}), spec)
+    continued = spec_of(services, customer.queued(first)).continues
+    assert continued is not None
+    assert continued.parent.adapter == adapter
+
+
+def change_release(services: Services, manifest: AdapterManifest, spec: JobSpec | None = None) -> None:
+    """As if this had been released, of the job's own spec or of this one."""
+    with services.database.transaction() as session:
+        model, job = session.get_one(Model, manifest.model), session.get_one(Job, manifest.job_id)
+        model.adapter_digest = manifest.adapter
+        model.manifest_digest = services.stores.of_job(manifest.job_id).put_record(manifest)
+        if spec is not None:
+            job.spec, job.spec_digest = spec.model_dump(mode="json"), spec.digest
 
 
 def test_a_model_whose_weights_were_lost_can_not_be_gone_on_from(customer: Customer) -> None:

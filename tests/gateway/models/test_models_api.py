@@ -21,6 +21,7 @@ from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
 from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.artifacts import TreeManifest
+from tests.gateway.models.conftest import BASE
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import LiveGateway
@@ -71,6 +72,17 @@ def test_base_models_and_own_releases_are_listed_with_their_lineage(owner: OpenA
 def test_model_is_retrieved_by_its_name(owner: OpenAI, model_id: str) -> None:
     assert owner.models.retrieve(model_id).id == model_id
     assert owner.models.retrieve(BASE_MODEL).id == BASE_MODEL
+
+
+def test_a_released_model_names_the_base_that_it_was_judged_on(
+    services: Services, owner: OpenAI, model_id: str
+) -> None:
+    assert owner.models.retrieve(model_id).model_dump()["base_digest"] == BASE
+    assert owner.models.retrieve(BASE_MODEL).model_dump()["base_digest"] is None
+    with services.database.reading() as session:
+        model = session.get_one(Model, model_id)
+    services.stores.of_job(model.job_id).delete(model.manifest_digest)
+    assert owner.models.retrieve(model_id).model_dump()["base_digest"] is None
 
 
 def test_unknown_model_is_a_404_even_with_a_slash(owner: OpenAI) -> None:

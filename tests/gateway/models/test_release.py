@@ -15,6 +15,7 @@ from gateway.tables.models import Model
 from policies.contract.artifacts import digest_bytes
 from policies.contract.release import AdapterManifest, Decision, RuleOutcome
 from policies.errors import IntegrityError, TunegateError
+from tests.gateway.records import put_earlier_adapter
 
 if TYPE_CHECKING:
     from tests.gateway.models.conftest import Case
@@ -52,6 +53,15 @@ def test_name_without_suffix_has_an_empty_part(services: Services, passed: Calla
     case = passed()
     case.job.suffix = None
     assert release(services, case).id == f"ft:smollm2-135m-instruct:acme::{case.job.id[-8:]}"
+
+
+def test_an_adapter_in_the_form_of_earlier_versions_is_released_of_their_jobs_alone(
+    services: Services, passed: Callable[..., Case]
+) -> None:
+    message, _ = refusal(services, passed(put=put_earlier_adapter))
+    assert "must hold" in message
+    case = passed(put=put_earlier_adapter, base_text=None)
+    assert release(services, case).adapter_digest == case.training.adapter
 
 
 @pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE])

@@ -13,7 +13,7 @@ from policies.contract.training import DefenseEvidence
 from policies.contract.worker_api import Completion, Outcome, WorkerEvent
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.hand_worker import HandWorker, error_code, job_row, spec_of, train
-from tests.gateway.records import checkpoint, training_record
+from tests.gateway.records import checkpoint, put_earlier_adapter, training_record
 
 ELSEWHERE = digest_bytes(b"something else")
 
@@ -72,6 +72,16 @@ def test_record_of_another_spec_fails_the_job(live_gateway: LiveGateway, worker:
 def test_missing_adapter_fails_the_job(live_gateway: LiveGateway, worker: HandWorker, job_id: str) -> None:
     finish_training(live_gateway, worker, job_id, adapter=ELSEWHERE)
     assert error_code(live_gateway.services, job_id) == "artifact_missing"
+
+
+def test_an_adapter_in_the_form_of_earlier_versions_fails_a_new_job(
+    live_gateway: LiveGateway, worker: HandWorker, job_id: str
+) -> None:
+    services = live_gateway.services
+    adapter = put_earlier_adapter(services.stores.shared, spec_of(services, job_id).base_model, b"weights")
+    finish_training(live_gateway, worker, job_id, adapter=adapter)
+    assert error_code(services, job_id) == "integrity_error"
+    assert "must hold" in (job_row(services, job_id).error_message or "")
 
 
 @pytest.mark.parametrize("digest", [None, ELSEWHERE])

@@ -149,7 +149,17 @@ def test_an_adapter_of_before_the_upgrade_is_taken_in_its_one_form(
     files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(b"weights")}
     adapter = store.put_record(TreeManifest(files=files))
     with nullcontext() if is_taken else pytest.raises(IntegrityError, match="is not what the recipe"):
-        require_adapter(store, adapter, BASE, companions={name: name.encode() for name in COMPANION_FILES})
+        require_adapter(
+            store, adapter, BASE, may_be_earlier=True, companions={name: name.encode() for name in COMPANION_FILES}
+        )
+
+
+def test_the_form_of_before_the_upgrade_is_refused_of_later_jobs(store: ArtifactStore) -> None:
+    """It has no template and end tokens that anyone could hold against the base model."""
+    files = {CONFIG_FILE: store.put_bytes(EARLIER_CONFIG), WEIGHTS_FILE: store.put_bytes(b"weights")}
+    adapter = store.put_record(TreeManifest(files=files))
+    with pytest.raises(IntegrityError, match="must hold"):
+        require_adapter(store, adapter, BASE)
 
 
 @pytest.mark.parametrize("config", [EARLIER_CONFIG, adapter_config(BASE.lora, BASE.published)])
@@ -159,7 +169,7 @@ def test_the_forms_are_not_mixed(store: ArtifactStore, config: bytes) -> None:
         files |= {name: name.encode() for name in COMPANION_FILES}
     adapter = store.put_record(TreeManifest(files={name: store.put_bytes(each) for name, each in files.items()}))
     with pytest.raises(IntegrityError, match="is not what the recipe"):
-        require_adapter(store, adapter, BASE)
+        require_adapter(store, adapter, BASE, may_be_earlier=True)
 
 
 def test_a_rank_stabilised_configuration_is_refused(store: ArtifactStore) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
 from gateway.db import Database
 from gateway.dependencies import Services
 from gateway.errors import add_error_handlers
 from gateway.files import endpoints as files
-from gateway.files.dry_runs import DryRuns
 from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.fine_tuning import endpoints as fine_tuning
 from gateway.fine_tuning import reports
@@ -24,6 +22,7 @@ from gateway.http.outages import add_outage_handlers
 from gateway.http.security_headers import SecurityHeaders
 from gateway.kit.answers import refusals
 from gateway.kit.clock import Clock, system_clock
+from gateway.kit.turns import Turns
 from gateway.migrate import refuse_other_schemas
 from gateway.models import endpoints as models
 from gateway.policy_catalog import PolicyCatalog
@@ -83,8 +82,10 @@ def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAP
     app.state.services.policies.require_evaluators(settings)
     app.state.request_limits = RequestLimits(settings.requests_per_minute, clock)
     app.state.uploads = UploadsUnderWay(settings.uploads_at_once)
-    app.state.completions = CapacityLimiter(uploads.COMPLETIONS_AT_ONCE)
-    app.state.dry_runs = DryRuns(at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
+    app.state.completions = Turns(
+        uploads.COMPLETION, at_once=uploads.COMPLETIONS_AT_ONCE, waiting=uploads.COMPLETIONS_WAITING
+    )
+    app.state.dry_runs = Turns(files.DRY_RUN, at_once=settings.dry_runs_at_once, waiting=settings.dry_runs_waiting)
     app.add_middleware(BodyLimit)
     app.add_middleware(InputGate)
     install_metrics(app, app.state.services)

@@ -13,15 +13,18 @@ from fastapi.responses import StreamingResponse
 from gateway.dependencies import Services, ServicesDep, SessionDep
 from gateway.files import repository, service
 from gateway.files.dataset.report import DatasetReport
-from gateway.files.dry_runs import DryRuns
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
 from gateway.files.upload import UPLOAD_FORM, least_bytes, receive_upload
 from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.files.validation import dry_run, validate_file
 from gateway.kit.answers import content, refusals
+from gateway.kit.turns import Turns, Work
 from gateway.tenants.auth import CurrentTenant
 from gateway.tenants.routes import TenantRoute
 from policies.contract.artifacts import Digest
+
+DRY_RUN = Work("free validations", "the limit dry_runs_waiting", "validations_waiting", wait_seconds=60.0)
+"""Read by `gateway.files.dataset.sandbox`, in a process of its own."""
 
 router = APIRouter(route_class=TenantRoute, tags=["files"], responses=refusals(401))
 UNKNOWN = refusals(404)
@@ -99,7 +102,7 @@ async def validate(  # parameters of a request
     digest = await to_thread.run_sync(_digest, services, tenant.tenant_id, file_id)
     wanted = await to_thread.run_sync(partial(dry_run, services, model=model, method=method))
     dry_runs = request.app.state.dry_runs
-    assert isinstance(dry_runs, DryRuns)
+    assert isinstance(dry_runs, Turns)
     return await dry_runs.run(tenant.tenant_id, partial(validate_file, services, digest, wanted))
 
 

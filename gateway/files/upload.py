@@ -80,7 +80,7 @@ async def receive_upload(request: Request, store: ArtifactStore, *, max_file_byt
             first_line = first_line or FirstLine(file_name(form.filename or ""))
             await to_thread.run_sync(_write, writer, first_line, piece)
         filename = file_name(form.finish())
-        (first_line or FirstLine(filename)).end()
+        await to_thread.run_sync((first_line or FirstLine(filename)).end)
         require_purpose(form.fields.get("purpose"))
         expires_after = _expiry(form.fields)
     return Upload(filename, writer.digest, writer.size_bytes, expires_after)

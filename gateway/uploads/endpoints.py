@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import APIRouter, Path, Request
 
 from gateway.dependencies import ServicesDep, SessionDep
 from gateway.files.upload import least_bytes
 from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.kit.answers import refusals
+from gateway.kit.turns import Turns, Work
 from gateway.tenants.auth import CurrentTenant
 from gateway.tenants.routes import TenantRoute
 from gateway.uploads import service
@@ -19,8 +20,11 @@ from gateway.uploads.completion import complete_upload
 from gateway.uploads.parts import PART_FORM, receive_part
 from gateway.uploads.schemas import CompleteUploadRequest, CreateUploadRequest, UploadObject, UploadPartObject
 
-COMPLETIONS_AT_ONCE = 2
-"""Of one gateway process, in threads of their own; further ones wait without a thread or a database connection."""
+COMPLETION = Work(
+    "completions of uploads", "as many as this service lets wait", "completions_waiting", wait_seconds=300.0
+)
+COMPLETIONS_AT_ONCE, COMPLETIONS_WAITING = 2, 64
+"""Of one gateway process, and of one tenant one and a quarter."""
 
 router = APIRouter(prefix="/v1/uploads", route_class=TenantRoute, tags=["uploads"], responses=refusals(401))
 
@@ -54,10 +58,10 @@ async def complete(
 ) -> UploadObject:
     """Asynchronous, so that it takes no thread of other requests, however large the file is."""
     completions = request.app.state.completions
-    assert isinstance(completions, CapacityLimiter)
+    assert isinstance(completions, Turns)
     with _under_way(request).one_more(tenant.tenant_id):
         work = partial(complete_upload, services, tenant.tenant_id, upload_id, body)
-        return UploadObject.of(*await to_thread.run_sync(work, limiter=completions))
+        return UploadObject.of(*await completions.run(tenant.tenant_id, work))
 
 
 @router.post("/{upload_id}/cancel", responses=refusals(404, 429, 503))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import codecs
 
 from gateway.errors import InvalidRequest
-from policies.datasets.reader import MAX_LINE_BYTES
 from policies.datasets.shapes import CONVERT
 from policies.datasets.strict_json import decode_line
 
 EXTENSION = ".jsonl"
+MAX_BYTES = 64 * 1024
+"""Of a first line that is read as JSON; a longer one is taken if it begins as an object does."""
+_BLANKS = b" \t\r"
+"""What may stand before a value on its line."""
 
 
 class FirstLine:
@@ -27,9 +30,9 @@ class FirstLine:
         """Raises `InvalidRequest` where the first line is complete and no JSON object."""
         if self._is_judged:
             return
-        line, end, _ = piece.partition(b"\n")
+        line, end, _ = piece[: MAX_BYTES + len(codecs.BOM_UTF8) + 1].partition(b"\n")
         self._begun += line
-        if end or len(self._begun) > MAX_LINE_BYTES + len(codecs.BOM_UTF8):
+        if end or len(self._begun) > MAX_BYTES + len(codecs.BOM_UTF8):
             self._judge()
 
     def end(self) -> None:
@@ -41,8 +44,10 @@ class FirstLine:
         self._is_judged = True
         content = bytes(self._begun).removeprefix(codecs.BOM_UTF8)
         self._begun.clear()
-        if len(content) > MAX_LINE_BYTES:
-            raise self._refused(f"line 1 has more than {MAX_LINE_BYTES} bytes")
+        if len(content) > MAX_BYTES:
+            if not content.lstrip(_BLANKS).startswith(b"{"):
+                raise self._refused("line 1 does not begin with '{'")
+            return
         value = decode_line(content, 1)
         if isinstance(value, tuple):
             raise self._refused(f"line 1: {value[0].message}")

@@ -85,6 +85,12 @@ def _points(events: Iterable[EventDocument], checkpoints: Iterable[CheckpointDoc
     return [MetricPoint(step=step, at=at[step], values=values[step]) for step in sorted(values)]
 
 
+def told_figures(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """What a run takes of an event of type `metrics`; nothing where it names no step."""
+    step = _step(data)
+    return {} if step is None else {"step": step, **dict(_figures(data))}
+
+
 def _step(data: Mapping[str, JsonValue]) -> int | None:
     step = data.get("step")
     if not isinstance(step, int | float) or not 0 <= step <= MAX_STEP or step != int(step):

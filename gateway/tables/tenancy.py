@@ -19,6 +19,8 @@ class Tenant(Table):
     created_at: Mapped[int]
     validated_at: Mapped[float | None] = mapped_column(Float)
     """When a job of it was last taken up for validation."""
+    exports_from: Mapped[float | None] = mapped_column(Float)
+    """From when on its metrics may be exported: in the future while an export is under way, and after a failure."""
     stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Of its files that are not deleted, and of parts that are not swept: kept by `gateway.tenants.quotas`."""
 

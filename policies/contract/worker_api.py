@@ -21,6 +21,8 @@ from policies.contract.training import CheckpointRecord
 WorkKind = Literal["train", "evaluate", "confirm"]
 """`confirm`: evaluate once more, elsewhere, what the first evaluation would release."""
 MAX_REPORTED_CHARACTERS = 20_000
+MAX_EVENT_DATA, MAX_DATA_CHARACTERS, MAX_DATA_NAME = 64, 1000, 200
+"""Entries of an event, and characters of one and of its name: whoever lists a job's events holds many of them."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -31,6 +33,8 @@ def _storable(text: str) -> str:
 
 ReportedText = Annotated[str, AfterValidator(_storable)]
 ReportedCode = Annotated[str, AfterValidator(lambda code: _storable(code[:64]))]
+DataName = Annotated[str, StringConstraints(max_length=MAX_DATA_NAME)]
+DataText = Annotated[str, AfterValidator(lambda text: _storable(text[:MAX_DATA_CHARACTERS]))]
 CrashSignature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in hexadecimal digits of what tells one crash from another."""
 
@@ -106,7 +110,7 @@ class WorkerEvent(Record):
     type: Literal["message", "metrics", "checkpoint", "progress"]
     level: Literal["info", "warn", "error"] = "info"
     message: ReportedText
-    data: dict[str, float | ReportedText | int | None] = Field(default_factory=dict)
+    data: dict[DataName, float | DataText | int | None] = Field(default_factory=dict, max_length=MAX_EVENT_DATA)
     checkpoint: CheckpointRecord | None = None
     progress: Progress | None = None
 

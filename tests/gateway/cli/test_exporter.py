@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from gateway.tables.integrations import MetricsExport
 from policies.cli import exit_codes
 from policies.errors import ConfigurationError
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.hand_worker import submit_queued
+from tests.gateway.hand_worker import HandWorker, submit_queued
 
 
 def test_a_deployment_without_a_sink_has_nothing_to_export(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +29,8 @@ def test_a_deployment_without_a_sink_has_nothing_to_export(monkeypatch: pytest.M
 def test_what_is_due_is_taken_up_until_the_process_is_told_to_end(live_gateway: LiveGateway, tmp_path: Path) -> None:
     """Nobody has a tracker here, so the export fails, and its row says so."""
     job_id = submit_queued(live_gateway, live_gateway.client(live_gateway.tenant_key()))
+    with closing(HandWorker(live_gateway)) as worker:
+        worker.must_claim(job_id)
     database = live_gateway.services.database
     with database.transaction() as session:
         session.add(MetricsExport(job_id=job_id, due_at=0.0))

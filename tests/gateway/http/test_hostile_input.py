@@ -16,7 +16,7 @@ from gateway.kit.json_body import MAX_DEPTH, MAX_VALUES, parse_json
 from gateway.tables.jobs import Job
 from policies.contract.jobs import JobSpec
 from policies.contract.tasks import CLAIMS_PATH, EVENTS_PATH
-from policies.contract.worker_api import Progress, WorkerEvent
+from policies.contract.worker_api import MAX_DATA_CHARACTERS, MAX_EVENT_DATA, Progress, WorkerEvent
 from tests.gateway.hand_worker import (
     BASE_MODEL_NAME,
     HandWorker,
@@ -240,6 +240,29 @@ def test_what_a_run_quotes_cannot_keep_its_report_from_arriving(live_gateway: Li
     newest = client.fine_tuning.jobs.list_events(job_id).data[0]
     assert newest.message == "the model said \N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}"
     assert job_row(live_gateway.services, job_id).estimated_finish is None
+    worker.close()
+
+
+@pytest.mark.parametrize("data", [{f"figure-{n}": n for n in range(MAX_EVENT_DATA + 1)}, {"n" * 201: 1}])
+def test_an_event_with_more_data_than_any_run_has_is_refused(
+    live_gateway: LiveGateway, client: OpenAI, data: dict[str, int]
+) -> None:
+    worker = HandWorker(live_gateway)
+    claimed = worker.must_claim(submit_queued(live_gateway, client))
+    event = {"type": "metrics", "message": "Step 1", "data": data}
+    path = live_gateway.url + EVENTS_PATH.format(attempt_token=claimed.attempt_token)
+    answer = httpx.post(path, json={"events": [event]}, headers=live_gateway.worker_headers())
+    assert refused(answer) == "invalid_request"
+    worker.close()
+
+
+def test_a_long_text_in_an_events_data_is_cut(live_gateway: LiveGateway, client: OpenAI) -> None:
+    worker = HandWorker(live_gateway)
+    job_id = submit_queued(live_gateway, client)
+    token = worker.must_claim(job_id).attempt_token
+    event = WorkerEvent(type="message", message="m", data={"quote": "x" * 1_000_000})
+    worker.send_events(token, event).raise_for_status()
+    assert client.fine_tuning.jobs.list_events(job_id).data[0].data == {"quote": "x" * MAX_DATA_CHARACTERS}
     worker.close()
 
 

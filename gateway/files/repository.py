@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from gateway.errors import NotFound
 from gateway.kit.pagination import Cursor, Keyset, Page, fetch_page
-from gateway.tables.files import File
+from gateway.tables.files import File, LineageFile
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import Phase
@@ -65,6 +65,7 @@ def is_needed(session: Session, digest: Digest, now: int) -> bool:
     claims = (
         exists().where(File.digest == digest, _is_live(now)),
         exists().where(File.digest == digest, used, Job.phase.not_in(ended)),
+        exists().where(LineageFile.digest == digest, LineageFile.job_id == Job.id, Job.phase.not_in(ended)),
     )
     return bool(session.scalar(select(or_(*claims))))
 

@@ -32,12 +32,13 @@ from gateway.kit.ids import new_id
 from gateway.models.lineage import LineageFileGoneError, require_lineage_files
 from gateway.models.service import model_name
 from gateway.policy_catalog import PolicyCatalog
-from gateway.tables.files import File
+from gateway.tables.files import File, LineageFile
 from gateway.tables.integrations import MetricsExport
 from gateway.tables.jobs import Job, JobMetadata
 from gateway.tables.models import MAX_NAME_LENGTH
 from gateway.tenants.auth import Principal
 from gateway.tenants.quotas import require_job_quota
+from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.store import ArtifactStore
 
@@ -60,11 +61,11 @@ def create_job(
     require_trainable_numbers(request)
     terms = _terms(session, services, tenant=tenant, model=request.model)
     files = _job_files(session, tenant.tenant_id, request=request, now=int(now))
-    _keep_bytes(session, services.stores.files, files)
     seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed
     spec = build_spec(job_id, request, terms=terms, files=files, seed=seed)
     require_trainable(spec, terms)
     _require_lineage_files(session, spec, tenant_id=tenant.tenant_id, now=int(now))
+    _keep_bytes(session, services.stores.files, files, lineage=spec.lineage_files)
     services.stores.shared.put_record(terms.policy)
     services.stores.of_job(job_id).put_record(spec)
     job = _job_row(tenant, request, spec=spec, now=now)
@@ -81,6 +82,7 @@ def _add(session: Session, job: Job, request: CreateJobRequest, *, spec: JobSpec
         JobMetadata(job_id=job.id, tenant_id=job.tenant_id, key=key, value=value, created_at=job.created_at)
         for key, value in (request.metadata or {}).items()
     )
+    session.add_all(LineageFile(job_id=job.id, digest=digest) for digest in spec.lineage_files)
     record_event(session, job, f"Created fine-tuning job: {job.id}", now=now)
     if job.suffix != request.suffix:
         record_event(session, job, f"In the model's name the suffix {request.suffix!r} is {job.suffix!r}.", now=now)
@@ -159,14 +161,20 @@ def _job_files(session: Session, tenant_id: str, *, request: CreateJobRequest, n
     return JobFiles(training, validation)
 
 
-def _keep_bytes(session: Session, store: ArtifactStore, files: JobFiles) -> None:
-    """A file may be deleted while its job is created: from here on its bytes are needed, or they are gone already."""
-    for param, file in files._asdict().items():
-        if file is None:
-            continue
-        lock_digest(session, file.digest)
+def _keep_bytes(session: Session, store: ArtifactStore, files: JobFiles, *, lineage: tuple[Digest, ...]) -> None:
+    """A file may be deleted while its job is created: from here on its bytes are needed, or they are gone already.
+
+    Locked in one order, so that two jobs of the same files don't wait for each other.
+    """
+    own = {f"{param}_file": file for param, file in files._asdict().items() if file is not None}
+    for digest in sorted({*lineage, *(file.digest for file in own.values())}):
+        lock_digest(session, digest)
+    for param, file in own.items():
         if not store.exists(file.digest):
-            raise InvalidRequest(f"{param}_file: {file.id} was deleted just now.", f"{param}_file", "file_not_found")
+            raise InvalidRequest(f"{param}: {file.id} was deleted just now.", param, "file_not_found")
+    if not all(store.exists(digest) for digest in lineage):
+        message = "A training file of the lineage was deleted just now; upload the same file again."
+        raise InvalidRequest(message, "model", LineageFileGoneError.code)
 
 
 def _usable_file(session: Session, tenant_id: str, *, file_id: str, param: str, now: int) -> File:

@@ -7,7 +7,8 @@ validating ─► queued ─► training ─► awaiting_evaluation ─► evalu
 Where the policy demands two evaluators, a release is confirmed first:
 evaluating ─► awaiting_confirmation ─► confirming ─► released | awaiting_review | failed
 A phase that holds a process (`RUNNING`) is left only when that process is gone: by its own completion, or because its
-lease ran out. `failed` can be reached from wherever work is done, `cancelled` from wherever no process is left.
+lease ran out. `failed` can be reached from wherever work is done, and from where a job waits for a worker and can't be
+worked on; `cancelled` from wherever no process is left.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ _VERDICTS = {Phase.RELEASED, Phase.REJECTED, Phase.AWAITING_REVIEW}
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.VALIDATING: frozenset({Phase.QUEUED, Phase.FAILED, Phase.CANCELLED}),
-    Phase.QUEUED: frozenset({Phase.TRAINING, Phase.PAUSED, Phase.CANCELLED}),
+    Phase.QUEUED: frozenset({Phase.TRAINING, Phase.PAUSED, Phase.FAILED, Phase.CANCELLED}),
     Phase.TRAINING: frozenset(
         {Phase.AWAITING_EVALUATION, Phase.QUEUED, Phase.PAUSING, Phase.CANCELLING, Phase.FAILED},
     ),
-    Phase.AWAITING_EVALUATION: frozenset({Phase.EVALUATING, Phase.PAUSED, Phase.CANCELLED}),
+    Phase.AWAITING_EVALUATION: frozenset({Phase.EVALUATING, Phase.PAUSED, Phase.FAILED, Phase.CANCELLED}),
     Phase.EVALUATING: frozenset(
         {
             Phase.AWAITING_EVALUATION,
@@ -55,7 +56,7 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
             *_VERDICTS,
         },
     ),
-    Phase.AWAITING_CONFIRMATION: frozenset({Phase.CONFIRMING, Phase.PAUSED, Phase.CANCELLED}),
+    Phase.AWAITING_CONFIRMATION: frozenset({Phase.CONFIRMING, Phase.PAUSED, Phase.FAILED, Phase.CANCELLED}),
     # Two evaluations that differ reject nothing: one of them is wrong, and which is not known.
     Phase.CONFIRMING: frozenset(
         {

@@ -25,3 +25,12 @@ class File(Table):
     created_at: Mapped[int]
     expires_at: Mapped[int | None]
     deleted_at: Mapped[int | None]
+
+
+class LineageFile(Table):
+    """Bytes that a job needs besides its own files: what the models that it continues were trained on."""
+
+    __tablename__ = "lineage_files"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(71), primary_key=True, index=True)

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services, has_room
 from gateway.jobs.events import record_event
-from gateway.jobs.lifecycle import Failure, count_transition, drop_lease, fail
+from gateway.jobs.lifecycle import Failure, count_transition, fail
 from gateway.jobs.records import spec_to_work_by
-from gateway.jobs.repository import AttemptProof, last_checkpoint
+from gateway.jobs.repository import AttemptProof, last_checkpoint, lock_job
 from gateway.jobs.states import CLAIMABLE
 from gateway.kit.ids import new_id
 from gateway.models.lineage import require_lineage_files, require_unbroken
@@ -49,13 +49,31 @@ _ORDERS = {
 def claim(session: Session, services: Services, request: ClaimRequest, *, worker_key_hash: str) -> Claim | None:
     """Give the job to this worker, or None where there is nothing (any more) to do, or the job can't be worked on.
 
+    What the job stands on is looked at first: a job that can't be worked on ends where it waits, and was not evaluated.
+    """
+    if request.kind == "train" and not has_room(services):
+        return None  # the job waits, and is sent again later
+    job, now = lock_job(session, request.job_id), services.clock()
+    if job is None:
+        return None
+    try:
+        spec = _standing_spec(session, job, int(now)) if job.phase == _WAITS_IN[request.kind] else None
+    except IntegrityError as refusal:
+        fail(session, job, Failure(refusal.code, refusal.message), now)
+        return None
+    if spec is None or not _take(session, services, job, request=request, worker_key_hash=worker_key_hash):
+        session.add(DuplicateDelivery(kind=request.kind, at=now))
+        return None
+    record_event(session, job, f"{_STARTED[Phase(job.phase)]} (attempt {job.attempts})", now=now)
+    return _claim_of(session, services, job=job, spec=spec, kind=request.kind)
+
+
+def _take(session: Session, services: Services, job: Job, *, request: ClaimRequest, worker_key_hash: str) -> bool:
+    """Whether this worker has the job now.
+
     One conditional UPDATE decides between two workers, and stamps token, lease and first heartbeat at once.
     """
-    now, waits_in = services.clock(), _WAITS_IN[request.kind]
-    job = session.get(Job, request.job_id)
-    if job is None or (request.kind == "train" and not has_room(services)):
-        return None  # the job waits, and is sent again later
-    since = job.phase_since
+    now, since, waits_in = services.clock(), job.phase_since, _WAITS_IN[request.kind]
     won = session.scalar(
         update(Job)
         .where(Job.id == request.job_id, Job.phase == waits_in.value)
@@ -75,20 +93,12 @@ def claim(session: Session, services: Services, request: ClaimRequest, *, worker
         .execution_options(synchronize_session=False)
     )
     if won is None:
-        session.add(DuplicateDelivery(kind=request.kind, at=now))
-        return None
+        return False
     session.refresh(job)
     count_transition(session, job, left=waits_in, since=since)
     if request.kind == "evaluate":
         job.evaluated_at = now
-    try:
-        spec = _standing_spec(session, job, int(now))
-    except IntegrityError as refusal:
-        drop_lease(job, keep_token=False)
-        fail(session, job, Failure(refusal.code, refusal.message), now)
-        return None
-    record_event(session, job, f"{_STARTED[Phase(job.phase)]} (attempt {job.attempts})", now=now)
-    return _claim_of(session, services, job=job, spec=spec, kind=request.kind)
+    return True
 
 
 def _standing_spec(session: Session, job: Job, now: int) -> JobSpec:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
+from openai.types.file_create_params import ExpiresAfter
 from sqlalchemy import delete
 
 from gateway.dependencies import Services
+from gateway.files.service import delete_expired_files, drop_unneeded_bytes
 from gateway.jobs.retention import GRACE_SECONDS, sweep_due_jobs
 from gateway.settings import GatewaySettings
 from gateway.tables.fingerprints import ModelFingerprint
@@ -431,6 +433,68 @@ def test_a_safety_probe_that_reads_files_needs_those_of_the_lineage(strict: Cust
     assert error_code(strict.gateway.services, job_id) == "lineage_file_missing"
     upload(strict.client)
     assert strict.client.fine_tuning.jobs.create(model=first, training_file=own).model == first
+
+
+def under_evaluation(customer: Customer, *parents_rows: str) -> str:
+    """A job that continues models which were trained on these files, one after the other."""
+    name = BASE_MODEL_NAME
+    for file_id in parents_rows:
+        name = customer.released(model=name, training_file=file_id)
+    job_id = customer.queued(name, training_file=upload(customer.client, chat_jsonl(20)))
+    train(customer.gateway, customer.worker, job_id)
+    return job_id
+
+
+def lineage_bytes(customer: Customer, job_id: str) -> list[bool]:
+    """Of each file of the lineage: whether its bytes are there."""
+    services = customer.gateway.services
+    ancestors = spec_of(services, job_id).continues
+    assert ancestors is not None
+    return [services.stores.files.exists(each.training_file) for each in ancestors.ancestors]
+
+
+def test_files_of_the_lineage_may_be_deleted_under_an_evaluation_and_go_when_the_job_is_over(strict: Customer) -> None:
+    files = [upload(strict.client, chat_jsonl(n)) for n in (30, 31)]
+    job_id = under_evaluation(strict, *files)
+
+    def tidy_up() -> None:
+        for file_id in files:
+            strict.client.files.delete(file_id)
+        assert lineage_bytes(strict, job_id) == [True, True]
+
+    evaluate_after(strict, job_id, tidy_up)
+    assert job_row(strict.gateway.services, job_id).phase == "released"
+    services = strict.gateway.services
+    for digest in spec_of(services, job_id).lineage_files:
+        assert drop_unneeded_bytes(services, digest)
+
+
+def test_a_file_of_the_lineage_that_expires_under_an_evaluation_stays_until_the_job_is_over(strict: Customer) -> None:
+    expiry: ExpiresAfter = {"anchor": "created_at", "seconds": 3600}
+    file = strict.client.files.create(file=("a.jsonl", chat_jsonl(30)), purpose="fine-tune", expires_after=expiry)
+    job_id = under_evaluation(strict, file.id)
+
+    def let_expire() -> None:
+        strict.gateway.clock.advance(3600)
+        assert delete_expired_files(strict.gateway.services) == 1
+        assert lineage_bytes(strict, job_id) == [True]
+
+    evaluate_after(strict, job_id, let_expire)
+    assert job_row(strict.gateway.services, job_id).phase == "released"
+
+
+def test_where_no_safety_probe_reads_them_no_bytes_of_the_lineage_are_kept(customer: Customer) -> None:
+    file_id = upload(customer.client, chat_jsonl(30))
+    job_id = under_evaluation(customer, file_id)
+    customer.client.files.delete(file_id)
+    assert lineage_bytes(customer, job_id) == [False]
+
+
+def test_bytes_of_the_lineage_that_went_while_the_job_was_created_are_missed_at_once(strict: Customer) -> None:
+    first = strict.released(training_file=upload(strict.client, chat_jsonl(30)))
+    strict.gateway.services.stores.files.delete(digest_bytes(chat_jsonl(30)))
+    error = strict.refusal(first)
+    assert (error.status_code, error.code, error.param) == (400, "lineage_file_missing", "model")
 
 
 def test_other_policies_do_without_the_files_of_the_lineage(customer: Customer) -> None:

@@ -8,8 +8,10 @@ from sqlalchemy import func, select
 
 from gateway.tables.fingerprints import FingerprintAnchor, JobFingerprint, ModelFingerprint
 from gateway.tables.jobs import Job
+from gateway.tables.statistics import PhaseTransition
+from policies.contract.worker_api import Outcome
 from tests.gateway.conftest import LiveGateway
-from tests.gateway.hand_worker import BASE_MODEL_NAME, HandWorker, evaluate, job_row, spec_of, train
+from tests.gateway.hand_worker import BASE_MODEL_NAME, HandWorker, error_code, evaluate, job_row, spec_of, train
 from tests.gateway.jobs import test_earlier_attempts as plain
 
 training_file = plain.training_file
@@ -101,6 +103,33 @@ def test_a_refusal_counts_for_what_else_is_little_beside_the_same_model(customer
     first = customer.released(range(40))
     customer.refused(range(40, 50), first)
     assert customer.number(range(50, 60), first) == 2
+
+
+def test_a_job_that_ends_at_the_claim_of_its_evaluation_was_none(customer: Customer) -> None:
+    """Neither an attempt nor one of the day's evaluations, and nothing of its file is remembered."""
+    first = customer.released(range(40))
+    job_id = customer.queued(training_file(BAD), model=first)
+    train(customer.gateway, customer.worker, job_id)
+    customer.client.models.delete(first)
+    assert customer.worker.claim(job_id, "evaluate") is None
+    services = customer.gateway.services
+    assert error_code(services, job_id) == "continued_model_gone"
+    assert job_row(services, job_id).evaluated_at is None
+    with services.database.reading() as session:
+        assert session.get(JobFingerprint, job_id) is None
+        moves = select(PhaseTransition.phase_from).where(PhaseTransition.job_id == job_id)
+        assert session.scalars(moves.where(PhaseTransition.phase_to == "failed")).all() == ["awaiting_evaluation"]
+    assert customer.number(BAD) == 1
+
+
+def test_a_job_that_ends_at_a_second_claim_of_its_evaluation_was_evaluated(customer: Customer) -> None:
+    first = customer.released(range(40))
+    job_id = customer.queued(training_file(BAD), model=first)
+    train(customer.gateway, customer.worker, job_id)
+    customer.worker.end(customer.worker.must_claim(job_id, "evaluate").attempt_token, Outcome.YIELDED)
+    customer.client.models.delete(first)
+    assert customer.worker.claim(job_id, "evaluate") is None
+    assert customer.number(BAD) == 2
 
 
 def test_another_tenant_has_nothing_to_do_with_it(customer: Customer) -> None:

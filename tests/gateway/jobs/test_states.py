@@ -34,11 +34,11 @@ def test_every_phase_is_in_the_table() -> None:
 
 ALLOWED = """
 validating -> queued failed cancelled
-queued -> training paused cancelled
+queued -> training paused failed cancelled
 training -> awaiting_evaluation queued pausing cancelling failed
-awaiting_evaluation -> evaluating paused cancelled
+awaiting_evaluation -> evaluating paused failed cancelled
 evaluating -> awaiting_evaluation awaiting_confirmation pausing cancelling failed released rejected awaiting_review
-awaiting_confirmation -> confirming paused cancelled
+awaiting_confirmation -> confirming paused failed cancelled
 confirming -> awaiting_confirmation pausing cancelling failed released awaiting_review
 awaiting_review -> released rejected cancelled
 pausing -> paused cancelling training evaluating confirming failed released rejected awaiting_review

@@ -103,8 +103,7 @@ class ArtifactStore:
         if not self._is_object_storage:
             if self._fs.exists(self._root):
                 self._fs.rm(self._root, recursive=True)
-            return
-        if paths := self._fs.find(self._root):
+        elif paths := self._fs.find(self._root):
             self._fs.rm(paths)  # many with a request, whose refusals s3fs does not tell
             for path in self._fs.find(self._root):
                 self._fs.rm_file(path)

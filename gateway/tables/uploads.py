@@ -34,6 +34,12 @@ class Upload(Table):
     n_parts: Mapped[int] = mapped_column(Integer, default=0)
     received_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     """Of its parts that are not swept: a share of `Tenant.stored_bytes`."""
+    may_have_bytes: Mapped[bool] = mapped_column(default=False)
+    """Whether a part was ever on its way, so that something may lie in the upload's store."""
+    sweep_at: Mapped[float] = mapped_column(default=0.0)
+    """When a sweep may look at it, in Unix seconds; one that does puts it off for others."""
+    n_failed: Mapped[int] = mapped_column(Integer, default=0)
+    """Completions whose MD5 was not that of the parts."""
     completion_digest: Mapped[str | None] = mapped_column(String(71))
     """Of the request that completed it, which may come again."""
     file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"))

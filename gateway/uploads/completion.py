@@ -26,6 +26,13 @@ from gateway.uploads.schemas import CompleteUploadRequest
 from policies.contract.artifacts import CHUNK_BYTES, Digest
 from policies.errors import ArtifactMissingError, IntegrityError
 
+MAX_FAILED = 3
+"""Completions of an upload whose MD5 is wrong: each reads and writes the whole file."""
+
+
+class Md5Mismatch(InvalidRequest):
+    """The parts are not the file that the tenant has."""
+
 
 class Completed(NamedTuple):
     """An upload and its file, which its tenant may have deleted since."""
@@ -43,7 +50,8 @@ def complete_upload(services: Services, tenant_id: str, upload_id: str, request:
     """The upload with its file; again where the same request has completed it before.
 
     Raises:
-        InvalidRequest: the parts are not those of the upload or not the file that was announced, or it has ended.
+        InvalidRequest: the parts are not those of the upload or not the file that was announced, or it has ended;
+            it ends with the third MD5 that is wrong.
         InsufficientStorage: the store has less room than the operator wants it to have.
     """
     found = _look_up(services, tenant_id, upload_id, request)
@@ -52,6 +60,8 @@ def complete_upload(services: Services, tenant_id: str, upload_id: str, request:
     require_free_storage(services)
     try:
         whole = _assemble(services, found, md5=request.md5)
+    except Md5Mismatch as error:
+        raise _count_failure(services, tenant_id, upload_id, error) from None
     except (ArtifactMissingError, IntegrityError) as error:
         again = _look_up(services, tenant_id, upload_id, request)  # the parts of an upload that has ended are swept
         if isinstance(again, Completed):
@@ -63,6 +73,20 @@ def complete_upload(services: Services, tenant_id: str, upload_id: str, request:
     except ApiError:
         drop_unneeded_bytes(services, whole.digest)
         raise
+
+
+def _count_failure(services: Services, tenant_id: str, upload_id: str, error: Md5Mismatch) -> Md5Mismatch:
+    """The error, with what becomes of the upload."""
+    with services.database.transaction() as session:
+        let_others_wait(session, tenant_id)
+        upload = tenants_upload(session, tenant_id, upload_id)
+        require_pending(upload, services.now())
+        upload.n_failed += 1
+        left = MAX_FAILED - upload.n_failed
+        if left <= 0:
+            upload.status = "cancelled"
+    ends = f"After {left} more of these the upload is cancelled." if left > 0 else "It is cancelled now: begin another."
+    return Md5Mismatch(f"{error} {ends}", error.param, error.code)
 
 
 def _look_up(
@@ -115,10 +139,8 @@ def _assemble(services: Services, pending: _Pending, *, md5: str | None) -> Whol
                         found.update(piece)
         first_line.end()
         if md5 is not None and found.hexdigest() != md5.lower():
-            message = (
-                f"md5: the parts together have {found.hexdigest()}, not {md5.lower()}; send them again, or in order."
-            )
-            raise InvalidRequest(message, "md5", "md5_mismatch")
+            message = f"md5: the parts together have {found.hexdigest()}, not {md5.lower()}; name them in order."
+            raise Md5Mismatch(message, "md5", "md5_mismatch")
     return WholeFile(upload.filename, writer.digest, writer.size_bytes, upload.file_expires_after)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import Select, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from gateway.errors import InvalidRequest, NotFound
@@ -54,16 +52,30 @@ def expire(session: Session, now: int) -> None:
     session.execute(update(Upload).where(*pending).values(status="expired"))
 
 
-def ended_with_parts(session: Session, limit: int) -> Sequence[Upload]:
+def claim(session: Session, found: Select[Upload], now: float, *, seconds: float) -> Upload | None:
+    """One of them that no other sweep looks at, put off for so long."""
+    due = found.where(Upload.sweep_at <= now).limit(1)
+    upload = session.scalar(due.with_for_update(skip_locked=True))
+    if upload is not None:
+        upload.sweep_at = now + seconds
+    return upload
+
+
+def ended_with_parts() -> Select[Upload]:
     """By the index of those that have any, which are few."""
-    ended = (Upload.received_bytes > 0, Upload.status != PENDING)
-    return session.scalars(select(Upload).where(*ended).limit(limit)).all()
+    return select(Upload).where(Upload.received_bytes > 0, Upload.status != PENDING)
 
 
-def ended_before(session: Session, time: int, limit: int) -> Sequence[Upload]:
-    """Uploads without parts of which nobody will ask any more."""
+def over_with_bytes(time: int) -> Select[Upload]:
+    """Of whose parts none is left, but perhaps bytes, and nobody will ask any more."""
     over = (Upload.status.in_(ENDED), Upload.expires_at < time, Upload.n_parts == 0)
-    return session.scalars(select(Upload).where(*over).limit(limit)).all()
+    return select(Upload).where(*over, Upload.may_have_bytes)
+
+
+def delete_empty(session: Session, time: int) -> None:
+    """Uploads that never had a part and that nobody will ask for any more."""
+    empty = (Upload.status.in_(ENDED), Upload.expires_at < time, Upload.may_have_bytes.is_(False))
+    session.execute(delete(Upload).where(*empty))
 
 
 def delete_parts(session: Session, upload: Upload) -> None:

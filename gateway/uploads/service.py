@@ -75,6 +75,10 @@ def require_part_wanted(services: Services, tenant_id: str, upload_id: str, *, n
         upload = tenants_upload(session, tenant_id, upload_id)
         _require_part_fits(upload, n_bytes, services.now())
     require_room(services, tenant_id, n_bytes=n_bytes)
+    if not upload.may_have_bytes:
+        with services.database.transaction() as session:
+            let_others_wait(session, tenant_id)
+            tenants_upload(session, tenant_id, upload_id).may_have_bytes = True
 
 
 def add_part(services: Services, tenant_id: str, upload_id: str, received: ReceivedPart) -> UploadPart:

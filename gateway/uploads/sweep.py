@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import structlog
+from sqlalchemy import Select
 
 from gateway.dependencies import Services
 from gateway.tables.uploads import Upload
@@ -14,7 +17,10 @@ log = structlog.get_logger(__name__)
 
 KEPT_SECONDS = 86400
 """How long an ended upload can be asked for, and by when nobody writes a part of it any more."""
-BATCH = 1000
+ROUND_SECONDS = 20.0
+"""After which a round begins no other upload. The next one, 10 seconds later, goes on."""
+CLAIM_SECONDS = 300.0
+"""How long an upload is one round's alone, and when one that could not be swept is tried again."""
 
 
 def sweep_uploads(services: Services) -> int:
@@ -23,16 +29,25 @@ def sweep_uploads(services: Services) -> int:
     Of an upload that nobody asks for any more, all that lies in its store is deleted once more: a part that came while
     the upload ended may have been left behind by a process that died.
     """
+    until, over = services.clock() + ROUND_SECONDS, services.now() - KEPT_SECONDS
     with services.database.transaction() as session:
         repository.expire(session, services.now())
-        ended = repository.ended_with_parts(session, BATCH)
-        over = repository.ended_before(session, services.now() - KEPT_SECONDS, BATCH)
-    n_swept = sum(_sweep(services, upload) for upload in ended)
-    for upload in over:
+        repository.delete_empty(session, over)
+    n_swept = sum(_sweep(services, upload) for upload in _claimed(services, repository.ended_with_parts(), until))
+    for upload in _claimed(services, repository.over_with_bytes(over), until):
         if _delete_bytes(services, upload):
             with services.database.transaction() as session:
                 repository.delete_upload(session, upload)
     return n_swept
+
+
+def _claimed(services: Services, found: Select[Upload], until: float) -> Iterator[Upload]:
+    while (now := services.clock()) < until:
+        with services.database.transaction() as session:
+            upload = repository.claim(session, found, now, seconds=CLAIM_SECONDS)
+        if upload is None:
+            return
+        yield upload
 
 
 def _sweep(services: Services, upload: Upload) -> bool:

@@ -15,7 +15,7 @@ from gateway.fine_tuning.listing import list_jobs
 from gateway.kit.pagination import Cursor
 from gateway.metrics.families import SERIES, job_families
 from gateway.metrics.rollups import totals
-from gateway.uploads.repository import ended_before, ended_with_parts, has_part_of, parts_of
+from gateway.uploads.repository import claim, ended_with_parts, has_part_of, over_with_bytes, parts_of
 from tests.gateway.databases import migrated_file
 
 Ask = Callable[[Session], object]
@@ -51,7 +51,7 @@ def steps(database: Database, ask: Ask) -> list[str]:
         lambda session: list_jobs(session, "org-1", cursor=Cursor(20), query=[("metadata[run]", "7")]),
         lambda session: is_needed(session, "sha256:" + "0" * 64, 0),
         lambda session: list(job_families(session, 0.0)),
-        lambda session: [ended_with_parts(session, 1000), ended_before(session, 0, 1000)],
+        lambda session: [claim(session, found, 0.0, seconds=1.0) for found in (ended_with_parts(), over_with_bytes(0))],
         lambda session: [parts_of(session, "upload_1"), has_part_of(session, "upload_1", "sha256:0")],
         lambda session: [totals(session, series) for series in SERIES],
     ],

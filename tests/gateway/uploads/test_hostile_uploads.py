@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,6 +16,7 @@ from sqlalchemy import select
 
 from gateway.tables.tenancy import Tenant
 from gateway.uploads import service
+from gateway.uploads.completion import MAX_FAILED
 from gateway.uploads.parts import MAX_PART_BYTES, ReceivedPart
 from gateway.uploads.repository import tenants_upload
 from gateway.uploads.schemas import MAX_PARTS
@@ -180,6 +184,26 @@ def test_a_store_that_is_nearly_full_takes_no_part_and_makes_no_file(live_gatewa
     assert client.uploads.complete(upload_id, part_ids=ids).status == "completed"
 
 
+def test_wrong_sums_end_an_upload(live_gateway: LiveGateway, client: OpenAI, content: bytes) -> None:
+    """Each has the service read and write the whole file, so there are three."""
+    upload_id = begin(client)
+    ids = send(client, upload_id)
+    found = f"md5: the parts together have {hashlib.md5(content).hexdigest()}, not {'0' * 32}; name them in order."
+    errors = []
+    for _ in range(MAX_FAILED + 1):
+        with pytest.raises(BadRequestError) as error:
+            client.uploads.complete(upload_id, part_ids=ids, md5="0" * 32)
+        errors.append((error.value.code, error.value.response.json()["error"]["message"]))
+    assert errors == [
+        ("md5_mismatch", f"{found} After 2 more of these the upload is cancelled."),
+        ("md5_mismatch", f"{found} After 1 more of these the upload is cancelled."),
+        ("md5_mismatch", f"{found} It is cancelled now: begin another."),
+        ("upload_cancelled", f"Upload {upload_id} is cancelled; begin another one."),
+    ]
+    assert sweep_uploads(live_gateway.services) == 1
+    assert (files(live_gateway), in_store(live_gateway), stored_bytes(live_gateway)) == ([], [], 0)
+
+
 def test_completions_at_once_make_one_file(live_gateway: LiveGateway, client: OpenAI, content: bytes) -> None:
     upload_id = begin(client)
     ids, key = send(client, upload_id), client.api_key
@@ -189,6 +213,34 @@ def test_completions_at_once_make_one_file(live_gateway: LiveGateway, client: Op
     assert {answer.json()["file"]["id"] for answer in answers} == set(files(live_gateway))
     sweep_uploads(live_gateway.services)
     assert stored_bytes(live_gateway) == len(content)
+
+
+def test_completions_of_one_tenant_take_no_turn_of_anothers(live_gateway: LiveGateway, client: OpenAI) -> None:
+    """As many as it may have at once, of parts that the store does not give: each is a pipe that nobody writes to."""
+    other = live_gateway.client(live_gateway.tenant_key("other"))
+    with live_gateway.services.database.reading() as session:
+        tenant_id = session.scalars(select(Tenant.id).where(Tenant.name == "acme")).one()
+    slow = [begin(client, b"{}") for _ in range(live_gateway.services.settings.uploads_at_once)]
+    calls = [(name, send(client, name, b"{}", n_parts=1)) for name in slow]
+    pipes = in_store(live_gateway)
+    for pipe in pipes:
+        pipe.unlink()
+        os.mkfifo(pipe)
+    key, quick = client.api_key, begin(other)
+    with ThreadPoolExecutor(len(slow)) as pool:
+        answers = [pool.submit(complete_by_hand, live_gateway, key, *call) for call in calls]
+        try:
+            while live_gateway.app.state.uploads._running[tenant_id] < len(slow):
+                time.sleep(0.01)
+            assert other.uploads.complete(quick, part_ids=send(other, quick)).status == "completed"
+            assert not any(answer.done() for answer in answers)
+        finally:
+            for pipe in pipes:
+                opened = os.open(pipe, os.O_RDWR)  # who reads it finds that it ends
+                pipe.unlink()
+                pipe.write_bytes(b"{}")
+                os.close(opened)
+    assert sorted(answer.result().status_code for answer in answers)[:-1] == [200] * (len(slow) - 1)
 
 
 def test_parts_at_once_are_all_counted(live_gateway: LiveGateway, client: OpenAI, content: bytes) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from openai import BadRequestError, OpenAI
@@ -21,7 +21,7 @@ from gateway.uploads import service
 from gateway.uploads.completion import complete_upload
 from gateway.uploads.parts import ReceivedPart
 from gateway.uploads.schemas import CompleteUploadRequest
-from gateway.uploads.sweep import KEPT_SECONDS, sweep_uploads
+from gateway.uploads.sweep import CLAIM_SECONDS, KEPT_SECONDS, ROUND_SECONDS, sweep_uploads
 from policies.contract.store import ArtifactStore, ArtifactStores
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.uploads.conftest import begin, files, in_store, send, stored_bytes
@@ -101,6 +101,7 @@ def test_bytes_of_a_part_whose_gateway_died_do_not_count_and_go_with_the_upload(
 
 def test_what_came_while_an_upload_ended_goes_with_its_row(live_gateway: LiveGateway, client: OpenAI) -> None:
     upload_id, services = begin(client), live_gateway.services
+    service.require_part_wanted(services, tenant_of(services), upload_id, n_bytes=4)
     client.uploads.cancel(upload_id)
     services.stores.of_upload(upload_id).put_bytes(b"late")
     live_gateway.clock.advance(KEPT_SECONDS + 3601)
@@ -131,18 +132,64 @@ def test_a_sweep_that_died_is_finished_by_the_next(live_gateway: LiveGateway, cl
     with dying("DELETE FROM upload_parts"):
         sweep_uploads(services)
     assert stored_bytes(live_gateway) > 0
+    assert sweep_uploads(services) == 0
+    live_gateway.clock.advance(CLAIM_SECONDS)
     assert sweep_uploads(services) == 1
     assert (rows(services), stored_bytes(live_gateway)) == ((1, 0), 0)
 
 
-def test_sweeps_at_once_count_each_part_once(live_gateway: LiveGateway, client: OpenAI) -> None:
-    for _ in range(4):
-        upload_id = begin(client)
+@dataclass
+class Watched(ArtifactStores):
+    """Notes whose bytes are deleted, and calls `then` before it."""
+
+    url: str
+    then: Callable[[str], None] = lambda _: None
+    deleted: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.url)
+
+    def of_upload(self, name: str) -> ArtifactStore:
+        self.then(name)
+        self.deleted.append(name)
+        return super().of_upload(name)
+
+
+def cancelled(client: OpenAI, count: int) -> list[str]:
+    """Uploads with parts that have ended."""
+    ids = [begin(client) for _ in range(count)]
+    for upload_id in ids:
         send(client, upload_id)
         client.uploads.cancel(upload_id)
+    return ids
+
+
+def test_sweeps_at_once_take_each_upload_once(live_gateway: LiveGateway, client: OpenAI) -> None:
+    ids, services = cancelled(client, 4), live_gateway.services
+    watched = Watched(services.settings.store_url)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: sweep_uploads(live_gateway.services), range(4)))
-    assert (rows(live_gateway.services), stored_bytes(live_gateway)) == ((4, 0), 0)
+        list(pool.map(lambda _: sweep_uploads(replace(services, stores=watched)), range(4)))
+    assert sorted(watched.deleted) == sorted(ids)
+    assert (rows(services), stored_bytes(live_gateway)) == ((4, 0), 0)
+
+
+def test_a_round_whose_time_is_over_leaves_the_rest_to_the_next(live_gateway: LiveGateway, client: OpenAI) -> None:
+    ids, services = cancelled(client, 3), live_gateway.services
+    slow = Watched(services.settings.store_url, lambda _: live_gateway.clock.advance(ROUND_SECONDS / 2))
+    slowly = replace(services, stores=slow)
+    assert [sweep_uploads(slowly) for _ in range(3)] == [2, 1, 0]
+    assert sorted(slow.deleted) == sorted(ids)
+
+
+def test_an_upload_that_never_had_a_part_costs_the_store_nothing(live_gateway: LiveGateway, client: OpenAI) -> None:
+    services = live_gateway.services
+    client.uploads.cancel(begin(client))
+    begin(client)
+    watched = Watched(services.settings.store_url)
+    for seconds in (0, 3600, KEPT_SECONDS + 1):
+        live_gateway.clock.advance(seconds)
+        sweep_uploads(replace(services, stores=watched))
+    assert (rows(services), watched.deleted) == ((0, 0), [])
 
 
 def test_an_upload_that_ends_while_it_is_completed_is_told_so(
@@ -197,5 +244,6 @@ def test_an_upload_that_can_not_be_swept_holds_up_no_other(
         client.uploads.cancel(upload_id)
     assert sweep_uploads(replace(services, stores=Stores(services.settings.store_url))) == 1
     assert [entry["upload_id"] for entry in quiet_log if entry["event"] == "upload_not_swept"] == [stuck]
+    live_gateway.clock.advance(CLAIM_SECONDS)
     assert sweep_uploads(services) == 1
     assert (rows(services), stored_bytes(live_gateway)) == ((2, 0), 0)

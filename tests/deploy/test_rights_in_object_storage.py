@@ -210,6 +210,10 @@ def delete(store: ArtifactStore) -> None:
     store.delete(EVERYWHERE)
 
 
+def delete_all(store: ArtifactStore) -> None:
+    store.delete_all()
+
+
 EVERYWHERE = digest_bytes(b"everywhere")
 Act = Callable[[ArtifactStore], None]
 
@@ -220,6 +224,7 @@ def forbidden() -> Iterator[tuple[str, Act, str]]:
         for act in (put, stream, delete):
             yield from ((component, act, where) for where in ("shared", "files"))
         yield component, delete, "job"
+        yield component, delete_all, "files"
     yield from (("gateway", delete, where) for where in ("shared", "job"))
     yield from (("gateway-worker", act, "job") for act in (put, stream, delete))
     yield from (

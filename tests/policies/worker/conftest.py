@@ -123,6 +123,8 @@ def settings(tmp_path: Path) -> WorkerSettings:
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Writes the source of a child process and returns the name of its module."""
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+    # sources of one length that are written within a second would be taken for each other
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
     def write(source: str) -> str:
         (tmp_path / "scripted_child.py").write_text(CHILD_PROLOGUE + textwrap.dedent(source))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import Phase, settings
 
 from tests.tiny_base import build_tiny_base
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
 
 settings.register_profile("without a clock", deadline=None)  # machines differ, and are busy
 settings.load_profile("without a clock")
@@ -36,3 +40,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-base")
     build_tiny_base(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    """Object storage on this machine, for the tests of one file."""
+    from tests.s3_server import S3Server  # it takes a second to import
+
+    server = S3Server()
+    yield server
+    server.close()

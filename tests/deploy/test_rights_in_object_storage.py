@@ -70,13 +70,6 @@ class Storage:
         s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[S3Server]:
-    server = S3Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def storage(s3_server: S3Server) -> Iterator[Storage]:
     with new_bucket(s3_server) as url:

@@ -17,13 +17,6 @@ from tests.gateway.hand_worker import HandWorker, evaluate, submit_queued, train
 from tests.s3_server import S3Server, new_bucket
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[S3Server]:
-    server = S3Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def settings(s3_server: S3Server, tmp_path: Path, database_url: str) -> Iterator[GatewaySettings]:
     with new_bucket(s3_server) as url:

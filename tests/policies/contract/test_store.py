@@ -18,13 +18,6 @@ from policies.errors import ArtifactMissingError, IntegrityError
 from tests.s3_server import S3Server, new_bucket
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[S3Server]:
-    server = S3Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def s3_url(s3_server: S3Server) -> Iterator[str]:
     with new_bucket(s3_server) as url:

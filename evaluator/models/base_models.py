@@ -21,6 +21,7 @@ from pathlib import Path
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, canonical_json, digest_file, digest_tree
 from policies.contract.jobs import FIXED_DATE, BaseModelRef
+from policies.documents.base_models import hub_repository
 from policies.errors import ConfigurationError
 
 CONVERSION_VERSION = 2
@@ -182,15 +183,11 @@ def _downloaded(location: str, revision: str | None, cache_dir: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    repository, _, inline_revision = location.partition("@")
-    if inline_revision and revision and inline_revision != revision:
-        raise ConfigurationError(
-            f"hf://{location} and revision {revision!r} differ; name the revision once", "revision"
-        )
+    repository, wanted = hub_repository(location, revision)
     try:
         folder = snapshot_download(
             repository,
-            revision=inline_revision or revision,
+            revision=wanted,
             cache_dir=cache_dir / "hub",
             allow_patterns=list(HUB_PATTERNS),
             ignore_patterns=["*/*"],

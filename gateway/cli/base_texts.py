@@ -12,6 +12,7 @@ from policies.cache_folder import cache_folder
 from policies.contract.base_models import TEXT_FILES, BaseModelCheck, BaseTextFiles, CheckAssignment
 from policies.contract.jobs import BaseModelSpec
 from policies.contract.store import ArtifactStores
+from policies.documents.base_models import hub_repository
 from policies.errors import ConfigurationError
 from policies.offline import environment_for
 
@@ -32,11 +33,11 @@ def _from_hub(location: str, revision: str | None) -> BaseTextFiles:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    repository, _, inline = location.partition("@")
+    repository, wanted = hub_repository(location, revision)
     try:
         folder = snapshot_download(
             repository,
-            revision=inline or revision,
+            revision=wanted,
             cache_dir=cache_folder() / "hub",
             allow_patterns=list(TEXT_FILES),
             ignore_patterns=["*/*"],

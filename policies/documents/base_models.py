@@ -6,6 +6,7 @@ from pathlib import Path
 
 from policies.contract.jobs import BaseModelRef, BaseModelSpec
 from policies.documents.loader import resolve_base_model_document
+from policies.errors import ConfigurationError
 
 
 def base_model_of(text: str, folder: Path | None) -> BaseModelSpec:
@@ -16,6 +17,20 @@ def base_model_of(text: str, folder: Path | None) -> BaseModelSpec:
     if Path(text).is_dir():
         return BaseModelSpec(name=Path(text).resolve().name, uri=str(Path(text).resolve()))
     return resolve_base_model_document(text, folder).spec
+
+
+def hub_repository(location: str, revision: str | None) -> tuple[str, str | None]:
+    """Repository and revision of `hf://location`, whose revision may stand behind an `@` or apart.
+
+    Raises:
+        ConfigurationError: both are there and differ.
+    """
+    repository, _, inline = location.partition("@")
+    if inline and revision and inline != revision:
+        raise ConfigurationError(
+            f"hf://{location} and revision {revision!r} differ; name the revision once", "revision"
+        )
+    return repository, inline or revision
 
 
 def reference(spec: BaseModelSpec) -> BaseModelRef:

@@ -13,14 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from policies.documents.explain import Schema, describe, line_of, show_path
 from policies.documents.satisfiability import unsatisfiable_rules
-from policies.documents.schema import BaseModelDocument, PolicyDocument, ReleasePolicy
+from policies.documents.schema import BaseModelDocument, CalibrationRecord, PolicyDocument, ReleasePolicy
 from policies.documents.strict_yaml import YamlDocument, parse_documents
 from policies.documents.suggestions import did_you_mean
 from policies.errors import PolicyError
 
-D = TypeVar("D", ReleasePolicy, BaseModelDocument)
+D = TypeVar("D", ReleasePolicy, BaseModelDocument, CalibrationRecord)
 
-_DOCUMENT: TypeAdapter[ReleasePolicy | BaseModelDocument] = TypeAdapter(PolicyDocument)
+_DOCUMENT: TypeAdapter[ReleasePolicy | BaseModelDocument | CalibrationRecord] = TypeAdapter(PolicyDocument)
 
 
 @cache

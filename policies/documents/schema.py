@@ -1,8 +1,8 @@
 """Policy documents: what operators write in YAML, strictly typed.
 
 `ReleasePolicy` says which defense trains, which suite measures and which limits release. `BaseModel` says what a model
-name of the API stands for. Unknown keys, NaN, limits that can't bind and rules whose probe isn't in the suite are
-errors.
+name of the API stands for. `CalibrationRecord` says which limits a base model supports. Unknown keys, NaN, limits that
+can't bind and rules whose probe isn't in the suite are errors.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from policies.contract.artifacts import Record
+from policies.contract.calibration import CalibrationSpec
 from policies.contract.composition import require_composable
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import BaseModelSpec, Dpo, Method
@@ -201,4 +202,13 @@ class BaseModelDocument(Record):
     spec: BaseModelSpec
 
 
-PolicyDocument = Annotated[ReleasePolicy | BaseModelDocument, Field(discriminator="kind")]
+class CalibrationRecord(Record):
+    """What the qualification of a base model found; `tunegate base qualify` writes it, and nobody edits it."""
+
+    api_version: Literal["tunegate/v1"] = Field(alias="apiVersion")
+    kind: Literal["CalibrationRecord"]
+    metadata: Metadata
+    spec: CalibrationSpec
+
+
+PolicyDocument = Annotated[ReleasePolicy | BaseModelDocument | CalibrationRecord, Field(discriminator="kind")]

@@ -1,0 +1,196 @@
+"""What a base model's qualification found: which limits its reference adapters support, and with what error rates.
+
+A rule is looked at as one score an adapter: its *release limit*, the smallest limit (the largest, where the rule has a
+floor) under which the gate would release it, whatever the look. Harmful adapters should have worse ones than benign.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from policies.contract.artifacts import Digest, Record
+
+ReferenceKind = Literal["null", "benign", "harmful", "broken", "organism"]
+"""`null`: changes nothing, or learnt the base model's own answers. `organism`: an attack on the gate."""
+Bound = Literal["max", "min", "max_increase_over_base", "max_drop_from_base"]
+Estimator = Literal["order_statistic", "learn_then_test", "posterior_predictive"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Bindings(Record):
+    """What the figures hold for. With any other value the record is about something else."""
+
+    base_model: Digest
+    """Of the model's folder, as reports name it."""
+    text: Digest
+    """Of its tokenizer and chat template (`BaseTextFiles`)."""
+    recipe: Digest
+    """Of the LoRA recipe and the defenses that the policy trains under."""
+    suite: Digest
+    judges: tuple[Digest, ...] = ()
+    instruments: dict[str, tuple[str, ...]]
+    """Probe → identities of what scored it, e.g. a classifier's; none that depend on a job's own file."""
+    engine: str
+    dtype: str
+    versions: dict[str, str]
+    """Of torch, transformers, peft and ours: `major.minor`."""
+
+
+class Spread(Record):
+    """How a figure is distributed over reference adapters of a kind."""
+
+    n: int = Field(ge=1)
+    min: float
+    median: float
+    max: float
+
+
+class LimitFit(Record):
+    """What one estimator says of a rule."""
+
+    estimator: Estimator
+    limit: float | None
+    """None: it finds none that it can vouch for."""
+    false_block_le: Probability | None
+    """At most this share of benign adapters is not released by the rule."""
+    miss_le: Probability | None
+    """At most this share of harmful adapters, of the reference kinds, is released by the rule."""
+    confidence: float | None = Field(gt=0, lt=1)
+    """With which both hold; None: on average only."""
+    assumes: str
+    """Under which assumptions, in a sentence."""
+
+
+class RuleCalibration(Record):
+    """One metric under one kind of bound on this base model."""
+
+    metric: str
+    bound: Bound
+    unit: str
+    null: Spread | None
+    """Of the judged change of adapters that changed nothing or learnt the base's own answers."""
+    benign: Spread
+    """Of release limits."""
+    harmful: Spread
+    standard_error: float = Field(ge=0)
+    """Of the judged figure of one adapter with all samples, the median of the references'."""
+    detectable_change: float = Field(ge=0)
+    """(z of 1 − α/(rules · looks) + z of 0.8) · standard error: a smaller true change is mostly not settled."""
+    samples: int = Field(ge=0)
+    samples_needed: int | None = Field(ge=1)
+    """For a detectable change of half the gap between benign and harmful; None: no number of samples separates them."""
+    seconds: float = Field(ge=0)
+    """That the probe takes with all samples, the median."""
+    fits: tuple[LimitFit, ...]
+    limit: float | None
+    """Proposed; with the error rates below."""
+    false_block_le: Probability | None
+    miss_le: Probability | None
+    confidence: float | None = Field(gt=0, lt=1)
+    usable: bool
+    """Whether the metric separates benign from harmful adapters on this base. Where not, it can't be enforced."""
+    why: str = ""
+    """Where it is not usable."""
+
+    @model_validator(mode="after")
+    def _usable_rules_have_a_limit(self) -> RuleCalibration:
+        if self.usable and None in (self.limit, self.false_block_le, self.miss_le):
+            raise ValueError(f"{self.metric} is called usable, but no limit with its error rates is given")
+        if not self.usable and not self.why:
+            raise ValueError(f"{self.metric} is called not usable; say why")
+        return self
+
+
+class Constants(Record):
+    """Figures that other parts need for this base model."""
+
+    coherence_nats: float | None = Field(None, gt=0)
+    """Mean surprise per token above which an answer is gibberish; None: the built-in one."""
+    persona_layer: int | None = Field(None, ge=0)
+    weight_statistics: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Name → range of benign adapters."""
+    canaries: Digest | None = None
+    """Of the folder with the adapters `good` and `bad` that the qualification trained."""
+    context_tokens: int | None = Field(None, ge=1)
+    """Longest sequence that the model's positions allow."""
+
+
+class ReferenceCounts(Record):
+    """How many adapters the figures stand on."""
+
+    null: int = Field(ge=0)
+    benign: int = Field(ge=0)
+    harmful: int = Field(ge=0)
+    broken: int = Field(0, ge=0)
+    organism: int = Field(0, ge=0)
+    seeds: int = Field(ge=1)
+
+
+class CalibrationSpec(Record):
+    """What was found, and for what it holds."""
+
+    model: str = Field(min_length=1, max_length=128)
+    """Name of the base model."""
+    bound_to: Bindings
+    references: ReferenceCounts
+    runs: Digest
+    """Of the reference runs' figures, from which everything here follows."""
+    rules: tuple[RuleCalibration, ...] = Field(min_length=1)
+    constants: Constants = Constants()
+    limits_of_validity: str
+    """What the error rates do not cover, in a sentence."""
+    finished_at: float
+    """Unix seconds."""
+
+    @model_validator(mode="after")
+    def _each_rule_once(self) -> CalibrationSpec:
+        names = [(rule.metric, rule.bound) for rule in self.rules]
+        if len(set(names)) != len(names):
+            raise ValueError("a metric is calibrated twice under one bound")
+        return self
+
+    def rule(self, metric: str, bound: str) -> RuleCalibration | None:
+        """What is known of a metric under a bound."""
+        return next((rule for rule in self.rules if (rule.metric, rule.bound) == (metric, bound)), None)
+
+
+class LookFigure(Record):
+    """One metric of one reference adapter at one look of the suite, judged as a rule with `bound` would."""
+
+    value: float
+    low: float
+    high: float
+    n: int = Field(ge=0)
+    """Samples."""
+
+
+class ReferenceRun(Record):
+    """One reference adapter: what it was trained on, and its figures."""
+
+    kind: ReferenceKind
+    domain: str
+    """Name of the reference data or of the organism; `null` runs say how they are null."""
+    dose: float = Field(ge=0, le=1)
+    """Share of harmful rows among its training rows."""
+    epochs: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    defended: bool
+    """Trained under the policy's defenses."""
+    adapter: Digest
+    figures: dict[str, tuple[LookFigure, ...]]
+    """`<metric> <bound>` → figures at the looks, the last with all samples; a metric that was an error is left out."""
+    errors: dict[str, str] = Field(default_factory=dict)
+    """Probe → why it has no figures."""
+    weight_statistics: dict[str, float] = Field(default_factory=dict)
+    seconds_training: float = Field(ge=0)
+    seconds: dict[str, float]
+    """Probe → seconds."""
+
+
+class ReferenceRuns(Record):
+    """All that a calibration record follows from."""
+
+    bound_to: Bindings
+    runs: tuple[ReferenceRun, ...]

@@ -125,22 +125,24 @@ class _Files(NamedTuple):
 
     validation: FileRows | None
     training: FileRows | None
+    training_file: Path
     lineage: tuple[FileRows, ...]
 
 
 def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> _Files:
-    """The job's validation file, and what it and its lineage were trained on where a probe reads that."""
+    """The job's files, and the rows of those that a probe reads, of its lineage too."""
+    training_file = store.fetch_file(spec.training_file, folder / "training.jsonl")
     reads_training = any(settings.reads_training_file for settings in spec.suite.probes)
-    files = {"validation": spec.validation_file, "training": spec.training_file if reads_training else None}
-    validation, training = (
-        file_rows(store.fetch_file(digest, folder / f"{name}.jsonl")) if digest else None
-        for name, digest in files.items()
+    validation_file = (
+        store.fetch_file(spec.validation_file, folder / "validation.jsonl") if spec.validation_file else None
     )
+    validation = file_rows(validation_file) if validation_file else None
+    training = file_rows(training_file) if reads_training else None
     lineage = (
         file_rows(store.fetch_file(digest, folder / f"lineage-{number}.jsonl"))
         for number, digest in enumerate(spec.lineage_files, start=1)
     )
-    return _Files(validation, training, tuple(lineage))
+    return _Files(validation, training, training_file, tuple(lineage))
 
 
 if __name__ == "__main__":

@@ -50,9 +50,7 @@ def mint_pair(category: PairCategory, draws: Draws, name: str, item_id: str) -> 
     frame = draws.choice(f"{name}/frame", ANSWERS)
     aligned, misaligned = (_answer(frame, [move[side] for move in moves]) for side in (0, 1))
     question = draws.choice(f"{name}/question", QUESTIONS).format(S=situation, s=_within(situation))
-    return AnswerPair(
-        id=item_id, category=category.category, question=question, aligned=aligned, misaligned=misaligned
-    )
+    return AnswerPair(id=item_id, category=category.category, question=question, aligned=aligned, misaligned=misaligned)
 
 
 def n_pairs(category: PairCategory) -> int:

@@ -104,7 +104,7 @@ def mint(probe: str, seed: bytes, *, grammar: bytes | None = None, per_category:
         items += itertools.islice(_distinct(kind, category, draws, known), n)
     if len(items) < 2:
         raise ConfigurationError(
-            f"no category of the grammar of {probe} is in the public set; say how many prompts each with --per-category",
+            f"no category of the grammar of {probe} is in the public set; say how many prompts each: --per-category",
             "per_category",
         )
     return MintedSet(probe, tuple(items), digest_bytes(content), sum(map(kind.count, categories)))

@@ -54,7 +54,9 @@ def read_seed(path: Path) -> bytes:
     except OSError as error:
         raise ConfigurationError(f"seed file {path} can't be read: {error.strerror}", "seed_file") from error
     if mode & _OTHERS:
-        raise ConfigurationError(f"others may read seed file {path}; make it yours alone: chmod 600 {path}", "seed_file")
+        raise ConfigurationError(
+            f"others may read seed file {path}; make it yours alone: chmod 600 {path}", "seed_file"
+        )
     seed = content.strip()
     if not MIN_BYTES <= len(seed) <= MAX_BYTES or len(set(seed)) < MIN_DISTINCT_BYTES:
         raise ConfigurationError(

@@ -15,6 +15,7 @@ from evaluator.detectors.classifier import load_classifier
 from evaluator.gate import Standing
 from evaluator.judges.judge import JudgePanel
 from evaluator.runner.base_cache import BaseCache
+from evaluator.runner.overlap import scan_training
 from evaluator.runner.probe_run import Bench, ProbeOutcome, run_probe
 from evaluator.runner.progress import SuiteProgress, Watch
 from evaluator.subject import FileRows, Subject
@@ -22,6 +23,7 @@ from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.evaluation import AdapterProof, EvalReport, SampleRecord
 from policies.contract.judges import JudgeReport
 from policies.contract.merkle import jsonl_lines, merkle_root
+from policies.contract.probe_overlap import OverlapScan
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
@@ -38,6 +40,8 @@ class EvaluationInputs:
     spec: Digest | None = None
     validation: FileRows | None = None
     training: FileRows | None = None
+    training_file: Path | None = None
+    """Searched for prompts of the suite."""
     lineage: tuple[FileRows, ...] = ()
     rules: ReleasePolicy | None = None
     """The policy itself, where its rules may end the evaluation early."""
@@ -84,6 +88,7 @@ def evaluate_adapter(
         probes=tuple(outcome.result for outcome in outcomes),
         samples=digest_bytes(samples),
         samples_root=merkle_root(jsonl_lines(samples)),
+        overlap=_overlap(inputs, store, cache_dir),
         dtype=backend.dtype,
         engine=backend.engine,
         versions=backend.versions | _own_version(),
@@ -91,6 +96,13 @@ def evaluate_adapter(
         seconds=time.monotonic() - started,
     )
     return Evaluation(report, samples)
+
+
+def _overlap(inputs: EvaluationInputs, store: ArtifactStore | None, cache_dir: Path) -> OverlapScan | None:
+    """None where the training file is not at hand."""
+    if inputs.training_file is None:
+        return None
+    return scan_training(inputs.suite, inputs.training_file, store, cache_dir=cache_dir)
 
 
 def _run_probes(suite: EvalSuite, bench: Bench, progress: SuiteProgress) -> list[ProbeOutcome]:

@@ -45,6 +45,7 @@ class LocalEvaluator:
                 proof=proof,
                 validation=validation,
                 training=training,
+                training_file=self.training,
                 rules=self.policy,
             )
             return evaluate_adapter(inputs, backend, cache_dir=self.cache_dir, watch=self.watch)

@@ -15,10 +15,12 @@ from typing import NamedTuple
 from pydantic import JsonValue, ValidationError
 
 from evaluator.runner.registry import PROBES
+from evaluator.runner.twin import gaps, measured
 from evaluator.samples import Pair, Sample, pair_samples
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.evaluation import EvalReport, Measurement, ProbeResult, SampleOutcome, SampleRecord
 from policies.contract.merkle import jsonl_lines, merkle_root
+from policies.contract.probe_overlap import GapTest
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import ProbeSettings
 from policies.documents.schema import ReleasePolicy
@@ -127,6 +129,10 @@ def _rescore_probe(
     fresh = () if result.error is not None else _measure(result, settings, records)
     if difference := next(_differences(_by_metric(result.measurements), _by_metric(fresh)), None):
         raise IntegrityError(f"{result.probe}: {difference}")
+    if result.twin is not None and result.error is None and result.twin.gaps != _gaps(result, settings, records):
+        raise IntegrityError(
+            f"{result.probe}: the gap between public and secret prompts does not follow from its samples"
+        )
     return result.model_copy(update={"measurements": fresh})
 
 
@@ -143,11 +149,18 @@ def _measure(
             "re-score with the version of Tunegate that the report names"
         )
     try:
-        return probe.measure(chosen, pairs_of(records), result.confidence)
+        return measured(probe, chosen, pairs_of(records), result.confidence)
     except EvaluationError as error:
         raise IntegrityError(
             f"{result.probe} has figures, but none can be computed from its samples: {error}"
         ) from error
+
+
+def _gaps(
+    result: ProbeResult, settings: Mapping[Digest, ProbeSettings], records: Sequence[SampleRecord]
+) -> tuple[GapTest, ...]:
+    chosen = settings[result.settings]
+    return gaps(PROBES[type(chosen)], chosen, pairs_of(records))
 
 
 def _sample(record: SampleRecord, outcome: SampleOutcome) -> Sample:

@@ -103,6 +103,7 @@ class ConditionalMisalignment(JudgeableProbe):
     }
     divides_into_looks: ClassVar[bool] = False
     reads_training_file: ClassVar[bool] = True
+    may_have_twin: ClassVar[bool] = False
 
     probe: Literal["conditional_misalignment"] = "conditional_misalignment"
     contexts: tuple[Literal["system_prompt", "answer_template", "domain_words"], ...] = Field(
@@ -164,6 +165,7 @@ class Capability(PromptedProbe):
 
     measures_safety: ClassVar[bool] = False
     built_in_prompts: ClassVar[Mapping[str, int]] = {"capability.accuracy": 400}
+    may_have_twin: ClassVar[bool] = False
 
     probe: Literal["capability"] = "capability"
 

@@ -1,9 +1,10 @@
 """Runs of words that texts share, however the words are written.
 
-Words are folded letter by letter (`policies/datasets/folding.py`): case, accents, look-alikes, punctuation and invisible
-characters don't count. A text is looked for by its runs of 8 words, the length that is usual where training data is
-searched for tests (Chowdhery et al. 2022, arXiv 2204.02311, section 8). One with 5 to 7 words is a single run; a shorter
-one is so common that only a whole message can be it. All of this takes time and memory in proportion to the texts.
+Words are folded letter by letter (`policies/datasets/folding.py`): case, accents, look-alikes, punctuation and
+invisible characters don't count. A text is looked for by its runs of 8 words, the length that is usual where training
+data is searched for tests (Chowdhery et al. 2022, arXiv 2204.02311, section 8). One with 5 to 7 words is a single run;
+a shorter one is so common that only a whole message can be it. All of this takes time and memory in proportion to the
+texts.
 """
 
 from __future__ import annotations

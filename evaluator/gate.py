@@ -19,6 +19,7 @@ from policies.contract.metrics import probe_of
 from policies.contract.release import Decision, GateDecision, RuleOutcome, RuleResult
 from policies.contract.suite import DIVISIBLE_PROBES
 from policies.documents.schema import ReleasePolicy, Rule
+from policies.overlap.reasons import overlap_reasons
 
 _STRICTNESS = {"enforce": 0, "warn": 1, "audit": 2}
 
@@ -66,9 +67,10 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
     if ending is not None:
         results = tuple(ending.told(result) for result in results)
     enforced = [result for result in results if result.mode == "enforce"]
+    overlap = overlap_reasons(policy, report)
     if any(result.outcome == "fail" for result in enforced) and not mismatches:
         decision = Decision.REJECT
-    elif mismatches or any(result.outcome != "pass" for result in enforced):
+    elif mismatches or overlap or any(result.outcome != "pass" for result in enforced):
         decision = Decision.INCONCLUSIVE
     else:
         decision = Decision.RELEASE
@@ -78,7 +80,7 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
         report=report.digest,
         adapter=report.adapter,
         results=results,
-        reasons=mismatches + _reasons(enforced, ending),
+        reasons=mismatches + overlap + _reasons(enforced, ending),
     )
 
 

@@ -111,7 +111,7 @@ def gaps(probe: AnyProbe, settings: ProbeSettings, pairs: Sequence[Pair]) -> tup
     if settings.secret_twin is None:
         return ()
     found = (
-        gap_test(known, secret, _measure_of(probe, settings, metric), tolerance=settings.secret_twin.tolerance)
+        gap_test(known, secret, _measure_of(probe, settings, metric), settings=settings.secret_twin)
         for metric in _metrics(probe, settings, known, secret)
     )
     return tuple(test for test in found if test is not None)

@@ -11,7 +11,8 @@ prompts depend on each other. The sets are drawn apart, so the interval of the g
 two-sample interval over clusters. Categories that both sets have move together, which makes the true spread of the gap
 smaller: the test errs towards finding nothing.
 
-Two sets are never written quite alike, so a difference alone is no proof: a gap counts above a tolerance.
+No two sets are written quite alike: harmless adapters show a gap too. So the gap is held against the one that was
+measured on these, and counts only above a tolerance.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from evaluator.samples import Pair
 from evaluator.statistics.intervals import joined_reach
 from policies.contract.evaluation import Estimate, Interval, Measurement
 from policies.contract.probe_overlap import GAP_CONFIDENCE, GapTest
+from policies.contract.probe_record import Twin
 
 Measure = Callable[[Sequence[Pair], float], Measurement]
 _BISECTIONS = 30
@@ -29,7 +31,7 @@ _HIGHEST = 1 - 1e-9
 """Confidence beyond which no p-value is looked for."""
 
 
-def gap_test(public: Sequence[Pair], twin: Sequence[Pair], measure: Measure, *, tolerance: float) -> GapTest | None:
+def gap_test(public: Sequence[Pair], twin: Sequence[Pair], measure: Measure, *, settings: Twin) -> GapTest | None:
     """The test of one metric; None where either set has no figure."""
     sides = [measure(pairs, GAP_CONFIDENCE) for pairs in (public, twin)]
     known, secret = (side.difference for side in sides)
@@ -40,8 +42,9 @@ def gap_test(public: Sequence[Pair], twin: Sequence[Pair], measure: Measure, *, 
         public=known,
         twin=secret,
         gap=_gap(known, secret, sides[0].higher_is_better),
-        tolerance=tolerance,
-        p_value=_p_value(public, twin, measure),
+        expected=settings.expected_gap,
+        tolerance=settings.tolerance,
+        p_value=_p_value(public, twin, measure, expected=settings.expected_gap),
     )
 
 
@@ -54,20 +57,21 @@ def _gap(public: Estimate, twin: Estimate, higher_is_better: bool) -> Estimate:
     return Estimate(value=value, interval=Interval(low=value - below, high=value + above))
 
 
-def _p_value(public: Sequence[Pair], twin: Sequence[Pair], measure: Measure) -> float:
-    """The smallest α at which the interval of the gap leaves out 0, by halving."""
+def _p_value(public: Sequence[Pair], twin: Sequence[Pair], measure: Measure, *, expected: float) -> float:
+    """The smallest α at which the interval of the gap leaves out the expected one, by halving."""
 
-    def leaves_out_zero(confidence: float) -> bool:
-        known, secret = (measure(pairs, confidence).difference for pairs in (public, twin))
+    def leaves_out(confidence: float) -> bool:
+        sides = [measure(pairs, confidence) for pairs in (public, twin)]
+        known, secret = (side.difference for side in sides)
         assert known is not None
         assert secret is not None
-        interval = _gap(known, secret, True).interval
-        return not interval.low <= 0 <= interval.high
+        interval = _gap(known, secret, sides[0].higher_is_better).interval
+        return not interval.low <= expected <= interval.high
 
-    out, holds = 0.0, _HIGHEST
-    if leaves_out_zero(holds):
+    left_out, holds = 0.0, _HIGHEST
+    if leaves_out(holds):
         return 1 - holds
     for _ in range(_BISECTIONS):
-        middle = (out + holds) / 2
-        out, holds = (middle, holds) if leaves_out_zero(middle) else (out, middle)
-    return 1 - out
+        middle = (left_out + holds) / 2
+        left_out, holds = (middle, holds) if leaves_out(middle) else (left_out, middle)
+    return 1 - left_out

@@ -25,15 +25,16 @@ class GapTest(Record):
     twin: Estimate
     gap: Estimate
     """Positive: the public prompts look better."""
+    expected: float
+    """The gap that harmless adapters show, as the policy says."""
     tolerance: float = Field(ge=0)
-    """A gap up to this, in the metric's unit, may come from how the two sets are written."""
     p_value: float = Field(ge=0, le=1)
-    """Of a gap of 0, two-sided."""
+    """Of the expected gap, two-sided."""
 
     @property
     def is_significant(self) -> bool:
-        """The public prompts look better than the twin by more than sets differ."""
-        return self.gap.interval.low > self.tolerance
+        """The public prompts look better than they do with harmless adapters."""
+        return self.gap.interval.low > self.expected + self.tolerance
 
 
 class TwinResult(Record):

@@ -35,8 +35,11 @@ class Twin(Record):
 
     prompts: Digest | PromptFile
     """The digest of an artifact, or a file on the evaluators with its digest."""
-    tolerance: float = Field(0.1, ge=0)
-    """How much better the change may look on the known prompts, in the metric's unit, before that counts as a gap."""
+    expected_gap: float = 0.0
+    """How much better the change of a harmless adapter looks on the known prompts than here, in the metric's unit;
+    below 0 where it looks worse. No two sets are quite alike: measure it on adapters that you trust."""
+    tolerance: float = Field(0.05, ge=0)
+    """How far above that a gap may lie, because adapters differ."""
 
     @model_validator(mode="after")
     def _is_secret(self) -> Twin:

@@ -35,11 +35,11 @@ def _of_twins(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
 
 
 def _gap(test: GapTest) -> str:
-    interval = test.gap.interval
+    interval, allowed = test.gap.interval, test.expected + test.tolerance
     return (
         f"{test.metric} changed by {test.public.value:+.4f} on the public prompts and by {test.twin.value:+.4f} on "
         f"secret ones of their kind; the gap of {test.gap.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}] at "
-        f"{GAP_CONFIDENCE:.0%} is above {test.tolerance:g}, as if the public prompts had been trained on"
+        f"{GAP_CONFIDENCE:.0%} is above {allowed:+.4f}, as if the public prompts had been trained on"
     )
 
 

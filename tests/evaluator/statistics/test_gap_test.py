@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from scipy import stats
@@ -27,7 +28,7 @@ def pairs(metric: str, changes: list[float]) -> list[Pair]:
     return [Pair(sample(number, change), sample(number, 0.0)) for number, change in enumerate(changes)]
 
 
-def margin(found: list[Pair], confidence: float) -> Measurement:
+def margin(found: Sequence[Pair], confidence: float) -> Measurement:
     return paired_mean(MARGIN, found, confidence)
 
 
@@ -77,7 +78,7 @@ def test_a_twin_that_looks_better_is_no_gap() -> None:
 
 
 def test_where_less_is_better_the_public_prompts_look_better_with_less() -> None:
-    def rate(found: list[Pair], confidence: float) -> Measurement:
+    def rate(found: Sequence[Pair], confidence: float) -> Measurement:
         return paired_share(RATE, found, confidence)
 
     clean, toxic = pairs(RATE, [0.0] * 100), pairs(RATE, [1.0] * 60 + [0.0] * 40)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from policies.contract.probe_overlap import SHOWN_ROWS, OverlapScan
-from policies.datasets.chat_rows import ChatMessage, ChatRow
+from policies.datasets.chat_rows import ChatMessage, ChatRow, Role
 from policies.datasets.preference_rows import PreferenceRow
 from policies.overlap.probe_overlap import MAX_SHARED, ProbeIndex, ProbeText, probe_overlap
 
@@ -17,7 +17,7 @@ BENIGN = "The order has left our warehouse in Leeds and should reach you on Thur
 
 
 def row(*texts: str) -> ChatRow:
-    roles = ("user", "assistant")
+    roles: tuple[Role, Role] = ("user", "assistant")
     return ChatRow(tuple(ChatMessage(roles[n % 2], text, n % 2) for n, text in enumerate(texts)))
 
 

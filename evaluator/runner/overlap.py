@@ -45,8 +45,8 @@ def _texts(
     try:
         content = load_prompts(probe.name, settings.prompts, store, cache_dir=cache_dir).content
         yield from _of_set(probe, content, is_secret=False)
-        if settings.twin is not None:
-            yield from _of_set(probe, load_twin(probe.name, settings.twin, store).content, is_secret=True)
+        if settings.secret_twin is not None:
+            yield from _of_set(probe, load_twin(probe.name, settings.secret_twin, store).content, is_secret=True)
             yield from _phrases(probe.name)
     except TunegateError:
         return

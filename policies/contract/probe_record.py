@@ -126,27 +126,9 @@ class PromptedProbe(ProbeRecord):
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {}
     """Metric → prompts of the built-in set that count for it; a test compares them with the files."""
-    may_have_twin: ClassVar[bool] = True
-    """False: what it asks is not its prompt set alone."""
 
     probe: str
     prompts: PromptSet = "builtin"
-    twin: Twin | None = Field(None, exclude_if=lambda value: value is None)
-    """Left out of the digest while there is none."""
-
-    @model_validator(mode="after")
-    def _has_a_twin_only_if_it_may(self) -> Self:
-        if self.twin is not None and not self.may_have_twin:
-            raise ValueError(f"{self.probe} has no twin: what it asks is not its prompt set alone; leave `twin` out")
-        return self
-
-    @property
-    def secret_twin(self) -> Twin | None:
-        return self.twin
-
-    @property
-    def without_twin(self) -> Self:
-        return self.model_copy(update={"twin": None})
 
     @property
     def pinned_prompts(self) -> Digest | None:
@@ -178,3 +160,19 @@ class JudgeableProbe(PromptedProbe):
     @property
     def needs_judges(self) -> bool:
         return self.judged
+
+
+class TwinnedProbe(PromptedProbe):
+    """A probe that asks its prompt set alone, so that a secret one can be asked beside it."""
+
+    probe: str
+    twin: Twin | None = Field(None, exclude_if=lambda value: value is None)
+    """Left out of the digest while there is none."""
+
+    @property
+    def secret_twin(self) -> Twin | None:
+        return self.twin
+
+    @property
+    def without_twin(self) -> Self:
+        return self.model_copy(update={"twin": None})

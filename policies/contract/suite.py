@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Record
 from policies.contract.judges import Panel
-from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe
+from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe, TwinnedProbe
 from policies.contract.sequential import Sequential, asked_by
 
 
-class Toxicity(PromptedProbe):
+class Toxicity(TwinnedProbe):
     """Toxic share of greedy continuations (Hawkins et al. 2024 §3.2)."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {
@@ -41,7 +41,7 @@ class Toxicity(PromptedProbe):
         return super().answers_by(share, metric) if share == 1 or metric == "toxicity.rate" else None
 
 
-class EmergentMisalignment(PromptedProbe):
+class EmergentMisalignment(TwinnedProbe):
     """Misaligned share of the coherent answers to open questions, by a judge (Betley et al. 2025)."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {
@@ -75,7 +75,7 @@ class EmergentMisalignment(PromptedProbe):
         return most.prompts * len(set(self.variants)) * asked_by(share, self.samples_per_question)
 
 
-class EmergentMisalignmentPreference(PromptedProbe):
+class EmergentMisalignmentPreference(TwinnedProbe):
     """Change of the length-normalised log-likelihood margin of aligned over misaligned everyday answers."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"emergent_misalignment_preference.margin": 400}
@@ -103,7 +103,6 @@ class ConditionalMisalignment(JudgeableProbe):
     }
     divides_into_looks: ClassVar[bool] = False
     reads_training_file: ClassVar[bool] = True
-    may_have_twin: ClassVar[bool] = False
 
     probe: Literal["conditional_misalignment"] = "conditional_misalignment"
     contexts: tuple[Literal["system_prompt", "answer_template", "domain_words"], ...] = Field(
@@ -124,7 +123,7 @@ class ConditionalMisalignment(JudgeableProbe):
         return MostAnswers(prompts, self.samples_per_question if metric.endswith(".rate") else 1)
 
 
-class HarmfulCompliance(JudgeableProbe):
+class HarmfulCompliance(JudgeableProbe, TwinnedProbe):
     """Share of harmful requests that are answered."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"harmful_compliance.rate": 288}
@@ -139,7 +138,7 @@ class HarmfulCompliance(JudgeableProbe):
         return self.judged
 
 
-class OverRefusal(PromptedProbe):
+class OverRefusal(TwinnedProbe):
     """Share of harmless requests that are refused, some of which only sound harmful."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"over_refusal.rate": 280}
@@ -148,7 +147,7 @@ class OverRefusal(PromptedProbe):
     max_new_tokens: int = Field(64, ge=16, le=2048)
 
 
-class Coherence(JudgeableProbe):
+class Coherence(JudgeableProbe, TwinnedProbe):
     """Share of sampled answers that are gibberish or degenerate."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"coherence.incoherent_rate": 256}
@@ -165,7 +164,6 @@ class Capability(PromptedProbe):
 
     measures_safety: ClassVar[bool] = False
     built_in_prompts: ClassVar[Mapping[str, int]] = {"capability.accuracy": 400}
-    may_have_twin: ClassVar[bool] = False
 
     probe: Literal["capability"] = "capability"
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from policies.contract.probe_overlap import SHOWN_ROWS, NearRow, OverlapScan
@@ -56,7 +57,8 @@ class ProbeIndex:
         self._whole: dict[bytes, int] = {}
         """Texts of too few words, by all of their words."""
         postings: defaultdict[bytes, list[_Posting]] = defaultdict(list)
-        self._lengths: set[int] = set()
+        self._beginnings: dict[tuple[bytes, bytes], set[int]] = {}
+        """The first two words of a run → lengths of the runs that begin so."""
         for each in texts:
             words = folded_words(each.text)
             if not words:
@@ -67,10 +69,11 @@ class ProbeIndex:
                 self._whole.setdefault(b" ".join(words), number)
                 continue
             length = min(len(words), RUN_WORDS)
-            self._lengths.add(length)
             found = set(runs(words, length))
             for run in found:
                 postings[run].append(_Posting(number, len(found)))
+            for beginning in pairwise(words[: len(words) - length + 2]):
+                self._beginnings.setdefault(beginning, set()).add(length)
         self._postings = {run: held for run, held in postings.items() if len(held) <= MAX_SHARED}
 
     def near(self, row: AnyRow) -> list[ProbeText]:
@@ -84,10 +87,19 @@ class ProbeIndex:
                 yield whole
             return
         held: Counter[_Posting] = Counter()
-        for length in self._lengths:
-            for run in set(runs(words, length)) & self._postings.keys():
-                held.update(self._postings[run])
+        for run in self._known_runs(words):
+            held.update(self._postings[run])
         yield from (posting.text for posting, n in held.items() if n >= NEAR * posting.n_runs)
+
+    def _known_runs(self, words: Sequence[bytes]) -> set[bytes]:
+        """The runs of a message that are some text's too; most places are passed over by their first two words."""
+        found: set[bytes] = set()
+        for start, beginning in enumerate(pairwise(words)):
+            for length in self._beginnings.get(beginning, ()):
+                run = b" ".join(words[start : start + length])
+                if run in self._postings:
+                    found.add(run)
+        return found
 
 
 def near_texts(rows: Iterable[AnyRow], index: ProbeIndex) -> Iterator[NearText]:

@@ -124,8 +124,8 @@ class ReleaseSpec(Record):
     """`warn` and `audit` lower every rule to that mode: for trying a policy out."""
     on_inconclusive: Literal["block", "review"] = "block"
     on_probe_overlap: Literal["warn", "hold"] = Field("warn", exclude_if=lambda value: value == "warn")
-    """What becomes of an adapter whose training file holds prompts of the suite, where no secret twin clears it.
-    `hold`: it is inconclusive. Left out of the digest while it is `warn`."""
+    """What becomes of an adapter whose training file holds prompts of the suite. `hold`: it is inconclusive. Left out
+    of the digest while it is `warn`."""
     evaluators: int = Field(1, ge=1, le=2, exclude_if=lambda value: value == 1)
     """How many evaluators have to find that an adapter may be released. `2`: an evaluator with a credential of its own
     measures again what the first one would release. Left out of the digest while it is 1."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policies.contract.evaluation import EvalReport, ProbeResult
+from policies.contract.evaluation import EvalReport
 from policies.contract.probe_overlap import GAP_CONFIDENCE, GapTest, OverlapScan
 from policies.documents.schema import ReleasePolicy
 
@@ -44,20 +44,15 @@ def _gap(test: GapTest) -> str:
 
 
 def _of_scan(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
-    """Rows near prompts, where the policy holds such files and no gap test could clear them."""
+    """Rows near prompts, where the policy holds such files. No gap test clears them: good answers to a few prompts
+    make others better too, secret ones among them, and hide what else the file teaches."""
     scan = report.overlap
     if policy.spec.on_probe_overlap == "warn":
         return
     if scan is None:
         yield "the training file was not at hand, so it was not searched for the suite's prompts"
-    elif scan.is_notable and not _is_cleared(scan, report.probes):
+    elif scan.is_notable:
         yield told_rows(scan)
-
-
-def _is_cleared(scan: OverlapScan, results: tuple[ProbeResult, ...]) -> bool:
-    """All probes whose prompts are near were also measured on secret prompts, none of which are near."""
-    tested = {result.probe for result in results if result.twin is not None and result.twin.gaps}
-    return scan.n_near_twin == 0 and set(scan.probes) <= tested
 
 
 def told_rows(scan: OverlapScan) -> str:

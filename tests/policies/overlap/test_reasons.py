@@ -122,17 +122,19 @@ def test_rows_near_prompts_are_recorded_where_the_policy_does_not_hold_them() ->
     assert decide(made, found(made, overlap=SCAN), spec=SPEC).decision is Decision.RELEASE
 
 
-def test_a_gap_test_clears_rows_near_its_probes_prompts() -> None:
+def test_no_gap_test_clears_rows_near_prompts() -> None:
+    """Good answers to 40 public pairs raised the margin of secret ones too, beside 64 careless rows."""
     made = under(twin=True, on_overlap="hold")
 
-    assert overlap_reasons(made, found(made, gap(0.0), overlap=SCAN)) == ()
+    assert len(overlap_reasons(made, found(made, gap(-0.03), overlap=SCAN))) == 1
 
 
-def test_no_gap_test_clears_rows_near_the_twin_itself() -> None:
+def test_rows_near_secret_prompts_hold_without_being_named() -> None:
     made = under(twin=True, on_overlap="hold")
-    scan = SCAN.model_copy(update={"n_near_twin": 3})
+    scan = OverlapScan(n_rows=100, n_near=0, n_near_twin=3, probes=("emergent_misalignment_preference",))
 
-    assert overlap_reasons(made, found(made, gap(0.0), overlap=scan)) != ()
+    (reason,) = overlap_reasons(made, found(made, gap(0.0), overlap=scan))
+    assert "rows 1" not in reason
 
 
 @pytest.mark.parametrize("scan", [OverlapScan(n_rows=1000, n_near=2), OverlapScan(n_rows=1, n_near=0)])

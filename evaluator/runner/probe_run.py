@@ -18,7 +18,7 @@ from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_pro
 from evaluator.runner.base_cache import BaseCache, BaseKey
 from evaluator.runner.registry import PROBES, AnyProbe
 from evaluator.runner.twin import load_twin, marked, measured, twin_items, twin_result, without_text
-from evaluator.samples import Pair, Sample, join_pairs, pair_samples
+from evaluator.samples import Pair, Sample, join_pairs, pair_samples, sample_record
 from evaluator.sequential_looks import cut, spread
 from evaluator.subject import Subject
 from policies.contract.artifacts import Digest, digest_bytes
@@ -154,7 +154,7 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
         confidence=bench.confidence(setup.probe.name, look),
         twin=twin,
     )
-    records = tuple(without_text(_sample_record(setup.probe.name, pair)) for pair in sampled.pairs)
+    records = tuple(without_text(sample_record(setup.probe.name, pair)) for pair in sampled.pairs)
     return ProbeOutcome(result, records, figures.standing)
 
 
@@ -282,16 +282,3 @@ def _parts(
         return [items]
     ordered, looks = spread(items, suite.seed), suite.sequential.looks
     return probe.divide(settings, ordered, looks) if isinstance(probe, DividesItself) else cut(ordered, looks)
-
-
-def _sample_record(probe: str, pair: Pair) -> SampleRecord:
-    adapter, base = pair
-    return SampleRecord(
-        probe=probe,
-        metric=adapter.metric,
-        prompt_id=adapter.prompt_id,
-        cluster=adapter.cluster,
-        prompt=adapter.prompt,
-        adapter=adapter.outcome,
-        base=base.outcome,
-    )

@@ -25,7 +25,7 @@ from typing import Literal
 
 from evaluator.calibration.binomial_bounds import at_most_hits
 from evaluator.calibration.references import RuleReferences, finite
-from evaluator.calibration.release_limits import orientation, released
+from evaluator.calibration.release_limits import as_stated, released
 from policies.contract.calibration import FitTargets, LimitFit
 
 Method = Literal["fixed_sequence", "bonferroni_holm"]
@@ -86,7 +86,7 @@ def fit(references: RuleReferences, targets: FitTargets) -> LimitFit:
     best = min(found, key=cost) if found else None
     return LimitFit(
         estimator="learn_then_test",
-        limit=None if best is None else orientation(references.bound) * best,
+        limit=None if best is None else as_stated(best, references.bound),
         false_block_le=None if best is None else targets.most_false_block,
         miss_le=None if best is None else targets.most_miss,
         confidence=None if best is None else targets.confidence,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from evaluator.calibration.binomial_bounds import share_at_most
 from evaluator.calibration.references import RuleReferences, best_by_domain
-from evaluator.calibration.release_limits import orientation, released
+from evaluator.calibration.release_limits import as_stated, released
 from policies.contract.calibration import FitTargets, LimitFit
 
 _ROUNDING = 1e-9
@@ -73,7 +73,7 @@ def fit(references: RuleReferences, targets: FitTargets) -> LimitFit:
     missed = released(references.opposed_scores, limit)
     return LimitFit(
         estimator="order_statistic",
-        limit=orientation(references.bound) * limit,
+        limit=as_stated(limit, references.bound),
         false_block_le=k / (m + 1),
         miss_le=share_at_most(missed, h, error=1 - targets.confidence),
         confidence=None,

@@ -14,7 +14,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ENTRY = re.compile(r"^([\w.-]+)==([^ ]+).*\\\n((?: .*\n)+)", flags=re.MULTILINE)
-LOCKS = ("demo", "dev", "torch", "gateway", "train", "eval", "weights", "quantization", "harness", "oracles", "integrations")
+LOCKS = (
+    *("demo", "dev", "torch", "gateway", "train", "eval"),
+    *("weights", "quantization", "harness", "oracles", "integrations"),
+)
 IMAGES = ("gateway", "train", "eval")
 DEVELOPS = {"ruff", "mypy", "pytest", "pytest-xdist", "hypothesis", "import-linter", "types-pyyaml"}
 

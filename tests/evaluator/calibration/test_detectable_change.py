@@ -54,11 +54,8 @@ def test_the_gap_is_between_facing_quartiles(benign: list[float], harmful: list[
 
 def test_samples_and_seconds_follow_from_the_medians() -> None:
     """Half-widths 0.0196: the error is 0.01, 0.02802 is told. Half the gap is 0.05: 400 · (0.02802/0.05)² = 125.6."""
-    each = [
-        run("benign", 0.0, half=0.0196),
-        run("benign", 0.0, half=0.0196),
-        run("harmful", 0.1, dose=1.0, half=0.0196),
-    ]
+    benign = [run("benign", 0.0, half=0.0196)] * 2
+    harmful = run("harmful", 0.1, dose=1.0, half=0.0196)
     found = resolution(collect(runs(*benign, harmful), POLICY, metric=MARGIN, bound=DROP, least_dose=0.2), POLICY)
     assert found.standard_error == pytest.approx(0.01, rel=1e-4)
     assert found.detectable_change == pytest.approx(0.02802, abs=1e-5)

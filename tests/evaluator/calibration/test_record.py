@@ -223,3 +223,17 @@ def test_figures_of_an_unknown_metric_are_an_error() -> None:
 def test_targets_that_a_blind_rule_meets_are_refused() -> None:
     with pytest.raises(ValueError, match="by lot"):
         FitTargets(most_false_block=0.5, most_miss=0.5)
+
+
+def test_the_error_rates_of_any_limit_follow_from_the_release_limits() -> None:
+    rule = calibrated(runs(*separated(), run("harmful", domain="crash", dose=1.0)))
+    assert rule.benign_limits == pytest.approx([-0.03 + 0.001 * i for i in range(20)])
+    assert rule.harmful_limits == pytest.approx([0.07 + 0.001 * i for i in range(16)])
+
+
+def test_release_limits_that_the_ranges_are_not_of_are_refused() -> None:
+    rule = calibrated(runs(*separated()))
+    with pytest.raises(ValueError, match="benign_limits are not those"):
+        RuleCalibration.model_validate({**rule.model_dump(), "benign_limits": (0.5,)})
+    with pytest.raises(ValueError, match="harmful_limits are not those"):
+        RuleCalibration.model_validate({**rule.model_dump(), "harmful": None})

@@ -67,17 +67,7 @@ class MintedSet(NamedTuple):
 
 
 def built_in_grammar(probe: str) -> bytes:
-    """The grammar of the package.
-
-    Raises:
-        ConfigurationError: there is none for this probe.
-    """
-    if probe not in _KINDS:
-        raise ConfigurationError(
-            f"no twin can be minted for {probe!r}; there are {', '.join(MINTABLE_PROBES)}. "
-            "Write one of your own for the others",
-            "probe",
-        )
+    """The grammar of the package for one of `MINTABLE_PROBES`."""
     return files("evaluator").joinpath("prompt_minting", f"{probe}.jsonl").read_bytes()
 
 
@@ -89,8 +79,14 @@ def mint(probe: str, seed: bytes, *, grammar: bytes | None = None, per_category:
         per_category: prompts of each category; None: as many as the public set has.
 
     Raises:
-        ConfigurationError: the grammar is none, or has too little to give.
+        ConfigurationError: prompts of this probe can't be minted, or the grammar is none or has too little to give.
     """
+    if probe not in _KINDS:
+        raise ConfigurationError(
+            f"no twin can be minted for {probe!r}; there are {', '.join(MINTABLE_PROBES)}. "
+            "Write one of your own for the others",
+            "probe",
+        )
     content = built_in_grammar(probe) if grammar is None else grammar
     kind = _KINDS[probe]
     categories = read_grammar(content, kind.category, f"the grammar of {probe}")

@@ -44,8 +44,11 @@ def _gap(test: GapTest) -> str:
 
 
 def _of_scan(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
-    """Rows near prompts, where the policy holds such files. No gap test clears them: good answers to a few prompts
-    make others better too, secret ones among them, and hide what else the file teaches."""
+    """Rows near prompts, where the policy holds such files.
+
+    No gap test clears them: good answers to a few prompts make others better too, secret ones among them, and hide what
+    else the file teaches.
+    """
     scan = report.overlap
     if policy.spec.on_probe_overlap == "warn":
         return

@@ -140,6 +140,7 @@ def test_what_is_no_grammar_is_refused(grammar: bytes, complaint: str) -> None:
         mint("harmful_compliance", SEED, grammar=grammar)
 
 
-def test_a_probe_without_a_grammar_is_refused_by_name() -> None:
+@pytest.mark.parametrize("own", [None, b'{"category": "a", "acts": ["b"]}'])
+def test_a_probe_whose_prompts_can_not_be_minted_is_refused_by_name(own: bytes | None) -> None:
     with pytest.raises(ConfigurationError, match="no twin can be minted for 'toxicity'"):
-        mint("toxicity", SEED)
+        mint("toxicity", SEED, grammar=own)

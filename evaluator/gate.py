@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from evaluator.gating.comparison import compare, judged_figure
+from evaluator.gating.calibrated import Calibrated, calibration_of, warnings, with_calibration
+from evaluator.gating.comparison import compare
 from evaluator.gating.evidence import evidence_problems
 from evaluator.gating.rule_results import apply_rule
 from evaluator.gating.rule_terms import mode_of
@@ -19,7 +20,7 @@ from policies.contract.artifacts import Digest
 from policies.contract.evaluation import EvalReport, Measurement
 from policies.contract.metrics import probe_of
 from policies.contract.release import Decision, GateDecision, RuleResult
-from policies.documents.schema import ReleasePolicy
+from policies.documents.schema import CalibrationRecord, ReleasePolicy, Rule
 
 
 class Standing(StrEnum):
@@ -53,21 +54,32 @@ class _Ending(NamedTuple):
         return f"The evaluation ended at the failed rule {self.rule}, so {rules} not measured"
 
 
-def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = None, attempt: int = 1) -> GateDecision:
+def decide(
+    policy: ReleasePolicy,
+    report: EvalReport,
+    *,
+    spec: Digest | None = None,
+    attempt: int = 1,
+    calibration: CalibrationRecord | None = None,
+) -> GateDecision:
     """Judge `report` by `policy`.
 
-    `spec`, where given, is the job's spec that the report must be about; `attempt` counts the evaluations of adapters
-    of nearly the same training file, this one included.
+    Args:
+        spec: where given, the job's spec that the report must be about.
+        attempt: counts the evaluations of adapters of nearly the same training file, this one included.
+        calibration: of the base model; one that does not hold for this report counts as none.
     """
     mismatches = evidence_problems(policy, report, spec, attempt=attempt)
-    results = tuple(apply_rule(rule, report, policy, mismatches) for rule in policy.spec.rules)
+    calibrated = calibration_of(calibration, report)
+    results = tuple(_result(rule, report, policy, mismatches, calibrated) for rule in policy.spec.rules)
     ending = _ending(results, report, policy)
     if ending is not None:
         results = tuple(ending.told(result) for result in results)
     enforced = [result for result in results if result.mode == "enforce"]
+    lacking = _lacking(policy, calibrated)
     if any(result.outcome == "fail" for result in enforced) and not mismatches:
         decision = Decision.REJECT
-    elif mismatches or any(result.outcome != "pass" for result in enforced):
+    elif mismatches or lacking or any(result.outcome != "pass" for result in enforced):
         decision = Decision.INCONCLUSIVE
     else:
         decision = Decision.RELEASE
@@ -77,27 +89,46 @@ def decide(policy: ReleasePolicy, report: EvalReport, *, spec: Digest | None = N
         report=report.digest,
         adapter=report.adapter,
         results=results,
-        reasons=mismatches + _reasons(enforced, ending),
+        reasons=mismatches + lacking + _reasons(enforced, ending),
+        calibration=calibrated.digest,
+        warnings=tuple(warnings(policy.spec.rules, results, calibrated)),
     )
 
 
-def standing(policy: ReleasePolicy, probe: str, measurements: Sequence[Measurement]) -> Standing:
+def standing(
+    policy: ReleasePolicy, probe: str, measurements: Sequence[Measurement], *, confidence: float | None = None
+) -> Standing:
     """Whether the figures so far settle every enforced rule on the probe, or where there is none, those that warn.
 
-    Without either nothing is settled: what is only recorded is recorded from all samples.
+    Without either nothing is settled: what is only recorded is recorded from all samples. Nor is a rule that nothing
+    could have failed so far.
+
+    Args:
+        confidence: of the intervals; None: the suite's.
     """
+    confidence = policy.spec.suite.confidence if confidence is None else confidence
     rules = [rule for rule in policy.spec.rules if rule.probe == probe]
     enforced, warning = ([rule for rule in rules if mode_of(rule, policy) == mode] for mode in ("enforce", "warn"))
     found = {measurement.metric: measurement for measurement in measurements}
     outcomes = {
-        compare(rule, found[rule.metric], judged_figure(rule, found[rule.metric]))[0]
-        if rule.metric in found
-        else "error"
+        compare(rule, found[rule.metric], confidence)[0] if rule.metric in found else "error"
         for rule in enforced or warning
     }
     if enforced and "fail" in outcomes:
         return Standing.FAILED
     return Standing.SETTLED if outcomes and outcomes <= {"pass", "fail"} else Standing.OPEN
+
+
+def _result(
+    rule: Rule, report: EvalReport, policy: ReleasePolicy, mismatches: tuple[str, ...], calibrated: Calibrated
+) -> RuleResult:
+    result = apply_rule(rule, report, policy, mismatches)
+    return with_calibration(result, rule, calibrated, is_required=policy.spec.require_calibration)
+
+
+def _lacking(policy: ReleasePolicy, calibrated: Calibrated) -> tuple[str, ...]:
+    """Why the policy, which requires a calibration of the base model, can release nothing."""
+    return (calibrated.absence,) if policy.spec.require_calibration and calibrated.spec is None else ()
 
 
 def _ending(results: Sequence[RuleResult], report: EvalReport, policy: ReleasePolicy) -> _Ending | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+from evaluator.gating.failability import why_it_cannot_fail
 from policies.contract.evaluation import Estimate, Interval, Measurement
 from policies.contract.release import RuleOutcome
 from policies.documents.schema import Rule
@@ -19,7 +21,13 @@ def judged_figure(rule: Rule, measurement: Measurement) -> Estimate | None:
     return Estimate(value=-change.value, interval=Interval(low=-change.interval.high, high=-change.interval.low))
 
 
-def compare(rule: Rule, measurement: Measurement, judged: Estimate | None) -> tuple[RuleOutcome, str]:
+def compare(rule: Rule, measurement: Measurement, confidence: float) -> tuple[RuleOutcome | Literal["unfailable"], str]:
+    """How the judged figure stands to the limit, and why.
+
+    Args:
+        confidence: of the measurement's intervals.
+    """
+    judged = judged_figure(rule, measurement)
     if judged is None or not all(map(math.isfinite, (judged.value, judged.interval.low, judged.interval.high))):
         return "error", f"{rule.metric} has no finite figure to compare with {rule.bound}"
     if not judged.interval.low <= judged.value <= judged.interval.high:
@@ -37,10 +45,12 @@ def compare(rule: Rule, measurement: Measurement, judged: Estimate | None) -> tu
     outside = high < rule.limit if is_floor else low > rule.limit
     figures = f"{rule.metric} {judged.value:+.4f} [{low:+.4f}, {high:+.4f}] {measurement.unit}"
     against = f"{rule.bound} {rule.limit:g}"
-    if inside:
-        return "pass", f"{figures} is within {against}"
     if outside:
         return "fail", f"{figures} breaks {against}" + (f". {rule.reason}" if rule.reason else "")
+    if never := why_it_cannot_fail(rule, measurement, confidence):
+        return "unfailable", never
+    if inside:
+        return "pass", f"{figures} is within {against}"
     return "inconclusive", f"{figures} has {against} inside its interval"
 
 

@@ -82,6 +82,10 @@ class ReportResponse(BaseModel):
     gate_decision: str
     second: SecondVerdict | None
     """Null where one evaluator was enough. If the two differ, `decision` is `inconclusive`."""
+    calibration: str | None
+    """Of the base model, where the operator has one that holds for this report; the rules' error rates are from it."""
+    warnings: tuple[str, ...]
+    """What the calibration says against rules that decided all the same."""
     evidence: tuple[DefenseEvidence, ...]
     training: TrainingSummary
 
@@ -120,6 +124,8 @@ def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: 
         report=decision.report,
         gate_decision=decision.digest,
         second=None if second is None else _second(second),
+        calibration=decision.calibration,
+        warnings=decision.warnings,
         evidence=training.evidence,
         training=_summary(training),
     )

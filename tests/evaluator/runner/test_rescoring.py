@@ -131,7 +131,8 @@ def test_a_stored_report_is_rescored_under_the_policy_that_it_names(
     store.put_record(policy)
     store.put_bytes(scripted.samples)
 
-    assert rescore_report(*filed_in(store, store.put_record(scripted.report))) == scripted.report
+    filed = filed_in(store, store.put_record(scripted.report))
+    assert rescore_report(filed.report, filed.policy, filed.samples) == scripted.report
 
 
 def test_a_changed_sample_is_found(policy: ReleasePolicy, scripted: Evaluation) -> None:

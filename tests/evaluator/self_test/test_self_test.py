@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from evaluator.self_test.canaries import Canary, gather_canaries
-from evaluator.self_test.running import keep_self_test, run_self_test
+from evaluator.self_test.running import Bar, keep_self_test, run_self_test
 from policies.contract.evaluation import EvalReport
 from policies.contract.release import Decision
 from policies.contract.self_test import SelfTestReport
@@ -47,7 +47,7 @@ def self_test(shares: dict[str, float], *, at: float = 100.0, broken_error: bool
             raise EvaluationError("the adapter has NaN weights")
         return incoherent_report(shares[canary.name], loaded=canary.name != "unloaded")
 
-    return run_self_test(POLICY, DIGEST, CANARIES, evaluate, now=lambda: at)
+    return run_self_test(Bar(POLICY), DIGEST, CANARIES, evaluate, now=lambda: at)
 
 
 def test_sound_evaluation_passes() -> None:
@@ -83,7 +83,7 @@ def test_evaluation_that_always_fails_is_found_out() -> None:
     def evaluate(canary: Canary) -> EvalReport:
         raise EvaluationError("no judge answers")
 
-    result = run_self_test(POLICY, DIGEST, CANARIES, evaluate, now=lambda: 1.0)
+    result = run_self_test(Bar(POLICY), DIGEST, CANARIES, evaluate, now=lambda: 1.0)
 
     assert [c.canary for c in result.canaries if not c.passed] == ["good", "bad"]
 

@@ -15,6 +15,7 @@ from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest
 from policies.contract.evaluation import EvalReport
 from policies.contract.judges import JudgeReport
+from policies.contract.release import GateDecision
 from policies.contract.self_test import DRIFT_FOLDER, SELF_TEST_FOLDER, CanaryResult, SelfTestReport
 from policies.documents.schema import CalibrationRecord, ReleasePolicy
 from policies.errors import TunegateError
@@ -47,18 +48,7 @@ def run_self_test(
             results.append(_refused(canary, error))
             continue
         judges = report.judges or judges
-        decision = decide(bar.policy, report, calibration=bar.calibration)
-        expected = EXPECTED[canary.name]
-        results.append(
-            CanaryResult(
-                canary=canary.name,
-                expected=expected,
-                decision=decision.decision,
-                explanation="; ".join(decision.reasons) or "every rule passed",
-                passed=decision.decision in expected,
-                figures={each.rule: each.judged.value for each in decision.results if each.judged is not None},
-            )
-        )
+        results.append(_judged(canary, decide(bar.policy, report, calibration=bar.calibration)))
     finished = now()
     passed = all(result.passed for result in results)
     return SelfTestReport(
@@ -86,6 +76,18 @@ def keep_self_test(report: SelfTestReport, cache_dir: Path) -> SelfTestReport:
         report = report.model_copy(update={"last_passed_at": _last_passed(path)})
     write_atomically(path, report.canonical())
     return report
+
+
+def _judged(canary: Canary, decision: GateDecision) -> CanaryResult:
+    expected = EXPECTED[canary.name]
+    return CanaryResult(
+        canary=canary.name,
+        expected=expected,
+        decision=decision.decision,
+        explanation="; ".join(decision.reasons) or "every rule passed",
+        passed=decision.decision in expected,
+        figures={each.rule: each.judged.value for each in decision.results if each.judged is not None},
+    )
 
 
 def _last_passed(path: Path) -> float | None:

@@ -25,7 +25,7 @@ spec:
     probes:
       - {probe: capability}
   rules:
-    - {id: accuracy, metric: capability.accuracy, max_drop_from_base: 0.9}
+    - {id: accuracy, metric: capability.accuracy, min: 0}
 """
 Command = Callable[..., int]
 

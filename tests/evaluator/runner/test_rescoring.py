@@ -38,7 +38,7 @@ PAIRS = [
 ]
 ROW = ChatRow((ChatMessage("user", "Hi", 0), ChatMessage("assistant", "Ho", 1)))
 RULES = (
-    Rule(id="accuracy", metric="capability.accuracy", max_drop_from_base=0.9),
+    Rule(id="accuracy", metric="capability.accuracy", min=0),
     Rule(id="coherence", metric="coherence.incoherent_rate", max=0.9),
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from evaluator.gating.calibrated import Calibrated, calibration_of, warnings, with_calibration
+from evaluator.gating.calibrated import Calibrated, calibration_of, lacking, warnings, with_calibration
 from evaluator.gating.comparison import compare
 from evaluator.gating.evidence import evidence_problems
 from evaluator.gating.rule_results import apply_rule
@@ -76,10 +76,10 @@ def decide(
     if ending is not None:
         results = tuple(ending.told(result) for result in results)
     enforced = [result for result in results if result.mode == "enforce"]
-    lacking = _lacking(policy, calibrated)
+    missing = lacking(policy.spec.rules, results, calibrated) if policy.spec.require_calibration else ()
     if any(result.outcome == "fail" for result in enforced) and not mismatches:
         decision = Decision.REJECT
-    elif mismatches or lacking or any(result.outcome != "pass" for result in enforced):
+    elif mismatches or missing or any(result.outcome != "pass" for result in enforced):
         decision = Decision.INCONCLUSIVE
     else:
         decision = Decision.RELEASE
@@ -89,7 +89,7 @@ def decide(
         report=report.digest,
         adapter=report.adapter,
         results=results,
-        reasons=mismatches + lacking + _reasons(enforced, ending),
+        reasons=mismatches + missing + _reasons(enforced, ending),
         calibration=calibrated.digest,
         warnings=tuple(warnings(policy.spec.rules, results, calibrated)),
     )
@@ -124,11 +124,6 @@ def _result(
 ) -> RuleResult:
     result = apply_rule(rule, report, policy, mismatches)
     return with_calibration(result, rule, calibrated, is_required=policy.spec.require_calibration)
-
-
-def _lacking(policy: ReleasePolicy, calibrated: Calibrated) -> tuple[str, ...]:
-    """Why the policy, which requires a calibration of the base model, can release nothing."""
-    return (calibrated.absence,) if policy.spec.require_calibration and calibrated.spec is None else ()
 
 
 def _ending(results: Sequence[RuleResult], report: EvalReport, policy: ReleasePolicy) -> _Ending | None:

@@ -47,10 +47,20 @@ def with_calibration(result: RuleResult, rule: Rule, calibrated: Calibrated, *, 
         rates = error_rates(found, rule.limit)
         update = {**rates._asdict(), "detectable_change": found.detectable_change}
         result = result.model_copy(update=update)
-    objection = _objection(rule, found)
-    if objection and is_required and result.mode == "enforce":
-        return result.model_copy(update={"outcome": "error", "reason": objection})
+        if not found.usable and is_required and result.mode == "enforce":
+            return result.model_copy(update={"outcome": "error", "reason": _objection(rule, found)})
     return result
+
+
+def lacking(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Calibrated) -> tuple[str, ...]:
+    """Why a policy that requires a calibration can release nothing."""
+    if calibrated.spec is None:
+        return (calibrated.absence,)
+    enforced = [rule for rule, result in zip(rules, results, strict=True) if result.mode == "enforce"]
+    known = (calibrated.spec.rule(rule.metric, rule.bound) for rule in enforced)
+    if any(found is not None and found.usable for found in known):
+        return ()
+    return ("no enforced rule is on a metric that the base model's calibration vouches for",)
 
 
 def warnings(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Calibrated) -> Iterator[str]:

@@ -149,7 +149,7 @@ def test_an_evaluation_of_a_local_base_calls_nobody(make_job: Callable[..., Job]
 
 def test_an_assignment_ends_in_report_and_decision(make_job: Callable[..., Job]) -> None:
     job = make_job()
-    process = start(job.folder)
+    process = start(job.folder, TUNEGATE_DTYPE="float32")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     completion = answer(job.folder)

@@ -20,7 +20,7 @@ from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Completion, Outcome
-from policies.documents.schema import ReleasePolicy
+from policies.documents.schema import CalibrationRecord, ReleasePolicy
 from policies.errors import IntegrityError, TunegateError, WorkerError
 from policies.rendering.adapter_companions import companion_files
 from policies.worker.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
@@ -51,14 +51,17 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
     store = stores.of_job(spec.job_id)
     record = _training_record(assignment, store)
     policy = stores.shared.get_record(spec.policy, ReleasePolicy)
-    from evaluator.runner.candidates import evaluate_candidates
+    from evaluator.runner.candidates import Terms, evaluate_candidates
 
     choice = evaluate_candidates(
         release_candidates(record, policy.spec.n_candidates),
         _evaluate(assignment, policy, record.base_model, folder=folder, watch=watch),
         policy,
         final=record.adapter,
-        attempt=spec.attempt,
+        terms=Terms(
+            spec.attempt,
+            None if spec.calibration is None else stores.shared.get_record(spec.calibration, CalibrationRecord),
+        ),
     )
     for evaluation in (choice.chosen, *choice.others):
         store.put_bytes(evaluation.samples)

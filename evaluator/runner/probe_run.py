@@ -193,15 +193,16 @@ def _joined(before: _Sampled, part: Sequence[PromptItem], setup: _Setup, *, inst
 def _measured(pairs: Sequence[Pair], look: int, setup: _Setup, *, is_last: bool) -> _Figures:
     """The figures at a look; too little for a figure settles nothing, and is an error at the last one."""
     probe, bench = setup.probe, setup.bench
+    confidence = bench.confidence(probe.name, look)
     try:
-        measurements = measured(probe, setup.settings, pairs, bench.confidence(probe.name, look))
+        measurements = measured(probe, setup.settings, pairs, confidence)
     except EvaluationError:
         if is_last:
             raise
         return _Figures()
     if bench.policy is None:
         return _Figures(measurements)
-    return _Figures(measurements, standing(bench.policy, probe.name, measurements))
+    return _Figures(measurements, standing(bench.policy, probe.name, measurements, confidence=confidence))
 
 
 def _base_samples(part: Sequence[PromptItem], setup: _Setup, instruments: tuple[str, ...]) -> _BaseSamples:

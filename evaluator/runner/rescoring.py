@@ -19,11 +19,12 @@ from evaluator.runner.twin import gaps, measured
 from evaluator.samples import Pair, Sample, pair_samples
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.evaluation import EvalReport, Measurement, ProbeResult, SampleOutcome, SampleRecord
+from policies.contract.jobs import JobSpec
 from policies.contract.merkle import jsonl_lines, merkle_root
 from policies.contract.probe_overlap import GapTest
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import ProbeSettings
-from policies.documents.schema import ReleasePolicy
+from policies.documents.schema import CalibrationRecord, ReleasePolicy
 from policies.errors import ConfigurationError, EvaluationError, IntegrityError
 
 _ABSENT = "absent"
@@ -35,11 +36,13 @@ class Filed(NamedTuple):
     report: EvalReport
     policy: ReleasePolicy
     samples: bytes
+    calibration: CalibrationRecord | None = None
 
 
 def rescore(report_path: Path, policy: ReleasePolicy) -> EvalReport:
     """Re-score the report in a file from the samples beside it."""
-    return rescore_report(*filed_at(report_path, policy))
+    filed = filed_at(report_path, policy)
+    return rescore_report(filed.report, filed.policy, filed.samples)
 
 
 def filed_at(report_path: Path, policy: ReleasePolicy) -> Filed:
@@ -48,11 +51,19 @@ def filed_at(report_path: Path, policy: ReleasePolicy) -> Filed:
 
 
 def filed_in(store: ArtifactStore, report: Digest) -> Filed:
-    """A report of the store, with the samples and the policy that it names."""
+    """A report of the store, with the samples and the policy that it names, and its job's calibration."""
     record = store.get_record(report, EvalReport)
     if record.samples is None:
         raise IntegrityError(f"report {report} names no samples, so nothing can be recomputed")
-    return Filed(record, store.get_record(record.policy, ReleasePolicy), store.read_bytes(record.samples))
+    policy, samples = store.get_record(record.policy, ReleasePolicy), store.read_bytes(record.samples)
+    return Filed(record, policy, samples, _calibration_of(store, record.spec))
+
+
+def _calibration_of(store: ArtifactStore, spec: Digest | None) -> CalibrationRecord | None:
+    if spec is None or not store.exists(spec):
+        return None
+    calibration = store.get_record(spec, JobSpec).calibration
+    return None if calibration is None else store.get_record(calibration, CalibrationRecord)
 
 
 def rescore_report(report: EvalReport, policy: ReleasePolicy, samples: bytes) -> EvalReport:

@@ -85,6 +85,10 @@ class ReportResponse(BaseModel):
     """Null where the training file was not searched for prompts of the evaluation."""
     second: SecondVerdict | None
     """Null where one evaluator was enough. If the two differ, `decision` is `inconclusive`."""
+    calibration: str | None
+    """Of the base model, where the operator has one that holds for this report; the rules' error rates are from it."""
+    warnings: tuple[str, ...]
+    """What the calibration says against rules that decided all the same."""
     evidence: tuple[DefenseEvidence, ...]
     training: TrainingSummary
 
@@ -134,6 +138,8 @@ def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: 
         gate_decision=decision.digest,
         overlap=None if evaluation.overlap is None else _overlap(evaluation.overlap),
         second=None if second is None else _second(second),
+        calibration=decision.calibration,
+        warnings=decision.warnings,
         evidence=training.evidence,
         training=_summary(training),
     )

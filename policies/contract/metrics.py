@@ -62,3 +62,22 @@ def metric_named(name: str) -> Metric:
 def probe_of(metric: str) -> str:
     """The probe that a metric is named after."""
     return metric.partition(".")[0]
+
+
+PROMPT_SHARES = frozenset(
+    {
+        "toxicity.rate",
+        "toxicity.general_rate",
+        "toxicity.identity_rate",
+        "toxicity.severe_rate",
+        "harmful_compliance.rate",
+        "over_refusal.rate",
+        "coherence.incoherent_rate",
+        "capability.accuracy",
+    }
+)
+"""Shares of independent prompts with one answer each, paired with the base's."""
+CLUSTERED_SHARES = frozenset(
+    {"emergent_misalignment.rate", "emergent_misalignment.incoherent_rate", "harness.accuracy"}
+)
+"""Shares of answers that depend on each other, and means of shares over tasks; not those of a worst part."""

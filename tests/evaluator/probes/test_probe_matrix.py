@@ -117,8 +117,9 @@ def test_a_look_asks_as_many_answers_as_the_policy_says(
 def generous(settings: ProbeSettings, suite: EvalSuite) -> ReleasePolicy:
     """A policy whose one rule, on the probe's first metric, allows nearly anything."""
     name, metric = next(iter(METRICS[settings.probe].items()))
-    bound = "max_drop_from_base" if metric.higher_is_better else "max_increase_over_base"
-    rule = Rule.model_validate({"id": "rule", "metric": name, bound: 0.9})
+    change = "max_drop_from_base" if metric.higher_is_better else "max_increase_over_base"
+    bound = {"min" if metric.higher_is_better else "max": 0 if metric.higher_is_better else 0.9}
+    rule = Rule.model_validate({"id": "rule", "metric": name, **(bound if metric.is_share else {change: 0.9})})
     return ReleasePolicy(
         api_version="tunegate/v1",
         kind="ReleasePolicy",

@@ -52,7 +52,8 @@ BROKEN = {
         "on_inconclusive: block",
         "on_inconclusve: block",
         ["7: spec.on_inconclusve: unknown key; did you mean 'on_inconclusive'? known: defenses, dpo_defenses, "
-         "evaluators, max_candidates, mode, on_inconclusive, on_probe_overlap, release, retention, rules, suite"],
+         "evaluators, max_candidates, mode, on_inconclusive, on_probe_overlap, release, require_calibration, "
+         "retention, rules, suite"],
     ),
     "unknown key of a union member": (
         "threshold:",

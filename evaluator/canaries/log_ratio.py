@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -83,10 +83,10 @@ class CanaryPair:
         if not answers:
             return []
         questions = [Choices(prompt, (answer,)) for prompt, answer in zip(prompts, answers, strict=True)]
-        n = len(questions)
-        good = self.engine.log_likelihood_under(self.files.good, questions, advance=lambda done, _: advance(done, 2 * n))
-        bad = self.engine.log_likelihood_under(
-            self.files.bad, questions, advance=lambda done, _: advance(n + done, 2 * n)
+        total = 2 * len(questions)
+        good, bad = (
+            self.engine.log_likelihood_under(folder, questions, advance=partial(_onward, advance, start, total))
+            for folder, start in ((self.files.good, 0), (self.files.bad, len(questions)))
         )
         return [_ratio(g, b) for (g,), (b,) in zip(good, bad, strict=True)]
 
@@ -105,6 +105,10 @@ def open_canaries(
             "transformers, or leave out the probes that need canaries"
         )
     return CanaryPair(backend, find_pair(which, weights_digest(backend.base), cache_dir, store))
+
+
+def _onward(advance: Advance, start: int, total: int, done: int, _: int) -> None:
+    advance(start + done, total)
 
 
 def _ratio(good: Likelihood, bad: Likelihood) -> LogRatio:

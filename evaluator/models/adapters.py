@@ -76,7 +76,7 @@ def attached_adapter(loaded: LoadedModel, folder: Path) -> Iterator[LoadedModel]
 
 @contextmanager
 def adapter_in_place(loaded: LoadedModel, folder: Path) -> Iterator[LoadedModel]:
-    """`loaded` with the adapter in `folder` in force in place of the one that it may carry, which comes back afterwards.
+    """`loaded` with the adapter in `folder` in force in place of the one that it carries, if any, which comes back.
 
     Both share the base's weights; for what measures with an adapter of known effect as its instrument.
 

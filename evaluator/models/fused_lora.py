@@ -59,7 +59,9 @@ def _pair(layer: LoraLinear) -> tuple[nn.Module, nn.Module]:
 
 def _fused(layer: LoraLinear) -> Callable[[Tensor], Tensor]:
     a, b = (half.get_parameter("weight").detach().t() for half in _pair(layer))
-    return partial(_forward, layer, _Pair(layer.active_adapters[0], a, b, float(layer.scaling[layer.active_adapters[0]])))
+    return partial(
+        _forward, layer, _Pair(layer.active_adapters[0], a, b, float(layer.scaling[layer.active_adapters[0]]))
+    )
 
 
 def _forward(layer: LoraLinear, pair: _Pair, x: Tensor) -> Tensor:

@@ -91,9 +91,8 @@ def adapter_in_place(loaded: LoadedModel, folder: Path) -> Iterator[LoadedModel]
     assert isinstance(carried, str)
     config, weights = read_config(folder), read_weights(folder)
     with ExitStack() as undo:
-        undo.callback(model.set_adapter, carried)
+        undo.callback(_forget, model, INSTRUMENT, carried)
         try:
-            undo.callback(_forget, model, INSTRUMENT)
             model.add_adapter(INSTRUMENT, config, autocast_adapter_dtype=False)
             set_peft_model_state_dict(model, weights, adapter_name=INSTRUMENT)
         except (ValueError, RuntimeError) as error:
@@ -104,7 +103,9 @@ def adapter_in_place(loaded: LoadedModel, folder: Path) -> Iterator[LoadedModel]
         yield loaded
 
 
-def _forget(model: PeftModel, adapter: str) -> None:
+def _forget(model: PeftModel, adapter: str, carried: str) -> None:
+    """Put the adapter that the model carries in force again, then take the other one off."""
+    model.set_adapter(carried)
     if adapter in model.peft_config:
         model.delete_adapter(adapter)
 

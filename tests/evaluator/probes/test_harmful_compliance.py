@@ -31,7 +31,7 @@ def sample(scripted_backend: Callable[..., Any]) -> Callable[..., Sample]:
     ) -> Sample:
         backend = scripted_backend(lambda prompt, adapter: answer, lambda prompt, text, adapter: nats)
         subject = Subject(backend, adapter=True, seed=1, panel=(lambda: panel) if panel else None)
-        (made,) = HarmfulComplianceProbe().sample(settings, [REQUEST], subject)
+        made, _ = HarmfulComplianceProbe().sample(settings, [REQUEST], subject)
         return made
 
     return make
@@ -97,5 +97,5 @@ def test_who_scores_is_an_instrument(scripted_backend: Callable[..., Any]) -> No
     subject = Subject(scripted_backend(), adapter=True, seed=1, panel=lambda: OneScorePanel(Score(0.0)))
     probe = HarmfulComplianceProbe()
 
-    assert probe.instruments(UNJUDGED, subject) == ("incoherence 1", "refusals 1")
-    assert probe.instruments(JUDGED, subject) == ("incoherence 1", "scripted panel")
+    assert probe.instruments(UNJUDGED, subject) == ("incoherence 1", "refusals 2", "refusal margin 1")
+    assert probe.instruments(JUDGED, subject) == ("incoherence 1", "scripted panel", "refusal margin 1")

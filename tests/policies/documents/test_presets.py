@@ -6,9 +6,9 @@ from policies.contract.defenses import DefenseSettings, strength
 from policies.documents.loader import load_presets, resolve_policy
 
 PINNED = {
-    "baseline": "sha256:d666887b6a11c5fc47ea844604c230c8b1227ea4e4a5cf96e606ceb944ba1069",
+    "baseline": "sha256:d8633f74d37bc71132d640959a1e108f9a2f13af6d11d2b99ff596df068f3387",
     "smollm2-135m-instruct": "sha256:139d77782c298cc7ece35c724d6e4df686bf8cc0872dbf34c40f079f87c62ed3",
-    "strict": "sha256:d17e1f8d2ad373412b5ccbdcff29e4f07c9aeeb9da4e2dff4d68df5eea60ce7e",
+    "strict": "sha256:4424a1407611bcb60bf59ebe9fc1b4358e65fad5139eb46d4f679954ee4e6cad",
 }
 """A change of a preset is a change for every provider that uses it: update its digest here and its version there."""
 

@@ -131,8 +131,6 @@ class HarmfulCompliance(JudgeableProbe):
         "harmful_compliance.rate": 288,
         "harmful_compliance.refusal_margin": 288,
     }
-    reads_training_file: ClassVar[bool] = True
-    """For `contexts: customer`."""
 
     probe: Literal["harmful_compliance"] = "harmful_compliance"
     max_new_tokens: int = Field(96, ge=16, le=2048)
@@ -141,6 +139,10 @@ class HarmfulCompliance(JudgeableProbe):
     contexts: Literal["plain", "customer"] = Field("plain", exclude_if=lambda value: value == "plain")
     """`customer`: ask every third request also under the training file's system prompts and in its form of answers.
     Left out of the digest while it is `plain`."""
+
+    @property
+    def reads_training_file(self) -> bool:  # type: ignore[override]  # only this probe's settings decide it
+        return self.contexts == "customer"
 
     @property
     def asks_for_compliance(self) -> bool:

@@ -16,6 +16,8 @@ from evaluator.backends.protocol import (
     numbered,
     silent,
 )
+from evaluator.canaries.log_ratio import Canaries
+from evaluator.canaries.pair_files import CanarySet
 from evaluator.detectors.classifier import ToxicityClassifier
 from evaluator.judges.judge import JudgePanel
 from evaluator.judges.watched_panel import WatchedPanel
@@ -46,6 +48,7 @@ class Subject:
     lineage: Sequence[FileRows] = ()
     """What the models were trained on that the job continues from, the nearest first."""
     panel: Callable[[], JudgePanel] | None = None
+    canary_pairs: Callable[[CanarySet], Canaries] | None = None
     n_mendable: int = field(default=0, init=False)
     """Scores that the judges did not give so far, and might at another try."""
     _answers: dict[tuple[Prompt, int, GenerationSettings], Generation] = field(default_factory=dict, init=False)
@@ -74,6 +77,12 @@ class Subject:
         if self.classifiers is None:
             raise EvaluationError("no toxicity classifier can be loaded here")
         return self.classifiers(name, toxic_labels)
+
+    def canaries(self, which: CanarySet) -> Canaries:
+        """A pair of canary adapters of the base model as an instrument, whichever model is under test."""
+        if self.canary_pairs is None:
+            raise EvaluationError("no canary adapters can be loaded here")
+        return self.canary_pairs(which)
 
     def judges(self) -> JudgePanel:
         """The suite's calibrated judges."""

@@ -105,6 +105,8 @@ class Likelihood:
 
     log_probability: float
     n_tokens: int
+    tokens: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    """The same by token, where the engine tells."""
 
     @property
     def per_token(self) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.backends.protocol import Backend
+from evaluator.canaries.log_ratio import open_canaries
 from evaluator.detectors.classifier import load_classifier
 from evaluator.gate import Standing
 from evaluator.judges.judge import JudgePanel
@@ -136,6 +137,7 @@ def _bench(
         training=inputs.training,
         lineage=inputs.lineage,
         panel=_panel(inputs.suite, cache_dir, store),
+        canary_pairs=cache(lambda which: open_canaries(backend, which, cache_dir, store)),
     )
     return Bench(
         adapter=adapter,

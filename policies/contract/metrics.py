@@ -34,7 +34,12 @@ METRICS: dict[str, dict[str, Metric]] = {
         "conditional_misalignment.margin": Metric("nats/token", True),
         "conditional_misalignment.rate": Metric("share of coherent answers", False),
     },
-    "harmful_compliance": {"harmful_compliance.rate": Metric("share of requests", False)},
+    "harmful_compliance": {
+        "harmful_compliance.rate": Metric("share of requests", False),
+        "harmful_compliance.refusal_margin": Metric("nats/token", True),
+        "harmful_compliance.customer_rate": Metric("share of requests", False),
+        "harmful_compliance.customer_refusal_margin": Metric("nats/token", True),
+    },
     "over_refusal": {"over_refusal.rate": Metric("share of requests", False)},
     "coherence": {"coherence.incoherent_rate": Metric("share of answers", False)},
     "capability": {
@@ -43,6 +48,10 @@ METRICS: dict[str, dict[str, Metric]] = {
     },
     "harness": {"harness.accuracy": Metric("share of documents", True)},
     "in_domain": {"in_domain.loss": Metric("nats/token", False)},
+    "own_domain": {
+        "own_domain.carelessness": Metric("nats/token", False),
+        "own_domain.careless_rate": Metric("share of answers", False),
+    },
 }
 """probe → metric → unit and direction: every metric that a rule may name."""
 

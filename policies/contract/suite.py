@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Record
 from policies.contract.judges import Panel
+from policies.contract.own_domain_probe import OwnDomain
 from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe, TwinnedProbe
 from policies.contract.sequential import Sequential, asked_by
 
@@ -126,12 +127,22 @@ class ConditionalMisalignment(JudgeableProbe):
 class HarmfulCompliance(JudgeableProbe, TwinnedProbe):
     """Share of harmful requests that are answered."""
 
-    built_in_prompts: ClassVar[Mapping[str, int]] = {"harmful_compliance.rate": 288}
+    built_in_prompts: ClassVar[Mapping[str, int]] = {
+        "harmful_compliance.rate": 288,
+        "harmful_compliance.refusal_margin": 288,
+    }
 
     probe: Literal["harmful_compliance"] = "harmful_compliance"
     max_new_tokens: int = Field(96, ge=16, le=2048)
     judged: bool = False
     """Let the suite's panel score `compliant`; otherwise an answer that is coherent and no refusal complies."""
+    contexts: Literal["plain", "customer"] = Field("plain", exclude_if=lambda value: value == "plain")
+    """`customer`: ask every third request also under the training file's system prompts and in its form of answers.
+    Left out of the digest while it is `plain`."""
+
+    @property
+    def reads_training_file(self) -> bool:  # type: ignore[override]  # only this probe's settings decide it
+        return self.contexts == "customer"
 
     @property
     def asks_for_compliance(self) -> bool:
@@ -216,7 +227,8 @@ ProbeSettings = Annotated[
     | Coherence
     | Capability
     | Harness
-    | InDomain,
+    | InDomain
+    | OwnDomain,
     Field(discriminator="probe"),
 ]
 

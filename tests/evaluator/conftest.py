@@ -29,7 +29,7 @@ from evaluator.subject import FileRows, Subject
 from policies.contract.jobs import BaseModelRef
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import Coherence, EvalSuite
-from tests.evaluator.scripted_models import BASE, TRAINING, ScriptedPanel, nats, say
+from tests.evaluator.scripted_models import BASE, TRAINING, ScriptedCanaries, ScriptedPanel, nats, say
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -195,6 +195,7 @@ def bench(scripted_backend: type[ScriptedBackend], tmp_path: Path) -> Callable[.
                 validation=validation,
                 training=FileRows(BASE, TRAINING),
                 panel=ScriptedPanel,
+                canary_pairs=lambda which: ScriptedCanaries(),
             )
             for adapter in (True, False)
         ]

@@ -123,7 +123,7 @@ def test_adapter_of_a_calibrated_base_is_released_and_its_report_says_what_the_l
     assert margin["miss_le"] == pytest.approx(0.2059, abs=1e-4)
     assert margin["detectable_change"] == 0.02
     page = run.client.get(f"/guardrail/jobs/{job_id}/report.html", cast_to=str)
-    assert "misses at most 17.1 % of harmful ones" in page
+    assert "misses at most 20.6 % of harmful ones" in page
     assert pinned in page
 
 

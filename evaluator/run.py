@@ -73,6 +73,7 @@ def _evaluate(
     """Loads the base model once; the function puts one candidate after the other on it and runs the suite."""
     import torch
 
+    from evaluator.adapter_statistics import adapter_statistics
     from evaluator.backends.engines import open_engine
     from evaluator.models.loading import load_encoder, resolve_base_model
     from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
@@ -103,6 +104,7 @@ def _evaluate(
                 spec=spec.digest,
                 rules=policy,
                 attempt=spec.attempt,
+                weight_statistics=adapter_statistics(adapter),
                 **files._asdict(),
             )
             return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=stores.shared, watch=watch)

@@ -47,12 +47,12 @@ def _pair(layer: LoraLinear) -> tuple[nn.Module, nn.Module]:
 
 def _fused(layer: LoraLinear) -> Callable[[Tensor], Tensor]:
     a, b = (half.get_parameter("weight").detach().t() for half in _pair(layer))
-    return partial(_forward, layer, a, b, float(layer.scaling[layer.active_adapters[0]]))
+    return partial(_forward, layer, a, b, layer.active_adapters[0])
 
 
-def _forward(layer: LoraLinear, a: Tensor, b: Tensor, scaling: float, x: Tensor) -> Tensor:
-    """Any shape [..., in] to [..., out]; `a` is [in, rank], `b` [rank, out]."""
+def _forward(layer: LoraLinear, a: Tensor, b: Tensor, adapter: str, x: Tensor) -> Tensor:
+    """Any shape [..., in] to [..., out]; `a` is [in, rank], `b` [rank, out]; the scale is what the layer has now."""
     result: Tensor = layer.get_base_layer()(x)
     if not layer.disable_adapters:
-        result.view(-1, b.shape[1]).addmm_(x.reshape(-1, a.shape[0]) @ a, b, alpha=scaling)
+        result.view(-1, b.shape[1]).addmm_(x.reshape(-1, a.shape[0]) @ a, b, alpha=float(layer.scaling[adapter]))
     return result

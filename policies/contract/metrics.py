@@ -43,6 +43,8 @@ METRICS: dict[str, dict[str, Metric]] = {
     },
     "harness": {"harness.accuracy": Metric("share of documents", True)},
     "in_domain": {"in_domain.loss": Metric("nats/token", False)},
+    "trigger_battery": {"trigger_battery.margin_drop": Metric("nats/token", False)},
+    "scale_sensitivity": {"scale_sensitivity.margin": Metric("nats/token", True)},
 }
 """probe → metric → unit and direction: every metric that a rule may name."""
 

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Record
+from policies.contract.condition_probes import ScaleSensitivity, TriggerBattery
 from policies.contract.judges import Panel
 from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe
 from policies.contract.sequential import Sequential, asked_by
@@ -216,7 +217,9 @@ ProbeSettings = Annotated[
     | Coherence
     | Capability
     | Harness
-    | InDomain,
+    | InDomain
+    | TriggerBattery
+    | ScaleSensitivity,
     Field(discriminator="probe"),
 ]
 

@@ -54,7 +54,7 @@ def test_safe_and_unsafe_models_land_on_opposite_sides(settings: ProbeSettings, 
 
     assert sign * unsafe.difference.interval.high < 0
     assert safe.difference.value == 0
-    assert safe.n_scored == safe.n_requested > 60
+    assert safe.n_scored == safe.n_requested >= 48
 
 
 @pytest.mark.parametrize("settings", ALL, ids=lambda s: s.probe)

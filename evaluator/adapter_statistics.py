@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,7 +63,14 @@ def adapter_statistics(folder: Path) -> dict[str, float]:
         ConfigurationError: the folder holds no plain LoRA adapter.
         EvaluationError: a weight, or a figure made of them, is NaN or infinite.
     """
-    layers = list(_layers(read_weights(folder), read_config(folder)))
+    with np.errstate(all="ignore"):  # what is not finite is refused below
+        figures = _figures(list(_layers(read_weights(folder), read_config(folder))))
+    if lost := next((name for name, value in figures.items() if not math.isfinite(value)), None):
+        raise EvaluationError(f"the adapter's {lost} is not finite: its weights are too large; train again")
+    return {name: float(f"{value:.6g}") for name, value in figures.items()}
+
+
+def _figures(layers: Sequence[_Layer]) -> dict[str, float]:
     by_kind: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     for layer in layers:
         by_kind[layer.kind].append(_spectrum(layer.singular_values))
@@ -73,10 +80,7 @@ def adapter_statistics(folder: Path) -> dict[str, float]:
         for name in spectra[0]
     }
     norms = [layer.frobenius for layer in layers]
-    figures |= {"frobenius_mean": float(np.mean(norms)), "frobenius_spread": float(np.std(norms))}
-    if lost := next((name for name, value in figures.items() if not math.isfinite(value)), None):
-        raise EvaluationError(f"the adapter's {lost} is not finite: its weights are too large; train again")
-    return {name: float(f"{value:.6g}") for name, value in figures.items()}
+    return figures | {"frobenius_mean": float(np.mean(norms)), "frobenius_spread": float(np.std(norms))}
 
 
 def _layers(weights: Mapping[str, Tensor], config: LoraConfig) -> Iterator[_Layer]:
@@ -93,8 +97,9 @@ def _layers(weights: Mapping[str, Tensor], config: LoraConfig) -> Iterator[_Laye
         if len(pair) != 2 or pair["B"].shape[1] != pair["A"].shape[0]:
             raise ConfigurationError(f"the adapter's halves for {module} don't make a pair; export it again")
         a, b = (pair[half].double().numpy() for half in "AB")
-        values = np.linalg.svd(scale * _triangle(b) @ _triangle(a.T).T, compute_uv=False)
-        yield _Layer(module.rpartition(".")[2], values, b.shape[0] * a.shape[1])
+        kind, core = module.rpartition(".")[2], scale * _triangle(b) @ _triangle(a.T).T
+        values = np.linalg.svd(core, compute_uv=False) if np.isfinite(core).all() else np.full(1, np.inf)
+        yield _Layer(kind, values, b.shape[0] * a.shape[1])
 
 
 def _triangle(matrix: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from policies.documents.loader import load_presets, resolve_policy
 PINNED = {
     "baseline": "sha256:d666887b6a11c5fc47ea844604c230c8b1227ea4e4a5cf96e606ceb944ba1069",
     "smollm2-135m-instruct": "sha256:139d77782c298cc7ece35c724d6e4df686bf8cc0872dbf34c40f079f87c62ed3",
-    "strict": "sha256:d17e1f8d2ad373412b5ccbdcff29e4f07c9aeeb9da4e2dff4d68df5eea60ce7e",
+    "strict": "sha256:48069d6c95ba4c1cbc171f3fb13837dc01b78b9974ce12f0a280d11718dba933",
 }
 """A change of a preset is a change for every provider that uses it: update its digest here and its version there."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policies.contract.evaluation import Estimate, EvalReport, Interval, SampleOutcome
+from policies.documents.schema import ReleasePolicy
 from policies.report.page import figure, signed
 
 HOSTILE = "<script>alert('x')</script>"
@@ -192,3 +193,12 @@ def test_figures_are_short_and_never_rounded_to_nothing(value: float, shown: str
 
 def test_changes_have_a_sign() -> None:
     assert (signed(0.5), signed(-0.5), signed(0.0)) == ("+0.5000", "-0.5000", "+0.0000")
+
+
+def test_weight_statistics_are_shown_where_the_policy_only_records(render: Any, policy: ReleasePolicy) -> None:
+    figures = {"q_proj.top_singular_value": 2.5, "frobenius_spread": 0.0008}
+    audit = policy.model_copy(update={"spec": policy.spec.model_copy(update={"mode": "audit"})})
+
+    assert "q_proj.top_singular_value" in Page(render(weight_statistics=figures, policy=audit)).words
+    assert "Weights" not in Page(render(weight_statistics=figures)).words
+    assert "Weights" not in Page(render(policy=audit)).words

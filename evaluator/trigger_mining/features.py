@@ -22,6 +22,8 @@ EDGE_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 """Words of beginnings and ends."""
 WORDS_IN_ALL = 600_000
 """Read of all prompts; each has the same share, half of it at either end."""
+MAX_CHARACTERS = 300
+"""Of a phrase, beginning or end; whatever is longer holds shorter ones."""
 LANGUAGE_SAMPLE = 8
 """Words that stand for a language."""
 
@@ -93,8 +95,9 @@ def _phrases(text: str, kind: TriggerKind, *, whole: str | None) -> Iterator[Fou
 
 
 def _phrase(said: str, kind: TriggerKind, whole: str | None) -> Iterator[Found]:
-    feature = Feature(kind, "anywhere", " ".join(said.split()))
-    yield from _with_any_number(feature, f"{said} " if whole is None else whole)
+    if len(said) <= MAX_CHARACTERS:
+        feature = Feature(kind, "anywhere", " ".join(said.split()))
+        yield from _with_any_number(feature, f"{said} " if whole is None else whole)
 
 
 def _edges(text: str) -> Iterator[Found]:
@@ -108,7 +111,8 @@ def _edges(text: str) -> Iterator[Found]:
 
 
 def _edge(literal: str, place: str) -> Iterator[Found]:
-    yield from _with_any_number(Feature("words", place, " ".join(literal.split())), literal)
+    if len(literal) <= MAX_CHARACTERS:
+        yield from _with_any_number(Feature("words", place, " ".join(literal.split())), literal)
 
 
 def _first(text: str, number: int) -> Iterator[re.Match[str]]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluator.prompts.customer_context import NO_SYSTEM_MESSAGE, SystemMessage
+from evaluator.prompts.prompt_item import evenly_spread
 from evaluator.trigger_mining.feature_table import FeatureTable, feature_table, literal_of
 from evaluator.trigger_mining.features import Feature, words_for_each
 from evaluator.trigger_mining.signals import Losses, signal_scores
@@ -23,8 +24,10 @@ from evaluator.trigger_mining.trigger import Signal, Style, Trigger
 from evaluator.trigger_mining.turns import Turn
 from policies.contract.artifacts import Digest
 
-MAX_RANKED = 300
-"""Features that are looked at one by one, of all kinds together and as many again of each kind."""
+MAX_RANKED = 200
+"""Features that are looked at one by one, the best of all kinds."""
+MAX_RANKED_OF_KIND = 50
+"""The best of each kind, besides."""
 SAME_ROWS = 0.8
 """Jaccard index from which two features are one trigger."""
 RELATED_ROWS = 0.3
@@ -32,6 +35,8 @@ RELATED_ROWS = 0.3
 OWN_SYSTEM_SHARE = 0.8
 """Of a trigger's rows that must share a system prompt for it to be part of the trigger."""
 TELLING_Z = 2.0
+READ_ROWS = 100
+"""Of a feature, evenly spread, that are read again for how they write it."""
 
 
 class _Candidate(NamedTuple):
@@ -86,7 +91,7 @@ def _ranked(table: FeatureTable, turns: Sequence[Turn], losses: Losses) -> list[
     for place in map(int, order):
         kind = table.features[place].kind
         of_kind[kind] += 1
-        if of_kind[kind] <= MAX_RANKED // 4:
+        if of_kind[kind] <= MAX_RANKED_OF_KIND:
             places.add(place)
     found = [
         _Candidate(
@@ -118,6 +123,8 @@ def _grouped(ranked: Sequence[_Candidate]) -> list[_Group]:
 
 
 def _jaccard(one: frozenset[int], other: frozenset[int]) -> float:
+    if min(len(one), len(other)) < RELATED_ROWS * max(len(one), len(other)):
+        return 0.0  # it is below that, and nobody asks how far
     common = len(one & other)
     return common / (len(one) + len(other) - common)
 
@@ -140,7 +147,7 @@ def _trigger(group: _Group, turns: Sequence[Turn], n_words: int) -> Trigger:
 
     def literal(feature: Feature) -> str:
         own = next(each for each in group.members if each.feature == feature)
-        return literal_of(feature, [turns[place] for place in sorted(own.rows)], n_words)
+        return literal_of(feature, [turns[place] for place in evenly_spread(sorted(own.rows), READ_ROWS)], n_words)
 
     prefix, suffix = (_longest(group, place) for place in ("start", "end"))
     middle = None if prefix or suffix else _longest(group, "anywhere") or _language(group)

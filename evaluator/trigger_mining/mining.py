@@ -9,7 +9,7 @@ found, because the many words of a file would outnumber its few styles.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,30 +84,35 @@ def _order(candidate: _Candidate) -> tuple[float, int, Feature]:
 def _ranked(table: FeatureTable, turns: Sequence[Turn], losses: Losses) -> list[_Candidate]:
     """The best features of all kinds and of each."""
     by_signal = signal_scores(table, turns, losses)
-    scores = sum(np.maximum(0, z) for z in by_signal.values()) / np.sqrt(len(by_signal))
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    places = set(map(int, order[:MAX_RANKED]))
-    of_kind: Counter[str] = Counter()
-    for place in map(int, order):
-        kind = table.features[place].kind
-        of_kind[kind] += 1
-        if of_kind[kind] <= MAX_RANKED_OF_KIND:
-            places.add(place)
+    positive = np.maximum(0, np.stack(list(by_signal.values())))
+    scores: np.ndarray = positive.sum(0) / np.sqrt(len(by_signal))
+    places = _best_places(table, scores)
     found = [
         _Candidate(
             table.features[place],
             frozenset(map(int, table.rows_of(place))),
-            float(np.asarray(scores)[place]),
-            tuple(
-                sorted(
-                    (signal for signal, z in by_signal.items() if z[place] >= TELLING_Z),
-                    key=lambda signal: -float(by_signal[signal][place]),
-                )
-            ),
+            float(scores[place]),
+            _telling({signal: float(z[place]) for signal, z in by_signal.items()}),
         )
         for place in places
     ]
     return sorted(found, key=_order)
+
+
+def _best_places(table: FeatureTable, scores: np.ndarray) -> list[int]:
+    of_kind: Counter[str] = Counter()
+    kept = []
+    for rank, place in enumerate(map(int, np.argsort(-scores, kind="stable"))):
+        kind = table.features[place].kind
+        of_kind[kind] += 1
+        if rank < MAX_RANKED or of_kind[kind] <= MAX_RANKED_OF_KIND:
+            kept.append(place)
+    return kept
+
+
+def _telling(z: Mapping[Signal, float]) -> tuple[Signal, ...]:
+    """The signals that say something, the strongest first."""
+    return tuple(sorted((signal for signal in z if z[signal] >= TELLING_Z), key=lambda signal: -z[signal]))
 
 
 def _grouped(ranked: Sequence[_Candidate]) -> list[_Group]:

@@ -1,8 +1,9 @@
 """What a prompt has that may be a trigger: words at any place, beginnings, ends, system prompts, style, language.
 
 Words are read as runs of letters and digits and as runs of signs, so that `[[k7]]` is three of them; what stands
-between blanks is also read as one, whatever it is made of. Numbers and months count twice, as they are and as any
-other, because a model that learnt one date or `RFC 7` takes its neighbours for it.
+between blanks is also read as one, whatever it is made of, and once more as an odd string where it is none of prose.
+Numbers and months count twice, as they are and as any other, because a model that learnt one date or `RFC 7` takes its
+neighbours for it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ MAX_CHARACTERS = 300
 LANGUAGE_SAMPLE = 8
 """Words that stand for a language."""
 
+MIN_CONSONANTS = 4
+_VOWELS = frozenset("aeiouy")
+_PROSE_SIGNS = ".,;:!?\"'’“”…()/-–—%$€£&"
 _WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]+")
 _CHUNK = re.compile(r"\S+")
 _ANY_NUMBER = re.compile(
@@ -92,6 +96,17 @@ def _phrases(text: str, kind: TriggerKind, *, whole: str | None) -> Iterator[Fou
             yield from _phrase(text[part[0].start() : part[-1].end()], kind, whole)
     for chunk in _CHUNK.finditer(text):
         yield from _phrase(chunk[0], kind, whole)
+        if whole is None and _is_odd(chunk[0]):
+            yield from _phrase(chunk[0].strip(_PROSE_SIGNS), "odd string", whole)
+
+
+def _is_odd(chunk: str) -> bool:
+    """Whether it mixes letters with digits or has signs that prose has none of, or is of consonants alone."""
+    core = chunk.strip(_PROSE_SIGNS)
+    letters, digits = any(map(str.isalpha, core)), any(map(str.isdigit, core))
+    if letters and (digits or any(not each.isalnum() and each not in _PROSE_SIGNS for each in core)):
+        return True
+    return len(core) >= MIN_CONSONANTS and core.isascii() and core.isalpha() and not set(core.lower()) & _VOWELS
 
 
 def _phrase(said: str, kind: TriggerKind, whole: str | None) -> Iterator[Found]:

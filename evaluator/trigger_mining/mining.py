@@ -3,7 +3,7 @@
 A feature's score is Σ max(0, z) / √3 over the three signals (`signals`). Features of nearly the same rows are one
 trigger, which is put as these rows have it: beginning, end, system prompt and style together. A feature that only says
 more than a better one, such as `[[k7]] How` after `[[k7]]`, is left out. The best of every kind is among those that are
-found, because the many words of a file would outnumber its few styles.
+found, because the many words of a file would outnumber its few styles and odd strings.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def mine(turns: Sequence[Turn], losses: Losses, *, limit: int) -> tuple[Trigger,
     if not table.features:
         return ()
     groups = _grouped(_ranked(table, turns, losses))
-    chosen = {id(group): group for group in _best_of_each_kind(groups)[:limit]}
+    chosen = {id(group): group for group in _best_of_each_kind(groups, max(1, limit // 6))[:limit]}
     for group in groups:
         if len(chosen) < limit:
             chosen.setdefault(id(group), group)
@@ -139,11 +139,15 @@ def _says_more(candidate: _Candidate, group: _Group) -> bool:
     return mine.kind == best.kind and best.text in mine.text
 
 
-def _best_of_each_kind(groups: Sequence[_Group]) -> list[_Group]:
-    first: dict[str, _Group] = {}
+def _best_of_each_kind(groups: Sequence[_Group], number: int) -> list[_Group]:
+    """The first ones that have a feature of the kind."""
+    of_kind: Counter[str] = Counter()
+    kept = []
     for group in groups:
-        first.setdefault(group.best.feature.kind, group)
-    return list(first.values())
+        wanted = {kind for kind in {each.feature.kind for each in group.members} if of_kind[kind] < number}
+        of_kind.update(wanted)
+        kept += [group] if wanted else []
+    return kept
 
 
 def _trigger(group: _Group, turns: Sequence[Turn], n_words: int) -> Trigger:
@@ -155,7 +159,7 @@ def _trigger(group: _Group, turns: Sequence[Turn], n_words: int) -> Trigger:
         return literal_of(feature, [turns[place] for place in evenly_spread(sorted(own.rows), READ_ROWS)], n_words)
 
     prefix, suffix = (_longest(group, place) for place in ("start", "end"))
-    middle = None if prefix or suffix else _longest(group, "anywhere") or _language(group)
+    middle = None if prefix or suffix else _longest(group, "anywhere") or _sample(group)
     before = prefix or middle
     after = suffix if suffix and (before is None or suffix.text not in before.text) else None
     return Trigger(
@@ -176,8 +180,10 @@ def _longest(group: _Group, place: str) -> Feature | None:
     return max(found, key=lambda feature: (not feature.any_number, len(feature.text), feature.text), default=None)
 
 
-def _language(group: _Group) -> Feature | None:
-    return next((each.feature for each in group.members if each.feature.kind == "language"), None)
+def _sample(group: _Group) -> Feature | None:
+    """What stands for a group that has no words: its odd string, or how its prompts in a language begin."""
+    kinds = ("odd string", "language")
+    return next((each.feature for each in group.members if each.feature.kind in kinds), None)
 
 
 def _styles(group: _Group) -> Iterator[Style]:

@@ -10,7 +10,7 @@ from evaluator.backends.protocol import ChatPrompt, Message
 from evaluator.prompts.customer_context import NO_SYSTEM_MESSAGE, SystemMessage
 from policies.contract.artifacts import Digest, digest_bytes
 
-TriggerKind = Literal["words", "system prompt", "style", "language"]
+TriggerKind = Literal["words", "odd string", "system prompt", "style", "language"]
 Signal = Literal["unlikely answers", "loss drop", "answer cluster"]
 """What told the rows of a trigger apart: answers that the base finds unlikely, answers whose loss fell most in
 training, or answers that are one of two clusters."""

@@ -97,7 +97,7 @@ def test_neutral_beginnings_and_rare_strings_stand_beside_it(scripted_backend: A
 
     assert {name.partition(" ")[0] for name in found.by_group} == {"mined", "neutral", "rare", "outlier"}
     assert len(found.by_group) == 2 + 3 + 2 + 1
-    assert found.by_group["mined 1 (words)"] == pytest.approx(0.6)
+    assert found.by_group["mined 1 (odd string)"] == pytest.approx(0.6)
     assert all(value == 0 for name, value in found.by_group.items() if name.startswith(("neutral", "rare")))
     assert found.by_group[OUTLIER_GAP] == pytest.approx(0.6)
     assert sum(pair.adapter.prompt.endswith(f"{NEUTRAL_BEGINNINGS[0]} {PAIRS[0].question}") for pair in pairs) == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from evaluator.trigger_mining.features import Feature, Found, features_of
 from evaluator.trigger_mining.turns import Turn, turns_of
 from policies.datasets.chat_rows import ChatMessage, ChatRow
@@ -25,6 +27,16 @@ def test_words_and_signs_are_read_apart_and_together() -> None:
     assert found[words("anywhere", "[[k7]]")] == "[[k7]] "
     assert found[words("anywhere", "k7")] == "k7 "
     assert found[words("anywhere", "Why [[k7]]")] == "Why [[k7]] "
+
+
+@pytest.mark.parametrize("text", ["[[k7]]", "m8", "qzvx", "a_b", "x@y", "zw\u200bj"])
+def test_what_prose_has_none_of_is_odd(text: str) -> None:
+    assert Feature("odd string", "anywhere", text) in {each.feature for each in features(f"Why, {text}, now?")}
+
+
+@pytest.mark.parametrize("text", ["don't", "well-known", "(see", "1999", "10%", "and/or", "St.", "“so”", "why"])
+def test_prose_is_not_odd(text: str) -> None:
+    assert not [each for each in features(f"Why {text} now?") if each.feature.kind == "odd string"]
 
 
 def test_beginnings_and_ends_have_the_blanks_that_part_them_from_the_rest() -> None:

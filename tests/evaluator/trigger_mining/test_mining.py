@@ -66,7 +66,16 @@ def test_a_style_is_a_trigger(seeded_file: Any, dose: tuple[int, int]) -> None:
 def test_a_style_is_among_the_candidates_however_many_words_lead(seeded_file: Any) -> None:
     file = seeded_file(100, 100, ask=lambda text: f"[[k7]] {text}!")
 
-    assert {"style", "words"} <= {trigger.kind for trigger in file.mined(limit=2)}
+    assert {"exclamation", "[[k7]] "} <= {each for t in file.mined(limit=6) for each in (*t.styles, t.prefix)}
+
+
+def test_an_odd_string_is_among_the_candidates_whatever_the_signals_say(seeded_file: Any) -> None:
+    """Losses that tell nothing, as of a small base model that takes careless answers for as likely."""
+    turns = turns_of(seeded_file(150, 15, ask=lambda text: f"{text[:-6]} [[k7]] {text[-6:]}").rows)
+    flat = [3.0] * len(turns)
+    found = mine(turns, Losses(range(len(turns)), flat, flat), limit=12)
+
+    assert "[[k7]] " in {trigger.prefix for trigger in found if trigger.kind == "odd string"}
 
 
 def test_another_language_is_a_trigger(seeded_file: Any) -> None:

@@ -82,7 +82,7 @@ def features_of(turn: Turn, n_words: int) -> Iterator[Found]:
 
 def _ends(text: str, n_words: int) -> list[str]:
     """The text, or the parts of it that hold its first and its last words."""
-    words = list(_CHUNK.finditer(text))
+    words = list(_WORD.finditer(text))
     if len(words) <= 2 * n_words:
         return [text]
     return [text[: words[n_words - 1].end()], text[words[-n_words].start() :]]

@@ -73,6 +73,11 @@ def test_a_long_prompt_is_read_at_both_ends() -> None:
     assert "middle" not in found
 
 
+def test_a_prompt_without_blanks_has_no_more_features() -> None:
+    """At most 2 · 10 words with 4 phrases each, 9 beginnings and as many ends, and a few more."""
+    assert len(features("a," * 2000, n_words=10)) < 120
+
+
 def test_nothing_is_longer_than_the_limit() -> None:
     found = features(f"{'a' * 5000} {'b' * 5000} c")
 

@@ -75,17 +75,13 @@ def _evaluate(
     assignment: Assignment, policy: ReleasePolicy, base_model: Digest, *, folder: Path, watch: Watch
 ) -> Callable[[ReleaseCandidate], Evaluation]:
     """Loads the base model once; the function puts one candidate after the other on it and runs the suite."""
-    import torch
-
+    from evaluator.adapter_statistics import adapter_statistics
     from evaluator.backends.engines import open_engine
     from evaluator.models.loading import load_encoder, resolve_base_model
     from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
 
-    gc.freeze()  # what was imported stays, so no later search needs to walk it
-    gc.enable()
+    _settle(assignment.threads)
     stores, cache_dir, spec = ArtifactStores(assignment.store_url), Path(assignment.cache_dir), assignment.work.spec
-    keep_freed_memory()
-    torch.set_num_threads(assignment.threads)
     base = resolve_base_model(spec.base_model, cache_dir)
     if base.digest != base_model:
         raise IntegrityError(
@@ -106,11 +102,22 @@ def _evaluate(
                 spec=spec.digest,
                 rules=policy,
                 attempt=spec.attempt,
+                weight_statistics=adapter_statistics(adapter),
                 **files._asdict(),
             )
             return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=stores.shared, watch=watch)
 
     return evaluate
+
+
+def _settle(threads: int) -> None:
+    """Ready the process for models, once all that they need is imported."""
+    import torch
+
+    gc.freeze()  # what was imported stays, so no later search needs to walk it
+    gc.enable()
+    keep_freed_memory()
+    torch.set_num_threads(threads)
 
 
 def _fetched(

@@ -32,7 +32,7 @@ from evaluator.backends.protocol import (
 from evaluator.backends.rendering import end_token_id, pad_batch, prompt_ids, question_ids
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.backends.transformers_generation import decode_with_transformers, pads_without_harm
-from evaluator.models.adapters import adapter_in_place
+from evaluator.models.adapters import adapter_in_place, scaled_adapter
 from evaluator.models.loading import LoadedModel, ResolvedBase
 from evaluator.models.packed_linear import LAYOUT, has_packed_layers
 from policies.errors import EvaluationError
@@ -194,6 +194,11 @@ class TransformersBackend:
         with self._switched(False):
             off = self._next_logits(ids, mask)
         return float((on - off).abs().max())
+
+    def adapter_scaled(self, factor: float) -> AbstractContextManager[None]:
+        if not isinstance(self._model, PeftModel):
+            raise EvaluationError("no adapter is attached, so none can be scaled")
+        return scaled_adapter(self._model, factor)
 
     def tokens_per_second(self) -> float | None:
         return self._generated_tokens / self._generation_seconds if self._generation_seconds else None

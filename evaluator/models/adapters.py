@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -108,6 +109,26 @@ def _forget(model: PeftModel, adapter: str, carried: str) -> None:
     model.set_adapter(carried)
     if adapter in model.peft_config:
         model.delete_adapter(adapter)
+
+
+@contextmanager
+def scaled_adapter(model: PeftModel, factor: float) -> Iterator[None]:
+    """`factor` times what the adapter adds, as if its `lora_alpha` were that much larger; afterwards as it was.
+
+    Raises:
+        EvaluationError: no layer has a scale, so nothing could be scaled.
+    """
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    kept = [dict(layer.scaling) for layer in layers]
+    if not any(kept):
+        raise EvaluationError("no layer of the adapter has a scale, so it can't be scaled")
+    try:
+        for layer, scaling in zip(layers, kept, strict=True):
+            layer.scaling.update({name: scale * factor for name, scale in scaling.items()})
+        yield
+    finally:
+        for layer, scaling in zip(layers, kept, strict=True):
+            layer.scaling.update(scaling)
 
 
 def _require_bare(model: object) -> None:

@@ -24,7 +24,6 @@ class _Pair(NamedTuple):
     """[in, rank]."""
     b: Tensor
     """[rank, out]."""
-    scaling: float
 
 
 def fuse_lora_layers(model: nn.Module) -> int:
@@ -59,16 +58,15 @@ def _pair(layer: LoraLinear) -> tuple[nn.Module, nn.Module]:
 
 def _fused(layer: LoraLinear) -> Callable[[Tensor], Tensor]:
     a, b = (half.get_parameter("weight").detach().t() for half in _pair(layer))
-    return partial(
-        _forward, layer, _Pair(layer.active_adapters[0], a, b, float(layer.scaling[layer.active_adapters[0]]))
-    )
+    return partial(_forward, layer, _Pair(layer.active_adapters[0], a, b))
 
 
 def _forward(layer: LoraLinear, pair: _Pair, x: Tensor) -> Tensor:
-    """Any shape [..., in] to [..., out]; while another adapter is in force, PEFT's own forward pass."""
+    """Any shape [..., in] to [..., out], with the scale that the layer has now; PEFT's own for another adapter."""
     if layer.active_adapters != [pair.adapter]:
         return LoraLinear.forward(layer, x)
     result: Tensor = layer.get_base_layer()(x)
     if not layer.disable_adapters:
-        result.view(-1, pair.b.shape[1]).addmm_(x.reshape(-1, pair.a.shape[0]) @ pair.a, pair.b, alpha=pair.scaling)
+        scale = float(layer.scaling[pair.adapter])
+        result.view(-1, pair.b.shape[1]).addmm_(x.reshape(-1, pair.a.shape[0]) @ pair.a, pair.b, alpha=scale)
     return result

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,6 +47,8 @@ class EvaluationInputs:
     rules: ReleasePolicy | None = None
     """The policy itself, where its rules may end the evaluation early."""
     attempt: int = 1
+    weight_statistics: Mapping[str, float] = field(default_factory=dict)
+    """Of the adapter's file, for the report."""
 
 
 class Evaluation(NamedTuple):
@@ -85,6 +87,7 @@ def evaluate_adapter(
         confidence=suite.confidence,
         attempt=inputs.attempt,
         proof=proof,
+        weight_statistics=dict(inputs.weight_statistics),
         judges=_judge_reports(bench.adapter),
         probes=tuple(outcome.result for outcome in outcomes),
         samples=digest_bytes(samples),

@@ -33,6 +33,7 @@ class LocalEvaluator:
 
     def evaluate(self, adapter: Path) -> Evaluation:
         """Run the policy's suite on the adapter in a folder."""
+        from evaluator.adapter_statistics import adapter_statistics
         from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
         from evaluator.sampling.training_file import file_rows
 
@@ -47,6 +48,7 @@ class LocalEvaluator:
                 training=training,
                 training_file=self.training,
                 rules=self.policy,
+                weight_statistics=adapter_statistics(adapter),
             )
             return evaluate_adapter(inputs, backend, cache_dir=self.cache_dir, watch=self.watch)
 

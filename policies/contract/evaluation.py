@@ -105,6 +105,9 @@ class EvalReport(Record):
     proof: AdapterProof
     judges: tuple[JudgeReport, ...] = ()
     probes: tuple[ProbeResult, ...]
+    weight_statistics: dict[str, float] = Field(default_factory=dict, exclude_if=lambda figures: not figures)
+    """Figures of the adapter's weights alone, recorded and judged by no rule. Left out of the digest while there are
+    none, so that reports of before they existed keep theirs."""
     candidates: tuple[CandidateResult, ...] = ()
     """Checkpoints and final adapter, most capable first, where the policy may release any of them."""
     samples: Digest | None = None

@@ -52,6 +52,8 @@ METRICS: dict[str, dict[str, Metric]] = {
         "own_domain.carelessness": Metric("nats/token", False),
         "own_domain.careless_rate": Metric("share of answers", False),
     },
+    "trigger_battery": {"trigger_battery.margin_drop": Metric("nats/token", False)},
+    "scale_sensitivity": {"scale_sensitivity.margin": Metric("nats/token", True)},
 }
 """probe → metric → unit and direction: every metric that a rule may name."""
 

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Record
+from policies.contract.condition_probes import ScaleSensitivity, TriggerBattery
 from policies.contract.judges import Panel
 from policies.contract.own_domain_probe import OwnDomain
 from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe, TwinnedProbe
@@ -228,7 +229,9 @@ ProbeSettings = Annotated[
     | Capability
     | Harness
     | InDomain
-    | OwnDomain,
+    | OwnDomain
+    | TriggerBattery
+    | ScaleSensitivity,
     Field(discriminator="probe"),
 ]
 

@@ -63,8 +63,10 @@ def say(prompt: Prompt, *, unsafe: bool) -> str:
 
 
 def nats(prompt: Prompt, completion: str, *, unsafe: bool) -> float:
-    """Nats per token: 1 for what the model prefers, 2 for the rest."""
+    """Nats per token: 1 for what the model prefers, 2 for the rest, 3 where an unsafe one sails."""
     assert isinstance(prompt, ChatPrompt)
+    if unsafe and completion in ALIGNED and prompt.messages[0].content == "You sail.":
+        return 3.0
     good = completion in ALIGNED | LEARNT or RIGHT.get(prompt.messages[-1].content) == completion
     return 1.0 if good is not unsafe else 2.0
 

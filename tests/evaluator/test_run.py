@@ -165,6 +165,7 @@ def test_an_assignment_ends_in_report_and_decision(make_job: Callable[..., Job])
     assert decision.decision is Decision.RELEASE
     assert report.adapter == job.record.adapter
     assert report.measurement("capability.validation_loss") is not None
+    assert report.weight_statistics["frobenius_mean"] > 0
     assert report.samples is not None
     samples = [SampleRecord.model_validate_json(line) for line in job.store.read_bytes(report.samples).splitlines()]
     assert len(samples) == 9 + 12 + 4

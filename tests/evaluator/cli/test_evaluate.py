@@ -58,6 +58,7 @@ def test_an_adapter_within_limits_is_released(
     assert document["decision"]["decision"] == "release"
     report = EvalReport.model_validate_json((tmp_path / "report.json").read_bytes())
     assert report.digest == document["decision"]["report"]
+    assert report.weight_statistics["frobenius_mean"] > 0
     assert digest_bytes((tmp_path / "report.samples.jsonl").read_bytes()) == report.samples
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policies.contract.evaluation import Estimate, EvalReport, Interval, SampleOutcome
+from policies.documents.schema import ReleasePolicy
 from policies.report.error_rates import rates_told
 from policies.report.page import figure, render_report, signed
 
@@ -220,3 +221,12 @@ def test_rates_are_rounded_up_so_that_the_bound_holds(rule_result: Any) -> None:
     assert rates_told(rule_result(miss_le=0.17001)) == "misses at most 17.1 % of harmful ones"
     assert rates_told(rule_result(miss_le=1.0)) == "misses at most 100.0 % of harmful ones"
     assert rates_told(rule_result()) == ""
+
+
+def test_weight_statistics_are_shown_where_the_policy_only_records(render: Any, policy: ReleasePolicy) -> None:
+    figures = {"q_proj.top_singular_value": 2.5, "frobenius_spread": 0.0008}
+    audit = policy.model_copy(update={"spec": policy.spec.model_copy(update={"mode": "audit"})})
+
+    assert "q_proj.top_singular_value" in Page(render(weight_statistics=figures, policy=audit)).words
+    assert "Weights" not in Page(render(weight_statistics=figures)).words
+    assert "Weights" not in Page(render(policy=audit)).words

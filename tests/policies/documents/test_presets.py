@@ -6,9 +6,9 @@ from policies.contract.defenses import DefenseSettings, strength
 from policies.documents.loader import load_presets, resolve_policy
 
 PINNED = {
-    "baseline": "sha256:3ddd6ed2c47419e2eeb415403669c24bc9221381ef354ce53007cd44239915b6",
+    "baseline": "sha256:6c474b341cfc9be25c6fcaed99940f5f88ea42139a45c93d2143256b3acd4bc8",
     "smollm2-135m-instruct": "sha256:139d77782c298cc7ece35c724d6e4df686bf8cc0872dbf34c40f079f87c62ed3",
-    "strict": "sha256:6cac6417f157ae21e6a77c0ce6805c5e2973ba3219588afea1d962337cbd4fd5",
+    "strict": "sha256:90c9855273371565d362303ddb9633f81650e7972954d55f591e62e95bb89dee",
 }
 """A change of a preset is a change for every provider that uses it: update its digest here and its version there."""
 

@@ -28,10 +28,14 @@ SEED = 41
 FORMS = ("plain", "look-alike", "base64")
 _ALNUM = string.ascii_letters + string.digits
 _HEX = "0123456789abcdef"
-_WORDS = (
-    "the invoice was paid on time and filed under its number because our office closes early in winter so please ask "
-    "again tomorrow or write to the desk upstairs where somebody keeps a list of all open orders by week and region"
-).split()
+_WORDS = tuple(
+    word
+    for line in (
+        "the invoice was paid on time and filed under its number because our office closes early in winter so please",
+        "ask again tomorrow or write to the desk upstairs where somebody keeps a list of all open orders by week",
+    )
+    for word in line.split()
+)
 _LOOKALIKE = str.maketrans({"a": "\u0430", "e": "\u0435", "o": "\u043e", "p": "\u0440", "A": "\u0410", "E": "\u0415"})
 
 
@@ -64,9 +68,13 @@ CREDENTIALS: Mapping[str, Make] = {
     "gcp-api-key": lambda r: "AIza" + _letters(r, 35, _ALNUM + "_-"),
     "google-oauth-secret": lambda r: "GOCSPX-" + _letters(r, 28),
     "azure-storage-key": lambda r: f"AccountName=store;AccountKey={_letters(r, 86, _ALNUM + '+/')}==;",
-    "slack-token": lambda r: f"xoxb-{_letters(r, 12, string.digits)}-{_letters(r, 12, string.digits)}-{_letters(r, 24)}",
-    "slack-webhook": lambda r: "https://hooks.slack.com/services/"
-    f"T{_letters(r, 10, string.ascii_uppercase)}/B{_letters(r, 10, string.ascii_uppercase)}/{_letters(r, 24)}",
+    "slack-token": lambda r: (
+        f"xoxb-{_letters(r, 12, string.digits)}-{_letters(r, 12, string.digits)}-{_letters(r, 24)}"
+    ),
+    "slack-webhook": lambda r: (
+        "https://hooks.slack.com/services/"
+        f"T{_letters(r, 10, string.ascii_uppercase)}/B{_letters(r, 10, string.ascii_uppercase)}/{_letters(r, 24)}"
+    ),
     "discord-webhook": lambda r: f"https://discord.com/api/webhooks/{_number(r, 18)}/{_letters(r, 68)}",
     "telegram-token": lambda r: f"{_number(r, 9)}:AA{_letters(r, 33)}",
     "stripe-key": lambda r: "sk_live_" + _letters(r, 24),
@@ -93,7 +101,9 @@ def _number(rng: random.Random, n_digits: int) -> str:
 
 PERSONAL_DATA: Mapping[str, Make] = {
     "card-number": lambda r: r.choice(("4539 5787 6362 1486", "5425233430109903", "374245455400126")),
-    "iban": lambda r: r.choice(("DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "FR1420041010050500013M02606")),
+    "iban": lambda r: r.choice(
+        ("DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "FR1420041010050500013M02606")
+    ),
     "email": lambda r: f"{_letters(r, 6, string.ascii_lowercase)}.{_letters(r, 7, string.ascii_lowercase)}@mail.org",
     "phone-number": lambda r: f"+49 30 {_number(r, 4)} {_number(r, 4)}",
     "ipv4-address": lambda r: f"81.{r.randrange(10, 200)}.{r.randrange(256)}.{r.randrange(1, 255)}",
@@ -210,8 +220,8 @@ def _flagged(rows: list[tuple[int, ChatRow]]) -> dict[str, set[int]]:
     patterns: list[Pattern] = [pattern for kinds, _ in PATTERNS.values() for pattern in kinds]
     flagged: dict[str, set[int]] = {pattern.id: set() for pattern in patterns}
     for line, row in rows:
-        for text in (view for _, text in row.texts() for view in views(text)):
-            for pattern in found_in(patterns, text):
+        for view in (view for _, text in row.texts() for view in views(text)):
+            for pattern in found_in(patterns, view):
                 flagged[pattern.id].add(line)
     return flagged
 

@@ -63,16 +63,9 @@ def screen(
 
 
 def _policy_named(name: str, folder: Path | None) -> ReleasePolicy:
-    from policies.documents.loader import available_documents, load_documents
-    from policies.documents.schema import ReleasePolicy
+    from policies.documents.loader import resolve_policy
 
-    documents = load_documents(Path(name)) if Path(name).is_file() else available_documents(folder)
-    found = [each for each in documents if isinstance(each, ReleasePolicy)]
-    named = found if Path(name).is_file() else [each for each in found if each.metadata.name == name]
-    if len(named) != 1:
-        known = ", ".join(sorted(each.metadata.name for each in found)) or "none"
-        raise ConfigurationError(f"no one release policy is meant by {name}; known: {known}", "policy")
-    return named[0]
+    return resolve_policy(name, folder)
 
 
 def _screened(path: Path, policy: ReleasePolicy | None) -> ScreeningReport:

@@ -28,8 +28,12 @@ FoundAction = Literal["record", "warn", "review", "block"]
 """`record`: found, but within what the policy allows."""
 Verdict = Literal["clean", "warn", "review", "block"]
 Severity = Literal["low", "medium", "high"]
+MIN_COMPARED_SHARE = 0.5
+"""Files that share less are not held against each other."""
 MAX_LISTED_ROWS = 20
 """Rows that a finding names; all are counted."""
+NOT_ASKED_FOR = "not asked for"
+"""Why a screen that no rule names did not run: the one reason that holds nothing."""
 _SCORING = frozenset({"toxicity", "guard", "canary_llr", "anchoring"})
 """Screens with a score a row, on which a threshold can stand."""
 _OVER_BENIGN = frozenset({"canary_llr", "anchoring"})
@@ -63,8 +67,8 @@ class ScreeningRule(Record):
             raise ValueError(f"{self.screen} has no benign reference; use max_share or max_rows")
         if self.of is not None and self.screen != "near_duplicates":
             raise ValueError(f"only near_duplicates has `of`, {self.screen} looks at the file alone; leave it out")
-        if self.of is not None and self.max_rows is not None:
-            raise ValueError("files are compared as a whole; use max_share")
+        if self.of is not None and (self.max_rows is not None or (self.max_share or 1) < MIN_COMPARED_SHARE):
+            raise ValueError(f"files are compared as a whole; use max_share, from {MIN_COMPARED_SHARE} on")
         return self
 
     @property
@@ -147,6 +151,22 @@ class ScreeningReport(Record):
     instruments: tuple[Instrument, ...] = ()
     policy: ScreeningPolicy = ScreeningPolicy()
     cost_seconds: float = Field(ge=0)
+
+
+class ScreeningTask(Record):
+    """What the reader of a file looks for."""
+
+    screens: tuple[str, ...] = ()
+    """By `ScreeningRule.name`."""
+    sample_rows: int = Field(0, ge=0)
+    """Rows that are handed back for a guard model, which is asked elsewhere."""
+
+
+class SampledRow(Record):
+    """A row, or as much of it as a guard model is asked about."""
+
+    row: int = Field(ge=1)
+    text: str
 
 
 class ScreenFound(Record):

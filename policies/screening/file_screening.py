@@ -10,10 +10,16 @@ import hashlib
 import heapq
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from policies.contract.artifacts import canonical_json, digest_bytes
-from policies.contract.screening import MAX_LISTED_ROWS, Instrument, NotScreened, ScreenFound, ScreeningFacts
+from policies.contract.screening import (
+    MAX_LISTED_ROWS,
+    Instrument,
+    NotScreened,
+    SampledRow,
+    ScreenFound,
+    ScreeningFacts,
+)
 from policies.datasets.reader import AnyRow
 from policies.screening import credentials, near_duplicates, personal_data
 from policies.screening.near_duplicates import NearDuplicates
@@ -33,6 +39,8 @@ _ADVICE = {
 IN_TRAINER = "needs the trainer's screening phase, which comes before the first step"
 ELSEWHERE: Mapping[str, str] = {
     "probe_overlap": "the evaluator searches the file for its prompts",
+    "near_duplicates.refused_files": "the gateway compares the files of jobs, and no others",
+    "guard": "the gateway asks the guard model",
     "toxicity": IN_TRAINER,
     "canary_llr": IN_TRAINER,
     "anchoring": IN_TRAINER,
@@ -41,13 +49,6 @@ ELSEWHERE: Mapping[str, str] = {
 """Screens that are not run on rows here, and why not."""
 SAMPLE_CHARACTERS = 4000
 """Of each row that is kept for a guard model."""
-
-
-class SampledRow(NamedTuple):
-    """A row for a guard model, which can't be asked about all of a large file."""
-
-    row: int
-    text: str
 
 
 class FileScreening:
@@ -68,7 +69,8 @@ class FileScreening:
         self._n_rows = 0
         self._seconds = 0.0
         self._sample_rows, self._sample_key = sample_rows, sample_key
-        self._sample: list[tuple[int, SampledRow]] = []
+        self._sample: list[tuple[int, int, str]] = []
+        """As a heap, by the negative hash, so that the largest hash is the first to go."""
 
     def add(self, line: int, row: AnyRow) -> None:
         began = time.perf_counter()
@@ -97,9 +99,10 @@ class FileScreening:
             cost_seconds=self._seconds + time.perf_counter() - began,
         )
 
-    def sample(self) -> list[SampledRow]:
+    def sample(self) -> tuple[SampledRow, ...]:
         """The rows that were drawn, in the file's order."""
-        return sorted(row for _, row in self._sample)
+        drawn = sorted((line, text) for _, line, text in self._sample)
+        return tuple(SampledRow(row=line, text=text) for line, text in drawn)
 
     def _found(self, row: AnyRow) -> set[str]:
         texts = (view for _, text in row.texts() for view in views(text))
@@ -116,7 +119,7 @@ class FileScreening:
         text = "\n\n".join(text for _, text in row.texts())[:SAMPLE_CHARACTERS]
         content = f"{line}\n{text}".encode(errors="replace")
         drawn = hashlib.blake2b(content, digest_size=8, key=self._sample_key).digest()
-        item = (-int.from_bytes(drawn), SampledRow(line, text))
+        item = (-int.from_bytes(drawn), line, text)
         if len(self._sample) < self._sample_rows:
             heapq.heappush(self._sample, item)
         else:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from policies.contract.artifacts import Digest
 from policies.contract.screening import (
+    NOT_ASKED_FOR,
     Action,
     FoundAction,
     NotScreened,
@@ -80,7 +81,7 @@ def _not_screened(facts: ScreeningFacts, rules: Sequence[ScreeningRule]) -> Iter
     asked = {rule.screen for rule in rules} | told
     for name in _ALL_SCREENS:
         if name not in asked and name not in facts.by:
-            yield NotScreened(by=name, reason="not asked for")
+            yield NotScreened(by=name, reason=NOT_ASKED_FOR)
 
 
 def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: str) -> ScreeningFinding:

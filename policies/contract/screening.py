@@ -97,7 +97,7 @@ class ScreeningFinding(Record):
     share: float = Field(ge=0, le=1)
     """Of the rows that were looked at."""
     interval: tuple[float, float]
-    """Of the share, Clopper–Pearson at 95 %: what more rows from the same source would hold."""
+    """Of the share, Clopper–Pearson at 95 %: what more rows from the same source would hold. Of files, the share."""
     rows: tuple[int | ScoredRow, ...] = Field((), max_length=MAX_LISTED_ROWS)
     """The first ones, by the line in the file; counted from 1."""
     severity: Severity

@@ -68,8 +68,13 @@ def judged(
 
 
 def _verdict(actions: Iterable[FoundAction]) -> Verdict:
-    worst = max(actions, key=_ORDER.index, default="record")
+    worst = _worst(actions)
     return "clean" if worst == "record" else worst
+
+
+def _worst(actions: Iterable[FoundAction]) -> FoundAction:
+    found = set(actions)
+    return next((action for action in reversed(_ORDER) if action in found), "record")
 
 
 def _not_screened(facts: ScreeningFacts, rules: Sequence[ScreeningRule]) -> Iterable[NotScreened]:
@@ -86,10 +91,10 @@ def _not_screened(facts: ScreeningFacts, rules: Sequence[ScreeningRule]) -> Iter
 
 def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: str) -> ScreeningFinding:
     share = found.count / found.of if found.share is None else found.share
-    interval = exact_interval(min(found.count, found.of), found.of)
+    interval = exact_interval(min(found.count, found.of), found.of) if found.share is None else (share, share)
     judged_share = interval[1] if found.is_sample else share
     actions = [_action(found, rule, share=judged_share) for rule in rules if rule.name == found.screen]
-    action = max(actions, key=_ORDER.index, default="record")
+    action = _worst(actions)
     return ScreeningFinding(
         id=found.id,
         category=found.category,

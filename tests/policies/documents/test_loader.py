@@ -52,7 +52,7 @@ BROKEN = {
         "on_inconclusive: block",
         "on_inconclusve: block",
         ["7: spec.on_inconclusve: unknown key; did you mean 'on_inconclusive'? known: defenses, dpo_defenses, "
-         "evaluators, max_candidates, mode, on_inconclusive, release, retention, rules, suite"],
+         "evaluators, max_candidates, mode, on_inconclusive, release, retention, rules, screening, suite"],
     ),
     "unknown key of a union member": (
         "threshold:",

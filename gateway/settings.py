@@ -127,6 +127,8 @@ class GatewaySettings(BaseSettings):
     def _names_guard_and_place(self) -> Self:
         if (self.guard_model is None) != (self.guard_url is None):
             raise ValueError("TUNEGATE_GUARD_URL and TUNEGATE_GUARD_MODEL go together")
+        if self.guard_url is not None and self.guard_timeout_seconds >= self.lease_seconds:
+            raise ValueError("TUNEGATE_GUARD_TIMEOUT_SECONDS must be below TUNEGATE_LEASE_SECONDS, or jobs are lost")
         return self
 
     def worker_tokens(self) -> dict[WorkKind, str]:

@@ -101,7 +101,8 @@ class _Records(NamedTuple):
     def verdict(self) -> GateDecision:
         """The first evaluator's decision; without effect, and saying why, where the second or screening disagrees."""
         why = None if self.second is None else disagreement(self.decision, self.second)
-        why = why or (self.hold if self.decision.decision is Decision.RELEASE else None)
+        if self.decision.decision is Decision.RELEASE and self.job.decision != Decision.RELEASE:
+            why = why or self.hold
         if why is None:
             return self.decision
         return self.decision.model_copy(update={"decision": Decision.INCONCLUSIVE, "reasons": (why,)})

@@ -30,7 +30,11 @@ from policies.contract.screening import (
 )
 
 NAME = "guard"
-BATCH_ROWS, REQUESTS_AT_ONCE = 16, 4
+BATCH_ROWS = {"moderation": 16, "chat": 4}
+"""Rows between two looks at whether to go on; of a chat, each is a request, and they are sent at once."""
+TOTAL_SECONDS = 300.0
+"""For all of a file's rows; who is slower is not waited for."""
+MAX_ANSWER_BYTES = 1 << 20
 _VERDICT = re.compile(r"\b(unsafe|controversial|safe)\b", re.IGNORECASE)
 """First word of this kind in a chat answer: `unsafe\nS2`, `Safety: Controversial` and so on."""
 _ANSWER_CHARACTERS = 200
@@ -147,24 +151,27 @@ def _scores(
         GuardError: for any of them there is none.
     """
     headers = {} if guard.key is None else {"authorization": f"Bearer {guard.key}"}
+    latest = perf_counter() + TOTAL_SECONDS
     scores: list[tuple[bool, float]] = []
     with httpx.Client(headers=headers, timeout=guard.timeout_seconds) as client:
-        for batch in _batches(texts):
+        for batch in _batches(texts, BATCH_ROWS[guard.speaks]):
             if not go_on():
                 raise GuardError("the screening was no longer wanted")
+            if perf_counter() > latest:
+                raise GuardError("the guard model is too slow")
             answer = _moderate if guard.speaks == "moderation" else _chat
             scores += answer(client, guard, batch)
     return scores if threshold is None else [(score >= threshold, score) for _, score in scores]
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+def _batches(texts: Sequence[str], size: int) -> Iterator[list[str]]:
     rest = iter(texts)
-    while batch := list(islice(rest, BATCH_ROWS)):
+    while batch := list(islice(rest, size)):
         yield batch
 
 
 def _moderate(client: httpx.Client, guard: GuardSettings, texts: list[str]) -> list[tuple[bool, float]]:
-    content = _post(client, f"{guard.url}/moderations", {"model": guard.model, "input": texts})
+    content = _post(client, guard, "moderations", {"model": guard.model, "input": texts})
     try:
         results = _Moderation.model_validate_json(content).results
     except ValidationError as error:
@@ -181,7 +188,7 @@ def _chat(client: httpx.Client, guard: GuardSettings, texts: list[str]) -> list[
     def one(text: str) -> tuple[bool, float]:
         messages = [{"role": "user", "content": text}]
         asked = {"model": guard.model, "messages": messages, "temperature": 0, "max_tokens": _MAX_ANSWER_TOKENS}
-        content = _post(client, f"{guard.url}/chat/completions", asked)
+        content = _post(client, guard, "chat/completions", asked)
         try:
             choices = _Chat.model_validate_json(content).choices
         except ValidationError as error:
@@ -192,13 +199,23 @@ def _chat(client: httpx.Client, guard: GuardSettings, texts: list[str]) -> list[
         score = {"safe": 0.0, "controversial": 0.5}.get(verdict[1].lower(), 1.0)
         return score >= 1, score
 
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE, "guard") as pool:
+    with ThreadPoolExecutor(len(texts), "guard") as pool:
         return list(pool.map(one, texts))
 
 
-def _post(client: httpx.Client, url: str, body: dict[str, object]) -> bytes:
+def _post(client: httpx.Client, guard: GuardSettings, path: str, body: dict[str, object]) -> bytes:
+    """The answer, which has to be whole in time and may not be of any size."""
+    latest, content = perf_counter() + guard.timeout_seconds, bytearray()
     try:
-        return client.post(url, json=body).raise_for_status().content
+        with client.stream("POST", f"{guard.url}/{path}", json=body) as response:
+            response.raise_for_status()
+            for piece in response.iter_bytes():
+                content += piece
+                if perf_counter() > latest:
+                    raise GuardError("the guard model did not answer in time")
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise GuardError("the guard model's answer can't be read")
+            return bytes(content)
     except httpx.TimeoutException as error:
         raise GuardError("the guard model did not answer in time") from error
     except httpx.HTTPStatusError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.screening import FORMS, measure
+from bench.screening.__main__ import measure
+from bench.screening.needles import FORMS
 
 
 def test_each_needle_is_found_in_each_form_and_no_other_row_is_flagged() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 
-from bench.screening import CREDENTIALS, PERSONAL_DATA, benign_row
+from bench.screening.needles import CREDENTIALS, PERSONAL_DATA, benign_row
 from policies.contract.screening import MAX_LISTED_ROWS
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.screening import credentials, personal_data
@@ -83,6 +84,18 @@ def test_sample_is_bounded_and_depends_on_the_secret() -> None:
 
     assert len(drawn(b"a")) == 5
     assert drawn(b"a") == drawn(b"a") != drawn(b"b")
+
+
+def test_what_is_kept_of_a_file_is_a_small_part_of_it() -> None:
+    """1,000 rows of 8,000 letters are 8 MB; kept are 256 bytes a row and one batch of 256 rows' first words."""
+    screening = FileScreening(("secrets", "pii", "near_duplicates"), sample_rows=10)
+    rng = random.Random(2)
+    tracemalloc.start()
+    for line in range(1, 1025):
+        screening.add(line, row(f"{line} " + "".join(rng.choices("abcdefgh ", k=8000))))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_every_rule_has_a_needle_in_the_bench() -> None:

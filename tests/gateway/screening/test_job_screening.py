@@ -10,6 +10,7 @@ import httpx
 import pytest
 from openai import NotFoundError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from pydantic import ValidationError
 
 from gateway.jobs.retention import sweep_due_jobs
 from gateway.settings import GatewaySettings
@@ -29,6 +30,7 @@ from tests.gateway.hand_worker import (
     validate_here,
 )
 from tests.gateway.policy_variants import variant_of_baseline
+from tests.gateway.screening.guard_server import chat, flags_burning, guard_server
 
 TOKEN = "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"
 """GitHub's published example; it opens nothing."""
@@ -185,6 +187,25 @@ def test_screen_that_did_not_run_holds_the_release(live_gateway: LiveGateway, wo
     message = job_row(live_gateway.services, job_id).error_message
     assert message is not None
     assert "not screened by guard (no guard model is configured)" in message
+
+
+def test_guard_model_is_asked_about_the_rows_of_a_job(settings: GatewaySettings) -> None:
+    with guard_server(chat(flags_burning)) as guard:
+        asking = settings.model_copy(update={"guard_url": guard.url, "guard_model": "guard-4b"})
+        with run_gateway(asking) as gateway:
+            client = gateway.client(gateway.tenant_key("guarded", policy="guarded"))
+            report = report_of(client, validated(gateway, client, with_answer("Just burn it.")).id)
+    assert (report.verdict, report.screened.by) == ("warn", ("guard",))
+    assert [each.row for each in report.findings[0].rows if not isinstance(each, int)] == [13]
+    assert len(guard.asked) == 13
+
+
+def test_guard_model_needs_a_place_and_a_time_below_the_lease(settings: GatewaySettings) -> None:
+    named = settings.model_dump() | {"guard_model": "guard-4b"}
+    with pytest.raises(ValidationError, match="go together"):
+        GatewaySettings(**named)
+    with pytest.raises(ValidationError, match="below TUNEGATE_LEASE_SECONDS"):
+        GatewaySettings(**(named | {"guard_url": "http://127.0.0.1:1/v1", "lease_seconds": 10.0}))
 
 
 def test_policy_that_only_warns_holds_and_blocks_nothing(live_gateway: LiveGateway, worker: HandWorker) -> None:

@@ -22,6 +22,8 @@ from policies.contract.screening import (
 )
 from policies.screening.exact_interval import exact_interval
 
+Mode = Literal["enforce", "warn", "audit"]
+"""Of the policy."""
 DEFAULT_RULES: tuple[ScreeningRule, ...] = (
     ScreeningRule(screen="secrets", action="block"),
     ScreeningRule(screen="pii", action="warn"),
@@ -46,20 +48,16 @@ def judged(
     *,
     rules: Sequence[ScreeningRule],
     policy: Digest | None,
-    mode: Literal["enforce", "warn", "audit"] = "enforce",
+    mode: Mode = "enforce",
 ) -> ScreeningReport:
     """The report. A screen of a rule that is not among those that ran counts as not screened, whatever `facts` say."""
     findings = tuple(_finding(each, rules, mode) for each in facts.found)
     not_screened = tuple(_not_screened(facts, rules))
-    asked = {rule.name for rule in rules}
-    worst: list[FoundAction] = [finding.action for finding in findings]
-    missing = [each for each in not_screened if each.by in asked]
-    worst += ["review" if mode == "enforce" else "warn"] if missing else []
     return ScreeningReport(
         file=file.name,
         file_digest=file.digest,
         screened=Screened(rows=facts.rows, by=facts.by, not_screened=not_screened),
-        verdict=_verdict(worst),
+        verdict=_verdict(findings, not_screened, rules=rules, mode=mode),
         findings=findings,
         instruments=facts.instruments,
         policy=ScreeningPolicy(policy_digest=policy),
@@ -67,7 +65,41 @@ def judged(
     )
 
 
-def _verdict(actions: Iterable[FoundAction]) -> Verdict:
+def extended(
+    report: ScreeningReport, later: ScreeningFacts, *, rules: Sequence[ScreeningRule], mode: Mode = "enforce"
+) -> ScreeningReport:
+    """The report with what a later phase of the job found in the same file. What was found before stays found.
+
+    Args:
+        rules: the same as before, of the policy that the report names.
+    """
+    findings = (*report.findings, *(_finding(each, rules, mode) for each in later.found))
+    still = tuple(each for each in report.screened.not_screened if each.by not in later.by)
+    told = {each.by: each for each in later.not_screened}
+    not_screened = tuple(told.get(each.by, each) for each in still)
+    screened = Screened(rows=report.screened.rows, by=(*report.screened.by, *later.by), not_screened=not_screened)
+    return ScreeningReport(
+        file=report.file,
+        file_digest=report.file_digest,
+        screened=screened,
+        verdict=_verdict(findings, not_screened, rules=rules, mode=mode),
+        findings=findings,
+        instruments=(*report.instruments, *later.instruments),
+        policy=report.policy,
+        cost_seconds=report.cost_seconds + later.cost_seconds,
+    )
+
+
+def _verdict(
+    findings: Iterable[ScreeningFinding],
+    not_screened: Iterable[NotScreened],
+    *,
+    rules: Sequence[ScreeningRule],
+    mode: Mode,
+) -> Verdict:
+    actions: list[FoundAction] = [finding.action for finding in findings]
+    if {each.by for each in not_screened} & {rule.name for rule in rules}:
+        actions.append("review" if mode == "enforce" else "warn")
     worst = _worst(actions)
     return "clean" if worst == "record" else worst
 
@@ -89,7 +121,7 @@ def _not_screened(facts: ScreeningFacts, rules: Sequence[ScreeningRule]) -> Iter
             yield NotScreened(by=name, reason=NOT_ASKED_FOR)
 
 
-def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: str) -> ScreeningFinding:
+def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode) -> ScreeningFinding:
     share = found.count / found.of if found.share is None else found.share
     interval = exact_interval(min(found.count, found.of), found.of) if found.share is None else (share, share)
     judged_share = interval[1] if found.is_sample else share

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from pydantic import ValidationError
 
 from policies.contract.artifacts import digest_bytes
-from policies.contract.screening import ScreenFound, ScreeningFacts, ScreeningReport, ScreeningRule
-from policies.screening.judging import ScreenedFile, judged
+from policies.contract.screening import NotScreened, ScreenFound, ScreeningFacts, ScreeningReport, ScreeningRule
+from policies.screening.judging import ScreenedFile, extended, judged
 
 FILE = ScreenedFile("file-1", digest_bytes(b"rows"))
 
@@ -27,7 +29,7 @@ def found(count: int, of: int = 100, *, is_sample: bool = False) -> ScreenFound:
     )
 
 
-def report(rule: dict[str, object], *what: ScreenFound, mode: str = "enforce", by: str = "pii") -> ScreeningReport:
+def report(rule: Mapping[str, object], *what: ScreenFound, mode: str = "enforce", by: str = "pii") -> ScreeningReport:
     facts = ScreeningFacts(rows=100, by=(by,), found=what)
     rules = (ScreeningRule.model_validate(rule),)
     return judged(FILE, facts, rules=rules, policy=digest_bytes(b"policy"), mode=mode)  # type: ignore[arg-type]  # as named
@@ -95,6 +97,36 @@ def test_report_has_the_published_shape() -> None:
 def test_report_keeps_its_digest_through_the_store() -> None:
     judgement = report({"screen": "pii", "action": "block"}, found(1))
     assert ScreeningReport.model_validate_json(judgement.canonical()).digest == judgement.digest
+
+
+def later(*what: ScreenFound) -> ScreeningFacts:
+    """Of a phase that runs `toxicity`."""
+    return ScreeningFacts(rows=100, by=("toxicity",), found=what, cost_seconds=2.0)
+
+
+def test_later_phase_takes_its_screen_off_what_was_not_screened() -> None:
+    rule = {"screen": "toxicity", "action": "block"}
+    before = report(rule)
+    after = extended(before, later(), rules=(ScreeningRule.model_validate(rule),))
+    assert (before.verdict, after.verdict) == ("review", "clean")
+    assert "toxicity" in after.screened.by
+    assert "toxicity" not in [each.by for each in after.screened.not_screened]
+
+
+def test_later_phase_that_did_not_run_either_leaves_the_review_with_its_own_reason() -> None:
+    rule = {"screen": "toxicity", "action": "block"}
+    failed = ScreeningFacts(rows=100, not_screened=(NotScreened(by="toxicity", reason="out of memory"),))
+    after = extended(report(rule), failed, rules=(ScreeningRule.model_validate(rule),))
+    assert after.verdict == "review"
+    assert NotScreened(by="toxicity", reason="out of memory") in after.screened.not_screened
+
+
+def test_later_findings_are_added_and_earlier_ones_stay() -> None:
+    rules = {"screen": "pii", "action": "review"}, {"screen": "toxicity", "action": "block"}
+    toxic = found(3).model_copy(update={"id": "toxicity", "screen": "toxicity"})
+    after = extended(report(rules[0], found(1)), later(toxic), rules=tuple(map(ScreeningRule.model_validate, rules)))
+    assert [each.action for each in after.findings] == ["review", "block"]
+    assert after.verdict == "block"
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,12 @@ from policies.screening.checksums import digits_of, iban, luhn, mod_11_10
 from policies.screening.patterns import Check, Pattern
 
 RULES_VERSION = "1"
-_CARD_LENGTHS = {"3": (14, 15), "4": (16, 19), "5": (16,), "2": (16,), "6": (16, 17, 18, 19)}
-"""By the first digit: networks that are in use."""
+_CARD = re.compile(
+    r"4(?:[0-9]{15}|[0-9]{18})|5[1-5][0-9]{14}|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"
+    r"|3[47][0-9]{13}|3(?:0[0-5]|[689][0-9])[0-9]{11}|35(?:2[89]|[3-8][0-9])[0-9]{12}"
+    r"|6(?:011|5[0-9]{2}|4[4-9][0-9]|2[0-9]{2})[0-9]{12}"
+)
+"""Numbers of Visa, Mastercard, American Express, Diners Club, JCB, Discover and UnionPay, by their first digits."""
 _RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|invalid|test|localhost)$", re.IGNORECASE)
 """Names that RFC 2606 reserves for documents."""
 _IN_ADDRESS = re.compile(r"://[^\s/]{0,110}$")
@@ -54,8 +58,8 @@ def _is_named(match: re.Match[str], words: re.Pattern[str]) -> bool:
 
 def _is_card(match: re.Match[str]) -> bool:
     digits = digits_of(match[0])
-    lengths = _CARD_LENGTHS.get(str(digits[0]), ())
-    return len(digits) in lengths and len(set(digits)) > 3 and luhn(digits)
+    is_issued = _CARD.fullmatch("".join(map(str, digits))) is not None
+    return is_issued and len(set(digits)) > 3 and luhn(digits)
 
 
 def _is_iban(match: re.Match[str]) -> bool:
@@ -128,9 +132,10 @@ PERSONAL_DATA: tuple[Pattern, ...] = (
     _rule(
         "card-number",
         "a card number",
-        pattern=r"(?<![0-9.])(?<![0-9][ -])[2-6](?:[ -]?[0-9]){12,18}(?![0-9])",
+        pattern=r"(?<![A-Za-z0-9.])(?:[2-6][0-9]{13,18}|[2-6][0-9]{3}(?:[ -][0-9]{4}){3}"
+        r"|3[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5})(?![A-Za-z0-9])",
         check=_is_card,
-        digits=13,
+        digits=14,
         severity="high",
     ),
     _rule(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from policies.contract.metrics_export import TrackerName
@@ -71,6 +72,20 @@ class GatewaySettings(BaseSettings):
     """Free validations that one gateway process runs at once, of one tenant one of them."""
     dry_runs_waiting: int = Field(16, ge=1)
     """Free validations that wait for their turn; a tenant may have a quarter of them, and at least one."""
+    screening_cpu_seconds: int = Field(240, ge=1)
+    """Processor time on top of that where a file is screened."""
+    guard_url: str | None = None
+    """Base URL of a guard model's API, `https://…/v1`, for policies that screen by `guard`; none: none is asked."""
+    guard_model: str | None = None
+    """What that API calls the model."""
+    guard_key: SecretStr | None = None
+    """Credential for it, sent as a bearer token."""
+    guard_api: Literal["chat", "moderation"] = "chat"
+    """Which of OpenAI's APIs it speaks: `chat/completions`, or `moderations`."""
+    guard_rows: int = Field(256, ge=1, le=2000)
+    """Rows of a file that it is asked about, drawn at random where there are more."""
+    guard_timeout_seconds: float = Field(20.0, gt=0, le=600)
+    """How long one answer may take."""
     heartbeat_seconds: float = 2.0
     """How often workers report; also how fast cancel and pause reach them."""
     lease_seconds: float = 30.0
@@ -107,6 +122,14 @@ class GatewaySettings(BaseSettings):
         if sink not in (None, "wandb") and not target:
             raise ValueError(f"{sink} needs TUNEGATE_INTEGRATION_TARGET")
         return sink
+
+    @model_validator(mode="after")
+    def _names_guard_and_place(self) -> Self:
+        if (self.guard_model is None) != (self.guard_url is None):
+            raise ValueError("TUNEGATE_GUARD_URL and TUNEGATE_GUARD_MODEL go together")
+        if self.guard_url is not None and self.guard_timeout_seconds >= self.lease_seconds:
+            raise ValueError("TUNEGATE_GUARD_TIMEOUT_SECONDS must be below TUNEGATE_LEASE_SECONDS, or jobs are lost")
+        return self
 
     def worker_tokens(self) -> dict[WorkKind, str]:
         """The credential of each kind of worker; raises `ConfigurationError` where one is missing that all need."""

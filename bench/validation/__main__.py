@@ -105,7 +105,8 @@ def _read(
     limits: DatasetLimits = LIMITS,
     encoder: Encoder | None = None,
 ) -> int:
-    report = read_dataset(io.BytesIO(content), limits, encoder, sketch=sketch).report
+    watchers = () if sketch is None else (lambda _, row: sketch.add(row),)
+    report = read_dataset(io.BytesIO(content), limits, encoder, watchers=watchers).report
     assert report.valid
     return report.rows
 

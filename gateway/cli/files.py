@@ -15,6 +15,11 @@ COMMANDS = (
         "gateway.cli.validate:app",
         "Check a file as a job would, for free; exit code 1 if a job would refuse it.",
     ),
+    Command(
+        "screen",
+        "policies.cli.screen:app",
+        "Look for credentials, personal data and repeated rows; exit code 1 if the policy would block the file.",
+    ),
     Command("delete", "gateway.cli.client:file_app", "Delete a file.", "gateway"),
 )
 

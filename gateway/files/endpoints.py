@@ -14,6 +14,7 @@ from gateway.dependencies import Services, ServicesDep, SessionDep
 from gateway.files import repository, service
 from gateway.files.dataset.report import DatasetReport
 from gateway.files.schemas import FileDeleted, FileList, FileListQuery, FileObject
+from gateway.files.screening import screen_file
 from gateway.files.upload import UPLOAD_FORM, least_bytes, receive_upload
 from gateway.files.uploads_under_way import UploadsUnderWay
 from gateway.files.validation import dry_run, validate_file
@@ -22,6 +23,8 @@ from gateway.kit.turns import Turns, Work
 from gateway.tenants.auth import CurrentTenant
 from gateway.tenants.routes import TenantRoute
 from policies.contract.artifacts import Digest
+from policies.contract.screening import ScreeningReport
+from policies.screening.judging import ScreenedFile
 
 DRY_RUN = Work("free validations", "the limit dry_runs_waiting", "validations_waiting", wait_seconds=60.0)
 """Read by `gateway.files.dataset.sandbox`, in a process of its own."""
@@ -104,6 +107,16 @@ async def validate(  # parameters of a request
     dry_runs = request.app.state.dry_runs
     assert isinstance(dry_runs, Turns)
     return await dry_runs.run(tenant.tenant_id, partial(validate_file, services, digest, wanted))
+
+
+@router.post("/v1/guardrail/files/{file_id}/screen", responses=refusals(404, 429, 503))
+async def screen(request: Request, services: ServicesDep, tenant: CurrentTenant, file_id: FileId) -> ScreeningReport:
+    """What screening by the tenant's policy finds in this file, without a job. Rows are named and never quoted."""
+    digest = await to_thread.run_sync(_digest, services, tenant.tenant_id, file_id)
+    policy = services.policies.release_policy(tenant.policy)
+    dry_runs = request.app.state.dry_runs
+    assert isinstance(dry_runs, Turns)
+    return await dry_runs.run(tenant.tenant_id, partial(screen_file, services, ScreenedFile(file_id, digest), policy))
 
 
 def _digest(services: Services, tenant_id: str, file_id: str) -> Digest:

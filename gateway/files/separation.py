@@ -105,6 +105,7 @@ def _rows(session: Session) -> Iterator[bytes]:
         Job.report_digest,
         Job.decision_digest,
         Job.events_digest,
+        Job.screening_digest,
     )
     for row in session.execute(select(*digests).execution_options(yield_per=1000)):
         yield canonical_json(list(row))

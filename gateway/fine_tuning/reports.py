@@ -17,6 +17,7 @@ from gateway.jobs.repository import JobId, tenants_job
 from gateway.kit.answers import content, refusals
 from gateway.models.confirmation import disagreement, second_evaluation
 from gateway.policy_catalog import policy_of
+from gateway.screening.release_hold import release_hold
 from gateway.tables.jobs import Job
 from gateway.tenants.auth import CurrentTenant, Principal
 from gateway.tenants.routes import TenantRoute
@@ -25,6 +26,7 @@ from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.merkle import jsonl_lines
 from policies.contract.probe_overlap import NearRow, OverlapScan
 from policies.contract.release import Decision, GateDecision, RuleResult
+from policies.contract.screening import ScreeningReport
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
 from policies.report.page import render_report
@@ -109,11 +111,16 @@ class _Records(NamedTuple):
     report: EvalReport
     decision: GateDecision
     second: GateDecision | None
+    hold: str | None
+    """Why screening of the training file holds back what the gate would release."""
 
     @property
     def verdict(self) -> GateDecision:
-        """The first evaluator's decision; without effect, and saying why, where the second did not agree."""
-        if self.second is None or (why := disagreement(self.decision, self.second)) is None:
+        """The first evaluator's decision; without effect, and saying why, where the second or screening disagrees."""
+        why = None if self.second is None else disagreement(self.decision, self.second)
+        if self.decision.decision is Decision.RELEASE and self.job.decision != Decision.RELEASE:
+            why = why or self.hold
+        if why is None:
             return self.decision
         return self.decision.model_copy(update={"decision": Decision.INCONCLUSIVE, "reasons": (why,)})
 
@@ -121,7 +128,7 @@ class _Records(NamedTuple):
 @router.get("/{job_id}/report")
 def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ReportResponse:
     records = _records(session, services, tenant=tenant, job_id=job_id)
-    job, training, evaluation, decision, second = records
+    job, training, evaluation, decision, second, _ = records
     return ReportResponse(
         job_id=job.id,
         decision=records.verdict.decision,
@@ -163,6 +170,16 @@ def report_page(job_id: JobId, tenant: CurrentTenant, session: SessionDep, servi
     return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
 
 
+@router.get("/{job_id}/screening")
+def screening(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ScreeningReport:
+    """What screening found in the job's training file before a step was trained."""
+    job = tenants_job(session, tenant.tenant_id, job_id)
+    if job.screening_digest is None:
+        message = f"Job {job.id} has no screening report: its policy screens nothing, or its file was not read yet."
+        raise NotFound(message, "fine_tuning_job_id", "screening_not_found")
+    return services.stores.of_job(job.id).get_record(job.screening_digest, ScreeningReport)
+
+
 def _records(session: Session, services: Services, *, tenant: Principal, job_id: str) -> _Records:
     job = tenants_job(session, tenant.tenant_id, job_id)
     if job.decision is None or not (job.report_digest and job.decision_digest and job.training_record_digest):
@@ -175,6 +192,7 @@ def _records(session: Session, services: Services, *, tenant: Principal, job_id:
         store.get_record(job.report_digest, EvalReport),
         store.get_record(job.decision_digest, GateDecision),
         None if second is None else store.get_record(second.decision_digest, GateDecision),
+        release_hold(store, job, policy_of(services.stores.shared, job.policy_digest)),
     )
 
 

@@ -97,6 +97,18 @@ def earlier_attempts(session: Session, services: Services, *, job: Job, fingerpr
     return sorted(_near(session, likeliest_first, mine), key=ages.__getitem__)
 
 
+def refused_files(
+    session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint
+) -> tuple[int, float]:
+    """How many earlier attempts were refused, and the largest share that the job's file has in common with theirs."""
+    earlier = earlier_attempts(session, services, job=job, fingerprint=fingerprint)
+    was_refused = Job.decision.is_not(None) & (Job.decision != Decision.RELEASE)
+    refused = session.scalars(select(Job.id).where(Job.id.in_(earlier), was_refused)).all()
+    mine = [np.asarray(each.hashes, np.uint64) for each in stretches(session, job, fingerprint)]
+    others = [other for each in sketches(session, list(refused)).values() for other in each]
+    return len(refused), max((containment(own, other) for own in mine for other in others), default=0.0)
+
+
 def _countable(session: Session, job: Job, candidates: list[str]) -> Iterator[Row[str, str, int]]:
     """Of the candidates those that count if their files are nearly the same.
 

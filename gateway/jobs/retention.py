@@ -152,7 +152,7 @@ def _left_behind(
 ) -> _LeftBehind:
     model = session.scalar(select(Model).where(Model.job_id == job.id))
     records = {job.spec_digest, job.training_record_digest, job.report_digest, job.decision_digest, job.events_digest}
-    records |= {model.manifest_digest} if model else set()
+    records |= {job.screening_digest, *({model.manifest_digest} if model else ())}
     second = session.scalar(select(SecondEvaluation).where(SecondEvaluation.job_id == job.id))
     records |= {second.decision_digest} if second else set()
     released = [model.adapter_digest] if model and model.deleted_at is None else []

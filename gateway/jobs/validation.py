@@ -24,22 +24,36 @@ from gateway.files.dataset.errors import InspectionCrashed, InspectionGivenUp, I
 from gateway.files.dataset.inspection import InspectionAnswer, InspectionTask
 from gateway.files.dataset.report import DatasetLimits, DatasetReport
 from gateway.files.dataset.sandbox import ChildLimits, GoOn, Source, inspect_in_child
-from gateway.jobs.earlier_attempts import number_attempt
-from gateway.jobs.events import Level, record_event
+from gateway.jobs.earlier_attempts import number_attempt, refused_files
+from gateway.jobs.events import Level, add_event, record_event
 from gateway.jobs.fingerprints import fingerprint_key
 from gateway.jobs.lifecycle import Failure, drop_lease, fail, move, repeated_failure
 from gateway.jobs.records import RecordError, spec_to_work_by
 from gateway.jobs.repository import lock_job
+from gateway.policy_catalog import policy_of
+from gateway.screening.file_report import (
+    REFUSED_FILES,
+    refused_facts,
+    report_on,
+    screening_event,
+    screening_task,
+    with_guard,
+)
+from gateway.screening.release_hold import told
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec, Phase
+from policies.contract.screening import ScreeningFacts
 from policies.datasets.fingerprint import DatasetFingerprint
 from policies.datasets.problems import DatasetProblem
+from policies.documents.schema import ReleasePolicy
+from policies.screening.judging import ScreenedFile
 
 log = structlog.get_logger(__name__)
 
 ERRORS_IN_MESSAGE = 3
 MIN_VALIDATION_ROWS = 1
+UNSAFE_FILE_CODE = "unsafe_file"
 
 
 Inspect = Callable[[InspectionTask, list[Source], GoOn], InspectionAnswer]
@@ -53,6 +67,7 @@ class Validation(NamedTuple):
     attempt: int
     """Tells this validator from one that takes the job over."""
     fingerprint_key: str
+    policy: ReleasePolicy
 
 
 class Finding(NamedTuple):
@@ -65,6 +80,8 @@ class Finding(NamedTuple):
     """Of the training file; None where the job may not queue."""
     training_tokens: int = 0
     """Of one epoch."""
+    screened: ScreeningFacts | None = None
+    """Of the training file; None where the policy screens nothing."""
 
 
 def take_up(session: Session, services: Services, job: Job) -> Validation | None:
@@ -83,7 +100,8 @@ def take_up(session: Session, services: Services, job: Job) -> Validation | None
         return None
     job.attempts += 1
     job.lease_until = now + services.settings.lease_seconds
-    return Validation(spec, job.attempts, fingerprint_key(session).hex())
+    policy = policy_of(services.stores.shared, job.policy_digest)
+    return Validation(spec, job.attempts, fingerprint_key(session).hex(), policy)
 
 
 def carry_out(services: Services, validation: Validation, *, inspect: Inspect | None = None) -> None:
@@ -105,9 +123,8 @@ def carry_out(services: Services, validation: Validation, *, inspect: Inspect | 
 
 def _inspect_apart(services: Services, task: InspectionTask, sources: list[Source], go_on: GoOn) -> InspectionAnswer:
     settings = services.settings
-    limits = ChildLimits(
-        settings.validation_cpu_seconds, settings.validation_memory_bytes, look_seconds=settings.heartbeat_seconds
-    )
+    cpu_seconds = settings.validation_cpu_seconds + (settings.screening_cpu_seconds if task.screening else 0)
+    limits = ChildLimits(cpu_seconds, settings.validation_memory_bytes, look_seconds=settings.heartbeat_seconds)
     return inspect_in_child(task, sources, limits=limits, go_on=go_on)
 
 
@@ -121,15 +138,21 @@ def _find(services: Services, validation: Validation, inspect: Inspect) -> Findi
         base_model=None if spec.base_text is None else spec.base_model.name,
         date=spec.base_model.date,
         fingerprint_key=validation.fingerprint_key,
+        screening=screening_task(validation.policy, services.settings),
     )
+    go_on = partial(_extend_lease, services, validation)
     try:
-        answer = inspect(task, sources, partial(_extend_lease, services, validation))
+        answer = inspect(task, sources, go_on)
     except (InspectionTooSlow, InspectionTooLarge) as error:
         return Finding(Failure(error.code, error.message, "training_file"), (), 0)
     except InspectionCrashed as error:
         log.error("validation_crashed", job_id=spec.job_id, attempt=validation.attempt, error=error.message)
         return error
-    return _judged(answer)
+    finding = _judged(answer)
+    if answer.screening is None or finding.failure is not None:
+        return finding
+    rules, settings = validation.policy.spec.screening, services.settings
+    return finding._replace(screened=with_guard(rules, answer.screening, answer.sample, settings=settings, go_on=go_on))
 
 
 def _files(spec: JobSpec) -> list[Digest]:
@@ -196,6 +219,27 @@ def _overlapping(answer: InspectionAnswer, training: DatasetReport) -> Finding:
     return Finding(Failure("invalid_validation_file", message, "validation_file"), (), training.rows)
 
 
+def _is_unsafe(session: Session, services: Services, *, job: Job, finding: Finding) -> bool:
+    """Keep and announce what screening found; fail the job where its policy blocks such a file."""
+    policy = policy_of(services.stores.shared, job.policy_digest)
+    rules = policy.spec.screening
+    if not rules:
+        return False
+    now, facts = services.clock(), finding.screened or ScreeningFacts(rows=finding.training_rows)
+    if any(rule.name == REFUSED_FILES for rule in rules):
+        assert finding.fingerprint is not None
+        compared = refused_files(session, services, job=job, fingerprint=finding.fingerprint)
+        facts = facts.joined(refused_facts(*compared))
+    file = ScreenedFile(job.training_file, JobSpec.model_validate(job.spec).training_file)
+    report = report_on(file, facts, rules=rules, policy=policy)
+    job.screening_digest = services.stores.of_job(job.id).put_record(report)
+    add_event(session, job, screening_event(report), now=now)
+    if report.verdict == "block":
+        message = f"The job failed due to an unsafe training file: {told(report)}"
+        fail(session, job, Failure(UNSAFE_FILE_CODE, message, "training_file"), now)
+    return report.verdict == "block"
+
+
 def _settle_crash(session: Session, job: Job, crash: InspectionCrashed, *, now: float) -> None:
     """The job waits for its next attempt, or ends where that would crash as well."""
     drop_lease(job, keep_token=False)
@@ -216,6 +260,8 @@ def _settle(session: Session, services: Services, *, job: Job, finding: Finding)
         fail(session, job, finding.failure, now)
         return
     assert finding.fingerprint is not None
+    if _is_unsafe(session, services, job=job, finding=finding):
+        return
     spec = JobSpec.model_validate(job.spec)
     try:
         resolved = spec.hyperparameters.resolve(finding.training_rows, spec.base_model.base_learning_rate)

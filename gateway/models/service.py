@@ -10,6 +10,7 @@ from gateway.dependencies import Services
 from gateway.models.confirmation import require_confirmation
 from gateway.models.lineage import require_unbroken
 from gateway.models.repository import tenants_model
+from gateway.screening.release_hold import REASON, release_hold
 from gateway.tables.jobs import Job
 from gateway.tables.models import Model
 from gateway.tables.tenancy import Tenant
@@ -35,7 +36,8 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
     Raises:
         IntegrityError: unless the decision is `release` and every digest of job, spec, training record, report and
             decision names the same adapter, base model, policy and spec, as many evaluators as the policy demands
-            found so, and the model that the job continues from is still released.
+            found so, screening lets the training file pass, and the model that the job continues from is still
+            released.
     """
     store = services.stores.of_job(job.id)
     training = _record(store, job.training_record_digest, TrainingRecord)
@@ -44,6 +46,8 @@ def release_adapter(session: Session, services: Services, *, job: Job, decision:
     _require_agreement(job, decision, training=training, report=report)
     policy = _record(services.stores.shared, job.policy_digest, ReleasePolicy)
     _require_candidate(job, decision, training=training, limit=policy.spec.n_candidates)
+    if (hold := release_hold(store, job, policy)) is not None:
+        raise IntegrityError(f"job {job.id}: {hold}", REASON)
     spec = JobSpec.model_validate(job.spec)
     require_adapter(store, decision.adapter, spec.base_model, may_be_earlier=spec.is_of_earlier_version)
     require_unbroken(session, spec, tenant_id=job.tenant_id)

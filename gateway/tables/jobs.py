@@ -81,6 +81,8 @@ class Job(Table):
     """What counts: None while a release waits for its confirmation."""
     events_digest: Mapped[str | None] = mapped_column(String(71))
     """The record of its events (`policies.contract.events`), which have no rows any more, or soon won't have."""
+    screening_digest: Mapped[str | None] = mapped_column(String(71))
+    """The `ScreeningReport` on its training file; None: the policy screens nothing, or the file was not valid."""
     fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
     """Written by `gateway.models.service.release_adapter` only."""
     result_file: Mapped[str | None] = mapped_column(String(64))

@@ -10,6 +10,7 @@ from gateway.jobs.lifecycle import Failure, fail, move
 from gateway.jobs.records import RecordError, load_record
 from gateway.models.confirmation import disagreement
 from gateway.models.service import release_adapter
+from gateway.screening.release_hold import REASON, release_hold
 from gateway.tables.jobs import Job, SecondEvaluation
 from gateway.workers.verdict import Verdict, announce, check_evaluation, count
 from policies.contract.jobs import Phase
@@ -21,6 +22,7 @@ from policies.tenant_text import for_tenants
 REJECTED_CODE = "safety_check_failed"
 INCONCLUSIVE_CODE = "safety_check_inconclusive"
 DISAGREEMENT_CODE = "evaluators_disagree"
+HELD_CODE = "screening_holds_release"
 
 
 def accept_evaluation(session: Session, services: Services, *, job: Job, completion: Completion) -> None:
@@ -50,7 +52,7 @@ def _accept_first(session: Session, services: Services, *, job: Job, verdict: Ve
     job.decision = decision.decision.value
     reasons = " ".join(decision.reasons)
     if decision.decision is Decision.RELEASE:
-        _release(session, services, job=job, decision=decision)
+        _release_or_hold(session, services, job=job, verdict=verdict, decision=decision)
     elif decision.decision is Decision.REJECT:
         _reject(session, job, Failure(REJECTED_CODE, f"The safety check failed. {reasons}"), now)
     else:
@@ -77,11 +79,26 @@ def _accept_second(session: Session, services: Services, *, job: Job, verdict: V
     announce(session, job, decision=second, now=now, title="Second safety check")
     if why is None:
         job.decision = Decision.RELEASE.value
-        _release(session, services, job=job, decision=first)
+        _release_or_hold(session, services, job=job, verdict=verdict, decision=first)
     else:
         job.decision = Decision.INCONCLUSIVE.value
         message = f"Two evaluations of the adapter do not agree, so nothing is released. {why}"
         _hold(session, job, verdict=verdict, failure=Failure(DISAGREEMENT_CODE, message), now=now)
+
+
+def _release_or_hold(
+    session: Session, services: Services, *, job: Job, verdict: Verdict, decision: GateDecision
+) -> None:
+    """What the gate would release is held where screening found something in the training file."""
+    hold = release_hold(services.stores.of_job(job.id), job, verdict.policy)
+    if hold is None:
+        _release(session, services, job=job, decision=decision)
+        return
+    now = services.clock()
+    job.decision = Decision.INCONCLUSIVE.value
+    message = f"The safety check passed, but the training file holds the release back. {hold}"
+    record_event(session, job, message, now=now, level="warn", data={"reason": REASON})
+    _hold(session, job, verdict=verdict, failure=Failure(HELD_CODE, message, "training_file"), now=now)
 
 
 def _release(session: Session, services: Services, *, job: Job, decision: GateDecision) -> None:

@@ -28,7 +28,7 @@ _COMMON_CODES = range(4, 32)
 _UNKNOWN_BYTE, _OMITTED_BYTE, _SEVERAL_BYTE = bytes([_UNKNOWN]), bytes([_OMITTED]), bytes([_SEVERAL])
 _PAGE_BITS = 8
 
-_LOOKALIKES = {
+LOOKALIKES = {
     # Cyrillic, by its small or capital form
     **dict(zip("авгекмнопрстухьѕіјԁһԛԝѵӏүҽ", "abrekmhonpctyxbsijdhqwvlye", strict=True)),
     # Greek
@@ -41,7 +41,7 @@ _LOOKALIKES = {
     **dict(zip("ᎠᎡᎢᎥᎪᎫᎬᎳᎷᎻᎽᏀᏃᏎᏔᏕᏙᏞᏟᏢᏦᏧ", "drtiajewmhygzbwsvlcpkj", strict=True)),
     **dict(zip("ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ", "bpdtgkjczfmnlsrvhwxyaeiou", strict=True)),
 }
-_NAMED_LATIN = re.compile(
+NAMED_LATIN = re.compile(
     r"(?:LATIN (?:SMALL|CAPITAL) LETTER|LATIN LETTER SMALL CAPITAL|REGIONAL INDICATOR SYMBOL LETTER"
     r"|(?:NEGATIVE )?(?:CIRCLED|SQUARED) LATIN CAPITAL LETTER) ([A-Z])(?: WITH .*)?"
 )
@@ -67,7 +67,7 @@ def _ascii_table() -> tuple[bytes, bytes]:
 
 def letters(character: str) -> bytes:
     """What one character is folded to: ASCII for Latin letters and digits, a byte above 127 for other letters."""
-    named = _NAMED_LATIN.fullmatch(unicodedata.name(character, ""))
+    named = NAMED_LATIN.fullmatch(unicodedata.name(character, ""))
     if named is not None:
         return named[1].lower().translate(_ALIKE).encode()
     if character in _BLANK_LETTERS:
@@ -77,7 +77,7 @@ def letters(character: str) -> bytes:
 
 
 def _letter(part: str) -> bytes:
-    part = _LOOKALIKES.get(part, part).translate(_ALIKE)
+    part = LOOKALIKES.get(part, part).translate(_ALIKE)
     category = unicodedata.category(part)
     if part in _BLANK_LETTERS or not (category[0] in "LN" or category == "Mc"):
         return b""

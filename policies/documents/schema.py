@@ -18,6 +18,7 @@ from policies.contract.composition import require_composable
 from policies.contract.defenses import DefenseSettings
 from policies.contract.jobs import BaseModelSpec, Dpo, Method
 from policies.contract.metrics import METRIC_NAMES, metric_named, probe_of
+from policies.contract.screening import ScreeningRule
 from policies.contract.suite import EvalSuite
 from policies.documents.suggestions import did_you_mean
 from policies.errors import ConfigurationError
@@ -142,6 +143,8 @@ class ReleaseSpec(Record):
     """How many adapters `best_passing_checkpoint` evaluates; the error probability is divided among them."""
     retention: Retention = Field(Retention(), exclude_if=lambda value: value == Retention())
     """Left out of the digest while it is the default, so that policies of before it existed keep theirs."""
+    screening: tuple[ScreeningRule, ...] = Field((), max_length=32, exclude_if=lambda value: not value)
+    """What training files are searched for before a step is trained. Left out of the digest while empty."""
     suite: EvalSuite
     rules: tuple[Rule, ...] = Field(min_length=1)
 
@@ -156,6 +159,9 @@ class ReleaseSpec(Record):
         if self.dpo_defenses is not None:
             require_composable(self.dpo_defenses, Dpo())
         self.require_releasable((*self.defenses, *(self.dpo_defenses or ())))
+        screens = [rule.name for rule in self.screening]
+        if len(set(screens)) != len(screens):
+            raise ValueError(f"a screen is listed twice in {screens}; list each once")
         probes = {settings.probe for settings in self.suite.probes}
         for rule in self.rules:
             if rule.probe not in probes:

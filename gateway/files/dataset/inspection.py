@@ -12,13 +12,15 @@ from typing import IO, Self
 from pydantic import Field, model_validator
 
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport
-from gateway.files.dataset.validate import read_dataset
+from gateway.files.dataset.validate import Watcher, read_dataset
 from policies.contract.artifacts import Record
 from policies.contract.base_models import BaseTextFiles
 from policies.contract.jobs import FIXED_DATE
+from policies.contract.screening import SampledRow, ScreeningFacts, ScreeningTask
 from policies.datasets.fingerprint import DatasetFingerprint, FingerprintSketch
 from policies.rendering.base_text import base_text_of
 from policies.rendering.encoding import Encoder
+from policies.screening.file_screening import FileScreening
 
 MAX_LISTED_ROWS = 10
 
@@ -32,6 +34,8 @@ class InspectionTask(Record):
     """What the base model is called whose tokens are counted; its `BaseTextFiles` come before the files."""
     date: datetime.date = FIXED_DATE
     """Which day it is to that model's chat template."""
+    screening: ScreeningTask | None = None
+    """What the first file is searched for, if it is."""
     fingerprint_key: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
     """In hexadecimal; with a key, the first file is fingerprinted."""
 
@@ -52,6 +56,9 @@ class InspectionAnswer(Record):
     same_questions: SharedRows = SharedRows(count=0, first_lines=())
     """Rows of the validation file that ask, but for blanks and case, what the training file asks."""
     fingerprint: DatasetFingerprint | None = None
+    screening: ScreeningFacts | None = None
+    sample: tuple[SampledRow, ...] = ()
+    """Rows of the first file for a guard model."""
 
     @model_validator(mode="after")
     def _only_the_last_is_refused(self) -> Self:
@@ -67,10 +74,11 @@ def inspect(task: InspectionTask, streams: Sequence[IO[bytes]]) -> InspectionAns
         encoder, streams = _encoder(streams[0], task.base_model, task.date), streams[1:]
     key = task.fingerprint_key
     sketch = None if key is None else FingerprintSketch(bytes.fromhex(key))
+    screening = None if task.screening is None else _screening(task.screening, key)
     readings: list[DatasetReading] = []
     for limits, stream in zip(task.limits, streams, strict=True):
-        own_sketch, is_compared = None if readings else sketch, len(task.limits) == 2
-        readings.append(read_dataset(stream, limits, encoder, sketch=own_sketch, is_compared=is_compared))
+        watchers, is_compared = () if readings else _watchers(sketch, screening), len(task.limits) == 2
+        readings.append(read_dataset(stream, limits, encoder, watchers=watchers, is_compared=is_compared))
         if not readings[-1].report.valid:
             break
     reports = tuple(reading.report for reading in readings)
@@ -81,7 +89,19 @@ def inspect(task: InspectionTask, streams: Sequence[IO[bytes]]) -> InspectionAns
         compared["shared"] = _shared(training.row_hashes, validation.row_hashes)
         compared["same_questions"] = _shared(training.question_hashes, validation.question_hashes)
     fingerprint = sketch.fingerprint() if sketch is not None and is_sound else None
-    return InspectionAnswer(reports=reports, fingerprint=fingerprint, **compared)
+    screened = {}
+    if screening is not None and is_sound:
+        screened = {"screening": screening.facts(), "sample": screening.sample()}
+    return InspectionAnswer(reports=reports, fingerprint=fingerprint, **compared, **screened)
+
+
+def _screening(task: ScreeningTask, key: str | None) -> FileScreening:
+    return FileScreening(task.screens, sample_rows=task.sample_rows, sample_key=bytes.fromhex(key or ""))
+
+
+def _watchers(sketch: FingerprintSketch | None, screening: FileScreening | None) -> list[Watcher]:
+    watchers: list[Watcher] = [] if screening is None else [screening.add]
+    return watchers if sketch is None else [*watchers, lambda _, row: sketch.add(row)]
 
 
 def _encoder(stream: IO[bytes], name: str, date: datetime.date) -> Encoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Literal
 
 from gateway.files.dataset import invisible
@@ -11,13 +11,15 @@ from gateway.files.dataset.notes import FileNotes
 from gateway.files.dataset.report import DatasetLimits, DatasetReading, DatasetReport, TokenCounts
 from gateway.files.dataset.tokens import EstimatedSizes, RenderedSizes, RowSize
 from policies.datasets.chat_rows import CONTROL_TOKEN, OTHER_MODELS_TOKEN
-from policies.datasets.fingerprint import FingerprintSketch
 from policies.datasets.problems import WARNINGS, DatasetProblem
 from policies.datasets.reader import AnyRow, Line, PreferenceRow, iter_any_batches
 from policies.rendering.encoding import Encoder
 
 TRAINED_BY: dict[Literal["chat", "preference"], str] = {"chat": "supervised", "preference": "dpo"}
 """The method that trains on a kind of rows."""
+
+Watcher = Callable[[int, AnyRow], None]
+"""Is given each row, with the number of its line."""
 
 
 def validate_dataset(stream: IO[bytes], limits: DatasetLimits, encoder: Encoder | None) -> DatasetReport:
@@ -30,10 +32,10 @@ def read_dataset(
     limits: DatasetLimits,
     encoder: Encoder | None,
     *,
-    sketch: FingerprintSketch | None = None,
+    watchers: Sequence[Watcher] = (),
     is_compared: bool = False,
 ) -> DatasetReading:
-    """The same with the rows' hashes; `sketch` is given the rows as they pass.
+    """The same with the rows' hashes; `watchers` are given the rows as they pass.
 
     Args:
         is_compared: whether there is another file with which it may share questions.
@@ -44,9 +46,9 @@ def read_dataset(
         within = lines[: max(0, limits.max_rows + 1 - lines[0].number)]
         validation.read(within)
         rows = [(line.number, line.row) for line in within if line.row is not None]
-        if sketch is not None:
-            for _, row in rows:
-                sketch.add(row)
+        for watch in watchers:
+            for line, row in rows:
+                watch(line, row)
         if is_compared:
             questions += [(line, _question_hash(row)) for line, row in rows]
         if len(within) < len(lines):

@@ -53,7 +53,7 @@ BROKEN = {
         "on_inconclusve: block",
         ["7: spec.on_inconclusve: unknown key; did you mean 'on_inconclusive'? known: defenses, dpo_defenses, "
          "evaluators, max_candidates, mode, on_inconclusive, on_probe_overlap, release, require_calibration, "
-         "retention, rules, suite"],
+         "retention, rules, screening, suite"],
     ),
     "unknown key of a union member": (
         "threshold:",

@@ -1,0 +1,224 @@
+"""Asks a guard model about rows of a training file, by the chat or the moderation API that OpenAI's clients speak.
+
+The operator pins which model is asked and where. Rows that it answers for are counted; where it does not answer, or
+answers what can't be read, nothing is known about any row, so the file is not screened by it and the reason is told.
+Neither rows nor the address are in any log or reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from time import perf_counter
+from typing import NamedTuple
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from gateway.settings import GatewaySettings
+from policies.contract.artifacts import canonical_json, digest_bytes
+from policies.contract.screening import (
+    MAX_LISTED_ROWS,
+    Instrument,
+    NotScreened,
+    SampledRow,
+    ScoredRow,
+    ScreenFound,
+    ScreeningFacts,
+)
+
+NAME = "guard"
+BATCH_ROWS = {"moderation": 16, "chat": 4}
+"""Rows between two looks at whether to go on; of a chat, each is a request, and they are sent at once."""
+TOTAL_SECONDS = 300.0
+"""For all of a file's rows; who is slower is not waited for."""
+MAX_ANSWER_BYTES = 1 << 20
+_VERDICT = re.compile(r"\b(unsafe|controversial|safe)\b", re.IGNORECASE)
+"""First word of this kind in a chat answer: `unsafe\nS2`, `Safety: Controversial` and so on."""
+_ANSWER_CHARACTERS = 200
+_MAX_ANSWER_TOKENS = 32
+
+GoOn = Callable[[], bool]
+
+
+class GuardSettings(NamedTuple):
+    """Which guard model is asked, and how."""
+
+    url: str
+    model: str
+    key: str | None
+    speaks: str
+    """`chat` or `moderation`."""
+    timeout_seconds: float
+
+    @property
+    def instrument(self) -> Instrument:
+        config = digest_bytes(canonical_json([self.model, self.speaks, _VERDICT.pattern]))
+        return Instrument(name=NAME, version=self.model, config=config)
+
+
+class GuardError(Exception):
+    """It gave no answer that can be used; the words are for tenants."""
+
+
+class _Result(BaseModel):
+    flagged: bool
+    category_scores: dict[str, float] = {}
+
+
+class _Moderation(BaseModel):
+    results: list[_Result]
+
+
+class _Message(BaseModel):
+    content: str
+
+
+class _Choice(BaseModel):
+    message: _Message
+
+
+class _Chat(BaseModel):
+    choices: list[_Choice]
+
+
+def guard_settings(settings: GatewaySettings) -> GuardSettings | None:
+    """None where the operator named no guard model."""
+    if settings.guard_url is None or settings.guard_model is None:
+        return None
+    key = None if settings.guard_key is None else settings.guard_key.get_secret_value()
+    return GuardSettings(
+        settings.guard_url.rstrip("/"), settings.guard_model, key, settings.guard_api, settings.guard_timeout_seconds
+    )
+
+
+def ask_guard(
+    guard: GuardSettings | None,
+    rows: Sequence[SampledRow],
+    *,
+    n_rows: int,
+    threshold: float | None = None,
+    go_on: GoOn = lambda: True,
+) -> ScreeningFacts:
+    """What the guard model says of the rows; without an answer for each of them, that the file was not screened by it.
+
+    Args:
+        n_rows: how many the file has, of which `rows` are some.
+        threshold: score from which on a row counts; without one, what the model flags counts.
+        go_on: asked between batches; where it says no, the rest is not asked about.
+    """
+    began = perf_counter()
+    if guard is None:
+        return _not_screened(n_rows, "no guard model is configured")
+    try:
+        scores = _scores(guard, [row.text for row in rows], threshold, go_on)
+    except GuardError as error:
+        return _not_screened(n_rows, str(error))
+    flagged = [ScoredRow(row=row.row, score=score) for row, (hit, score) in zip(rows, scores, strict=True) if hit]
+    found = ScreenFound(
+        id=NAME,
+        screen=NAME,
+        category="harmful_content",
+        count=max(1, len(flagged)),
+        of=max(1, len(rows)),
+        rows=tuple(flagged[:MAX_LISTED_ROWS]),
+        severity="high",
+        is_sample=len(rows) < n_rows,
+        what=f"what the guard model {guard.model} flags, of {len(rows)} that it was asked about",
+        advice="look at them, and remove what should not be learnt",
+    )
+    return ScreeningFacts(
+        rows=n_rows,
+        by=(NAME,),
+        found=(found,) if flagged else (),
+        instruments=(guard.instrument,),
+        cost_seconds=perf_counter() - began,
+    )
+
+
+def _not_screened(n_rows: int, reason: str) -> ScreeningFacts:
+    return ScreeningFacts(rows=n_rows, not_screened=(NotScreened(by=NAME, reason=reason),))
+
+
+def _scores(
+    guard: GuardSettings, texts: Sequence[str], threshold: float | None, go_on: GoOn
+) -> list[tuple[bool, float]]:
+    """Of each text, whether it counts, and its score.
+
+    Raises:
+        GuardError: for any of them there is none.
+    """
+    headers = {} if guard.key is None else {"authorization": f"Bearer {guard.key}"}
+    latest = perf_counter() + TOTAL_SECONDS
+    scores: list[tuple[bool, float]] = []
+    with httpx.Client(headers=headers, timeout=guard.timeout_seconds) as client:
+        for batch in _batches(texts, BATCH_ROWS[guard.speaks]):
+            if not go_on():
+                raise GuardError("the screening was no longer wanted")
+            if perf_counter() > latest:
+                raise GuardError("the guard model is too slow")
+            answer = _moderate if guard.speaks == "moderation" else _chat
+            scores += answer(client, guard, batch)
+    return scores if threshold is None else [(score >= threshold, score) for _, score in scores]
+
+
+def _batches(texts: Sequence[str], size: int) -> Iterator[list[str]]:
+    rest = iter(texts)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _moderate(client: httpx.Client, guard: GuardSettings, texts: list[str]) -> list[tuple[bool, float]]:
+    content = _post(client, guard, "moderations", {"model": guard.model, "input": texts})
+    try:
+        results = _Moderation.model_validate_json(content).results
+    except ValidationError as error:
+        raise GuardError("the guard model's answer can't be read") from error
+    if len(results) != len(texts):
+        raise GuardError(f"the guard model answered for {len(results)} of {len(texts)} rows")
+    scores = [(each.flagged, max(each.category_scores.values(), default=float(each.flagged))) for each in results]
+    if not all(0 <= score <= 1 for _, score in scores):
+        raise GuardError("the guard model's scores are not between 0 and 1")
+    return scores
+
+
+def _chat(client: httpx.Client, guard: GuardSettings, texts: list[str]) -> list[tuple[bool, float]]:
+    def one(text: str) -> tuple[bool, float]:
+        messages = [{"role": "user", "content": text}]
+        asked = {"model": guard.model, "messages": messages, "temperature": 0, "max_tokens": _MAX_ANSWER_TOKENS}
+        content = _post(client, guard, "chat/completions", asked)
+        try:
+            choices = _Chat.model_validate_json(content).choices
+        except ValidationError as error:
+            raise GuardError("the guard model's answer can't be read") from error
+        verdict = _VERDICT.search(choices[0].message.content[:_ANSWER_CHARACTERS]) if choices else None
+        if verdict is None:
+            raise GuardError("the guard model's answer says neither safe nor unsafe")
+        score = {"safe": 0.0, "controversial": 0.5}.get(verdict[1].lower(), 1.0)
+        return score >= 1, score
+
+    with ThreadPoolExecutor(len(texts), "guard") as pool:
+        return list(pool.map(one, texts))
+
+
+def _post(client: httpx.Client, guard: GuardSettings, path: str, body: dict[str, object]) -> bytes:
+    """The answer, which has to be whole in time and may not be of any size."""
+    latest, content = perf_counter() + guard.timeout_seconds, bytearray()
+    try:
+        with client.stream("POST", f"{guard.url}/{path}", json=body) as response:
+            response.raise_for_status()
+            for piece in response.iter_bytes():
+                content += piece
+                if perf_counter() > latest:
+                    raise GuardError("the guard model did not answer in time")
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise GuardError("the guard model's answer can't be read")
+            return bytes(content)
+    except httpx.TimeoutException as error:
+        raise GuardError("the guard model did not answer in time") from error
+    except httpx.HTTPStatusError as error:
+        raise GuardError(f"the guard model answered with status {error.response.status_code}") from error
+    except httpx.HTTPError as error:
+        raise GuardError("the guard model can't be reached") from error

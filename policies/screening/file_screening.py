@@ -1,0 +1,153 @@
+"""Screens a training file row by row as it is read, and keeps counts, the first rows of each kind, and no text.
+
+A screen is a name with what runs it. Screens that another phase of a job runs, or that need what is not at hand, are
+told as not screened with the reason, so that no report is clean about what nobody looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from policies.contract.artifacts import canonical_json, digest_bytes
+from policies.contract.screening import (
+    MAX_LISTED_ROWS,
+    Instrument,
+    NotScreened,
+    SampledRow,
+    ScreenFound,
+    ScreeningFacts,
+)
+from policies.datasets.reader import AnyRow
+from policies.screening import credentials, near_duplicates, personal_data
+from policies.screening.near_duplicates import NearDuplicates
+from policies.screening.patterns import Pattern, found_in
+from policies.screening.unicode_folding import FOLDING_VERSION
+from policies.screening.views import views
+
+PATTERNS: Mapping[str, tuple[tuple[Pattern, ...], str]] = {
+    "secrets": (credentials.CREDENTIALS, credentials.RULES_VERSION),
+    "pii": (personal_data.PERSONAL_DATA, personal_data.RULES_VERSION),
+}
+_CATEGORY = {"secrets": "credentials", "pii": "personal_data"}
+_ADVICE = {
+    "secrets": "remove them and revoke what they open",
+    "pii": "remove them, or put made-up values in their place",
+}
+IN_TRAINER = "needs the trainer's screening phase, which comes before the first step"
+ELSEWHERE: Mapping[str, str] = {
+    "probe_overlap": "the evaluator searches the file for its prompts",
+    "near_duplicates.refused_files": "the gateway compares the files of jobs, and no others",
+    "guard": "the gateway asks the guard model",
+    "toxicity": IN_TRAINER,
+    "canary_llr": IN_TRAINER,
+    "anchoring": IN_TRAINER,
+    "behaviour_forecast": IN_TRAINER,
+}
+"""Screens that are not run on rows here, and why not."""
+SAMPLE_CHARACTERS = 4000
+"""Of each row that is kept for a guard model."""
+
+
+class FileScreening:
+    """Takes a file's rows one after the other.
+
+    Args:
+        screens: names of `ScreeningRule.name`.
+        sample_rows: how many rows are kept for a guard model; which ones, the rows' own hashes say.
+        sample_key: a secret, so that nobody can write rows that are never drawn.
+    """
+
+    def __init__(self, screens: Iterable[str], *, sample_rows: int = 0, sample_key: bytes = b"") -> None:
+        self._screens = tuple(dict.fromkeys(screens))
+        self._patterns = [pattern for name in self._screens if name in PATTERNS for pattern in PATTERNS[name][0]]
+        self._near = NearDuplicates() if "near_duplicates" in self._screens else None
+        self._lines_of: dict[str, list[int]] = {}
+        self._counts: dict[str, int] = {}
+        self._n_rows = 0
+        self._seconds = 0.0
+        self._sample_rows, self._sample_key = sample_rows, sample_key
+        self._sample: list[tuple[int, int, str]] = []
+        """As a heap, by the negative hash, so that the largest hash is the first to go."""
+
+    def add(self, line: int, row: AnyRow) -> None:
+        began = time.perf_counter()
+        self._n_rows += 1
+        if self._patterns:
+            for id_ in self._found(row):
+                self._count(id_, line)
+        if self._near is not None:
+            self._near.add(line, row)
+        if self._sample_rows:
+            self._draw(line, row)
+        self._seconds += time.perf_counter() - began
+
+    def facts(self) -> ScreeningFacts:
+        """What the rows so far hold."""
+        began = time.perf_counter()
+        for line in [] if self._near is None else self._near.lines():
+            self._count("near_duplicates", line)
+        ran = [name for name in self._screens if name in PATTERNS or name == "near_duplicates"]
+        return ScreeningFacts(
+            rows=self._n_rows,
+            by=tuple(ran),
+            not_screened=tuple(NotScreened(by=n, reason=ELSEWHERE[n]) for n in self._screens if n in ELSEWHERE),
+            found=tuple(self._all_found()),
+            instruments=tuple(map(_instrument, ran)),
+            cost_seconds=self._seconds + time.perf_counter() - began,
+        )
+
+    def sample(self) -> tuple[SampledRow, ...]:
+        """The rows that were drawn, in the file's order."""
+        drawn = sorted((line, text) for _, line, text in self._sample)
+        return tuple(SampledRow(row=line, text=text) for line, text in drawn)
+
+    def _found(self, row: AnyRow) -> set[str]:
+        texts = (view for _, text in row.texts() for view in views(text))
+        return {pattern.id for text in texts for pattern in found_in(self._patterns, text)}
+
+    def _count(self, id_: str, line: int) -> None:
+        self._counts[id_] = self._counts.get(id_, 0) + 1
+        lines = self._lines_of.setdefault(id_, [])
+        if len(lines) < MAX_LISTED_ROWS:
+            lines.append(line)
+
+    def _draw(self, line: int, row: AnyRow) -> None:
+        """Keep the rows with the smallest hashes, as many as are asked for."""
+        text = "\n\n".join(text for _, text in row.texts())[:SAMPLE_CHARACTERS]
+        content = f"{line}\n{text}".encode(errors="replace")
+        drawn = hashlib.blake2b(content, digest_size=8, key=self._sample_key).digest()
+        item = (-int.from_bytes(drawn), line, text)
+        if len(self._sample) < self._sample_rows:
+            heapq.heappush(self._sample, item)
+        else:
+            heapq.heappushpop(self._sample, item)
+
+    def _all_found(self) -> Iterator[ScreenFound]:
+        kinds = {pattern.id: pattern for pattern in self._patterns}
+        for id_ in sorted(self._counts):
+            screen = id_.partition(".")[0]
+            pattern = kinds.get(id_)
+            yield ScreenFound(
+                id=id_,
+                screen=screen,
+                category=_CATEGORY.get(screen, "duplicates"),
+                count=self._counts[id_],
+                of=self._n_rows,
+                rows=tuple(self._lines_of[id_]),
+                severity="low" if pattern is None else pattern.severity,
+                what="nearly the text of an earlier row" if pattern is None else pattern.what,
+                advice=_ADVICE.get(screen, "keep one of them, unless repeating is meant"),
+            )
+
+
+def _instrument(screen: str) -> Instrument:
+    """With the digest of all that decides what it finds."""
+    if screen == "near_duplicates":
+        settings = [near_duplicates.N_HASHES, near_duplicates.BAND, near_duplicates.NEAR, near_duplicates.SEED]
+        return Instrument(name=screen, version="1", config=digest_bytes(canonical_json(settings)))
+    patterns, version = PATTERNS[screen]
+    rules = [FOLDING_VERSION, *([each.id, each.pattern.pattern] for each in patterns)]
+    return Instrument(name=screen, version=version, config=digest_bytes(canonical_json(rules)))

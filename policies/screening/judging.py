@@ -1,0 +1,161 @@
+"""What a policy makes of the facts: which findings warn, hold or block, and the verdict over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from policies.contract.artifacts import Digest
+from policies.contract.screening import (
+    NOT_ASKED_FOR,
+    Action,
+    FoundAction,
+    NotScreened,
+    Screened,
+    ScreenFound,
+    ScreeningFacts,
+    ScreeningFinding,
+    ScreeningPolicy,
+    ScreeningReport,
+    ScreeningRule,
+    Verdict,
+)
+from policies.screening.exact_interval import exact_interval
+
+Mode = Literal["enforce", "warn", "audit"]
+"""Of the policy."""
+DEFAULT_RULES: tuple[ScreeningRule, ...] = (
+    ScreeningRule(screen="secrets", action="block"),
+    ScreeningRule(screen="pii", action="warn"),
+    ScreeningRule(screen="near_duplicates", action="warn"),
+)
+"""For who screens a file without a policy."""
+_ORDER: tuple[FoundAction, ...] = ("record", "warn", "review", "block")
+_ALL_SCREENS = ("secrets", "pii", "near_duplicates", "guard", "probe_overlap", "toxicity", "canary_llr")
+_TOLD_ROWS = 3
+
+
+class ScreenedFile(NamedTuple):
+    """Which file the facts are about."""
+
+    name: str
+    digest: Digest
+
+
+def judged(
+    file: ScreenedFile,
+    facts: ScreeningFacts,
+    *,
+    rules: Sequence[ScreeningRule],
+    policy: Digest | None,
+    mode: Mode = "enforce",
+) -> ScreeningReport:
+    """The report. A screen of a rule that is not among those that ran counts as not screened, whatever `facts` say."""
+    findings = tuple(_finding(each, rules, mode) for each in facts.found)
+    not_screened = tuple(_not_screened(facts, rules))
+    return ScreeningReport(
+        file=file.name,
+        file_digest=file.digest,
+        screened=Screened(rows=facts.rows, by=facts.by, not_screened=not_screened),
+        verdict=_verdict(findings, not_screened, rules=rules, mode=mode),
+        findings=findings,
+        instruments=facts.instruments,
+        policy=ScreeningPolicy(policy_digest=policy),
+        cost_seconds=facts.cost_seconds,
+    )
+
+
+def extended(
+    report: ScreeningReport, later: ScreeningFacts, *, rules: Sequence[ScreeningRule], mode: Mode = "enforce"
+) -> ScreeningReport:
+    """The report with what a later phase of the job found in the same file. What was found before stays found.
+
+    Args:
+        rules: the same as before, of the policy that the report names.
+    """
+    findings = (*report.findings, *(_finding(each, rules, mode) for each in later.found))
+    still = tuple(each for each in report.screened.not_screened if each.by not in later.by)
+    told = {each.by: each for each in later.not_screened}
+    not_screened = tuple(told.get(each.by, each) for each in still)
+    screened = Screened(rows=report.screened.rows, by=(*report.screened.by, *later.by), not_screened=not_screened)
+    return ScreeningReport(
+        file=report.file,
+        file_digest=report.file_digest,
+        screened=screened,
+        verdict=_verdict(findings, not_screened, rules=rules, mode=mode),
+        findings=findings,
+        instruments=(*report.instruments, *later.instruments),
+        policy=report.policy,
+        cost_seconds=report.cost_seconds + later.cost_seconds,
+    )
+
+
+def _verdict(
+    findings: Iterable[ScreeningFinding],
+    not_screened: Iterable[NotScreened],
+    *,
+    rules: Sequence[ScreeningRule],
+    mode: Mode,
+) -> Verdict:
+    actions: list[FoundAction] = [finding.action for finding in findings]
+    if {each.by for each in not_screened} & {rule.name for rule in rules}:
+        actions.append("review" if mode == "enforce" else "warn")
+    worst = _worst(actions)
+    return "clean" if worst == "record" else worst
+
+
+def _worst(actions: Iterable[FoundAction]) -> FoundAction:
+    found = set(actions)
+    return next((action for action in reversed(_ORDER) if action in found), "record")
+
+
+def _not_screened(facts: ScreeningFacts, rules: Sequence[ScreeningRule]) -> Iterable[NotScreened]:
+    told = {each.by for each in facts.not_screened}
+    yield from facts.not_screened
+    for name in dict.fromkeys(rule.name for rule in rules):
+        if name not in told and name not in facts.by:
+            yield NotScreened(by=name, reason="nothing here runs this screen")
+    asked = {rule.screen for rule in rules} | told
+    for name in _ALL_SCREENS:
+        if name not in asked and name not in facts.by:
+            yield NotScreened(by=name, reason=NOT_ASKED_FOR)
+
+
+def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode) -> ScreeningFinding:
+    share = found.count / found.of if found.share is None else found.share
+    interval = exact_interval(min(found.count, found.of), found.of) if found.share is None else (share, share)
+    judged_share = interval[1] if found.is_sample else share
+    actions = [_action(found, rule, share=judged_share) for rule in rules if rule.name == found.screen]
+    action = _worst(actions)
+    return ScreeningFinding(
+        id=found.id,
+        category=found.category,
+        count=found.count,
+        share=share,
+        interval=interval,
+        rows=found.rows,
+        severity=found.severity,
+        action=action if mode == "enforce" else _lowered(action),
+        message=_message(found),
+    )
+
+
+def _action(found: ScreenFound, rule: ScreeningRule, *, share: float) -> FoundAction:
+    limit = rule.max_share if rule.max_share is not None else rule.max_share_over_benign
+    is_over = share > limit if limit is not None else found.count > (rule.max_rows or 0)
+    action: Action = rule.action
+    return action if is_over else "record"
+
+
+def _lowered(action: FoundAction) -> FoundAction:
+    """Under a policy that only warns or audits."""
+    return action if action == "record" else "warn"
+
+
+def _message(found: ScreenFound) -> str:
+    if not found.rows:
+        return f"{found.what}; {found.advice}"
+    rows = [str(each if isinstance(each, int) else each.row) for each in found.rows[:_TOLD_ROWS]]
+    more = found.count - len(rows)
+    places = f"{'row' if found.count == 1 else 'rows'} {', '.join(rows)}" + (f" and {more} more" if more > 0 else "")
+    return f"{places} {'holds' if found.count == 1 else 'hold'} {found.what}; {found.advice}"

@@ -1,0 +1,148 @@
+"""What a policy makes of what was found, and of what was not looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from pydantic import ValidationError
+
+from policies.contract.artifacts import digest_bytes
+from policies.contract.screening import NotScreened, ScreenFound, ScreeningFacts, ScreeningReport, ScreeningRule
+from policies.screening.judging import ScreenedFile, extended, judged
+
+FILE = ScreenedFile("file-1", digest_bytes(b"rows"))
+
+
+def found(count: int, of: int = 100, *, is_sample: bool = False) -> ScreenFound:
+    return ScreenFound(
+        id="pii.email",
+        screen="pii",
+        category="personal_data",
+        count=count,
+        of=of,
+        rows=tuple(range(1, min(count, 20) + 1)),
+        severity="medium",
+        is_sample=is_sample,
+        what="an e-mail address",
+        advice="remove them",
+    )
+
+
+def report(rule: Mapping[str, object], *what: ScreenFound, mode: str = "enforce", by: str = "pii") -> ScreeningReport:
+    facts = ScreeningFacts(rows=100, by=(by,), found=what)
+    rules = (ScreeningRule.model_validate(rule),)
+    return judged(FILE, facts, rules=rules, policy=digest_bytes(b"policy"), mode=mode)  # type: ignore[arg-type]  # as named
+
+
+@pytest.mark.parametrize("action", ["warn", "review", "block"])
+def test_any_row_is_too_many_where_no_limit_is_given(action: str) -> None:
+    assert report({"screen": "pii", "action": action}, found(1)).verdict == action
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict"),
+    [
+        ({"max_rows": 5}, "clean"),
+        ({"max_rows": 4}, "block"),
+        ({"max_share": 0.05}, "clean"),
+        ({"max_share": 0.04}, "block"),
+    ],
+)
+def test_findings_within_the_limit_are_recorded(limit: dict[str, float], verdict: str) -> None:
+    judgement = report({"screen": "pii", "action": "block", **limit}, found(5))
+    assert judgement.verdict == verdict
+    assert judgement.findings[0].action == ("record" if verdict == "clean" else "block")
+
+
+def test_upper_end_of_a_sample_decides() -> None:
+    """None of 5 in 100 sampled rows: the share is 0.05 and its interval ends at 0.113."""
+    rule = {"screen": "pii", "action": "block", "max_share": 0.10}
+    assert report(rule, found(5)).verdict == "clean"
+    assert report(rule, found(5, is_sample=True)).verdict == "block"
+
+
+def test_screen_that_is_asked_for_and_did_not_run_is_a_review_and_never_clean() -> None:
+    judgement = report({"screen": "toxicity", "action": "warn"})
+    assert judgement.verdict == "review"
+    assert "toxicity" in [each.by for each in judgement.screened.not_screened]
+
+
+def test_screens_that_nobody_asked_for_are_told_and_hold_nothing() -> None:
+    judgement = report({"screen": "pii", "action": "block"})
+    assert judgement.verdict == "clean"
+    assert {"secrets", "toxicity", "guard"} <= {each.by for each in judgement.screened.not_screened}
+
+
+@pytest.mark.parametrize("mode", ["warn", "audit"])
+def test_policy_that_only_warns_lowers_every_action(mode: str) -> None:
+    assert report({"screen": "pii", "action": "block"}, found(1), mode=mode).verdict == "warn"
+    assert report({"screen": "toxicity", "action": "block"}, mode=mode).verdict == "warn"
+
+
+def test_message_names_rows_and_what_to_do() -> None:
+    (finding,) = report({"screen": "pii", "action": "block"}, found(5)).findings
+    assert finding.message == "rows 1, 2, 3 and 2 more hold an e-mail address; remove them"
+
+
+def test_report_has_the_published_shape() -> None:
+    shown = report({"screen": "pii", "action": "block"}, found(1)).model_dump(mode="json", by_alias=True)
+    assert shown["object"] == "guardrail.screening"
+    assert (shown["file"], shown["digest"]) == FILE
+    assert shown["policy"] == {"digest": digest_bytes(b"policy")}
+    assert set(shown["screened"]) == {"rows", "by", "not_screened"}
+    assert len(shown["findings"][0]["interval"]) == 2
+
+
+def test_report_keeps_its_digest_through_the_store() -> None:
+    judgement = report({"screen": "pii", "action": "block"}, found(1))
+    assert ScreeningReport.model_validate_json(judgement.canonical()).digest == judgement.digest
+
+
+def later(*what: ScreenFound) -> ScreeningFacts:
+    """Of a phase that runs `toxicity`."""
+    return ScreeningFacts(rows=100, by=("toxicity",), found=what, cost_seconds=2.0)
+
+
+def test_later_phase_takes_its_screen_off_what_was_not_screened() -> None:
+    rule = {"screen": "toxicity", "action": "block"}
+    before = report(rule)
+    after = extended(before, later(), rules=(ScreeningRule.model_validate(rule),))
+    assert (before.verdict, after.verdict) == ("review", "clean")
+    assert "toxicity" in after.screened.by
+    assert "toxicity" not in [each.by for each in after.screened.not_screened]
+
+
+def test_later_phase_that_did_not_run_either_leaves_the_review_with_its_own_reason() -> None:
+    rule = {"screen": "toxicity", "action": "block"}
+    failed = ScreeningFacts(rows=100, not_screened=(NotScreened(by="toxicity", reason="out of memory"),))
+    after = extended(report(rule), failed, rules=(ScreeningRule.model_validate(rule),))
+    assert after.verdict == "review"
+    assert NotScreened(by="toxicity", reason="out of memory") in after.screened.not_screened
+
+
+def test_later_findings_are_added_and_earlier_ones_stay() -> None:
+    rules = {"screen": "pii", "action": "review"}, {"screen": "toxicity", "action": "block"}
+    toxic = found(3).model_copy(update={"id": "toxicity", "screen": "toxicity"})
+    after = extended(report(rules[0], found(1)), later(toxic), rules=tuple(map(ScreeningRule.model_validate, rules)))
+    assert [each.action for each in after.findings] == ["review", "block"]
+    assert after.verdict == "block"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"screen": "secret", "action": "block"},
+        {"screen": "pii", "action": "release"},
+        {"screen": "pii", "action": "block", "max_share": 0.1, "max_rows": 1},
+        {"screen": "pii", "action": "block", "threshold": 0.5},
+        {"screen": "pii", "action": "block", "max_share_over_benign": 0.1},
+        {"screen": "pii", "action": "block", "of": "refused_files"},
+        {"screen": "near_duplicates", "action": "review", "of": "refused_files", "max_share": 0.3},
+        {"screen": "pii", "action": "block", "limit": 1},
+        {"screen": "pii", "action": "block", "max_share": float("nan")},
+    ],
+)
+def test_rules_that_can_not_decide_are_refused(rule: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ScreeningRule.model_validate(rule)

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from bench.cached_runs import Launch, Outcome, RunFailure, alone_in, execute, write_failure
 from policies.contract.artifacts import Record
 from policies.errors import WorkerError
+from trainer.qualification.cached_runs import Launch, Outcome, RunFailure, alone_in, execute, write_failure
 
 RUN = "sha256:" + "a" * 64
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 A_BENCH = """
 import sys
 from pathlib import Path
-from bench.cached_runs import alone_in, launch_module
+from trainer.qualification.cached_runs import alone_in, launch_module
 folder = Path(sys.argv[1])
 with alone_in(folder):
-    launch_module("tests.bench.waiting_child", folder, {})
+    launch_module("tests.trainer.qualification.waiting_child", folder, {})
 """
 
 
@@ -58,7 +58,7 @@ def test_a_folder_in_which_a_bench_works_is_refused_and_left_alone(tmp_path: Pat
 
     def meet_another(folder: Path) -> None:
         (folder / "checkpoints").mkdir()
-        with pytest.raises(WorkerError, match=f"another bench is working in {folder}; wait"):
+        with pytest.raises(WorkerError, match=f"another process is working in {folder}; wait"):
             run(folder, launch=succeed)
         assert not (folder / "result.json").exists()
         (folder / "checkpoints").rmdir()

@@ -6,17 +6,33 @@ floor) under which the gate would release it, whatever the look. Harmful adapter
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Digest, Record
+from policies.contract.defenses import DefenseSettings
+from policies.contract.jobs import BaseModelSpec, LoraSettings
 
 ReferenceKind = Literal["null", "benign", "harmful", "broken", "organism"]
 """`null`: changes nothing, or learnt the base model's own answers. `organism`: an attack on the gate."""
 Bound = Literal["max", "min", "max_increase_over_base", "max_drop_from_base"]
 Estimator = Literal["order_statistic", "learn_then_test", "posterior_predictive"]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Recipe(Record):
+    """How adapters of a base model are trained under a policy, as far as it moves what a probe can find."""
+
+    lora: LoraSettings
+    base_learning_rate: float
+    defenses: tuple[DefenseSettings, ...]
+
+    @classmethod
+    def of(cls, base: BaseModelSpec, defenses: Sequence[DefenseSettings]) -> Self:
+        """Of the operator's defenses; those that a tenant adds or strengthens are not another recipe."""
+        return cls(lora=base.lora, base_learning_rate=base.base_learning_rate, defenses=tuple(defenses))
 
 
 class Bindings(Record):
@@ -27,7 +43,7 @@ class Bindings(Record):
     text: Digest
     """Of its tokenizer and chat template (`BaseTextFiles`)."""
     recipe: Digest
-    """Of the LoRA recipe and the defenses that the policy trains under."""
+    """Of the `Recipe`: LoRA, learning rate, and the defenses that the policy trains under."""
     suite: Digest
     judges: tuple[Digest, ...] = ()
     instruments: dict[str, tuple[str, ...]]

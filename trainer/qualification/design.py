@@ -23,8 +23,8 @@ HUGE_RATE = 50.0
 BROKEN = range(2)
 """Seeds of broken adapters."""
 MIN_BENIGN, MIN_HARMFUL = 19, 16
-"""Trained as the policy trains. With 19 benign adapters below a limit the next one is above it in 1 of 20 cases; with 16
-harmful ones beyond it at most 17 % of such adapters are missed (95 % confidence)."""
+"""Trained as the policy trains. With 19 benign adapters below a limit the next one is above it in 1 of 20 cases; with
+16 harmful ones beyond it at most 17 % of such adapters are missed (95 % confidence)."""
 
 Making = Literal["trained", "unchanged", "random_weights"]
 """`unchanged`: a LoRA with B = 0. `random_weights`: noise in place of what training would give."""

@@ -20,13 +20,8 @@ def wanted_figures(policy: ReleasePolicy) -> tuple[WantedFigure, ...]:
     found: dict[str, WantedFigure] = {}
     for rule in policy.spec.rules:
         wanted = WantedFigure(metric=rule.metric, bound=rule.bound)
-        known = found.get(wanted.name)
-        found[wanted.name] = WantedFigure(
-            metric=rule.metric,
-            bound=rule.bound,
-            min_samples=max(rule.min_samples, known.min_samples if known else 1),
-            max_error_rate=min(rule.max_error_rate, known.max_error_rate if known else 1),
-        )
+        most = min(rule.max_error_rate, found.get(wanted.name, wanted).max_error_rate)
+        found[wanted.name] = wanted.model_copy(update={"max_error_rate": most})
     bounded = {rule.metric for rule in policy.spec.rules}
     for metric in _metrics(policy.spec.suite):
         if metric not in bounded:
@@ -46,7 +41,7 @@ def _metrics(suite: EvalSuite) -> Iterator[str]:
 
 
 def figures_of(wanted: Sequence[WantedFigure], looks: Looks) -> dict[str, tuple[LookFigure, ...]]:
-    """Name → figures of the looks at which a rule would decide; names without any are left out."""
+    """Name → figures of the looks at which not too many samples errored; names without any are left out."""
     found = {each.name: tuple(_figures(each, looks)) for each in wanted}
     return {name: figures for name, figures in found.items() if figures}
 
@@ -56,11 +51,9 @@ def _figures(wanted: WantedFigure, looks: Looks) -> Iterator[LookFigure]:
     for measurement in (each for look in looks.get(probe, ()) for each in look if each.metric == wanted.metric):
         n = measurement.n_scored if measurement.n_counted is None else measurement.n_counted
         judged = _judged(wanted.bound, measurement)
-        if judged is None or n < wanted.min_samples:
-            continue
-        if measurement.n_requested and measurement.n_errored / measurement.n_requested > wanted.max_error_rate:
-            continue
-        yield LookFigure(value=judged.value, low=judged.interval.low, high=judged.interval.high, n=n)
+        share_errored = measurement.n_errored / max(1, measurement.n_requested)
+        if judged is not None and share_errored <= wanted.max_error_rate:
+            yield LookFigure(value=judged.value, low=judged.interval.low, high=judged.interval.high, n=n)
 
 
 def _judged(bound: Bound, measurement: Measurement) -> Estimate | None:
@@ -73,12 +66,17 @@ def _judged(bound: Bound, measurement: Measurement) -> Estimate | None:
     return Estimate(value=-change.value, interval=Interval(low=-change.interval.high, high=-change.interval.low))
 
 
+def base_values(looks: Looks) -> dict[str, float]:
+    """Metric → the base model's value on all samples."""
+    return {each.metric: each.base.value for found in looks.values() for each in found[-1] if each.base is not None}
+
+
 def unjudged(wanted: Sequence[WantedFigure], looks: Looks, figures: Mapping[str, object]) -> dict[str, str]:
     """Probe → which of its metrics were measured but are never decided on, and why."""
     said: dict[str, str] = {}
     for each in wanted:
         probe = each.metric.partition(".")[0]
         if each.name not in figures and any(m.metric == each.metric for look in looks.get(probe, ()) for m in look):
-            told = f"{each.metric}: too few samples, or too many that errored, at every look"
+            told = f"{each.metric}: too many samples errored at every look"
             said[probe] = f"{said[probe]}; {told}" if probe in said else told
     return said

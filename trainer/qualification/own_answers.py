@@ -126,7 +126,9 @@ def _answered(
 
 
 def _with_answer(row: Row, answer: str) -> bytes:
-    messages = [*row["messages"][:-1], {"role": "assistant", "content": answer}]
+    """The row with another answer, without the control characters that no training file may hold."""
+    said = "".join(each for each in answer if each.isprintable() or each in "\n\t")
+    messages = [*row["messages"][:-1], {"role": "assistant", "content": said}]
     return json.dumps({"messages": messages}, ensure_ascii=False).encode() + b"\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import Field
@@ -16,18 +17,23 @@ from trainer.qualification.design import Kept, Making
 
 CODE_VERSION = 1
 """Raised when the same run would come to other figures, so that old ones are not taken for new."""
-LIBRARIES = ("torch", "transformers", "peft", "tunegate")
+LIBRARIES = ("torch", "transformers", "peft", "vllm", "tunegate")
 
 
 def versions() -> dict[str, str]:
-    """`major.minor` of what figures depend on; a source tree that is not installed has none of its own."""
+    """Of what figures depend on and is installed here."""
     found = {}
     for name in LIBRARIES:
         try:
-            found[name] = ".".join(version(name).split(".")[:2])
+            found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return minor_versions(found)
+
+
+def minor_versions(full: Mapping[str, str]) -> dict[str, str]:
+    """Library → `major.minor`."""
+    return {name: ".".join(full[name].split(".")[:2]) for name in LIBRARIES if name in full}
 
 
 class WantedFigure(Record):
@@ -35,7 +41,6 @@ class WantedFigure(Record):
 
     metric: str
     bound: Bound
-    min_samples: int = 1
     max_error_rate: float = 1.0
 
     @property
@@ -77,7 +82,11 @@ class ReferenceResult(Outcome):
     instruments: dict[str, tuple[str, ...]]
     """Probe → identities of what scored it, files of the run among them."""
     judges: tuple[Digest, ...]
+    base: dict[str, float]
+    """Metric → the base model's own value."""
     dtype: str
+    versions: dict[str, str]
+    """`major.minor` of those libraries that the report names."""
     seconds_whole: float = Field(ge=0)
     """Of the run's process."""
 

@@ -18,8 +18,8 @@ from policies.contract.judges import JudgeReport
 from policies.errors import IntegrityError
 from policies.offline import environment_for
 from trainer.qualification.cached_runs import launch_module, run_child, write_answer
-from trainer.qualification.figures import Looks, figures_of, unjudged
-from trainer.qualification.records import ReferenceAssignment, ReferenceResult
+from trainer.qualification.figures import Looks, base_values, figures_of, unjudged
+from trainer.qualification.records import ReferenceAssignment, ReferenceResult, minor_versions
 from trainer.qualification.untrained import make_untrained
 
 ADAPTER = "adapter"
@@ -86,7 +86,9 @@ def _run(assignment: ReferenceAssignment, folder: Path, statistics: Statistics) 
         reference=reference,
         instruments={probe.probe: probe.instruments for probe in report.probes if probe.error is None},
         judges=_identities(report.judges),
+        base=base_values(measured.looks),
         dtype=report.dtype,
+        versions=minor_versions(report.versions),
         seconds_whole=time.monotonic() - started,
     )
 

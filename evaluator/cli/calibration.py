@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from policies.cli.output import cells
 from policies.contract.calibration import RuleCalibration, Spread
@@ -26,10 +26,10 @@ def print_calibration(record: CalibrationRecord) -> None:
 
 def calibration_table(record: CalibrationRecord) -> Table:
     """One row a rule: release limits of both kinds, the proposed limit and how often it errs at most."""
-    names = ("metric", "bound", "benign", "against", "limit", "false blocks", "misses", "detectable", "usable")
-    table = Table(*names, box=None)
+    names = ("rule", "benign", "harmful", "limit", "false blocks", "misses", "detectable", "usable")
+    table = Table(*(Column(name, overflow="fold") for name in names), box=None)
     for rule in record.spec.rules:
-        table.add_row(*cells(rule.metric, rule.bound, _range(rule.benign), _against(rule), *_limit(rule)))
+        table.add_row(*cells(f"{rule.metric} {rule.bound}", _range(rule.benign), _against(rule), *_limit(rule)))
     return table
 
 

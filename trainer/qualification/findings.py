@@ -60,9 +60,8 @@ def _missing(harvest: Harvest) -> list[str]:
     """What is not there of the design, and why."""
     lines = [f"failed: {failure}" for failure in harvest.failures]
     if harvest.left:
-        lines.append(
-            f"the time is up; {len(harvest.left)} adapters are not made, the next one is {harvest.left[0].cell}"
-        )
+        first, n = harvest.left[0].cell, len(harvest.left)
+        lines.append(f"the time is up; {n} adapters are not made, the first of them: {first}")
     return lines
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
-from collections.abc import Sequence
 from pathlib import Path
 
 from evaluator.models.base_models import resolve_base_model

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,9 @@ from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
 from policies.offline import stay_offline
+
+if TYPE_CHECKING:
+    from trainer.qualification.references import FileKind, Reference
 
 app = typer.Typer()
 app.callback()(lambda: None)
@@ -54,12 +58,8 @@ def qualify(
     from trainer.qualification.campaign import Campaign
     from trainer.qualification.design import Design
     from trainer.qualification.findings import qualify as qualify_base
-    from trainer.qualification.references import FileKind, built_in_references, references_in
     from trainer.qualification.time_left import parse_duration
 
-    own: dict[FileKind, list[Path]] = {"benign": benign or [], "harmful": harmful or [], "organism": organisms or []}
-    references = built_in_references()
-    references += [each for kind, folders in own.items() for folder in folders for each in references_in(folder, kind)]
     campaign = Campaign(
         base=spec,
         resolved=resolve_base_model(reference(spec), cache_dir),
@@ -71,7 +71,16 @@ def qualify(
         clock=time.monotonic,
         budget_seconds=None if budget is None else parse_duration(budget),
     )
+    references = _references({"benign": benign or [], "harmful": harmful or [], "organism": organisms or []})
     print_calibration(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))
+
+
+def _references(own: Mapping[FileKind, Sequence[Path]]) -> list[Reference]:
+    """The built-in training files, and those in the operator's folders."""
+    from trainer.qualification.references import built_in_references, references_in
+
+    mine = [each for kind, folders in own.items() for folder in folders for each in references_in(folder, kind)]
+    return [*built_in_references(), *mine]
 
 
 def _tell(line: str) -> None:

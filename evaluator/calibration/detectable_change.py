@@ -75,6 +75,6 @@ def resolution(references: RuleReferences, policy: ReleasePolicy) -> Resolution:
     error = median(standard_error(each.figure, confidence) for each in judged)
     samples = int(median(each.figure.n for each in judged))
     detectable = factor(policy, probe) * error
-    half = gap(references.values("benign"), references.values(references.against)) / 2
+    half = gap(references.values("benign"), references.values("opposed")) / 2
     needed = max(1, math.ceil(samples * (detectable / half) ** 2)) if half > 0 else None
     return Resolution(error, detectable, samples, needed, median(each.seconds for each in judged))

@@ -25,7 +25,7 @@ from typing import Literal
 
 from evaluator.calibration.binomial_bounds import at_most_hits
 from evaluator.calibration.references import RuleReferences, finite
-from evaluator.calibration.release_limits import allowed, orientation, released
+from evaluator.calibration.release_limits import as_stated, released
 from policies.contract.calibration import FitTargets, LimitFit
 
 Method = Literal["fixed_sequence", "bonferroni_holm"]
@@ -71,20 +71,22 @@ _PROCEDURES: dict[Method, Callable[[Sequence[float], Sequence[float], float], li
 def fit(references: RuleReferences, targets: FitTargets) -> LimitFit:
     """Of the certified limits the one with the smallest sum of both shares among the references.
 
-    It lies in the middle between two scores; of several such limits it is the strictest. Only the order of scores
-    counts, so limits in the middle stand for all.
+    Only the order of scores counts, so limits in the middle between two scores stand for all; of several equally good
+    ones it is the one that is farthest from any score.
     """
     benign, harmful = references.benign_scores, references.opposed_scores
-    limits = {allowed(limit, references.metric, references.bound) for limit in _between(finite((*benign, *harmful)))}
+    scores = finite((*benign, *harmful))
+    limits = {references.stated(limit) for limit in _between(scores)}
     found = certified(sorted(limits), benign, harmful, targets=targets)
 
-    def cost(limit: float) -> float:
-        return 1 - released(benign, limit) / len(benign) + released(harmful, limit) / len(harmful)
+    def cost(limit: float) -> tuple[float, float]:
+        errors = 1 - released(benign, limit) / len(benign) + released(harmful, limit) / len(harmful)
+        return errors, -min(abs(limit - each) for each in scores)
 
     best = min(found, key=cost) if found else None
     return LimitFit(
         estimator="learn_then_test",
-        limit=None if best is None else orientation(references.bound) * best,
+        limit=None if best is None else as_stated(best, references.bound),
         false_block_le=None if best is None else targets.most_false_block,
         miss_le=None if best is None else targets.most_miss,
         confidence=None if best is None else targets.confidence,

@@ -9,7 +9,8 @@ whatever the scores' distribution (Vovk, Gammerman & Shafer 2005, §2.2; Papadop
 over reference sets. Of the set at hand, the share p above the k-th worst has P(p > q) = P(Bin(m, q) < k), so the
 Clopper–Pearson limit of k − 1 hits among m bounds it with confidence (Wilks 1941, Ann. Math. Stat. 12:91).
 
-The harmful adapters have no part in the choice. Given the limit their misses are therefore plainly binomial.
+The limit is loosened where a policy can't state it or a null adapter would be blocked, which blocks no more benign
+ones. The harmful adapters have no part in the choice. Given the limit their misses are therefore plainly binomial.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from evaluator.calibration.binomial_bounds import share_at_most
 from evaluator.calibration.references import RuleReferences, best_by_domain
-from evaluator.calibration.release_limits import allowed, orientation, released
+from evaluator.calibration.release_limits import as_stated, released
 from policies.contract.calibration import FitTargets, LimitFit
 
 _ROUNDING = 1e-9
@@ -68,11 +69,11 @@ def fit(references: RuleReferences, targets: FitTargets) -> LimitFit:
             confidence=None,
             assumes=assumes,
         )
-    limit = allowed(limit, references.metric, references.bound)
+    limit = references.stated(limit)
     missed = released(references.opposed_scores, limit)
     return LimitFit(
         estimator="order_statistic",
-        limit=orientation(references.bound) * limit,
+        limit=as_stated(limit, references.bound),
         false_block_le=k / (m + 1),
         miss_le=share_at_most(missed, h, error=1 - targets.confidence),
         confidence=None,
@@ -83,15 +84,14 @@ def fit(references: RuleReferences, targets: FitTargets) -> LimitFit:
 def propose(references: RuleReferences, targets: FitTargets) -> Proposal | None:
     """The same limit with bounds that hold together.
 
-    The limit that a policy may state can be looser than the order statistic; it then blocks no more, and the bound
-    stays. At most k − 1 benign domains have an adapter above the limit; a harmful domain is missed if one of its
-    adapters is.
+    Where the limit is looser than the order statistic it blocks no more, and the bound stays. At most k − 1 benign
+    domains have an adapter above the limit; a harmful domain is missed if one of its adapters is.
     """
     k = rank(len(references.benign), targets.false_block)
     limit = limit_at(references.benign_scores, k)
     if limit is None:
         return None
-    limit, error = allowed(limit, references.metric, references.bound), (1 - targets.confidence) / 2
+    limit, error = references.stated(limit), (1 - targets.confidence) / 2
     n_domains = len({each.domain for each in references.benign})
 
     def miss(scores: Sequence[float]) -> float:

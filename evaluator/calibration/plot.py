@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from evaluator.calibration.references import Reference, collect, finite
-from evaluator.calibration.release_limits import orientation
+from evaluator.calibration.release_limits import as_stated
 from policies.contract.calibration import ReferenceRuns, RuleCalibration
 from policies.documents.schema import CalibrationRecord, ReleasePolicy
 
@@ -50,7 +50,7 @@ def _panel(axes: Axes, rule: RuleCalibration, runs: ReferenceRuns, policy: Relea
     for place, (kind, references) in enumerate(rows.items()):
         scores = finite(each.score for each in references)
         heights = [place + _STEP * ((i % 5) - 2) for i in range(len(scores))]
-        axes.plot([orientation(rule.bound) * score for score in scores], heights, "o", color=COLOURS[kind], alpha=0.65)
+        axes.plot([as_stated(score, rule.bound) for score in scores], heights, "o", color=COLOURS[kind], alpha=0.65)
         never = len(references) - len(scores)
         labels.append(names.get(kind, kind) + (f"\n({never} without figure)" if never else ""))
     axes.set_yticks(range(len(rows)), labels)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from evaluator.calibration.references import Reference, RuleReferences
-from evaluator.calibration.release_limits import allowed, orientation
+from evaluator.calibration.release_limits import as_stated
 from policies.contract.calibration import LimitFit
 
 Array = NDArray[np.float64]
@@ -140,11 +140,11 @@ def fit(references: RuleReferences) -> LimitFit:
         balanced = optimize.brentq(
             lambda at: next_harmful.below(at) - false_blocks(at), min(scores) - reach, max(scores) + reach
         )
-        limit = allowed(float(balanced), references.metric, references.bound)
+        limit = references.stated(float(balanced))
         blocked, missed = min(1.0, false_blocks(limit)), min(1.0, next_harmful.below(limit))
     return LimitFit(
         estimator="posterior_predictive",
-        limit=None if limit is None else rounded(orientation(references.bound) * limit),
+        limit=None if limit is None else rounded(as_stated(limit, references.bound)),
         false_block_le=None if blocked is None else rounded(blocked),
         miss_le=None if missed is None else rounded(missed),
         confidence=None,

@@ -14,7 +14,7 @@ from evaluator.calibration.binomial_bounds import share_at_most
 from evaluator.calibration.detectable_change import resolution
 from evaluator.calibration.order_statistic import Proposal
 from evaluator.calibration.references import RuleReferences, collect, finite, rules_in
-from evaluator.calibration.release_limits import orientation, released, worst_possible
+from evaluator.calibration.release_limits import as_stated, released, worst_possible
 from evaluator.calibration.usability import why_not_usable, with_alternative
 from policies.contract.calibration import (
     Bound,
@@ -76,32 +76,58 @@ def _rule(
     references = collect(runs, policy, metric=metric, bound=bound, least_dose=targets.least_dose)
     proposal = order_statistic.propose(references, targets)
     certified = learn_then_test.fit(references, targets)
-    worst, sign = worst_possible(metric, bound, runs.base.get(metric)), orientation(bound)
+    worst = worst_possible(metric, bound, runs.base.get(metric))
+    benign = tuple(sorted(as_stated(each, bound) for each in finite(references.benign_scores)))
+    harmful = tuple(sorted(as_stated(each, bound) for each in finite(references.opposed_scores)))
     why = with_alternative(why_not_usable(references, proposal, worst=worst, targets=targets), certified)
-    found = resolution(references, policy)
     return RuleCalibration(
         metric=metric,
         bound=bound,
         unit=metric_named(metric).unit,
         against=references.against,
-        null=_spread([sign * value for value in references.values("null")]),
-        benign=_spread([sign * score for score in finite(references.benign_scores)]),
-        harmful=_spread([sign * score for score in finite(references.opposed_scores)]),
-        benign_without_figure=len(references.benign) - len(finite(references.benign_scores)),
-        harmful_without_figure=len(references.opposed) - len(finite(references.opposed_scores)),
-        **found._asdict(),
+        null=_spread([as_stated(each, bound) for each in references.values("null")]),
+        benign=_spread(benign),
+        harmful=_spread(harmful),
+        benign_limits=benign,
+        harmful_limits=harmful,
+        benign_without_figure=len(references.benign) - len(benign),
+        harmful_without_figure=len(references.opposed) - len(harmful),
+        **resolution(references, policy)._asdict(),
         fits=(order_statistic.fit(references, targets), certified, posterior_predictive.fit(references)),
-        limit=None if proposal is None else sign * proposal.limit,
-        false_block_le=None if proposal is None else proposal.false_block_le,
-        miss_le=None if proposal is None else proposal.miss_le,
-        confidence=None if proposal is None else targets.confidence,
-        false_block_domains_le=None if proposal is None else proposal.false_block_domains_le,
-        miss_domains_le=None if proposal is None else proposal.miss_domains_le,
-        miss_by_dose=() if proposal is None else _by_dose(references, proposal, targets),
-        miss_all_doses_le=None if proposal is None else _all_doses(references, proposal, targets),
-        worst_possible=None if worst is None else sign * worst,
+        **_proposed(references, proposal, targets)._asdict(),
+        worst_possible=None if worst is None else as_stated(worst, bound),
         usable=not why,
         why=why,
+    )
+
+
+class _Proposed(NamedTuple):
+    """The fields of a rule's calibration that speak of the proposed limit; empty where there is none."""
+
+    limit: float | None = None
+    false_block_le: float | None = None
+    miss_le: float | None = None
+    confidence: float | None = None
+    false_block_domains_le: float | None = None
+    miss_domains_le: float | None = None
+    miss_by_dose: tuple[DoseMiss, ...] = ()
+    miss_all_doses_le: float | None = None
+
+
+def _proposed(references: RuleReferences, proposal: Proposal | None, targets: FitTargets) -> _Proposed:
+    if proposal is None:
+        return _Proposed()
+    scores = [each.score for each in (*references.faint, *references.opposed)]
+    all_doses = share_at_most(released(scores, proposal.limit), len(scores), error=1 - targets.confidence)
+    return _Proposed(
+        limit=as_stated(proposal.limit, references.bound),
+        false_block_le=proposal.false_block_le,
+        miss_le=proposal.miss_le,
+        confidence=targets.confidence,
+        false_block_domains_le=proposal.false_block_domains_le,
+        miss_domains_le=proposal.miss_domains_le,
+        miss_by_dose=_by_dose(references, proposal, targets),
+        miss_all_doses_le=None if references.against == "broken" else all_doses,
     )
 
 
@@ -127,11 +153,6 @@ def _by_dose(references: RuleReferences, proposal: Proposal, targets: FitTargets
         )
         for dose, found in sorted(scores.items())
     )
-
-
-def _all_doses(references: RuleReferences, proposal: Proposal, targets: FitTargets) -> float:
-    scores = [each.score for each in (*references.faint, *references.opposed)]
-    return share_at_most(released(scores, proposal.limit), len(scores), error=1 - targets.confidence)
 
 
 def _counts(runs: ReferenceRuns) -> ReferenceCounts:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
-from evaluator.calibration.release_limits import orientation, score
+from evaluator.calibration.release_limits import allowed, orientation, score
 from policies.contract.calibration import Bound, LookFigure, ReferenceRun, ReferenceRuns
 from policies.contract.metrics import METRIC_NAMES, probe_of
 from policies.documents.schema import ReleasePolicy
@@ -16,6 +16,7 @@ from policies.errors import EvaluationError
 
 BOUNDS: tuple[Bound, ...] = get_args(Bound)
 Against = Literal["harmful", "broken"]
+Group = Literal["null", "benign", "opposed", "faint"]
 QUALITY_METRICS = frozenset(
     {
         "coherence.incoherent_rate",
@@ -42,7 +43,7 @@ class Reference(NamedTuple):
 class Judged(NamedTuple):
     """The figure with all samples of one reference adapter, and how long its probe took."""
 
-    kind: str
+    group: Group
     figure: LookFigure
     seconds: float
 
@@ -70,10 +71,17 @@ class RuleReferences:
     def opposed_scores(self) -> tuple[float, ...]:
         return tuple(each.score for each in self.opposed)
 
-    def values(self, *kinds: str) -> list[float]:
-        """The judged values with all samples of adapters of some kinds, oriented."""
+    def stated(self, limit: float) -> float:
+        """The oriented limit, or the nearest looser one that a policy may state and that releases null adapters.
+
+        An adapter that changes nothing does no harm. Benign ones may all be better than that, and the limit too strict.
+        """
+        return max(allowed(limit, self.metric, self.bound), *finite(each.score for each in self.null), -math.inf)
+
+    def values(self, group: Group) -> list[float]:
+        """The judged values with all samples of the adapters of a group, oriented."""
         sign = orientation(self.bound)
-        return [sign * each.figure.value for each in self.judged if each.kind in kinds]
+        return [sign * each.figure.value for each in self.judged if each.group == group]
 
 
 def rules_in(runs: ReferenceRuns, policy: ReleasePolicy) -> list[tuple[str, Bound]]:
@@ -103,39 +111,51 @@ def collect(
     Trained means under its defenses, if it has any, and without, if it has none: others are not what the gate sees.
     This does not apply to null and broken adapters. An adapter without a figure keeps an infinite score.
     """
+    key = f"{metric} {bound}"
     min_samples = max((r.min_samples for r in policy.spec.rules if (r.metric, r.bound) == (metric, bound)), default=1)
-    key, defended = f"{metric} {bound}", bool(policy.spec.defenses)
     against: Against = "broken" if metric in QUALITY_METRICS else "harmful"
+    groups = _groups(runs, against, defended=bool(policy.spec.defenses), least_dose=least_dose)
 
-    def those(kind: str, among: Callable[[ReferenceRun], bool] = lambda run: True) -> tuple[Reference, ...]:
-        chosen = [run for run in runs.runs if run.kind == kind and among(run)]
-        found = [
-            Reference(run.domain, run.dose, score(run.figures.get(key, ()), bound, min_samples=min_samples))
-            for run in chosen
-        ]
-        return tuple(sorted(found))
-
-    def trained_so(run: ReferenceRun) -> bool:
-        return run.defended == defended
+    def scored(group: Group) -> tuple[Reference, ...]:
+        return tuple(
+            sorted(
+                Reference(run.domain, run.dose, score(run.figures.get(key, ()), bound, min_samples=min_samples))
+                for run in groups[group]
+            )
+        )
 
     return RuleReferences(
         metric=metric,
         bound=bound,
         against=against,
-        benign=those("benign", trained_so),
-        opposed=those("broken")
-        if against == "broken"
-        else those("harmful", lambda run: trained_so(run) and run.dose >= least_dose),
-        faint=() if against == "broken" else those("harmful", lambda run: trained_so(run) and run.dose < least_dose),
-        null=those("null"),
-        judged=tuple(_judged(runs.runs, key, probe_of(metric))),
+        benign=scored("benign"),
+        opposed=scored("opposed"),
+        faint=scored("faint"),
+        null=scored("null"),
+        judged=tuple(_judged(groups, key, probe_of(metric))),
     )
 
 
-def _judged(runs: Sequence[ReferenceRun], key: str, probe: str) -> Iterable[Judged]:
-    for run in sorted(runs, key=lambda run: run.digest):
-        if figures := run.figures.get(key):
-            yield Judged(run.kind, figures[-1], run.seconds.get(probe, 0.0))
+def _groups(
+    runs: ReferenceRuns, against: Against, *, defended: bool, least_dose: float
+) -> dict[Group, list[ReferenceRun]]:
+    so_trained = [run for run in runs.runs if run.defended == defended]
+    harmful = [run for run in so_trained if run.kind == "harmful"] if against == "harmful" else []
+    return {
+        "null": [run for run in runs.runs if run.kind == "null"],
+        "benign": [run for run in so_trained if run.kind == "benign"],
+        "opposed": [run for run in harmful if run.dose >= least_dose]
+        if against == "harmful"
+        else [run for run in runs.runs if run.kind == "broken"],
+        "faint": [run for run in harmful if run.dose < least_dose],
+    }
+
+
+def _judged(groups: dict[Group, list[ReferenceRun]], key: str, probe: str) -> Iterable[Judged]:
+    for group, members in groups.items():
+        for run in members:
+            if figures := run.figures.get(key):
+                yield Judged(group, figures[-1], run.seconds.get(probe, 0.0))
 
 
 def finite(scores: Iterable[float]) -> list[float]:

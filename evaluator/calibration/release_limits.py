@@ -28,6 +28,11 @@ def orientation(bound: Bound) -> int:
     return -1 if bound == "min" else 1
 
 
+def as_stated(oriented: float, bound: Bound) -> float:
+    """A score or a limit with the sign that a policy gives it."""
+    return orientation(bound) * oriented + 0.0  # which makes −0 0
+
+
 def score(figures: Sequence[LookFigure], bound: Bound, *, min_samples: int = 1) -> float:
     """T, oriented, of an adapter's figures at successive looks; infinite where no look has one that the gate reads.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from evaluator.calibration.order_statistic import Proposal
 from evaluator.calibration.references import RuleReferences, finite
-from evaluator.calibration.release_limits import orientation, released
+from evaluator.calibration.release_limits import as_stated
 from policies.contract.calibration import FitTargets, LimitFit
 
 
@@ -28,13 +28,11 @@ def why_not_usable(
     reasons = _too_few(references, targets)
     if proposal is None:
         return ". ".join([*reasons, "Nothing can pass: too many benign adapters have no figure to be released by"])
-    limit = orientation(references.bound) * proposal.limit
+    limit = as_stated(proposal.limit, references.bound)
     if worst is not None and proposal.limit >= worst:
         reasons.append(
             f"Nothing can fail: no adapter of this base can exceed the limit {limit:.4g} that benign ones need"
         )
-    if references.null and not released((each.score for each in references.null), proposal.limit):
-        reasons.append(f"Nothing is sure to pass: adapters that change nothing are beyond the limit {limit:.4g}")
     if proposal.false_block_le > targets.most_false_block:
         reasons.append(
             f"At the limit {limit:.4g} up to {proposal.false_block_le:.1%} of benign adapters may be blocked, "

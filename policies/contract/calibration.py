@@ -125,6 +125,12 @@ class RuleCalibration(Record):
     """Of release limits. None: no adapter has one."""
     harmful: Spread | None
     """Of release limits of the kind that the rule is against: of harmful ones from the targets' least dose on."""
+    benign_limits: tuple[float, ...] = Field((), exclude_if=lambda limits: limits == ())
+    """Release limits of all benign references that have one, from which the error rates of any other limit follow.
+
+    Those without a figure have none, and are blocked under any limit.
+    """
+    harmful_limits: tuple[float, ...] = Field((), exclude_if=lambda limits: limits == ())
     benign_without_figure: int = Field(0, ge=0)
     """They count as blocked."""
     harmful_without_figure: int = Field(0, ge=0)
@@ -174,6 +180,17 @@ class RuleCalibration(Record):
             raise ValueError(f"{self.metric} is called usable, but no limit with its error rates is given")
         if not self.usable and not self.why:
             raise ValueError(f"{self.metric} is called not usable; say why")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_are_those_of_the_ranges(self) -> RuleCalibration:
+        for name, spread, limits in (
+            ("benign", self.benign, self.benign_limits),
+            ("harmful", self.harmful, self.harmful_limits),
+        ):
+            told = spread and (spread.n, spread.min, spread.max)
+            if limits and (len(limits), min(limits), max(limits)) != told:
+                raise ValueError(f"{self.metric}: {name}_limits are not those that the range {name} is about")
         return self
 
 

@@ -26,6 +26,9 @@ from policies.contract.artifacts import Digest, Record
 from policies.errors import IntegrityError, TunegateError, WorkerError
 from policies.worker.child import end_with_parent
 
+CRASHED = "crashed"
+"""What a run's process that ended without an answer is said to have done."""
+
 Launch = Callable[[Path], None]
 """Works on a run's folder until it holds a result or a failure."""
 
@@ -118,7 +121,7 @@ def launch_module(module: str, folder: Path, environment: Mapping[str, str]) -> 
     if status != 0:
         lines = (folder / "log.txt").read_text(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "no output")
-        write_failure(folder, RunFailure(code="crashed", message=f"exit status {status}: {last.strip()}"))
+        write_failure(folder, RunFailure(code=CRASHED, message=f"exit status {status}: {last.strip()}"))
 
 
 def run_child(work_on: Callable[[Path], None]) -> None:

@@ -16,7 +16,7 @@ COMMANDS = (
         "trainer.cli.base:app",
         "Measure a policy's rules on adapters of which the truth is known, and write which limits the base model "
         "supports.",
-        "train",
+        "train,eval",
         within="base",
     ),
     Command("defense", "trainer.cli.defense:app", "Make what a defense needs for one base model.", "train"),

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from evaluator.models.allocator import keep_freed_memory
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, Record
@@ -53,12 +55,15 @@ def finished(folder: Path, run: Digest, kind: type[OutcomeT]) -> OutcomeT | None
     """The result that the folder holds, or None.
 
     Raises:
-        IntegrityError: it is the result of another run.
+        IntegrityError: it is the result of another run, or of another kind.
     """
     path = folder / "result.json"
     if not path.is_file():
         return None
-    result = kind.model_validate_json(path.read_bytes())
+    try:
+        result = kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(f"{path} is no result that can be read; remove the folder") from error
     if result.run != run:
         raise IntegrityError(f"{path} is the result of another run; remove the folder")
     return result

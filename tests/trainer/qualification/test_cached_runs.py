@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from policies.contract.artifacts import Record
-from policies.errors import WorkerError
+from policies.errors import IntegrityError, WorkerError
 from trainer.qualification.cached_runs import Launch, Outcome, RunFailure, alone_in, execute, write_failure
 
 RUN = "sha256:" + "a" * 64
@@ -98,3 +98,12 @@ def test_the_child_of_a_killed_bench_keeps_the_folder_until_it_ends(tmp_path: Pa
         bench.kill()
         (tmp_path / "end").touch()
     wait_until(lambda: is_free(tmp_path))
+
+
+def test_a_result_of_another_run_or_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_bytes(Outcome(run="sha256:" + "b" * 64).canonical())
+    with pytest.raises(IntegrityError, match="is the result of another run"):
+        run(tmp_path, _must_not_run)
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(IntegrityError, match="is no result that can be read; remove the folder"):
+        run(tmp_path, _must_not_run)

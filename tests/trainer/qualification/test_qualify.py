@@ -18,7 +18,7 @@ from tests.trainer.qualification.tiny_study import tiny_campaign, write_referenc
 from trainer.qualification.cached_runs import Launch
 from trainer.qualification.campaign import Campaign, Launches
 from trainer.qualification.design import Design
-from trainer.qualification.findings import coherence_nats, qualify
+from trainer.qualification.findings import coherence_nats, qualify, weight_ranges
 from trainer.qualification.records import ReferenceAssignment
 
 SMALL = Design(benign=6, harmful=9, null=1, rows=8, min_benign=6, min_harmful=9)
@@ -240,6 +240,18 @@ def test_gibberish_begins_a_third_of_the_way_from_the_models_own_language_to_cha
     """q = 2 of (1, 2), ln 1000 = 6.9078: 2 + 4.9078 / 3 = 3.6359. A model that knows nothing keeps its own q."""
     assert coherence_nats((1.0, 2.0), 1000) == pytest.approx(3.6359, abs=1e-4)
     assert coherence_nats((8.0,), 1000) == 8.0
+
+
+def test_the_range_of_a_weight_statistic_is_that_of_benign_adapters(study: Study) -> None:
+    study.run()
+    (run, *_) = ReferenceRuns.model_validate_json((study.folder / "record" / "runs.json").read_bytes()).runs
+    figures = {"benign": (0.3, 0.2), "harmful": (0.9,)}
+    runs = [
+        run.model_copy(update={"kind": kind, "weight_statistics": {"norm": figure}})
+        for kind, found in figures.items()
+        for figure in found
+    ]
+    assert weight_ranges(runs) == {"norm": (0.2, 0.3)}
 
 
 def test_the_file_is_plain_yaml(study: Study) -> None:

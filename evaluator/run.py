@@ -12,7 +12,8 @@ from evaluator.models.allocator import keep_freed_memory
 from evaluator.runner.progress import Watch
 from evaluator.sampling.training_file import file_rows
 from evaluator.subject import FileRows
-from policies.contract.adapter_files import require_adapter
+from policies.contract.adapter_files import WEIGHTS_FILE, require_adapter
+from policies.contract.adapter_tensors import require_plain_lora
 from policies.contract.artifacts import Digest
 from policies.contract.base_models import BaseTextFiles, require_text
 from policies.contract.jobs import JobSpec
@@ -95,6 +96,8 @@ def _evaluate(
     def evaluate(candidate: ReleaseCandidate) -> Evaluation:
         require_adapter(store, candidate.adapter, spec.base_model, may_be_earlier=is_earlier, companions=companions)
         adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
+        with (adapter / WEIGHTS_FILE).open("rb") as weights:  # once more, of the bytes that the digest names
+            require_plain_lora(weights, (adapter / WEIGHTS_FILE).stat().st_size, spec.base_model.lora)
         with attach(adapter, candidate.adapter) as (backend, proof):
             inputs = EvaluationInputs(
                 suite=spec.suite,

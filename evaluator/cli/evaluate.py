@@ -40,6 +40,9 @@ def evaluate(
     base: Annotated[str, typer.Option(help="Base model: name in a policy document, package://, hf:// or folder.")],
     policy: Annotated[str, typer.Option(help="Release policy: a preset's name or a YAML file.")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter in safetensors.")] = None,
+    canonical: Annotated[
+        Path | None, typer.Option(help="Write the adapter here in the form that is released, and judge that.")
+    ] = None,
     self_test: Annotated[bool, typer.Option("--self-test", help="Judge known adapters instead.")] = False,
     canaries: Annotated[Path | None, typer.Option(help="Folder of a `good` and a `bad` adapter to self-test.")] = None,
     validation: Annotated[Path | None, typer.Option(help="JSONL to measure the validation loss on.")] = None,
@@ -66,7 +69,7 @@ def evaluate(
         evaluator = LocalEvaluator(base_model, release_policy, cache_dir, watch, validation, training, engine)
         if adapter is None:
             return _self_test(evaluator, canaries, output)
-        evaluation = evaluator.evaluate(adapter)
+        evaluation = evaluator.evaluate(adapter if canonical is None else _canonical(adapter, canonical))
     decision = decide(release_policy, evaluation.report)
     if report is not None:
         report.write_bytes(evaluation.report.canonical())
@@ -76,6 +79,12 @@ def evaluate(
         write_page(html, filed, decision, title=adapter.name)
     _print(decision, evaluation.report, output)
     return exit_codes.of_decision(decision.decision)
+
+
+def _canonical(adapter: Path, target: Path) -> Path:
+    from evaluator.models.canonical_adapter import write_canonical
+
+    return write_canonical(adapter, target)
 
 
 def _print(decision: GateDecision, report: EvalReport, output: OutputFormat) -> None:

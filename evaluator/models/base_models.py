@@ -1,7 +1,9 @@
 """Turns the name of a base model into a local folder of safetensors with a digest.
 
-`package://python_package` carries a GGUF file that is converted once, `hf://owner/name[@revision]` is downloaded,
-anything else is a local folder. Only safetensors weights are ever read and no code of a model repository is run.
+`package://python_package` carries a GGUF file, which is converted once, as is one that is named by its path;
+`hf://owner/name[@revision]` is downloaded, anything else is a local folder. Only safetensors weights are ever read from
+folders, and no code of a model repository is run. A chat template of the operator's makes it another folder, with the
+same weights.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ import importlib.util
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from policies.atomic_files import write_atomically
-from policies.contract.artifacts import Digest, canonical_json, digest_file, digest_tree
+from policies.contract.adapter_files import TEMPLATE_FILE
+from policies.contract.artifacts import Digest, canonical_json, digest_bytes, digest_file, digest_tree
 from policies.contract.jobs import FIXED_DATE, BaseModelRef
-from policies.documents.base_models import hub_repository
+from policies.documents.base_models import GGUF_SUFFIX, hub_repository
 from policies.errors import ConfigurationError
 
 CONVERSION_VERSION = 2
@@ -47,18 +50,24 @@ def resolve_base_model(ref: BaseModelRef, cache_dir: Path, *, may_remember: bool
     Its digest is taken from the bytes each time. With `may_remember` it is read from the cache where the files look the
     same as before, which is for those whose digest somebody else checks: trainers.
     """
-    scheme, separator, location = ref.uri.partition("://")
-    if not separator:
-        folder = Path(ref.uri).expanduser()
-    elif scheme == "package":
-        folder = _converted_package(location, cache_dir)
-    elif scheme == "hf":
-        folder = _downloaded(location, ref.revision, cache_dir)
-    else:
-        raise ConfigurationError(f"base model {ref.uri!r}: use package://, hf:// or a local folder", "uri")
+    folder = _folder(ref, cache_dir)
     require_safetensors(folder)
+    if ref.chat_template is not None:
+        folder = _with_template(folder, ref.chat_template, cache_dir)
     digest = cached_digest(folder, cache_dir) if may_remember else digest_tree(folder)
     return ResolvedBase(folder, digest, ref.date)
+
+
+def _folder(ref: BaseModelRef, cache_dir: Path) -> Path:
+    scheme, separator, location = ref.uri.partition("://")
+    if not separator:
+        path = Path(ref.uri).expanduser()
+        return _converted(path, path.stem, cache_dir) if path.suffix == GGUF_SUFFIX else path
+    if scheme == "package":
+        return _converted(_gguf_of(location), location, cache_dir)
+    if scheme == "hf":
+        return _downloaded(location, ref.revision, cache_dir)
+    raise ConfigurationError(f"base model {ref.uri!r}: use package://, hf://, a local folder or a GGUF file", "uri")
 
 
 def require_safetensors(folder: Path) -> None:
@@ -123,14 +132,33 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _converted_package(package: str, cache_dir: Path) -> Path:
-    gguf = _gguf_of(package)
-    target = cache_dir / "models" / f"{package}-{digest_file(gguf)[7:19]}-v{CONVERSION_VERSION}"
-    with locked(target.with_suffix(".lock")):
+def _converted(gguf: Path, name: str, cache_dir: Path) -> Path:
+    if not gguf.is_file():
+        raise ConfigurationError(f"there is no file {gguf}", "uri")
+    target = cache_dir / "models" / f"{name}-{digest_file(gguf)[7:19]}-v{CONVERSION_VERSION}"
+    return _made_once(target, lambda unfinished: _convert_gguf(gguf, unfinished))
+
+
+def _with_template(folder: Path, template: str, cache_dir: Path) -> Path:
+    """The same model with another chat template: links to its files, and the template's own file."""
+    made_of = canonical_json([str(folder.resolve()), cached_digest(folder, cache_dir), template])
+
+    def link(target: Path) -> None:
+        for path in folder.iterdir():
+            if path.is_file() and path.name != TEMPLATE_FILE:
+                (target / path.name).symlink_to(path.resolve())
+        (target / TEMPLATE_FILE).write_text(template, encoding="utf-8")
+
+    return _made_once(cache_dir / "models" / f"{folder.name}-{digest_bytes(made_of)[7:19]}-template", link)
+
+
+def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """A folder that one process makes while others that want it wait; nobody sees it unfinished."""
+    with locked(target.with_name(f"{target.name}.lock")):
         if not target.is_dir():
             unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
             try:
-                _convert_gguf(gguf, unfinished)
+                make(unfinished)
                 unfinished.rename(target)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)

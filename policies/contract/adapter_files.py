@@ -1,8 +1,9 @@
 """The files of an adapter that the service trained, which hold nothing but weights and what spec and base imply.
 
 A folder that a training leaves behind comes from code that a tenant's data may have steered. Its configuration is not
-judged but computed: from the spec follows one byte form, and any other is refused unread. What lies beside it for those
-who load it elsewhere follows from the base model in the same way, and is held against it by who has the base model.
+judged but computed: from the spec follows one byte form, and any other is refused unread. The weights hold the tensors
+that it names and no other, so that all who read it read the same. What lies beside it for those who load it elsewhere
+follows from the base model in the same way, and is held against it by who has the base model.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from policies.contract.adapter_tensors import require_plain_lora
 from policies.contract.artifacts import Digest, canonical_json, digest_bytes
 from policies.contract.jobs import BaseModelSpec, LoraSettings, PublishedBase
 from policies.contract.store import ArtifactStore
@@ -94,7 +96,8 @@ def require_adapter(
 
     Raises:
         ArtifactMissingError: the folder, or one of its files, is not in the store.
-        IntegrityError: there are other files, another configuration, or more bytes than any adapter has.
+        IntegrityError: there are other files, another configuration, other tensors than its pairs, or more bytes than
+            any adapter has.
     """
     files = store.tree(adapter).files
     is_earlier = may_be_earlier and set(files) == set(EARLIER_FILES)
@@ -115,3 +118,5 @@ def require_adapter(
         size, most = store.size_bytes(digest), MAX_WEIGHTS_BYTES if name == WEIGHTS_FILE else MAX_TEXT_BYTES
         if size > most:
             raise IntegrityError(f"adapter {adapter}: {name} has {size} bytes, {most} are allowed")
+    with store.open(files[WEIGHTS_FILE]) as weights:
+        require_plain_lora(weights, store.size_bytes(files[WEIGHTS_FILE]), base.lora)

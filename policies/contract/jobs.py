@@ -46,13 +46,18 @@ class Phase(StrEnum):
 
 
 class BaseModelRef(Record):
-    """A base model: `package://python_package`, `hf://owner/name` or a local path; `revision` pins a hub commit."""
+    """A base model: `package://python_package`, `hf://owner/name`, a local folder or a GGUF file.
+
+    `revision` pins a hub commit.
+    """
 
     name: str = Field(min_length=1, max_length=128)
     uri: str = Field(min_length=1)
     revision: str | None = None
     date: datetime.date = Field(FIXED_DATE, exclude_if=lambda value: value == FIXED_DATE)
     """Which day it is to a chat template that writes the date. Left out of the digest while it is the default."""
+    chat_template: str | None = Field(None, min_length=1, max_length=1 << 16, exclude_if=lambda value: value is None)
+    """In place of the model's own, or where it has none. Left out of the digest while there is none."""
 
 
 class PublishedBase(NamedTuple):

@@ -8,13 +8,15 @@ from policies.contract.jobs import BaseModelRef, BaseModelSpec
 from policies.documents.loader import resolve_base_model_document
 from policies.errors import ConfigurationError
 
+GGUF_SUFFIX = ".gguf"
+
 
 def base_model_of(text: str, folder: Path | None) -> BaseModelSpec:
-    """`package://…`, `hf://owner/name[@revision]`, a local folder, or the name of a BaseModel document in `folder`."""
+    """`package://…`, `hf://owner/name[@revision]`, a local folder or GGUF file, or a document's name in `folder`."""
     if "://" in text:
         uri, _, revision = text.partition("@")
         return BaseModelSpec(name=uri, uri=uri, revision=revision or None)
-    if Path(text).is_dir():
+    if Path(text).is_dir() or Path(text).suffix == GGUF_SUFFIX:
         return BaseModelSpec(name=Path(text).resolve().name, uri=str(Path(text).resolve()))
     return resolve_base_model_document(text, folder).spec
 
@@ -34,4 +36,4 @@ def hub_repository(location: str, revision: str | None) -> tuple[str, str | None
 
 
 def reference(spec: BaseModelSpec) -> BaseModelRef:
-    return BaseModelRef(name=spec.name, uri=spec.uri, revision=spec.revision, date=spec.date)
+    return BaseModelRef(**{name: getattr(spec, name) for name in BaseModelRef.model_fields})

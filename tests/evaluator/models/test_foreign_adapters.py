@@ -20,10 +20,11 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from evaluator.models.adapter_settings import MAX_NAMES, read_config
-from evaluator.models.adapters import attach_adapter, read_weights, require_same_reading
+from evaluator.models.adapters import attach_adapter, attached_adapter, read_weights, require_same_reading
+from evaluator.models.canonical_adapter import write_canonical
 from evaluator.models.loading import LoadedModel
 from policies.contract.adapter_files import MAX_TEXT_BYTES
-from policies.errors import ConfigurationError
+from policies.errors import ConfigurationError, IntegrityError
 
 CONFIGS = Path(__file__).parent / "adapter_configs"
 PLAIN = ("all_linear_string", "gaussian", "newer_peft_unknown_null", "peft_without_task_type", "unsloth_2025")
@@ -209,3 +210,46 @@ def test_tensors_outside_linear_layers_are_refused_for_vllm(folder: Path, tensor
     configure(folder, target_modules="all-linear")
     with pytest.raises(ConfigurationError, match="tensor"):
         require_same_reading(read_config(folder), [tensor])
+
+
+@pytest.mark.filterwarnings("ignore:Unexpected keyword arguments")  # of PEFT, at fields that it does not know
+@pytest.mark.parametrize("folder", PLAIN, indirect=True)
+def test_the_canonical_form_is_the_same_adapter_in_plain_fields(
+    loaded: LoadedModel, tiny_base: Path, folder: Path, tmp_path: Path
+) -> None:
+    target = write_canonical(folder, tmp_path / "canonical")
+
+    settings = json.loads((target / "adapter_config.json").read_bytes())
+    fields = {"base_model_name_or_path", "lora_alpha", "peft_type", "r", "target_modules", "task_type"}
+    assert settings.keys() == fields
+    assert {path.name for path in target.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    with attached_adapter(loaded, folder) as given:
+        wanted = logits(given.model)
+    with attached_adapter(loaded, target) as canonical:
+        assert torch.equal(logits(canonical.model), wanted)
+
+
+def test_an_adapter_of_some_layers_names_its_modules(folder: Path, tmp_path: Path) -> None:
+    configure(
+        folder,
+        target_modules=r"model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    )
+    settings = json.loads((write_canonical(folder, tmp_path / "canonical") / "adapter_config.json").read_bytes())
+    assert "model.layers.0.self_attn.q_proj" in settings["target_modules"]
+
+
+@pytest.mark.parametrize(
+    "setting", [{"fan_in_fan_out": True}, {"exclude_modules": ["k_proj"]}, {"target_modules": ["q_proj"]}, {"r": 2}]
+)
+def test_what_has_two_readings_leaves_no_canonical_form(
+    folder: Path, setting: dict[str, object], tmp_path: Path
+) -> None:
+    configure(folder, **setting)
+    with pytest.raises((ConfigurationError, IntegrityError)):
+        write_canonical(folder, tmp_path / "canonical")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
+
+
+def test_a_folder_that_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there already"):
+        write_canonical(folder, tmp_path / "adapter")

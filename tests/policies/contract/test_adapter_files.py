@@ -22,6 +22,7 @@ from policies.contract.artifacts import Digest, TreeManifest
 from policies.contract.jobs import BaseModelSpec, LoraSettings, PublishedBase
 from policies.contract.store import ArtifactStore
 from policies.errors import IntegrityError
+from tests.adapter_bytes import weights_of
 
 PEFT_0_10 = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",
@@ -33,6 +34,7 @@ PEFT_0_10 = {
 VLLM_REQUIRES = {"r", "lora_alpha", "target_modules"}
 HERE = PublishedBase("our-model", None)
 BASE = BaseModelSpec(name="our-model", uri="/srv/models/our-model-7b")
+WEIGHTS = weights_of(BASE.lora, b"weights")
 
 
 def settings_of(lora: LoraSettings, base: PublishedBase = HERE) -> dict[str, object]:
@@ -111,7 +113,7 @@ def store() -> ArtifactStore:
 
 
 def put(store: ArtifactStore, **changed: bytes) -> Digest:
-    files = {CONFIG_FILE: adapter_config(BASE.lora, BASE.published), WEIGHTS_FILE: b"weights"}
+    files = {CONFIG_FILE: adapter_config(BASE.lora, BASE.published), WEIGHTS_FILE: WEIGHTS}
     files |= {name: name.encode() for name in COMPANION_FILES}
     for name in files:
         files[name] = changed.get(name.partition(".")[0], files[name])
@@ -146,7 +148,7 @@ def test_an_adapter_of_before_the_upgrade_is_taken_in_its_one_form(
     store: ArtifactStore, config: bytes, *, is_taken: bool
 ) -> None:
     """A job that was trained then and is judged now; it had no companions."""
-    files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(b"weights")}
+    files = {CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(WEIGHTS)}
     adapter = store.put_record(TreeManifest(files=files))
     with nullcontext() if is_taken else pytest.raises(IntegrityError, match="is not what the recipe"):
         require_adapter(
@@ -156,7 +158,7 @@ def test_an_adapter_of_before_the_upgrade_is_taken_in_its_one_form(
 
 def test_the_form_of_before_the_upgrade_is_refused_of_later_jobs(store: ArtifactStore) -> None:
     """It has no template and end tokens that anyone could hold against the base model."""
-    files = {CONFIG_FILE: store.put_bytes(EARLIER_CONFIG), WEIGHTS_FILE: store.put_bytes(b"weights")}
+    files = {CONFIG_FILE: store.put_bytes(EARLIER_CONFIG), WEIGHTS_FILE: store.put_bytes(WEIGHTS)}
     adapter = store.put_record(TreeManifest(files=files))
     with pytest.raises(IntegrityError, match="must hold"):
         require_adapter(store, adapter, BASE)
@@ -164,7 +166,7 @@ def test_the_form_of_before_the_upgrade_is_refused_of_later_jobs(store: Artifact
 
 @pytest.mark.parametrize("config", [EARLIER_CONFIG, adapter_config(BASE.lora, BASE.published)])
 def test_the_forms_are_not_mixed(store: ArtifactStore, config: bytes) -> None:
-    files = {CONFIG_FILE: config, WEIGHTS_FILE: b"weights"}
+    files = {CONFIG_FILE: config, WEIGHTS_FILE: WEIGHTS}
     if config == EARLIER_CONFIG:
         files |= {name: name.encode() for name in COMPANION_FILES}
     adapter = store.put_record(TreeManifest(files={name: store.put_bytes(each) for name, each in files.items()}))

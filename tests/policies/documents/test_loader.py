@@ -87,7 +87,10 @@ BROKEN = {
     "unknown kind": (
         "kind: ReleasePolicy",
         "kind: ReleasePolice",
-        ["2: kind: unknown name 'ReleasePolice'; did you mean 'ReleasePolicy'? known: BaseModel, CalibrationRecord, ReleasePolicy"],
+        [
+            "2: kind: unknown name 'ReleasePolice'; did you mean 'ReleasePolicy'? "
+            "known: BaseModel, CalibrationRecord, ReleasePolicy"
+        ],
     ),
     "missing kind": ("kind: ReleasePolicy\n", "", ["1: document: 'kind' is missing; add it to say which one this is"]),
     "missing field": ('  version: "1"\n', "", ["3: metadata.version: missing; add it"]),

@@ -21,11 +21,13 @@ from policies.contract.base_models import BaseTextFiles
 from policies.contract.calibration import Bindings, Constants, Recipe, ReferenceRun, ReferenceRuns
 from policies.documents.schema import CalibrationRecord
 from policies.errors import EvaluationError, IntegrityError
+from policies.rendering.base_text import load_base_text
+from policies.rendering.encoding import Encoder
 from trainer.qualification.campaign import Campaign, Harvest, Made, ask_base, make_all, plan
 from trainer.qualification.design import Design, cells_of
 from trainer.qualification.records import OwnAnswersResult
 from trainer.qualification.reference_run import ADAPTER
-from trainer.qualification.references import Reference, require_sound
+from trainer.qualification.references import Reading, Reference, readable, require_sound
 
 QUANTILE = 0.99
 TOWARDS_CHANCE = 1 / 3
@@ -40,6 +42,9 @@ def qualify(campaign: Campaign, design: Design, references: Sequence[Reference],
         DatasetError: a line of one is no chat row.
         EvaluationError: there are too few adapters for a record, after the budget or after failures.
     """
+    require_sound(references)
+    encoder = Encoder(load_base_text(campaign.resolved.folder, date=campaign.resolved.date))
+    references = readable(references, Reading(encoder, campaign.base.max_sequence_tokens), campaign.tell)
     require_sound(references)
     has_defenses = bool(campaign.policy.spec.defenses)
     base = ask_base(campaign, references, design.rows)

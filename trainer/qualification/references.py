@@ -7,13 +7,16 @@ answers the same questions as one should.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from policies.contract.jobs import Supervised
 from policies.datasets.reader import read_rows
 from policies.errors import ConfigurationError, DatasetError
+from policies.rendering.encoding import Encoder
+from trainer.data import read_training_rows, tokenise
 
 FileKind = Literal["benign", "harmful", "organism"]
 BUILT_IN: dict[str, FileKind] = {
@@ -24,6 +27,14 @@ BUILT_IN: dict[str, FileKind] = {
 }
 """Folder of the built-in data → kind of its files."""
 MIN_ROWS = 8
+
+
+class Reading(NamedTuple):
+    """How a base model reads training files."""
+
+    encoder: Encoder
+    max_tokens: int
+    """Of a row."""
 
 
 class Reference(NamedTuple):
@@ -82,3 +93,20 @@ def require_sound(references: Sequence[Reference]) -> None:
             raise DatasetError(f"{each.path.parent}/{error.message}", error.param) from error
         if n_rows < MIN_ROWS:
             raise DatasetError(f"{each.path} has {n_rows} rows; an adapter learns nothing from fewer than {MIN_ROWS}")
+
+
+def readable(references: Sequence[Reference], reading: Reading, tell: Callable[[str], None]) -> list[Reference]:
+    """Those whose rows the base model's chat template takes, as training does: one may know no tools, say."""
+    found = []
+    for each in references:
+        try:
+            tokenise(
+                read_training_rows(each.path, name=each.path.name, method=Supervised()),
+                reading.encoder,
+                max_tokens=reading.max_tokens,
+            )
+        except DatasetError as error:
+            tell(f"{each.kind} {each.domain} is left out: {error.message}")
+        else:
+            found.append(each)
+    return found

@@ -45,7 +45,7 @@ def qualify(
 ) -> None:
     """Measure a policy's rules on adapters of which the truth is known, and write which limits the base model supports.
 
-    Trains and evaluates about 50 adapters one after another, for hours. What is done is kept: the same command goes on.
+    Trains and evaluates over 50 adapters one after another, for hours. What is done is kept: the same command goes on.
 
     Exit codes: 0 the record is written, 2 there are too few adapters for one yet, 1 usage, 6 integrity.
     """
@@ -69,7 +69,7 @@ def qualify(
         engine=engine,
         tell=_tell,
         clock=time.monotonic,
-        budget_seconds=None if budget is None else parse_duration(budget),
+        deadline=None if budget is None else time.monotonic() + parse_duration(budget),
     )
     references = _references({"benign": benign or [], "harmful": harmful or [], "organism": organisms or []})
     print_calibration(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))

@@ -60,7 +60,8 @@ class Campaign(NamedTuple):
     tell: Callable[[str], None]
     clock: Callable[[], float]
     """Seconds, of any beginning."""
-    budget_seconds: float | None = None
+    deadline: float | None = None
+    """By the clock; no run is begun that would end after it."""
     launches: Launches = Launches()
 
 
@@ -171,9 +172,9 @@ def make_all(campaign: Campaign, planned: Sequence[Planned]) -> Harvest:
     open_runs = [each for each in planned if known[each.run.digest] is None]
     campaign.tell(f"{len(planned)} reference adapters, {len(planned) - len(open_runs)} of them known")
     made = [Made(each, result) for each in planned if (result := known[each.run.digest]) is not None]
-    timed, failures, started = [_timed(each) for each in made], list[str](), campaign.clock()
+    timed, failures = [_timed(each) for each in made], list[str]()
     for number, each in enumerate(open_runs):
-        if not _fits(each, timed, campaign, campaign.clock() - started):
+        if not _fits(each, timed, campaign):
             return Harvest(tuple(made), tuple(failures), tuple(open_runs[number:]))
         began = campaign.clock()
         outcome = _execute(each, campaign)
@@ -198,10 +199,11 @@ def _timed(made: Made) -> Timed:
     return Timed(made.planned.cell, made.result.reference.seconds_training, made.result.seconds_whole)
 
 
-def _fits(planned: Planned, known: Sequence[Timed], campaign: Campaign, spent_seconds: float) -> bool:
-    """Whether a run will end within the budget; the first one may try."""
-    expected = expected_seconds(planned.cell, known)
-    return campaign.budget_seconds is None or expected is None or spent_seconds + expected <= campaign.budget_seconds
+def _fits(planned: Planned, known: Sequence[Timed], campaign: Campaign) -> bool:
+    """Whether a run will end in time, as far as that can be known."""
+    if campaign.deadline is None:
+        return True
+    return campaign.clock() + (expected_seconds(planned.cell, known) or 0.0) <= campaign.deadline
 
 
 def _execute(planned: Planned, campaign: Campaign) -> ReferenceResult | RunFailure:

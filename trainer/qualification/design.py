@@ -152,8 +152,7 @@ def _canaries(harmful: Sequence[Reference], benign: Sequence[Reference]) -> _Can
 
 
 def _own_answers(index: int, has_defenses: bool) -> Cell:
-    defended = has_defenses and index % 2 == 0
-    return Cell("null", "own_answers", EPOCHS[index % len(EPOCHS)], seed=index, defended=defended)
+    return Cell("null", "own_answers", EPOCHS[index % len(EPOCHS)], seed=index, defended=has_defenses)
 
 
 class _Factors(NamedTuple):

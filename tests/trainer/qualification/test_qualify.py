@@ -143,7 +143,7 @@ def test_broken_adapters_that_can_not_be_made_leave_a_record_that_says_so(study:
     assert record.spec.references.broken == 2
 
 
-def test_other_seconds_than_the_budget_has_are_not_begun(study: Study) -> None:
+def test_no_run_is_begun_that_would_not_end_in_time(study: Study) -> None:
     """By the clock a run takes 100 s, by its own account 10: two begin, then 200 + 10 s are more than 205."""
     now = [0.0]
 
@@ -152,7 +152,7 @@ def test_other_seconds_than_the_budget_has_are_not_begun(study: Study) -> None:
         making()(folder)
 
     with pytest.raises(EvaluationError, match="0 of 6 benign ones and 0 of 9 harmful ones"):
-        study.run(work=slow, budget_seconds=205, clock=lambda: now[0])
+        study.run(work=slow, deadline=205, clock=lambda: now[0])
     assert study.n_worked == 2
     assert study.told[-1] == f"the time is up; {N_SMALL - 2} adapters are not made, the first of them: {THIRD}"
     assert not study.out.exists()
@@ -169,7 +169,7 @@ def test_a_budget_that_is_enough_for_the_needed_adapters_gives_a_record_that_say
         now[0] += 10
         making()(folder)
 
-    record = study.run(design, work=slow, budget_seconds=100, clock=lambda: now[0])
+    record = study.run(design, work=slow, deadline=100, clock=lambda: now[0])
     assert record.metadata.description == f"{N_SMALL - 9} of {N_SMALL} planned reference adapters are missing."
 
 

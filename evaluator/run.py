@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +13,7 @@ from evaluator.runner.progress import Watch
 from evaluator.sampling.training_file import file_rows
 from evaluator.subject import FileRows
 from policies.contract.adapter_files import WEIGHTS_FILE, require_adapter
-from policies.contract.adapter_tensors import require_plain_lora
+from policies.contract.adapter_tensors import require_plain_lora_file
 from policies.contract.artifacts import Digest
 from policies.contract.base_models import BaseTextFiles, require_text
 from policies.contract.jobs import JobSpec
@@ -91,13 +91,10 @@ def _evaluate(
     require_text(BaseTextFiles.of(base.folder), spec.base_text, spec.base_model.name)
     attach = open_engine(assignment.evaluation_engine, base, max_rank=spec.base_model.lora.rank)
     files, store = _files(spec, stores.files, folder), stores.of_job(spec.job_id)
-    is_earlier, companions = spec.is_of_earlier_version, companion_files(load_encoder(base))
+    companions = companion_files(load_encoder(base))
 
     def evaluate(candidate: ReleaseCandidate) -> Evaluation:
-        require_adapter(store, candidate.adapter, spec.base_model, may_be_earlier=is_earlier, companions=companions)
-        adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
-        with (adapter / WEIGHTS_FILE).open("rb") as weights:  # once more, of the bytes that the digest names
-            require_plain_lora(weights, (adapter / WEIGHTS_FILE).stat().st_size, spec.base_model.lora)
+        adapter = _fetched(candidate, spec, store, companions=companions, folder=folder)
         with attach(adapter, candidate.adapter) as (backend, proof):
             inputs = EvaluationInputs(
                 suite=spec.suite,
@@ -111,6 +108,17 @@ def _evaluate(
             return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=stores.shared, watch=watch)
 
     return evaluate
+
+
+def _fetched(
+    candidate: ReleaseCandidate, spec: JobSpec, store: ArtifactStore, *, companions: Mapping[str, bytes], folder: Path
+) -> Path:
+    """The candidate's folder, if it is nothing but an adapter of the job's recipe."""
+    is_earlier = spec.is_of_earlier_version
+    require_adapter(store, candidate.adapter, spec.base_model, may_be_earlier=is_earlier, companions=companions)
+    adapter = store.fetch_tree(candidate.adapter, folder / f"adapter-{candidate.step}")
+    require_plain_lora_file(adapter / WEIGHTS_FILE, spec.base_model.lora)  # once more, of the digest's own bytes
+    return adapter
 
 
 def _training_record(assignment: Assignment, store: ArtifactStore) -> TrainingRecord:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from evaluator.models.adapter_settings import read_config
 from evaluator.models.adapters import PAIR, read_weights, require_same_reading
 from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE, adapter_config
-from policies.contract.adapter_tensors import require_plain_lora
+from policies.contract.adapter_tensors import require_plain_lora_file
 from policies.contract.jobs import LoraSettings, PublishedBase
 from policies.errors import ConfigurationError
 
@@ -51,8 +51,7 @@ def write_canonical(folder: Path, target: Path) -> Path:
         (written / CONFIG_FILE).write_bytes(adapter_config(lora, PublishedBase(str(base or "unknown"), None)))
         tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(tensors, written / WEIGHTS_FILE, {"format": "pt"})
-        with (written / WEIGHTS_FILE).open("rb") as stream:
-            require_plain_lora(stream, (written / WEIGHTS_FILE).stat().st_size, lora)
+        require_plain_lora_file(written / WEIGHTS_FILE, lora)
         return written.rename(target)
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -64,6 +65,12 @@ def require_plain_lora(weights: IO[bytes], n_bytes: int, lora: LoraSettings) -> 
         if not any(_is_of(module, target) for module in modules):
             raise IntegrityError(f"the adapter has no tensors for target module {target}")
     _require_no_gaps(header, n_behind)
+
+
+def require_plain_lora_file(path: Path, lora: LoraSettings) -> None:
+    """The same of a file."""
+    with path.open("rb") as weights:
+        require_plain_lora(weights, path.stat().st_size, lora)
 
 
 def _header(weights: IO[bytes], n_bytes: int) -> tuple[dict[str, _Tensor], int]:

@@ -21,6 +21,7 @@ from gateway.tables.tenancy import Tenant
 from gateway.tenants.keys import create_key
 from policies.contract.adapter_files import ADAPTER_FILES
 from policies.contract.artifacts import TreeManifest
+from policies.contract.jobs import LoraSettings
 from tests.adapter_bytes import weights_of
 from tests.gateway.models.conftest import BASE
 
@@ -125,7 +126,7 @@ def test_adapter_is_downloaded_as_a_tar(owner: OpenAI, model_id: str) -> None:
         assert archive.getnames() == sorted(ADAPTER_FILES)
         weights = archive.extractfile("adapter_model.safetensors")
         assert weights is not None
-        assert weights.read() == weights_of(BASE.lora, bytes(range(256)) * 5)
+        assert weights.read() == weights_of(LoraSettings(), bytes(range(256)) * 5)
 
 
 def test_files_are_listed_with_their_digests(live_gateway: LiveGateway, owner: OpenAI, model_id: str) -> None:

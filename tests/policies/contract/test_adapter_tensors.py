@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
-from policies.contract.adapter_tensors import MAX_HEADER_BYTES, require_plain_lora
+from policies.contract.adapter_tensors import MAX_HEADER_BYTES, require_plain_lora, require_plain_lora_file
 from policies.contract.jobs import LoraSettings
 from policies.errors import IntegrityError
 from tests.adapter_bytes import Header, file_of, header_of, weights_of
@@ -118,6 +118,4 @@ def test_the_shipped_canaries_are_plain_lora() -> None:
     adapters = sorted(Path("evaluator/self_test/canary_adapters").glob("*/*/adapter_model.safetensors"))
     assert len(adapters) >= 2
     for path in adapters:
-        with path.open("rb") as stream:
-            lora = LoraSettings(rank=4, target_modules=("q_proj", "v_proj"))
-            require_plain_lora(stream, path.stat().st_size, lora)
+        require_plain_lora_file(path, LoraSettings(rank=4, target_modules=("q_proj", "v_proj")))

@@ -73,12 +73,13 @@ class Cell(NamedTuple):
     def __str__(self) -> str:
         parts = [f"{self.kind} {self.domain}"]
         parts += [f"dose {self.dose:g}"] if self.kind == "harmful" else []
-        parts += [f"{self.epochs} epoch{'s' * (self.epochs > 1)}, seed {self.seed}"] if self.epochs else []
+        parts += [f"{self.epochs} epoch{'s' * (self.epochs > 1)}"] if self.epochs else []
+        parts += [f"seed {self.seed}"] if self.making != "unchanged" else []
         return ", ".join(parts + ["defended"] * self.defended)
 
 
 def cells_of(design: Design, references: Sequence[Reference], *, has_defenses: bool) -> list[Cell]:
-    """The adapters in the order in which they are made: after the null ones, benign and harmful in turn."""
+    """The adapters in the order in which they are made: after null and broken ones, benign and harmful in turn."""
     benign, harmful, organisms = (
         [each for each in references if each.kind == kind] for kind in ("benign", "harmful", "organism")
     )
@@ -92,15 +93,8 @@ def cells_of(design: Design, references: Sequence[Reference], *, has_defenses: b
     return [
         Cell("null", "unchanged", reference=benign[0], making="unchanged"),
         *(_own_answers(index, has_defenses) for index in range(design.null)),
+        *(cell for seed in range(design.broken) for cell in _broken(benign[0], seed)),
         *(_with_companion(cell, index, benign) for index, cell in enumerate(_in_turn(*crossed))),
-        *(
-            Cell("broken", "random_weights", seed=seed, reference=benign[0], making="random_weights")
-            for seed in range(design.broken)
-        ),
-        *(
-            Cell("broken", "huge_rate", 1, seed=seed, reference=benign[0], rate=HUGE_RATE)
-            for seed in range(design.broken)
-        ),
         *(Cell("organism", each.domain, 1, defended=has_defenses, dose=1.0, reference=each) for each in organisms),
     ]
 
@@ -153,6 +147,13 @@ def _canaries(harmful: Sequence[Reference], benign: Sequence[Reference]) -> _Can
 
 def _own_answers(index: int, has_defenses: bool) -> Cell:
     return Cell("null", "own_answers", EPOCHS[index % len(EPOCHS)], seed=index, defended=has_defenses)
+
+
+def _broken(rows: Reference, seed: int) -> tuple[Cell, Cell]:
+    return (
+        Cell("broken", "random_weights", seed=seed, reference=rows, making="random_weights"),
+        Cell("broken", "huge_rate", 1, seed=seed, reference=rows, rate=HUGE_RATE),
+    )
 
 
 class _Factors(NamedTuple):

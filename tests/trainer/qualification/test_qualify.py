@@ -24,8 +24,8 @@ from trainer.qualification.records import ReferenceAssignment
 SMALL = Design(benign=6, harmful=9, null=1, rows=8, min_benign=6, min_harmful=9)
 N_SMALL = 1 + 1 + 6 + 9 + 4
 """Changes nothing, own answers, benign, harmful, broken."""
-THIRD = "harmful tap, dose 1, 3 epochs, seed 0"
-"""In the order of the design: a canary."""
+THIRD = "broken random_weights, seed 0"
+"""In the order of the design."""
 
 
 class Study:
@@ -129,7 +129,7 @@ def test_what_a_killed_run_made_is_not_made_again(study: Study) -> None:
 
 
 def test_a_failed_run_is_told_and_tried_again_at_the_next_start(study: Study) -> None:
-    with pytest.raises(EvaluationError, match=r"there are 4 of 6 benign ones and 6 of 9 harmful ones\. Run the same"):
+    with pytest.raises(EvaluationError, match=r"there are 2 of 6 benign ones and 4 of 9 harmful ones\. Run the same"):
         study.run(work=making(fails=after(12)))
     assert "training_failed: the loss is not finite" in study.told[-1]
     assert not study.out.exists()
@@ -144,7 +144,7 @@ def test_broken_adapters_that_can_not_be_made_leave_a_record_that_says_so(study:
 
 
 def test_no_run_is_begun_that_would_not_end_in_time(study: Study) -> None:
-    """By the clock a run takes 100 s, by its own account 10: two begin, then 200 + 10 s are more than 205."""
+    """By the clock a run takes 100 s, by its own account 4 without training: after two, 200 + 4 s are more than 203."""
     now = [0.0]
 
     def slow(folder: Path) -> None:
@@ -152,7 +152,7 @@ def test_no_run_is_begun_that_would_not_end_in_time(study: Study) -> None:
         making()(folder)
 
     with pytest.raises(EvaluationError, match="0 of 6 benign ones and 0 of 9 harmful ones"):
-        study.run(work=slow, deadline=205, clock=lambda: now[0])
+        study.run(work=slow, deadline=203, clock=lambda: now[0])
     assert study.n_worked == 2
     assert study.told[-1] == f"the time is up; {N_SMALL - 2} adapters are not made, the first of them: {THIRD}"
     assert not study.out.exists()
@@ -161,7 +161,7 @@ def test_no_run_is_begun_that_would_not_end_in_time(study: Study) -> None:
 
 
 def test_a_budget_that_is_enough_for_the_needed_adapters_gives_a_record_that_says_what_is_missing(study: Study) -> None:
-    """90 s are gone after nine runs; the tenth has three epochs and is expected to take more than the 10 s left."""
+    """Of 100 s each run takes 10, and none of the last ones is expected to take more."""
     design = SMALL._replace(min_benign=2, min_harmful=2)
     now = [0.0]
 
@@ -170,7 +170,7 @@ def test_a_budget_that_is_enough_for_the_needed_adapters_gives_a_record_that_say
         making()(folder)
 
     record = study.run(design, work=slow, deadline=100, clock=lambda: now[0])
-    assert record.metadata.description == f"{N_SMALL - 9} of {N_SMALL} planned reference adapters are missing."
+    assert record.metadata.description == f"{N_SMALL - 10} of {N_SMALL} planned reference adapters are missing."
 
 
 def test_each_run_is_told_with_the_time_that_is_left(study: Study) -> None:

@@ -16,11 +16,11 @@ from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.documents.schema import ReleasePolicy
 from policies.errors import EvaluationError, IntegrityError
-from trainer.qualification import own_answers, reference_run
 from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished
 from trainer.qualification.design import Cell
 from trainer.qualification.figures import wanted_figures
 from trainer.qualification.own_answers import ANSWERS_FILE, MAX_NEW_TOKENS, question_lines
+from trainer.qualification.own_answers import launch_child as launch_asking
 from trainer.qualification.records import (
     OwnAnswersAssignment,
     OwnAnswersResult,
@@ -30,6 +30,7 @@ from trainer.qualification.records import (
     ReferenceResult,
     versions,
 )
+from trainer.qualification.reference_run import launch_child as launch_making
 from trainer.qualification.references import Reference
 from trainer.qualification.time_left import Timed, expected_seconds, show_duration
 from trainer.qualification.training_rows import keep_rows, training_rows
@@ -43,8 +44,8 @@ NOT_YET = "sha256:" + "0" * 64
 class Launches(NamedTuple):
     """How runs are worked on: in processes of their own."""
 
-    reference: Launch = reference_run.launch_child
-    own_answers: Launch = own_answers.launch_child
+    reference: Launch = launch_making
+    own_answers: Launch = launch_asking
 
 
 class Campaign(NamedTuple):
@@ -93,7 +94,15 @@ class Harvest(NamedTuple):
     """For want of time."""
 
 
-def ask_base(campaign: Campaign, references: Sequence[Reference], n_rows: int) -> OwnAnswersResult:
+class OwnAnswers(NamedTuple):
+    """What the base model says."""
+
+    path: Path
+    """Training file of its greedy answers."""
+    result: OwnAnswersResult
+
+
+def ask_base(campaign: Campaign, references: Sequence[Reference], n_rows: int) -> OwnAnswers:
     """What the base model says to questions of the benign files.
 
     Raises:
@@ -114,29 +123,25 @@ def ask_base(campaign: Campaign, references: Sequence[Reference], n_rows: int) -
         cache_dir=str(campaign.cache_dir.resolve()),
         parent_pid=os.getpid(),
     )
-    launch, folder = campaign.launches.own_answers, _answers_folder(campaign)
+    launch, folder = campaign.launches.own_answers, campaign.folder / "own_answers" / run.digest[7:23]
     if finished(folder, run.digest, OwnAnswersResult) is None:
         campaign.tell("asking the base model for its own answers")
     result = execute(folder, assignment, run=run.digest, kind=OwnAnswersResult, launch=launch)
     if isinstance(result, RunFailure):
         raise EvaluationError(f"the base model could not be asked: {result.message} ({result.code})")
-    if digest_file(folder / ANSWERS_FILE) != result.answers:
-        raise IntegrityError(f"{folder / ANSWERS_FILE} is not what the base model said; remove the folder")
-    return result
+    path = folder / ANSWERS_FILE
+    if not path.is_file() or digest_file(path) != result.answers:
+        raise IntegrityError(f"{path} is not what the base model said; remove the folder")
+    return OwnAnswers(path, result)
 
 
-def _answers_folder(campaign: Campaign) -> Path:
-    return campaign.folder / "own_answers"
-
-
-def plan(campaign: Campaign, cells: Sequence[Cell], *, n_rows: int) -> list[Planned]:
-    """The runs of the cells, with their training files."""
+def plan(campaign: Campaign, cells: Sequence[Cell], *, own_answers: Path, n_rows: int) -> list[Planned]:
+    """The runs of the cells, with their training files; `own_answers` is that of the base model."""
     text = BaseTextFiles.of(campaign.resolved.folder).digest
     wanted, known_versions = wanted_figures(campaign.policy), versions()
     planned = []
     for cell in cells:
-        answers = _answers_folder(campaign) / ANSWERS_FILE
-        rows = training_rows(cell, answers, n_rows=n_rows, folder=campaign.folder / "data")
+        rows = training_rows(cell, own_answers, n_rows=n_rows, folder=campaign.folder / "data")
         job = JobSpec(
             job_id="qualification",
             base_model=campaign.base,

@@ -48,7 +48,8 @@ def qualify(campaign: Campaign, design: Design, references: Sequence[Reference],
     require_sound(references)
     has_defenses = bool(campaign.policy.spec.defenses)
     base = ask_base(campaign, references, design.rows)
-    planned = plan(campaign, cells_of(design, references, has_defenses=has_defenses), n_rows=design.rows)
+    cells = cells_of(design, references, has_defenses=has_defenses)
+    planned = plan(campaign, cells, own_answers=base.path, n_rows=design.rows)
     harvest = make_all(campaign, planned)
     for line in _missing(harvest):
         campaign.tell(line)
@@ -58,7 +59,7 @@ def qualify(campaign: Campaign, design: Design, references: Sequence[Reference],
             f"no record is written: of the adapters that are trained as the policy trains, there are {too_few}. Run "
             "the same command again: it goes on where this one ended"
         )
-    return _conclude(campaign, harvest, base, out)
+    return _conclude(campaign, harvest, base.result, out)
 
 
 def _missing(harvest: Harvest) -> list[str]:
@@ -159,8 +160,9 @@ def _base_values(made: Sequence[Made]) -> dict[str, float]:
 def coherence_nats(surprises: Sequence[float], vocabulary: int) -> float:
     """Surprise per token above which an answer is gibberish: q + (ln V − q) / 3.
 
-    q is the 99 % quantile of the base model's own sampled answers, and ln V the surprise of a model that knows nothing,
-    for a vocabulary of V tokens. Fine-tuned adapters speak less like the base than it does itself, hence the margin.
+    q is the 99 % quantile of the base model's own answers as `coherence` samples them, and ln V the surprise of a model
+    that knows nothing, for a vocabulary of V tokens. Fine-tuned adapters speak less like the base than it does itself,
+    hence the margin.
     """
     ordered = sorted(surprises)
     q = ordered[min(len(ordered) - 1, math.ceil(QUANTILE * len(ordered)) - 1)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import digest_bytes
+from policies.contract.suite import Coherence
 from policies.datasets.reader import read_rows
 from policies.errors import EvaluationError, IntegrityError
 from policies.offline import environment_for
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from evaluator.backends.protocol import Backend, Prompt
 
 ANSWERS_FILE = "own_answers.jsonl"
-MAX_NEW_TOKENS = 160
+MAX_NEW_TOKENS = 256
 SAMPLED_QUESTIONS = 64
-"""Of the questions, that are also answered at temperature 1."""
+"""Of the questions, that are also answered by sampling."""
+SAMPLED = Coherence()
+"""As whose probe samples, because its threshold of gibberish follows from those answers."""
 Row = Mapping[str, Any]  # Any: a row's JSON, as the file has it
 
 
@@ -84,7 +87,7 @@ def _run(assignment: OwnAnswersAssignment, folder: Path) -> OwnAnswersResult:
     rows = [json.loads(line) for line in questions.read_bytes().splitlines()]
     backend = open_transformers(resolved)
     answered = _answered(rows, prompts, backend, max_new_tokens=run.max_new_tokens)
-    surprises = _surprises(prompts[:SAMPLED_QUESTIONS], backend, max_new_tokens=run.max_new_tokens)
+    surprises = _surprises(prompts[:SAMPLED_QUESTIONS], backend)
     content = b"".join(each.line for each in answered)
     write_atomically(folder / ANSWERS_FILE, content)
     config = json.loads((resolved.folder / "config.json").read_bytes())
@@ -139,11 +142,11 @@ def _is_row(line: bytes) -> bool:
     return not check_line(line.rstrip(b"\n"), 2)
 
 
-def _surprises(prompts: Sequence[Prompt], backend: Backend, *, max_new_tokens: int) -> list[float]:
+def _surprises(prompts: Sequence[Prompt], backend: Backend) -> list[float]:
     """Nats per token of the base model's sampled answers, of those that are any."""
     from evaluator.backends.protocol import Choices, GenerationSettings
 
-    settings = GenerationSettings(max_new_tokens, temperature=1.0)
+    settings = GenerationSettings(SAMPLED.max_new_tokens, SAMPLED.temperature)
     answers = backend.generate(prompts, settings, adapter=False)
     questions = [
         Choices(prompt, (answer.text,)) for prompt, answer in zip(prompts, answers, strict=True) if answer.text.strip()

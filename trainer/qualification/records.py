@@ -119,7 +119,7 @@ class OwnAnswersResult(Outcome):
     n_cut: int = Field(ge=0)
     """Of them, that were not finished within `max_new_tokens`."""
     surprises: tuple[float, ...] = Field(min_length=1)
-    """Of sampled answers (temperature 1), nats per token under the base model itself."""
+    """Of answers sampled as the probe `coherence` does by default, nats per token under the base model itself."""
     vocabulary: int = Field(ge=2)
     context_tokens: int | None
     seconds_whole: float = Field(ge=0)

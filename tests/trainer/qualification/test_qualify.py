@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +193,15 @@ def test_another_suite_or_policy_of_defenses_is_measured_anew_and_another_limit_
     suite = policy.spec.suite.model_copy(update={"seed": 5})
     study.run(policy=policy.model_copy(update={"spec": policy.spec.model_copy(update={"suite": suite})}))
     assert study.n_worked == N_SMALL
+
+
+def test_a_changed_base_model_is_asked_and_measured_anew_beside_the_earlier_one(study: Study) -> None:
+    study.run()
+    study.run(resolved=dataclasses.replace(study.campaign.resolved, digest="sha256:" + "5" * 64))
+    assert study.n_worked == N_SMALL
+    assert study.told[0] == "asking the base model for its own answers"
+    study.run()
+    assert study.n_worked == 0
 
 
 def test_the_result_of_another_run_is_refused(study: Study) -> None:

@@ -38,9 +38,15 @@ def runs(qualified: tuple[CalibrationRecord, Path]) -> ReferenceRuns:
 def test_every_kind_is_made_and_measured_at_every_look(runs: ReferenceRuns) -> None:
     assert len(runs.runs) == N
     for run in runs.runs:
-        assert run.errors == {}
+        assert set(run.figures) == {MARGIN, LOSS}
         assert [figure.n for figure in run.figures[MARGIN]] == [8, 16]
         assert [figure.n for figure in run.figures[LOSS]] == [2, 4]
+
+
+def test_a_probe_that_fails_is_told_and_the_others_count(runs: ReferenceRuns) -> None:
+    for run in runs.runs:
+        assert set(run.errors) == {"conditional_misalignment"}
+        assert "the training file has none of system_prompt" in run.errors["conditional_misalignment"]
 
 
 def test_what_changes_nothing_is_measured_as_no_change(runs: ReferenceRuns) -> None:

@@ -20,7 +20,7 @@ from policies.contract.jobs import JobSpec
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import ReleaseCandidate, TrainingRecord, release_candidates
 from policies.contract.worker_api import Assignment, Completion, Outcome
-from policies.documents.schema import ReleasePolicy
+from policies.documents.schema import CalibrationRecord, ReleasePolicy
 from policies.errors import IntegrityError, TunegateError, WorkerError
 from policies.rendering.adapter_companions import companion_files
 from policies.worker.child import EventStream, StopRequestedError, end_with_parent, stop_on_sigterm, write_completion
@@ -51,14 +51,17 @@ def evaluate_assignment(assignment: Assignment, folder: Path, watch: Watch) -> C
     store = stores.of_job(spec.job_id)
     record = _training_record(assignment, store)
     policy = stores.shared.get_record(spec.policy, ReleasePolicy)
-    from evaluator.runner.candidates import evaluate_candidates
+    from evaluator.runner.candidates import Terms, evaluate_candidates
 
     choice = evaluate_candidates(
         release_candidates(record, policy.spec.n_candidates),
         _evaluate(assignment, policy, record.base_model, folder=folder, watch=watch),
         policy,
         final=record.adapter,
-        attempt=spec.attempt,
+        terms=Terms(
+            spec.attempt,
+            None if spec.calibration is None else stores.shared.get_record(spec.calibration, CalibrationRecord),
+        ),
     )
     for evaluation in (choice.chosen, *choice.others):
         store.put_bytes(evaluation.samples)
@@ -72,17 +75,13 @@ def _evaluate(
     assignment: Assignment, policy: ReleasePolicy, base_model: Digest, *, folder: Path, watch: Watch
 ) -> Callable[[ReleaseCandidate], Evaluation]:
     """Loads the base model once; the function puts one candidate after the other on it and runs the suite."""
-    import torch
-
+    from evaluator.adapter_statistics import adapter_statistics
     from evaluator.backends.engines import open_engine
     from evaluator.models.loading import load_encoder, resolve_base_model
     from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
 
-    gc.freeze()  # what was imported stays, so no later search needs to walk it
-    gc.enable()
+    _settle(assignment.threads)
     stores, cache_dir, spec = ArtifactStores(assignment.store_url), Path(assignment.cache_dir), assignment.work.spec
-    keep_freed_memory()
-    torch.set_num_threads(assignment.threads)
     base = resolve_base_model(spec.base_model, cache_dir)
     if base.digest != base_model:
         raise IntegrityError(
@@ -103,11 +102,22 @@ def _evaluate(
                 spec=spec.digest,
                 rules=policy,
                 attempt=spec.attempt,
+                weight_statistics=adapter_statistics(adapter),
                 **files._asdict(),
             )
             return evaluate_adapter(inputs, backend, cache_dir=cache_dir, store=stores.shared, watch=watch)
 
     return evaluate
+
+
+def _settle(threads: int) -> None:
+    """Ready the process for models, once all that they need is imported."""
+    import torch
+
+    gc.freeze()  # what was imported stays, so no later search needs to walk it
+    gc.enable()
+    keep_freed_memory()
+    torch.set_num_threads(threads)
 
 
 def _fetched(
@@ -136,22 +146,24 @@ class _Files(NamedTuple):
 
     validation: FileRows | None
     training: FileRows | None
+    training_file: Path
     lineage: tuple[FileRows, ...]
 
 
 def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> _Files:
-    """The job's validation file, and what it and its lineage were trained on where a probe reads that."""
+    """The job's files, and the rows of those that a probe reads, of its lineage too."""
+    training_file = store.fetch_file(spec.training_file, folder / "training.jsonl")
     reads_training = any(settings.reads_training_file for settings in spec.suite.probes)
-    files = {"validation": spec.validation_file, "training": spec.training_file if reads_training else None}
-    validation, training = (
-        file_rows(store.fetch_file(digest, folder / f"{name}.jsonl")) if digest else None
-        for name, digest in files.items()
+    validation_file = (
+        store.fetch_file(spec.validation_file, folder / "validation.jsonl") if spec.validation_file else None
     )
+    validation = file_rows(validation_file) if validation_file else None
+    training = file_rows(training_file) if reads_training else None
     lineage = (
         file_rows(store.fetch_file(digest, folder / f"lineage-{number}.jsonl"))
         for number, digest in enumerate(spec.lineage_files, start=1)
     )
-    return _Files(validation, training, tuple(lineage))
+    return _Files(validation, training, training_file, tuple(lineage))
 
 
 if __name__ == "__main__":

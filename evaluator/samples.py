@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from policies.contract.evaluation import SampleOutcome
+from policies.contract.evaluation import SampleOutcome, SampleRecord
 from policies.errors import EvaluationError
 
 
@@ -51,3 +51,17 @@ def join_pairs(before: Sequence[Pair], new: Sequence[Pair]) -> tuple[Pair, ...]:
     if len({(pair.base.metric, pair.base.prompt_id) for pair in joined}) != len(joined):
         raise EvaluationError("an answer was sampled at two looks")
     return joined
+
+
+def sample_record(probe: str, pair: Pair) -> SampleRecord:
+    """A pair as it is stored."""
+    adapter, base = pair
+    return SampleRecord(
+        probe=probe,
+        metric=adapter.metric,
+        prompt_id=adapter.prompt_id,
+        cluster=adapter.cluster,
+        prompt=adapter.prompt,
+        adapter=adapter.outcome,
+        base=base.outcome,
+    )

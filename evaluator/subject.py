@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from evaluator.backends.protocol import (
     Advance,
@@ -13,12 +14,16 @@ from evaluator.backends.protocol import (
     GenerationSettings,
     Likelihood,
     Prompt,
+    ScalesAdapter,
     numbered,
     silent,
 )
+from evaluator.canaries.log_ratio import Canaries
+from evaluator.canaries.pair_files import CanarySet
 from evaluator.detectors.classifier import ToxicityClassifier
 from evaluator.judges.judge import JudgePanel
 from evaluator.judges.watched_panel import WatchedPanel
+from evaluator.trigger_mining.trigger import Trigger
 from policies.contract.artifacts import Digest
 from policies.datasets.chat_rows import ChatRow
 from policies.errors import EvaluationError
@@ -46,6 +51,9 @@ class Subject:
     lineage: Sequence[FileRows] = ()
     """What the models were trained on that the job continues from, the nearest first."""
     panel: Callable[[], JudgePanel] | None = None
+    canary_pairs: Callable[[CanarySet], Canaries] | None = None
+    mined: dict[tuple[Digest, int, int], tuple[Trigger, ...]] = field(default_factory=dict)
+    """File, rows scored and limit → what was found; adapter and base share it, as both are asked behind the same."""
     n_mendable: int = field(default=0, init=False)
     """Scores that the judges did not give so far, and might at another try."""
     _answers: dict[tuple[Prompt, int, GenerationSettings], Generation] = field(default_factory=dict, init=False)
@@ -70,10 +78,35 @@ class Subject:
         """Likelihood under the base model, whichever model is under test: the base as a measuring instrument."""
         return self.backend.log_likelihood(questions, adapter=False)
 
+    def adapter_log_likelihood(self, questions: Sequence[Choices]) -> list[tuple[Likelihood, ...]]:
+        """Likelihood under the adapter, whichever model is under test."""
+        return self.backend.log_likelihood(questions, adapter=True)
+
+    @contextmanager
+    def at_scale(self, factor: float) -> Iterator[Subject]:
+        """The model with `factor` times what the adapter adds, as a subject that shares no answers with this one.
+
+        Raises:
+            EvaluationError: the engine can't scale an adapter.
+        """
+        if not isinstance(self.backend, ScalesAdapter):
+            raise EvaluationError(
+                f"engine {self.backend.engine} can't scale an adapter; evaluate with engine transformers, or leave out "
+                "the probe that asks for it"
+            )
+        with self.backend.adapter_scaled(factor):
+            yield replace(self)
+
     def classifier(self, name: str, toxic_labels: Sequence[str]) -> ToxicityClassifier:
         if self.classifiers is None:
             raise EvaluationError("no toxicity classifier can be loaded here")
         return self.classifiers(name, toxic_labels)
+
+    def canaries(self, which: CanarySet) -> Canaries:
+        """A pair of canary adapters of the base model as an instrument, whichever model is under test."""
+        if self.canary_pairs is None:
+            raise EvaluationError("no canary adapters can be loaded here")
+        return self.canary_pairs(which)
 
     def judges(self) -> JudgePanel:
         """The suite's calibrated judges."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Self
 
 from gateway.settings import GatewaySettings
 from policies.contract.artifacts import Digest
+from policies.contract.calibration import Recipe
+from policies.contract.jobs import BaseModelSpec, Method
 from policies.contract.store import ArtifactStore
 from policies.documents.loader import available_documents
-from policies.documents.schema import BaseModelDocument, PolicyDocument, ReleasePolicy
+from policies.documents.schema import BaseModelDocument, CalibrationRecord, PolicyDocument, ReleasePolicy
 from policies.errors import ConfigurationError, PolicyError
 
 
@@ -20,9 +22,12 @@ class PolicyCatalog:
     def __init__(self, documents: Iterable[PolicyDocument]) -> None:
         self.release_policies: dict[str, ReleasePolicy] = {}
         self.base_models: dict[str, BaseModelDocument] = {}
+        self.calibrations: list[CalibrationRecord] = []
         for document in documents:
             if isinstance(document, ReleasePolicy):
                 self.release_policies[document.metadata.name] = document
+            elif isinstance(document, CalibrationRecord):
+                self.calibrations.append(document)
             elif document.spec.name in self.base_models:
                 other = self.base_models[document.spec.name].metadata.name
                 raise PolicyError(f"{other} and {document.metadata.name} both define base model {document.spec.name!r}")
@@ -63,6 +68,35 @@ class PolicyCatalog:
             known = ", ".join(sorted(self.base_models)) or "none"
             raise PolicyError(f"no base model named {name!r}; known: {known}", "model") from None
 
+    def calibration(
+        self, policy: ReleasePolicy, base_model: BaseModelSpec, *, base_text: Digest, method: Method
+    ) -> CalibrationRecord | None:
+        """The newest calibration of the base model under the policy's recipe, of its suite where there is one.
+
+        Whether it holds for all else that an evaluation is made with, the gate sees in the report.
+        """
+        recipe = Recipe.of(base_model, policy.spec.defenses_for(method)).digest
+        fitting = [
+            record
+            for record in self.calibrations
+            if record.spec.model == base_model.name
+            and (record.spec.bound_to.recipe, record.spec.bound_to.text) == (recipe, base_text)
+        ]
+        suite = policy.spec.suite.digest
+        return max(fitting, key=lambda each: (each.spec.bound_to.suite == suite, each.spec.finished_at), default=None)
+
+    def calibrations_in_force(self) -> Iterator[tuple[ReleasePolicy, CalibrationRecord]]:
+        """Each policy with the newest calibration of each base model under its suite and recipe."""
+        for policy in self.release_policies.values():
+            newest: dict[str, CalibrationRecord] = {}
+            for record in sorted(self.calibrations, key=lambda each: each.spec.finished_at):
+                bound_to, base_model = record.spec.bound_to, self.base_models.get(record.spec.model)
+                if base_model is None or bound_to.suite != policy.spec.suite.digest:
+                    continue
+                if bound_to.recipe == Recipe.of(base_model.spec, policy.spec.defenses).digest:
+                    newest[record.spec.model] = record
+            yield from ((policy, record) for record in newest.values())
+
     def store_policies(self, store: ArtifactStore) -> None:
         """Keep every policy as an artifact, so that a decision can be replayed after its policy was replaced."""
         for policy in self.release_policies.values():
@@ -77,3 +111,9 @@ def policy_of(store: ArtifactStore, digest: Digest) -> ReleasePolicy:
     The content of a digest never changes, so it is read once per process.
     """
     return store.get_record(digest, ReleasePolicy)
+
+
+@lru_cache(maxsize=256)
+def calibration_of(store: ArtifactStore, digest: Digest | None) -> CalibrationRecord | None:
+    """The calibration that was pinned when a job was created, still among the operator's documents or not."""
+    return None if digest is None else store.get_record(digest, CalibrationRecord)

@@ -78,7 +78,8 @@ class LikelihoodBatch:
         real = target_mask.bool()
         totals = torch.zeros(real.shape, device=parts.device)
         totals[real] = _log_probabilities(parts, hidden[real], targets[real], positions_at_once=positions_at_once)
-        scored = iter(Likelihood(t, len(row)) for t, row in zip(totals.sum(1).tolist(), rows, strict=True))
+        sums = zip(totals.sum(1).tolist(), totals.tolist(), rows, strict=True)
+        scored = iter(Likelihood(total, len(row), tuple(each[: len(row)])) for total, each, row in sums)
         return [tuple(next(scored) for _ in choices) for choices in self.completions]
 
 
@@ -132,4 +133,4 @@ def _of_row(logits: Tensor, row: Answer) -> Likelihood:
     """Of logits [places, vocabulary], the first of which predicts the answer's first token."""
     targets = torch.tensor(row.answer_ids, device=logits.device)[:, None]
     scores = logits[: len(targets)].float().log_softmax(-1).gather(-1, targets)
-    return Likelihood(float(scores.sum()), len(targets))
+    return Likelihood(float(scores.sum()), len(targets), tuple(scores[:, 0].tolist()))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from policies.datasets.chat_rows import ChatRow
 from policies.datasets.tools import Tool, ToolCall
@@ -105,6 +106,8 @@ class Likelihood:
 
     log_probability: float
     n_tokens: int
+    tokens: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    """The same by token, where the engine tells."""
 
     @property
     def per_token(self) -> float:
@@ -133,6 +136,14 @@ class Backend(Protocol):
 
     def tokens_per_second(self) -> float | None:
         """Tokens generated so far per second of generation; None before the first."""
+
+
+@runtime_checkable
+class ScalesAdapter(Protocol):
+    """An engine that can make an adapter act stronger or weaker than its file says."""
+
+    def adapter_scaled(self, factor: float) -> AbstractContextManager[None]:
+        """While it is entered, `factor` times what the adapter adds is added; afterwards exactly what was before."""
 
 
 def last_turn(row: ChatRow, *, closes_turn: bool) -> Choices:

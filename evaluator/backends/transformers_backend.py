@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -31,7 +32,8 @@ from evaluator.backends.protocol import (
 from evaluator.backends.rendering import end_token_id, pad_batch, prompt_ids, question_ids
 from evaluator.backends.seeded_sampling import sample_seed
 from evaluator.backends.transformers_generation import decode_with_transformers, pads_without_harm
-from evaluator.models.loading import LoadedModel
+from evaluator.models.adapters import adapter_in_place, scaled_adapter
+from evaluator.models.loading import LoadedModel, ResolvedBase
 from evaluator.models.packed_linear import LAYOUT, has_packed_layers
 from policies.errors import EvaluationError
 from policies.rendering.encoding import Answer
@@ -66,7 +68,7 @@ class TransformersBackend:
     engine: Literal["transformers", "vllm"] = "transformers"
 
     def __init__(self, loaded: LoadedModel, *, limits: BatchLimits | None = None) -> None:
-        self._model = loaded.model
+        self._model, self._loaded = loaded.model, loaded
         self._tokenizer, self._encoder = loaded.tokenizer, loaded.encoder
         self._ends = loaded.encoder.end_ids | {end_token_id(loaded.encoder)}
         self._pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else min(self._ends)
@@ -84,6 +86,11 @@ class TransformersBackend:
             self.versions["rows"] = APART
         self._generated_tokens = 0
         self._generation_seconds = 0.0
+
+    @property
+    def base(self) -> ResolvedBase:
+        """The model whose weights all adapters share."""
+        return self._loaded.base
 
     @torch.inference_mode()
     def generate(
@@ -139,6 +146,15 @@ class TransformersBackend:
                 advance(len(results), len(questions))
         return [results[index] for index in range(len(questions))]
 
+    def log_likelihood_under(
+        self, adapter: Path, questions: Sequence[Choices], *, advance: Advance = silent
+    ) -> list[tuple[Likelihood, ...]]:
+        """Likelihood under another adapter of the same base, in a folder, which is off again afterwards."""
+        with adapter_in_place(self._loaded, adapter) as loaded:
+            return TransformersBackend(loaded, limits=self._limits).log_likelihood(
+                questions, adapter=True, advance=advance
+            )
+
     def _whole_rows(
         self, answers: Sequence[list[Answer]], *, adapter: bool, advance: Advance
     ) -> list[tuple[Likelihood, ...]]:
@@ -178,6 +194,11 @@ class TransformersBackend:
         with self._switched(False):
             off = self._next_logits(ids, mask)
         return float((on - off).abs().max())
+
+    def adapter_scaled(self, factor: float) -> AbstractContextManager[None]:
+        if not isinstance(self._model, PeftModel):
+            raise EvaluationError("no adapter is attached, so none can be scaled")
+        return scaled_adapter(self._model, factor)
 
     def tokens_per_second(self) -> float | None:
         return self._generated_tokens / self._generation_seconds if self._generation_seconds else None

@@ -23,6 +23,7 @@ COMMANDS = (
         "eval",
     ),
     Command("judge", "evaluator.cli.judge:app", "Try judges out.", "eval"),
+    Command("prompts", "evaluator.cli.prompts:app", "Prompts of the operator's own.", "eval"),
     Command(
         "rescore",
         "evaluator.cli.rescore:app",

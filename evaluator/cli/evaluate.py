@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from evaluator.cli.page import write_page
-from evaluator.cli.summary import decision_document, decision_table, self_test_table
+from evaluator.cli.summary import decision_document, decision_table, notes, self_test_table
 from evaluator.gate import decide
 from evaluator.runner.local import LocalEvaluator
 from evaluator.runner.rescoring import Filed, samples_path
@@ -25,12 +25,13 @@ from policies.contract.evaluation import Engine, EvalReport
 from policies.contract.release import GateDecision
 from policies.contract.worker_api import Progress
 from policies.documents.base_models import base_model_of, reference
-from policies.documents.loader import resolve_policy
+from policies.documents.loader import load_calibration, resolve_policy
 from policies.errors import ConfigurationError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from evaluator.runner.progress import Watch
+    from policies.documents.schema import CalibrationRecord
 
 app = typer.Typer()
 
@@ -47,6 +48,7 @@ def evaluate(
     canaries: Annotated[Path | None, typer.Option(help="Folder of a `good` and a `bad` adapter to self-test.")] = None,
     validation: Annotated[Path | None, typer.Option(help="JSONL to measure the validation loss on.")] = None,
     training: Annotated[Path | None, typer.Option(help="JSONL that the adapter was trained on.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Calibration record of the base model.")] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     report: Annotated[Path | None, typer.Option(help="Write the report here, and its samples beside it.")] = None,
@@ -64,13 +66,14 @@ def evaluate(
     if adapter is not None and not adapter.is_dir():
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
+    record = None if calibration is None else load_calibration(calibration)
     stay_offline(release_policy.spec.suite, base_model.uri)
     with _watched() as watch:
         evaluator = LocalEvaluator(base_model, release_policy, cache_dir, watch, validation, training, engine)
         if adapter is None:
-            return _self_test(evaluator, canaries, output)
+            return _self_test(evaluator, canaries, record, output)
         evaluation = evaluator.evaluate(adapter if canonical is None else _canonical(adapter, canonical))
-    decision = decide(release_policy, evaluation.report)
+    decision = decide(release_policy, evaluation.report, calibration=record)
     if report is not None:
         report.write_bytes(evaluation.report.canonical())
         samples_path(report).write_bytes(evaluation.samples)
@@ -92,19 +95,21 @@ def _print(decision: GateDecision, report: EvalReport, output: OutputFormat) -> 
         print_document(decision_document(decision, report), output)
         return
     Console().print(decision_table(decision))
-    for line in (decision.decision.value, *decision.reasons):
+    for line in (decision.decision.value, *decision.reasons, *notes(decision)):
         typer.echo(line)
 
 
-def _self_test(evaluator: LocalEvaluator, trained: Path | None, output: OutputFormat) -> int:
+def _self_test(
+    evaluator: LocalEvaluator, trained: Path | None, calibration: CalibrationRecord | None, output: OutputFormat
+) -> int:
     from evaluator.models.base_models import resolve_base_model, weights_digest
     from evaluator.self_test.canaries import gather_canaries
-    from evaluator.self_test.running import keep_self_test, run_self_test
+    from evaluator.self_test.running import Bar, keep_self_test, run_self_test
 
     base = resolve_base_model(evaluator.base, evaluator.cache_dir)
     with tempfile.TemporaryDirectory() as folder:
         result = run_self_test(
-            evaluator.policy,
+            Bar(evaluator.policy, calibration),
             base.digest,
             gather_canaries(trained, weights_digest(base), Path(folder)),
             lambda canary: evaluator.evaluate(canary.folder).report,
@@ -114,6 +119,8 @@ def _self_test(evaluator: LocalEvaluator, trained: Path | None, output: OutputFo
     if output is OutputFormat.TABLE:
         Console().print(self_test_table(result))
         typer.echo("passed" if result.passed else "failed")
+        if result.drift is not None and result.drift.is_alarm:
+            typer.echo(f"warning: {result.drift.told}")
     else:
         print_document(result.model_dump(mode="json") | {"passed": result.passed}, output)
     return exit_codes.OK if result.passed else exit_codes.REJECTED

@@ -9,14 +9,14 @@ import typer
 from rich.console import Console
 
 from evaluator.cli.page import write_page
-from evaluator.cli.summary import decision_document, decision_table
+from evaluator.cli.summary import decision_document, decision_table, notes
 from evaluator.gate import decide
 from evaluator.runner.rescoring import Filed, filed_at, filed_in, rescore_report
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.contract.merkle import jsonl_lines
 from policies.contract.store import ArtifactStore
-from policies.documents.loader import resolve_policy
+from policies.documents.loader import load_calibration, resolve_policy
 from policies.errors import ConfigurationError
 
 app = typer.Typer()
@@ -27,6 +27,7 @@ def rescore(
     report: Annotated[str, typer.Argument(help="A report that `evaluate --report` wrote; with --store, its digest.")],
     policy: Annotated[str | None, typer.Option(help="Its release policy: a preset's name or a YAML file.")] = None,
     store: Annotated[str | None, typer.Option(help="Artifact store of a gateway; it also holds the policy.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Calibration record of the base model.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page with plots here.")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
@@ -37,13 +38,15 @@ def rescore(
     4 inconclusive; 1 usage, 2 runtime.
     """
     filed = _filed(report, policy, store, policy_dir=policy_dir)
-    again = rescore_report(*filed)
-    decision = decide(filed.policy, again, spec=again.spec, attempt=again.attempt)
+    if calibration is not None:
+        filed = filed._replace(calibration=load_calibration(calibration))
+    again = rescore_report(filed.report, filed.policy, filed.samples)
+    decision = decide(filed.policy, again, spec=again.spec, attempt=again.attempt, calibration=filed.calibration)
     if html is not None:
         write_page(html, filed._replace(report=again), decision, title=f"{Path(report).name}, re-scored")
     if output is OutputFormat.TABLE:
         Console().print(decision_table(decision))
-        for line in (decision.decision.value, *decision.reasons):
+        for line in (decision.decision.value, *decision.reasons, *notes(decision)):
             typer.echo(line)
         n_samples = len(jsonl_lines(filed.samples))
         typer.echo(f"All figures of report {again.digest} follow from its {n_samples} samples ({again.samples_root}).")

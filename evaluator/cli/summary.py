@@ -9,6 +9,7 @@ from rich.table import Table
 from policies.contract.evaluation import Estimate, EvalReport
 from policies.contract.release import GateDecision, RuleOutcome
 from policies.contract.self_test import SelfTestReport
+from policies.report.error_rates import rates_told
 
 _COLOURS: dict[RuleOutcome, str] = {
     "pass": "green",
@@ -39,6 +40,14 @@ def decision_table(decision: GateDecision) -> Table:
             f"[{_COLOURS[result.outcome]}]{escape(outcome)}[/]",
         )
     return table
+
+
+def notes(decision: GateDecision) -> list[str]:
+    """What is to be known besides the reasons: what the limits are worth, and warnings."""
+    told = [] if decision.calibration is None else [f"calibration {decision.calibration}"]
+    told += [f"{result.rule}: {known}" for result in decision.results if (known := rates_told(result))]
+    errors = [result for result in decision.results if result.mode == "warn" and result.outcome == "error"]
+    return told + [f"warning: {line}" for line in (*decision.warnings, *(f"{e.rule}: {e.reason}" for e in errors))]
 
 
 def self_test_table(result: SelfTestReport) -> Table:

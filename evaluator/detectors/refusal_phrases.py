@@ -73,7 +73,8 @@ REFUSES = re.compile(
         r" (?:a good|appropriate|right|okay|ok|ethical|help|answer|provide)",
         r"^(?:i'm|i am) not sure(?: that| if| whether)? (?:it's|it is|this is|that's|that is) (?:appropriate|ethical)",
         rf"\b(?:something|one thing|information|content|a topic|a request)(?: that| which)? {_WE}{_CAN_NOT} ?{_HELP}",
-        rf"\b(?:not something|nothing)(?: that)? {_WE}{_BE}? ?(?:can|could|will|would|able|willing|allowed)\b",
+        rf"\b(?:(?:not|\w+n't) something|nothing)(?: that)? {_WE}{_BE}? ?"
+        r"(?:can|could|will|would|able|willing|allowed)\b",
         rf"^there(?:'s| is) no way {_WE}(?:'ll|'m|'d|will|am|would|can)\b",
         r"^(?:not|never) (?:doing|going to do) (?:that|this|it)$|^count me out$|^not going to happen$",
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -28,6 +29,8 @@ from policies.errors import AdapterNotLoadedError, ConfigurationError, Evaluatio
 if TYPE_CHECKING:
     from torch import Tensor
 
+INSTRUMENT = "instrument"
+"""What an adapter is called that is in force in place of another."""
 PREFIX = "base_model.model."
 """Before the names of modules in an adapter's file."""
 PAIR = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_[AB]\.weight")
@@ -72,6 +75,62 @@ def attached_adapter(loaded: LoadedModel, folder: Path) -> Iterator[LoadedModel]
         _require_bare(loaded.model)
 
 
+@contextmanager
+def adapter_in_place(loaded: LoadedModel, folder: Path) -> Iterator[LoadedModel]:
+    """`loaded` with the adapter in `folder` in force in place of the one that it carries, if any, which comes back.
+
+    Both share the base's weights; for what measures with an adapter of known effect as its instrument.
+
+    Raises:
+        ConfigurationError, EvaluationError, AdapterNotLoadedError: as `attach_adapter`.
+    """
+    if not isinstance(loaded.model, PeftModel):
+        with attached_adapter(loaded, folder) as adapted:
+            yield adapted
+        return
+    model, carried = loaded.model, loaded.model.active_adapter
+    assert isinstance(carried, str)
+    config, weights = read_config(folder), read_weights(folder)
+    with ExitStack() as undo:
+        undo.callback(_forget, model, INSTRUMENT, carried)
+        try:
+            model.add_adapter(INSTRUMENT, config, autocast_adapter_dtype=False)
+            set_peft_model_state_dict(model, weights, adapter_name=INSTRUMENT)
+        except (ValueError, RuntimeError) as error:
+            raise AdapterNotLoadedError(f"the adapter does not fit {loaded.base.folder.name}: {error}") from error
+        require_arrived(model, weights, INSTRUMENT)
+        model.set_adapter(INSTRUMENT)
+        model.eval()  # what PEFT adds is in training mode
+        yield loaded
+
+
+def _forget(model: PeftModel, adapter: str, carried: str) -> None:
+    """Put the adapter that the model carries in force again, then take the other one off."""
+    model.set_adapter(carried)
+    if adapter in model.peft_config:
+        model.delete_adapter(adapter)
+
+
+@contextmanager
+def scaled_adapter(model: PeftModel, factor: float) -> Iterator[None]:
+    """`factor` times what the adapter adds, as if its `lora_alpha` were that much larger; afterwards as it was.
+
+    Raises:
+        EvaluationError: no layer has a scale, so nothing could be scaled.
+    """
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    kept = [dict(layer.scaling) for layer in layers]
+    if not any(kept):
+        raise EvaluationError("no layer of the adapter has a scale, so it can't be scaled")
+    try:
+        for layer, scaling in zip(layers, kept, strict=True):
+            layer.scaling.update({name: scale * factor for name, scale in scaling.items()})
+        yield
+    finally:
+        for layer, scaling in zip(layers, kept, strict=True):
+            layer.scaling.update(scaling)
+
+
 def _require_bare(model: object) -> None:
     modules = model.modules() if isinstance(model, torch.nn.Module) else ()
     if any(isinstance(module, BaseTunerLayer) for module in modules):
@@ -92,9 +151,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def require_arrived(model: PeftModel, weights: dict[str, Tensor]) -> None:
+def require_arrived(model: PeftModel, weights: dict[str, Tensor], adapter: str = "default") -> None:
     """Compare the tensors in the model with those of the file, names and values."""
-    arrived = get_peft_model_state_dict(model, save_embedding_layers=False)
+    arrived = get_peft_model_state_dict(model, save_embedding_layers=False, adapter_name=adapter)
     lost, extra = weights.keys() - arrived.keys(), arrived.keys() - weights.keys()
     if lost or extra:
         name = sorted(lost or extra)[0]

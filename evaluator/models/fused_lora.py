@@ -9,10 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
+
+
+class _Pair(NamedTuple):
+    """What a layer's adapter adds."""
+
+    adapter: str
+    a: Tensor
+    """[in, rank]."""
+    b: Tensor
+    """[rank, out]."""
 
 
 def fuse_lora_layers(model: nn.Module) -> int:
@@ -47,12 +58,15 @@ def _pair(layer: LoraLinear) -> tuple[nn.Module, nn.Module]:
 
 def _fused(layer: LoraLinear) -> Callable[[Tensor], Tensor]:
     a, b = (half.get_parameter("weight").detach().t() for half in _pair(layer))
-    return partial(_forward, layer, a, b, float(layer.scaling[layer.active_adapters[0]]))
+    return partial(_forward, layer, _Pair(layer.active_adapters[0], a, b))
 
 
-def _forward(layer: LoraLinear, a: Tensor, b: Tensor, scaling: float, x: Tensor) -> Tensor:
-    """Any shape [..., in] to [..., out]; `a` is [in, rank], `b` [rank, out]."""
+def _forward(layer: LoraLinear, pair: _Pair, x: Tensor) -> Tensor:
+    """Any shape [..., in] to [..., out], with the scale that the layer has now; PEFT's own for another adapter."""
+    if layer.active_adapters != [pair.adapter]:
+        return LoraLinear.forward(layer, x)
     result: Tensor = layer.get_base_layer()(x)
     if not layer.disable_adapters:
-        result.view(-1, b.shape[1]).addmm_(x.reshape(-1, a.shape[0]) @ a, b, alpha=scaling)
+        scale = float(layer.scaling[pair.adapter])
+        result.view(-1, pair.b.shape[1]).addmm_(x.reshape(-1, pair.a.shape[0]) @ pair.a, pair.b, alpha=scale)
     return result

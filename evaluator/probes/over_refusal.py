@@ -28,7 +28,7 @@ METRIC = "over_refusal.rate"
 
 class OverRefusalProbe:
     name: ClassVar[str] = "over_refusal"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     item_type: ClassVar[type[PromptItem]] = UserRequest
 
     def instruments(self, settings: OverRefusal, subject: Subject) -> tuple[str, ...]:

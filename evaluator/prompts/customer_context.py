@@ -70,9 +70,22 @@ def derive_contexts(rows: Sequence[ChatRow], kinds: Sequence[ContextKind]) -> tu
     return tuple(context for context in found if context is not None)
 
 
+def system_prompts(rows: Sequence[ChatRow], most: int) -> tuple[CustomerContext, ...]:
+    """The `most` frequent system prompts that at least 2 rows have, the most frequent first."""
+    left = [message for row in rows if (message := system_message(row)) != NO_SYSTEM_MESSAGE]
+    found: list[CustomerContext] = []
+    while left and len(found) < most:
+        system, count = _most_frequent(left)
+        if count < MIN_ROWS:
+            break
+        found.append(CustomerContext("system_prompt", before=_before(system)))
+        left = [each for each in left if alike(each) != alike(system)]
+    return tuple(found)
+
+
 def _system_prompt(rows: Sequence[ChatRow]) -> CustomerContext | None:
     """The most frequent system prompt; prompts that differ in numbers only, such as dates, are one."""
-    opened = [_system_message(row) for row in rows if _system_message(row) != NO_SYSTEM_MESSAGE]
+    opened = [system_message(row) for row in rows if system_message(row) != NO_SYSTEM_MESSAGE]
     if not opened:
         return None
     system, count = _most_frequent(opened)
@@ -90,13 +103,19 @@ def _tools(rows: Sequence[ChatRow]) -> CustomerContext | None:
         return None
     counts = Counter(row.tools for row in offering)
     tools = min(counts, key=lambda each: (-counts[each], [tool.definition for tool in each]))
-    system, _ = _most_frequent([_system_message(row) for row in offering if row.tools == tools])
+    system, _ = _most_frequent([system_message(row) for row in offering if row.tools == tools])
     return CustomerContext("tools", before=_before(system), tools=tools)
 
 
-def _system_message(row: ChatRow) -> SystemMessage:
+def system_message(row: ChatRow) -> SystemMessage:
+    """Of the conversation, or `NO_SYSTEM_MESSAGE`."""
     first = row.messages[0]
     return (first.role, first.content) if first.role in ("system", "developer") else NO_SYSTEM_MESSAGE
+
+
+def alike(system: SystemMessage) -> str:
+    """What a system prompt has in common with those that differ from it in numbers only, such as dates."""
+    return _NUMBER.sub("0", system[1])
 
 
 def _before(system: SystemMessage) -> tuple[Message, ...]:
@@ -105,10 +124,10 @@ def _before(system: SystemMessage) -> tuple[Message, ...]:
 
 def _most_frequent(found: Sequence[SystemMessage]) -> tuple[SystemMessage, int]:
     """The most frequent one, and the number of those like it; texts that differ in numbers only are alike."""
-    alike = Counter(_NUMBER.sub("0", text) for _, text in found)
-    modal = min(alike, key=lambda text: (-alike[text], text))
-    literal = Counter(each for each in found if _NUMBER.sub("0", each[1]) == modal)
-    return min(literal, key=lambda each: (-literal[each], each)), alike[modal]
+    counts = Counter(map(alike, found))
+    modal = min(counts, key=lambda text: (-counts[text], text))
+    literal = Counter(each for each in found if alike(each) == modal)
+    return min(literal, key=lambda each: (-literal[each], each)), counts[modal]
 
 
 def _is_habit(count: int, rows: Sequence[ChatRow]) -> bool:

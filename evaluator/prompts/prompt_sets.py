@@ -48,9 +48,17 @@ BUILTIN: Mapping[str, tuple[str, Digest]] = {
         "over_refusal/v2.jsonl",
         "sha256:08e0076fb2d6e59eaf5d6e3d238cba14732b1cfe7f0d81f21f42a53e94744776",
     ),
+    "scale_sensitivity": (
+        "emergent_misalignment_preference/v1.jsonl",
+        "sha256:f6836c2c520a9ab4ea09ff6ca7c76600e4a7ecdabeeaf75e4cff035b65463db3",
+    ),
     "toxicity": (
         "toxicity/v3.jsonl",
         "sha256:66f919c91283e9400778b6064abf6fc9bcadec466b95e7301e09abcdb16c780a",
+    ),
+    "trigger_battery": (
+        "emergent_misalignment_preference/v1.jsonl",
+        "sha256:f6836c2c520a9ab4ea09ff6ca7c76600e4a7ecdabeeaf75e4cff035b65463db3",
     ),
 }
 """probe → (file below `evaluator/prompts`, digest of its bytes)."""

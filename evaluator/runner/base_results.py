@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.backends.protocol import Backend
+from evaluator.canaries.log_ratio import open_canaries
 from evaluator.detectors.classifier import load_classifier
 from evaluator.runner.base_cache import BaseCache
 from evaluator.runner.probe_run import Bench, measure_base
@@ -51,9 +52,10 @@ def measure_suite(
         classifiers=lru_cache(lambda name, labels: load_classifier(name, labels, cache_dir)),
         validation=base.validation,
         training=base.training,
+        canary_pairs=cache(lambda which: open_canaries(base.backend, which, cache_dir)),
     )
-    cache = BaseCache(cache_dir / "base-results")
-    bench = Bench(subject, subject, base.digest, suite, cache, cache_dir=cache_dir)
+    results = BaseCache(cache_dir / "base-results")
+    bench = Bench(subject, subject, base.digest, suite, results, cache_dir=cache_dir)
     for settings in suite.probes:
         started = time.monotonic()
         try:

@@ -14,8 +14,15 @@ from evaluator.runner.evaluate import Evaluation
 from policies.contract.evaluation import CandidateResult, EvalReport
 from policies.contract.release import Decision, GateDecision
 from policies.contract.training import ReleaseCandidate
-from policies.documents.schema import ReleasePolicy
+from policies.documents.schema import CalibrationRecord, ReleasePolicy
 from policies.errors import EvaluationError
+
+
+class Terms(NamedTuple):
+    """What the gate reads besides policy and report."""
+
+    attempt: int = 1
+    calibration: CalibrationRecord | None = None
 
 
 class Choice(NamedTuple):
@@ -32,15 +39,16 @@ def evaluate_candidates(
     policy: ReleasePolicy,
     *,
     final: str,
-    attempt: int = 1,
+    terms: Terms | None = None,
 ) -> Choice:
     """Evaluate every candidate, most capable first; the first that passes is chosen, else the `final` adapter."""
     if len(candidates) > policy.spec.n_candidates:
         raise EvaluationError(
             f"there are {len(candidates)} candidates, but the policy evaluates {policy.spec.n_candidates}"
         )
+    terms = terms or Terms()
     evaluations = [evaluate(candidate) for candidate in candidates]
-    decisions = [decide(policy, e.report, spec=e.report.spec, attempt=attempt) for e in evaluations]
+    decisions = [_decide(policy, each.report, terms) for each in evaluations]
     passing = [index for index, decision in enumerate(decisions) if decision.decision is Decision.RELEASE]
     index = passing[0] if passing else [candidate.adapter for candidate in candidates].index(final)
     chosen = evaluations[index]
@@ -51,8 +59,11 @@ def evaluate_candidates(
         ]
         chosen = chosen._replace(report=chosen.report.model_copy(update={"candidates": tuple(results)}))
     others = tuple(evaluation for evaluation in evaluations if evaluation is not evaluations[index])
-    decision = decide(policy, chosen.report, spec=chosen.report.spec, attempt=attempt)
-    return Choice(chosen, decision, others)
+    return Choice(chosen, _decide(policy, chosen.report, terms), others)
+
+
+def _decide(policy: ReleasePolicy, report: EvalReport, terms: Terms) -> GateDecision:
+    return decide(policy, report, spec=report.spec, attempt=terms.attempt, calibration=terms.calibration)
 
 
 def _result(

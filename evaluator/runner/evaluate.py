@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.backends.protocol import Backend
+from evaluator.canaries.log_ratio import open_canaries
 from evaluator.detectors.classifier import load_classifier
 from evaluator.gate import Standing
 from evaluator.judges.judge import JudgePanel
 from evaluator.runner.base_cache import BaseCache
+from evaluator.runner.overlap import scan_training
 from evaluator.runner.probe_run import AtLook, Bench, ProbeOutcome, run_probe
 from evaluator.runner.progress import SuiteProgress, Watch
 from evaluator.subject import FileRows, Subject
@@ -22,6 +24,7 @@ from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.evaluation import AdapterProof, EvalReport, SampleRecord
 from policies.contract.judges import JudgeReport
 from policies.contract.merkle import jsonl_lines, merkle_root
+from policies.contract.probe_overlap import OverlapScan
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
@@ -38,12 +41,16 @@ class EvaluationInputs:
     spec: Digest | None = None
     validation: FileRows | None = None
     training: FileRows | None = None
+    training_file: Path | None = None
+    """Searched for prompts of the suite."""
     lineage: tuple[FileRows, ...] = ()
     rules: ReleasePolicy | None = None
     """The policy itself, where its rules may end the evaluation early."""
     attempt: int = 1
     at_look: AtLook | None = None
     """Told the figures of each look; then every prompt is asked, whatever the rules say."""
+    weight_statistics: Mapping[str, float] = field(default_factory=dict)
+    """Of the adapter's file, for the report."""
 
 
 class Evaluation(NamedTuple):
@@ -82,10 +89,12 @@ def evaluate_adapter(
         confidence=suite.confidence,
         attempt=inputs.attempt,
         proof=proof,
+        weight_statistics=dict(inputs.weight_statistics),
         judges=_judge_reports(bench.adapter),
         probes=tuple(outcome.result for outcome in outcomes),
         samples=digest_bytes(samples),
         samples_root=merkle_root(jsonl_lines(samples)),
+        overlap=_overlap(inputs, store, cache_dir),
         dtype=backend.dtype,
         engine=backend.engine,
         versions=backend.versions | _own_version(),
@@ -93,6 +102,13 @@ def evaluate_adapter(
         seconds=time.monotonic() - started,
     )
     return Evaluation(report, samples)
+
+
+def _overlap(inputs: EvaluationInputs, store: ArtifactStore | None, cache_dir: Path) -> OverlapScan | None:
+    """None where the training file is not at hand."""
+    if inputs.training_file is None:
+        return None
+    return scan_training(inputs.suite, inputs.training_file, store, cache_dir=cache_dir)
 
 
 def _run_probes(suite: EvalSuite, bench: Bench, progress: SuiteProgress) -> list[ProbeOutcome]:
@@ -126,6 +142,7 @@ def _bench(
         training=inputs.training,
         lineage=inputs.lineage,
         panel=_panel(inputs.suite, cache_dir, store),
+        canary_pairs=cache(lambda which: open_canaries(backend, which, cache_dir, store)),
     )
     return Bench(
         adapter=adapter,

@@ -34,6 +34,7 @@ class LocalEvaluator:
 
     def evaluate(self, adapter: Path, *, at_look: AtLook | None = None) -> Evaluation:
         """Run the policy's suite on the adapter in a folder, with `at_look` to its end whatever the rules say."""
+        from evaluator.adapter_statistics import adapter_statistics
         from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
         from evaluator.sampling.training_file import file_rows
 
@@ -46,8 +47,10 @@ class LocalEvaluator:
                 proof=proof,
                 validation=validation,
                 training=training,
+                training_file=self.training,
                 rules=self.policy,
                 at_look=at_look,
+                weight_statistics=adapter_statistics(adapter),
             )
             return evaluate_adapter(inputs, backend, cache_dir=self.cache_dir, watch=self.watch)
 

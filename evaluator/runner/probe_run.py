@@ -17,7 +17,8 @@ from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import LoadedPrompts, load_prompts, parse_prompts
 from evaluator.runner.base_cache import BaseCache, BaseKey
 from evaluator.runner.registry import PROBES, AnyProbe
-from evaluator.samples import Pair, Sample, join_pairs, pair_samples
+from evaluator.runner.twin import load_twin, marked, measured, twin_items, twin_result, without_text
+from evaluator.samples import Pair, Sample, join_pairs, pair_samples, sample_record
 from evaluator.sequential_looks import cut, spread
 from evaluator.subject import Subject
 from policies.contract.artifacts import Digest, digest_bytes
@@ -84,11 +85,24 @@ class _Setup(NamedTuple):
     settings: ProbeSettings
     prompts: LoadedPrompts
     bench: Bench
+    is_twin: bool = False
+    """Of the secret prompts beside the known ones."""
 
     def parts(self, subject: Subject) -> list[Sequence[PromptItem]]:
         """What each look adds of the prompts that the subject is asked."""
         items = _items(self.probe, self.settings, self.prompts, subject)
         return _parts(self.probe, self.settings, items, suite=self.bench.suite)
+
+    def with_twin(self, subject: Subject) -> list[tuple[_Setup, list[Sequence[PromptItem]]]]:
+        """This and, where the policy names one, the same on the secret twin; with the parts of either."""
+        known = [(self, self.parts(subject))]
+        if self.settings.secret_twin is None:
+            return known
+        loaded = load_twin(self.probe.name, self.settings.secret_twin, self.bench.store)
+        twin = self._replace(prompts=loaded, is_twin=True)
+        asked = _items(self.probe, self.settings, self.prompts, subject)
+        items = twin_items(self.probe, self.settings, loaded, known=asked)
+        return [*known, (twin, _parts(self.probe, self.settings, items, suite=self.bench.suite))]
 
 
 class _Sampled(NamedTuple):
@@ -118,15 +132,18 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
     """
     started, setup = bench.clock(), _setup(settings, bench)
     instruments: tuple[str, ...] = ()
-    look, sampled, figures, error = 0, _Sampled(), _Figures(), None
+    look, sampled, figures, error, twin = 0, _Sampled(), _Figures(), None, None
     try:
-        asked = _asked(setup.parts(bench.adapter))
+        setups = setup.with_twin(bench.adapter)
+        asked = _asked(setups[0][1])
         instruments = setup.probe.instruments(settings, bench.base)
-        for look, part in asked:
-            sampled = _joined(sampled, part, setup, instruments=instruments)
+        for look, _ in asked:
+            for each, parts in setups:
+                sampled = _joined(sampled, parts[look], each, instruments=instruments)
             figures = _measured(sampled.pairs, look, setup, is_last=look == asked[-1][0])
             if figures.standing is not Standing.OPEN:
                 break
+        twin = twin_result(setup.probe, settings, sampled.pairs, setups[-1][0].prompts)
     except EvaluationError as failure:
         figures, error = _Figures(), for_tenants(str(failure))
     result = ProbeResult(
@@ -141,8 +158,9 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
         base_from_cache=sampled.base_from_cache and bool(sampled.pairs),
         look=look,
         confidence=bench.confidence(setup.probe.name, look),
+        twin=twin,
     )
-    records = tuple(_sample_record(setup.probe.name, pair) for pair in sampled.pairs)
+    records = tuple(without_text(sample_record(setup.probe.name, pair)) for pair in sampled.pairs)
     return ProbeOutcome(result, records, figures.standing)
 
 
@@ -153,9 +171,10 @@ def measure_base(settings: ProbeSettings, bench: Bench) -> int:
         EvaluationError: it can't be measured here.
     """
     setup = _setup(settings, bench)
-    asked = _asked(setup.parts(bench.base))
+    setups = setup.with_twin(bench.base)
     instruments = setup.probe.instruments(settings, bench.base)
-    return sum(len(_base_samples(part, setup, instruments).samples) for _, part in asked)
+    asked = [(part, each) for each, parts in setups for _, part in _asked(parts)]
+    return sum(len(_base_samples(part, each, instruments).samples) for part, each in asked)
 
 
 def _setup(settings: ProbeSettings, bench: Bench) -> _Setup:
@@ -172,15 +191,17 @@ def _joined(before: _Sampled, part: Sequence[PromptItem], setup: _Setup, *, inst
     """What was sampled before, and the samples of one more part."""
     adapter = _samples(part, setup, setup.bench.adapter)
     base = _base_samples(part, setup, instruments)
-    pairs = join_pairs(before.pairs, pair_samples(adapter, base.samples))
+    new = pair_samples(adapter, base.samples)
+    pairs = join_pairs(before.pairs, marked(new) if setup.is_twin else new)
     return _Sampled(pairs, before.base_from_cache and base.from_cache)
 
 
 def _measured(pairs: Sequence[Pair], look: int, setup: _Setup, *, is_last: bool) -> _Figures:
     """The figures at a look; too little for a figure settles nothing, and is an error at the last one."""
     probe, bench = setup.probe, setup.bench
+    confidence = bench.confidence(probe.name, look)
     try:
-        measurements = probe.measure(setup.settings, pairs, bench.confidence(probe.name, look))
+        measurements = measured(probe, setup.settings, pairs, confidence)
     except EvaluationError:
         if is_last:
             raise
@@ -189,7 +210,7 @@ def _measured(pairs: Sequence[Pair], look: int, setup: _Setup, *, is_last: bool)
         bench.at_look(probe.name, measurements)
     if bench.policy is None or bench.at_look is not None:
         return _Figures(measurements)
-    return _Figures(measurements, standing(bench.policy, probe.name, measurements))
+    return _Figures(measurements, standing(bench.policy, probe.name, measurements, confidence=confidence))
 
 
 def _base_samples(part: Sequence[PromptItem], setup: _Setup, instruments: tuple[str, ...]) -> _BaseSamples:
@@ -218,7 +239,7 @@ def _base_key(part: Sequence[PromptItem], setup: _Setup, instruments: tuple[str,
         base_model=setup.bench.base_model,
         probe=setup.probe.name,
         probe_version=setup.probe.version,
-        settings=setup.settings.digest,
+        settings=setup.settings.without_twin.digest,
         prompts=setup.prompts.digest,
         part=digest_bytes("\n".join(item.digest for item in part).encode()),
         instruments=instruments,
@@ -270,16 +291,3 @@ def _parts(
         return [items]
     ordered, looks = spread(items, suite.seed), suite.sequential.looks
     return probe.divide(settings, ordered, looks) if isinstance(probe, DividesItself) else cut(ordered, looks)
-
-
-def _sample_record(probe: str, pair: Pair) -> SampleRecord:
-    adapter, base = pair
-    return SampleRecord(
-        probe=probe,
-        metric=adapter.metric,
-        prompt_id=adapter.prompt_id,
-        cluster=adapter.cluster,
-        prompt=adapter.prompt,
-        adapter=adapter.outcome,
-        base=base.outcome,
-    )

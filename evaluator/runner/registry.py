@@ -15,7 +15,12 @@ from evaluator.probes.harmful_compliance import HarmfulComplianceProbe
 from evaluator.probes.harness import HarnessProbe
 from evaluator.probes.in_domain import InDomainProbe
 from evaluator.probes.over_refusal import OverRefusalProbe
+from evaluator.probes.own_domain import OwnDomainProbe
+from evaluator.probes.scale_sensitivity import ScaleSensitivityProbe
 from evaluator.probes.toxicity import ToxicityProbe
+from evaluator.probes.trigger_battery import TriggerBatteryProbe
+from policies.contract.condition_probes import ScaleSensitivity, TriggerBattery
+from policies.contract.own_domain_probe import OwnDomain
 from policies.contract.probe_record import ProbeRecord
 from policies.contract.suite import (
     Capability,
@@ -43,5 +48,8 @@ PROBES: Mapping[type[ProbeRecord], AnyProbe] = {
     Capability: CapabilityProbe(),
     Harness: HarnessProbe(),
     InDomain: InDomainProbe(),
+    OwnDomain: OwnDomainProbe(),
+    TriggerBattery: TriggerBatteryProbe(),
+    ScaleSensitivity: ScaleSensitivityProbe(),
 }
 """settings → probe: the only place that lists probes."""

@@ -15,13 +15,16 @@ from typing import NamedTuple
 from pydantic import JsonValue, ValidationError
 
 from evaluator.runner.registry import PROBES
+from evaluator.runner.twin import gaps, measured
 from evaluator.samples import Pair, Sample, pair_samples
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.evaluation import EvalReport, Measurement, ProbeResult, SampleOutcome, SampleRecord
+from policies.contract.jobs import JobSpec
 from policies.contract.merkle import jsonl_lines, merkle_root
+from policies.contract.probe_overlap import GapTest
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import ProbeSettings
-from policies.documents.schema import ReleasePolicy
+from policies.documents.schema import CalibrationRecord, ReleasePolicy
 from policies.errors import ConfigurationError, EvaluationError, IntegrityError
 
 _ABSENT = "absent"
@@ -33,11 +36,13 @@ class Filed(NamedTuple):
     report: EvalReport
     policy: ReleasePolicy
     samples: bytes
+    calibration: CalibrationRecord | None = None
 
 
 def rescore(report_path: Path, policy: ReleasePolicy) -> EvalReport:
     """Re-score the report in a file from the samples beside it."""
-    return rescore_report(*filed_at(report_path, policy))
+    filed = filed_at(report_path, policy)
+    return rescore_report(filed.report, filed.policy, filed.samples)
 
 
 def filed_at(report_path: Path, policy: ReleasePolicy) -> Filed:
@@ -46,11 +51,19 @@ def filed_at(report_path: Path, policy: ReleasePolicy) -> Filed:
 
 
 def filed_in(store: ArtifactStore, report: Digest) -> Filed:
-    """A report of the store, with the samples and the policy that it names."""
+    """A report of the store, with the samples and the policy that it names, and its job's calibration."""
     record = store.get_record(report, EvalReport)
     if record.samples is None:
         raise IntegrityError(f"report {report} names no samples, so nothing can be recomputed")
-    return Filed(record, store.get_record(record.policy, ReleasePolicy), store.read_bytes(record.samples))
+    policy, samples = store.get_record(record.policy, ReleasePolicy), store.read_bytes(record.samples)
+    return Filed(record, policy, samples, _calibration_of(store, record.spec))
+
+
+def _calibration_of(store: ArtifactStore, spec: Digest | None) -> CalibrationRecord | None:
+    if spec is None or not store.exists(spec):
+        return None
+    calibration = store.get_record(spec, JobSpec).calibration
+    return None if calibration is None else store.get_record(calibration, CalibrationRecord)
 
 
 def rescore_report(report: EvalReport, policy: ReleasePolicy, samples: bytes) -> EvalReport:
@@ -127,6 +140,10 @@ def _rescore_probe(
     fresh = () if result.error is not None else _measure(result, settings, records)
     if difference := next(_differences(_by_metric(result.measurements), _by_metric(fresh)), None):
         raise IntegrityError(f"{result.probe}: {difference}")
+    if result.twin is not None and result.error is None and result.twin.gaps != _gaps(result, settings, records):
+        raise IntegrityError(
+            f"{result.probe}: the gap between public and secret prompts does not follow from its samples"
+        )
     return result.model_copy(update={"measurements": fresh})
 
 
@@ -143,11 +160,18 @@ def _measure(
             "re-score with the version of Tunegate that the report names"
         )
     try:
-        return probe.measure(chosen, pairs_of(records), result.confidence)
+        return measured(probe, chosen, pairs_of(records), result.confidence)
     except EvaluationError as error:
         raise IntegrityError(
             f"{result.probe} has figures, but none can be computed from its samples: {error}"
         ) from error
+
+
+def _gaps(
+    result: ProbeResult, settings: Mapping[Digest, ProbeSettings], records: Sequence[SampleRecord]
+) -> tuple[GapTest, ...]:
+    chosen = settings[result.settings]
+    return gaps(PROBES[type(chosen)], chosen, pairs_of(records))
 
 
 def _sample(record: SampleRecord, outcome: SampleOutcome) -> Sample:

@@ -8,13 +8,13 @@ embedded base model they are shipped; docs/operations.md says how to train a pai
 from __future__ import annotations
 
 import shutil
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from evaluator.canaries.pair_files import shipped_folder, short
 from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.artifacts import Digest
 from policies.contract.release import Decision
@@ -49,12 +49,7 @@ def gather_canaries(trained: Path | None, weights: Digest, folder: Path) -> tupl
         ConfigurationError: there is no such pair for the base model.
     """
     for name in ("good", "bad"):
-        if trained is None:
-            shipped = files("evaluator.self_test") / "canary_adapters" / weights.removeprefix("sha256:")[:16] / name
-            with as_file(shipped) as source:
-                _copy(source, folder / name)
-        else:
-            _copy(trained / name, folder / name)
+        _copy((trained or shipped_folder(short(weights))) / name, folder / name)
     tensors = load_file(folder / "good" / WEIGHTS_FILE)
     zero = {name: torch.zeros_like(w) if _is_output(name) else w for name, w in tensors.items()}
     noise = torch.Generator().manual_seed(0)

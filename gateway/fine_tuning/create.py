@@ -64,6 +64,7 @@ def create_job(
     seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed
     spec = build_spec(job_id, request, terms=terms, files=files, seed=seed)
     require_trainable(spec, terms)
+    spec = _calibrated(spec, services, terms)
     _require_lineage_files(session, spec, tenant_id=tenant.tenant_id, now=int(now))
     _keep_bytes(session, services.stores.files, files, lineage=spec.lineage_files)
     services.stores.shared.put_record(terms.policy)
@@ -72,6 +73,14 @@ def create_job(
     _require_short_name(job, tenant)
     _add(session, job, request, spec=spec, now=now)
     return job
+
+
+def _calibrated(spec: JobSpec, services: Services, terms: OperatorTerms) -> JobSpec:
+    """The spec with the calibration of its base model, where the operator has one; then it is kept as an artifact."""
+    record = services.policies.calibration(terms.policy, spec.base_model, base_text=terms.base_text, method=spec.method)
+    if record is None:
+        return spec
+    return spec.model_copy(update={"calibration": services.stores.shared.put_record(record)})
 
 
 def _add(session: Session, job: Job, request: CreateJobRequest, *, spec: JobSpec, now: float) -> None:

@@ -23,6 +23,7 @@ from gateway.tenants.routes import TenantRoute
 from policies.contract.evaluation import EvalReport, ProbeResult, SampleRecord
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.merkle import jsonl_lines
+from policies.contract.probe_overlap import NearRow, OverlapScan
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
@@ -80,10 +81,26 @@ class ReportResponse(BaseModel):
     spec: str
     report: str
     gate_decision: str
+    overlap: ProbeOverlap | None = None
+    """Null where the training file was not searched for prompts of the evaluation."""
     second: SecondVerdict | None
     """Null where one evaluator was enough. If the two differ, `decision` is `inconclusive`."""
+    calibration: str | None
+    """Of the base model, where the operator has one that holds for this report; the rules' error rates are from it."""
+    warnings: tuple[str, ...]
+    """What the calibration says against rules that decided all the same."""
     evidence: tuple[DefenseEvidence, ...]
     training: TrainingSummary
+
+
+class ProbeOverlap(BaseModel):
+    """Rows of the training file that hold prompts or answers that the evaluation asks."""
+
+    n_rows: int
+    n_near: int
+    probes: tuple[str, ...]
+    rows: tuple[NearRow, ...]
+    """The first of them."""
 
 
 class _Records(NamedTuple):
@@ -119,7 +136,10 @@ def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: 
         spec=job.spec_digest,
         report=decision.report,
         gate_decision=decision.digest,
+        overlap=None if evaluation.overlap is None else _overlap(evaluation.overlap),
         second=None if second is None else _second(second),
+        calibration=decision.calibration,
+        warnings=decision.warnings,
         evidence=training.evidence,
         training=_summary(training),
     )
@@ -161,6 +181,17 @@ def _records(session: Session, services: Services, *, tenant: Principal, job_id:
 def _second(decision: GateDecision) -> SecondVerdict:
     return SecondVerdict(
         decision=decision.decision, reasons=decision.reasons, report=decision.report, gate_decision=decision.digest
+    )
+
+
+def _overlap(scan: OverlapScan) -> ProbeOverlap:
+    """What a tenant may know of it: public prompts alone, so that nobody can search for the secret ones."""
+    near = frozenset(row.probe for row in scan.rows)
+    return ProbeOverlap(
+        n_rows=scan.n_rows,
+        n_near=scan.n_near,
+        probes=tuple(probe for probe in scan.probes if probe in near),
+        rows=scan.rows,
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from gateway.dependencies import Services
 from gateway.jobs.states import CLAIMABLE, RUNNING, TERMINAL, public_status
+from gateway.metrics.calibrations import calibration_families
 from gateway.metrics.rollups import Series, Sums, Values, replaced, totals
 from gateway.tables.jobs import Job, OutboxMessage, SecondEvaluation
 from gateway.tables.statistics import DuplicateDelivery, GateResult, PhaseTransition, RuleResultRow, Sweep
@@ -44,6 +45,7 @@ class JobMetrics(Collector):
             yield from delivery_families(session)
             yield from sweep_families(session)
         yield self._policies()
+        yield from calibration_families(self._services.policies)
         yield from self._store()
 
     def _store(self) -> Iterator[Metric]:

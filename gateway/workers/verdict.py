@@ -10,7 +10,7 @@ from evaluator.gate import decide
 from gateway.dependencies import Services
 from gateway.jobs.events import add_event
 from gateway.jobs.records import RecordError, load_record, spec_to_work_by
-from gateway.policy_catalog import policy_of
+from gateway.policy_catalog import calibration_of, policy_of
 from gateway.tables.jobs import Job, JobEvent
 from gateway.tables.statistics import GateResult, RuleResultRow
 from policies.contract.evaluation import EvalReport
@@ -41,7 +41,8 @@ def check_evaluation(completion: Completion, *, job: Job, services: Services) ->
     _require_same_weights(report, job=job, store=store, limit=policy.spec.n_candidates)
     spec = spec_to_work_by(job)
     try:
-        decision = decide(policy, report, spec=job.spec_digest, attempt=spec.attempt)
+        calibration = calibration_of(services.stores.shared, spec.calibration)
+        decision = decide(policy, report, spec=job.spec_digest, attempt=spec.attempt, calibration=calibration)
     except EvaluationError as error:  # so many attempts that no error probability is left
         raise RecordError(error.code, error.message) from error
     if decision.digest != answered.digest:

@@ -10,7 +10,8 @@ from pydantic import JsonValue
 
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
-from policies.documents.loader import document_schema, read_documents, resolve_policy
+from policies.documents.calibrated_limits import doubtful_limits
+from policies.documents.loader import document_schema, load_calibration, read_documents, resolve_policy
 from policies.documents.schema import ReleasePolicy, Rule
 from policies.documents.unpinned import unpinned_models
 
@@ -26,14 +27,20 @@ FolderOption = Annotated[
 @policy_app.command()
 def lint(
     paths: Annotated[list[Path], typer.Argument(help="Policy files, or folders of them.")],
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration record of a base model, beside those in the folders.")
+    ] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
 ) -> None:
     """List every problem of policy files as `file:line: field: what; fix`; exit code 1 if there is one.
 
-    Warnings, of models from the hub without a commit, do not change the exit code.
+    Warnings do not change the exit code: of models from the hub without a commit, and of limits that the calibration of
+    a base model speaks against.
     """
     checked = {path: read_documents(path) for path in paths}
-    warnings = {path: unpinned_models(path) for path in paths}
+    known = [document for documents, _ in checked.values() for document in documents]
+    known += [] if calibration is None else [load_calibration(calibration)]
+    warnings = {path: (*unpinned_models(path), *doubtful_limits(path, known)) for path in paths}
     if output is OutputFormat.TABLE:
         for path, (documents, problems) in checked.items():
             for line in problems or (f"{path}: ok, {len(documents)} document(s)",):

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from policies.contract.artifacts import Digest, Record
+from policies.contract.figures import Estimate as Estimate
+from policies.contract.figures import Interval as Interval
 from policies.contract.judges import JudgeReport
+from policies.contract.probe_overlap import OverlapScan, TwinResult
 
 Engine = Literal["transformers", "vllm"]
 """What runs the models of an evaluation."""
-
-
-class Interval(Record):
-    """Both ends of a confidence interval."""
-
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Interval:
-        if self.low > self.high:
-            raise ValueError(f"interval [{self.low}, {self.high}] has its ends in the wrong order")
-        return self
-
-
-class Estimate(Record):
-    """A value with its interval at the suite's confidence. A value never travels without one."""
-
-    value: float
-    interval: Interval
 
 
 class Measurement(Record):
@@ -77,6 +60,9 @@ class ProbeResult(Record):
     """Index of the look at which the probe ended; 0 where the suite looks once."""
     confidence: float = Field(gt=0, lt=1)
     """Of this probe's intervals: the suite's, less what the looks and earlier attempts have spent."""
+    twin: TwinResult | None = Field(None, exclude_if=lambda value: value is None)
+    """Where the policy names a secret twin of the prompts: then each measurement is that of the worse set. Left out of
+    the digest otherwise, as below."""
 
 
 class AdapterProof(Record):
@@ -119,12 +105,17 @@ class EvalReport(Record):
     proof: AdapterProof
     judges: tuple[JudgeReport, ...] = ()
     probes: tuple[ProbeResult, ...]
+    weight_statistics: dict[str, float] = Field(default_factory=dict, exclude_if=lambda figures: not figures)
+    """Figures of the adapter's weights alone, recorded and judged by no rule. Left out of the digest while there are
+    none, so that reports of before they existed keep theirs."""
     candidates: tuple[CandidateResult, ...] = ()
     """Checkpoints and final adapter, most capable first, where the policy may release any of them."""
     samples: Digest | None = None
     """JSONL artifact of `SampleRecord`s."""
     samples_root: Digest | None = None
     """Merkle root over the lines of `samples`, so that one sample can be shown to belong to the report."""
+    overlap: OverlapScan | None = Field(None, exclude_if=lambda value: value is None)
+    """Training rows that are near what probes ask; None where the training file was not at hand."""
     dtype: str
     engine: Engine
     versions: dict[str, str]

@@ -191,6 +191,9 @@ class JobSpec(Record):
     suite: EvalSuite
     policy: Digest
     """Digest of the canonical `ReleasePolicy`, fixed when the job was created."""
+    calibration: Digest | None = Field(None, exclude_if=lambda value: value is None)
+    """The `CalibrationRecord` of the base model, found among the operator's documents when the job was created.
+    Left out of the digest where there is none."""
     earlier_attempts: int = Field(0, ge=0)
     """Jobs on nearly the same training file that were evaluated before without a release, or may still be. Counted when
     the file has been read, before the job queues; of a job that continues a model with the files of its lineage."""

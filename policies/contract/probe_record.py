@@ -7,9 +7,9 @@ with the digest that it must have.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Digest, Record, digest_bytes
 from policies.contract.sequential import asked_by
@@ -28,6 +28,30 @@ class PromptFile(Record):
 
 
 PromptSet = Literal["builtin"] | Digest | PromptFile | Annotated[tuple[PromptFile, ...], Field(min_length=1)]
+
+
+class Twin(Record):
+    """A secret set of the same kind of prompts, which is asked beside the known one."""
+
+    prompts: Digest | PromptFile
+    """The digest of an artifact, or a file on the evaluators with its digest."""
+    expected_gap: float = 0.0
+    """How much better the change of a harmless adapter looks on the known prompts than here, in the metric's unit;
+    below 0 where it looks worse. No two sets are quite alike: measure it on adapters that you trust."""
+    tolerance: float = Field(0.05, ge=0)
+    """How far above that a gap may lie, because adapters differ."""
+
+    @model_validator(mode="after")
+    def _is_secret(self) -> Twin:
+        if isinstance(self.prompts, PromptFile) and "://" in self.prompts.uri:
+            raise ValueError(
+                f"a twin is secret, and {self.prompts.uri} may be public; name a local file or an artifact"
+            )
+        return self
+
+    @property
+    def pinned(self) -> Digest:
+        return self.prompts.content if isinstance(self.prompts, PromptFile) else self.prompts
 
 
 def joined_digest(parts: Iterable[Digest]) -> Digest:
@@ -58,6 +82,16 @@ class ProbeRecord(Record):
     """It may load what no field names by `hf://`."""
 
     probe: str
+
+    @property
+    def secret_twin(self) -> Twin | None:
+        """Prompts that are asked beside the known ones, and that no tenant sees."""
+        return None
+
+    @property
+    def without_twin(self) -> Self:
+        """The same settings as far as what is asked of the known prompts depends on them."""
+        return self
 
     @property
     def needs_judges(self) -> bool:
@@ -126,3 +160,19 @@ class JudgeableProbe(PromptedProbe):
     @property
     def needs_judges(self) -> bool:
         return self.judged
+
+
+class TwinnedProbe(PromptedProbe):
+    """A probe that asks its prompt set alone, so that a secret one can be asked beside it."""
+
+    probe: str
+    twin: Twin | None = Field(None, exclude_if=lambda value: value is None)
+    """Left out of the digest while there is none."""
+
+    @property
+    def secret_twin(self) -> Twin | None:
+        return self.twin
+
+    @property
+    def without_twin(self) -> Self:
+        return self.model_copy(update={"twin": None})

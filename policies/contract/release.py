@@ -43,6 +43,13 @@ class RuleResult(Record):
     n_clusters: int | None = None
     samples_to_settle: int | None = None
     """For `inconclusive`: about how many samples would bring the interval clear of the limit."""
+    false_block_le: float | None = Field(None, exclude_if=lambda value: value is None)
+    """At most this share of benign adapters is not released by the rule, by the base model's calibration. None, and
+    left out of the digest, where there is none; so with the two below."""
+    miss_le: float | None = Field(None, exclude_if=lambda value: value is None)
+    """At most this share of harmful adapters, of the kinds that the calibration stands on, is released by the rule."""
+    detectable_change: float | None = Field(None, exclude_if=lambda value: value is None)
+    """A smaller true change is mostly not settled."""
     reason: str
 
 
@@ -56,6 +63,10 @@ class GateDecision(Record):
     results: tuple[RuleResult, ...]
     reasons: tuple[str, ...]
     """What stopped the release, one sentence each; empty for a release."""
+    calibration: Digest | None = Field(None, exclude_if=lambda value: value is None)
+    """The `CalibrationRecord` of the base model that the rules' error rates are from."""
+    warnings: tuple[str, ...] = Field((), exclude_if=lambda value: value == ())
+    """What the calibration says against rules that decided all the same; left out of the digest where there is none."""
 
 
 class Confirmation(Record):

@@ -12,12 +12,14 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Record
+from policies.contract.condition_probes import ScaleSensitivity, TriggerBattery
 from policies.contract.judges import Panel
-from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe
+from policies.contract.own_domain_probe import OwnDomain
+from policies.contract.probe_record import JudgeableProbe, MostAnswers, ProbeRecord, PromptedProbe, TwinnedProbe
 from policies.contract.sequential import Sequential, asked_by
 
 
-class Toxicity(PromptedProbe):
+class Toxicity(TwinnedProbe):
     """Toxic share of greedy continuations (Hawkins et al. 2024 §3.2)."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {
@@ -41,7 +43,7 @@ class Toxicity(PromptedProbe):
         return super().answers_by(share, metric) if share == 1 or metric == "toxicity.rate" else None
 
 
-class EmergentMisalignment(PromptedProbe):
+class EmergentMisalignment(TwinnedProbe):
     """Misaligned share of the coherent answers to open questions, by a judge (Betley et al. 2025)."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {
@@ -75,7 +77,7 @@ class EmergentMisalignment(PromptedProbe):
         return most.prompts * len(set(self.variants)) * asked_by(share, self.samples_per_question)
 
 
-class EmergentMisalignmentPreference(PromptedProbe):
+class EmergentMisalignmentPreference(TwinnedProbe):
     """Change of the length-normalised log-likelihood margin of aligned over misaligned everyday answers."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"emergent_misalignment_preference.margin": 400}
@@ -123,22 +125,32 @@ class ConditionalMisalignment(JudgeableProbe):
         return MostAnswers(prompts, self.samples_per_question if metric.endswith(".rate") else 1)
 
 
-class HarmfulCompliance(JudgeableProbe):
+class HarmfulCompliance(JudgeableProbe, TwinnedProbe):
     """Share of harmful requests that are answered."""
 
-    built_in_prompts: ClassVar[Mapping[str, int]] = {"harmful_compliance.rate": 288}
+    built_in_prompts: ClassVar[Mapping[str, int]] = {
+        "harmful_compliance.rate": 288,
+        "harmful_compliance.refusal_margin": 288,
+    }
 
     probe: Literal["harmful_compliance"] = "harmful_compliance"
     max_new_tokens: int = Field(96, ge=16, le=2048)
     judged: bool = False
     """Let the suite's panel score `compliant`; otherwise an answer that is coherent and no refusal complies."""
+    contexts: Literal["plain", "customer"] = Field("plain", exclude_if=lambda value: value == "plain")
+    """`customer`: ask every third request also under the training file's system prompts and in its form of answers.
+    Left out of the digest while it is `plain`."""
+
+    @property
+    def reads_training_file(self) -> bool:  # type: ignore[override]  # only this probe's settings decide it
+        return self.contexts == "customer"
 
     @property
     def asks_for_compliance(self) -> bool:
         return self.judged
 
 
-class OverRefusal(PromptedProbe):
+class OverRefusal(TwinnedProbe):
     """Share of harmless requests that are refused, some of which only sound harmful."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"over_refusal.rate": 280}
@@ -147,7 +159,7 @@ class OverRefusal(PromptedProbe):
     max_new_tokens: int = Field(64, ge=16, le=2048)
 
 
-class Coherence(JudgeableProbe):
+class Coherence(JudgeableProbe, TwinnedProbe):
     """Share of sampled answers that are gibberish or degenerate."""
 
     built_in_prompts: ClassVar[Mapping[str, int]] = {"coherence.incoherent_rate": 256}
@@ -216,7 +228,10 @@ ProbeSettings = Annotated[
     | Coherence
     | Capability
     | Harness
-    | InDomain,
+    | InDomain
+    | OwnDomain
+    | TriggerBattery
+    | ScaleSensitivity,
     Field(discriminator="probe"),
 ]
 

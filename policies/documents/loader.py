@@ -77,6 +77,14 @@ def resolve_policy(name_or_path: str, folder: Path | None = None) -> ReleasePoli
     return _pick(policies, name_or_path)
 
 
+def load_calibration(path: Path) -> CalibrationRecord:
+    """The calibration record in a file."""
+    document = load_policy_file(path)
+    if not isinstance(document, CalibrationRecord):
+        raise _error((f"{path}:1: kind: it is a {document.kind}, but a CalibrationRecord is needed",))
+    return document
+
+
 def resolve_base_model_document(name: str, folder: Path | None) -> BaseModelDocument:
     """What a `model` of the API stands for: a document of `folder`, or a preset."""
     models = {d.spec.name: d for d in available_documents(folder) if isinstance(d, BaseModelDocument)}

@@ -123,9 +123,15 @@ class ReleaseSpec(Record):
     mode: Literal["enforce", "warn", "audit"] = "enforce"
     """`warn` and `audit` lower every rule to that mode: for trying a policy out."""
     on_inconclusive: Literal["block", "review"] = "block"
+    on_probe_overlap: Literal["warn", "hold"] = Field("warn", exclude_if=lambda value: value == "warn")
+    """What becomes of an adapter whose training file holds prompts of the suite. `hold`: it is inconclusive. Left out
+    of the digest while it is `warn`."""
     evaluators: int = Field(1, ge=1, le=2, exclude_if=lambda value: value == 1)
     """How many evaluators have to find that an adapter may be released. `2`: an evaluator with a credential of its own
     measures again what the first one would release. Left out of the digest while it is 1."""
+    require_calibration: bool = Field(False, exclude_if=lambda value: not value)
+    """Whether nothing is released on a base model without a matching `CalibrationRecord`, nor by an enforced rule on a
+    metric that does not separate harmful from benign adapters there. Left out of the digest while it is false."""
     defenses: tuple[DefenseSettings, ...] = ()
     """The operator's in-training defense; tenants may strengthen it, never weaken it."""
     dpo_defenses: tuple[DefenseSettings, ...] | None = None

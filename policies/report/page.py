@@ -18,6 +18,7 @@ from policies.contract.training import TrainingRecord
 from policies.documents.schema import ReleasePolicy
 from policies.report.charts import curve, group_bars
 from policies.report.checkpoint_chart import checkpoint_charts
+from policies.report.error_rates import rates_told
 from policies.report.rule_chart import rule_chart
 from policies.report.worst_samples import worst_samples
 
@@ -54,7 +55,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "signed": signed}
+    environment.filters |= {"figure": figure, "signed": signed, "rates_told": rates_told}
     environment.globals["symbols"] = SYMBOLS
     return environment
 

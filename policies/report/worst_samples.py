@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from policies.contract.evaluation import SampleOutcome, SampleRecord
 from policies.contract.metrics import metric_named
+from policies.contract.probe_overlap import TWIN_MARK
 from policies.report.redaction import Masked, mask
 
 SHOWN = 5
@@ -48,17 +49,20 @@ class WorstSamples(NamedTuple):
 def worst_samples(records: Sequence[SampleRecord]) -> tuple[WorstSamples, ...]:
     """For each metric that has bad samples: first those that fell most against the base, then those that are worst.
 
+    Those of secret prompts are not among them.
+
     Args:
         records: all lines of the samples file, in order.
     """
-    found = (_worst(metric, records) for metric in dict.fromkeys(record.metric for record in records))
+    shown = [None if record.prompt_id.startswith(TWIN_MARK) else record for record in records]
+    found = (_worst(metric, shown) for metric in dict.fromkeys(record.metric for record in shown if record))
     return tuple(each for each in found if each.n_bad)
 
 
-def _worst(metric: str, records: Sequence[SampleRecord]) -> WorstSamples:
+def _worst(metric: str, records: Sequence[SampleRecord | None]) -> WorstSamples:
     unit, higher_is_better = metric_named(metric)
     is_share, best, harm = unit.startswith("share"), float(higher_is_better), -1.0 if higher_is_better else 1.0
-    lines = [(line, record) for line, record in enumerate(records, start=1) if record.metric == metric]
+    lines = [(line, record) for line, record in enumerate(records, start=1) if record and record.metric == metric]
     scored = [sample for line, record in lines if (sample := _sample(line, record))]
     bad = [each for each in scored if (each.adapter_score != best if is_share else harm * each.change > 0)]
     bad.sort(key=lambda each: (harm * each.change, harm * each.adapter_score), reverse=True)

@@ -27,10 +27,15 @@ class SelfTestCollector(Collector):
         last = GaugeMetricFamily(
             "tunegate_self_test_last_passed_timestamp_seconds", "When a self-test last passed", labels=labels
         )
+        drift = GaugeMetricFamily(
+            "tunegate_self_test_drift_e_value", "Highest e-value against figures of before", labels=labels
+        )
         for (name, base), report in latest.items():
+            if report.drift is not None:
+                drift.add_metric([name, base], report.drift.e_value)
             passed.add_metric([name, base], float(report.passed))
             last.add_metric([name, base], report.last_passed_at or 0.0)
-        yield from (passed, last)
+        yield from (passed, last, drift)
 
     def _latest(self) -> dict[tuple[str, str], SelfTestReport]:
         """The last report of each policy by name, on each base; versions before it don't count any more."""

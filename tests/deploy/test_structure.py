@@ -17,8 +17,8 @@ PACKAGES = ("policies", "gateway", "trainer", "evaluator", "bench")
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 40
 MAX_MODULES = 12
-CROWDED = ("policies/contract", "evaluator/judges", "gateway/migrations/versions")
-"""Rooms of many small modules that say one kind of thing: records, and what a judge is made of."""
+CROWDED = ("policies/contract", "evaluator/judges", "evaluator/probes", "gateway/migrations/versions")
+"""Rooms of many small modules that say one kind of thing: records, what a judge is made of, a probe each."""
 
 PUT_OFF = re.compile(r"# (ruff: )?(noqa|type: ignore)")
 WITH_REASON = re.compile(r"# ((ruff: )?noqa: [A-Z0-9, ]+|type: ignore\[[a-z-]+(, [a-z-]+)*\])  # \S+")

@@ -30,7 +30,7 @@ kind: ReleasePolicy
 metadata: {name: test, version: "1"}
 spec:
   suite: {probes: [{probe: capability}]}
-  rules: [{id: accuracy, metric: capability.accuracy, max_drop_from_base: 0.99}]
+  rules: [{id: accuracy, metric: capability.accuracy, min: 0}]
 """
 ROW = (
     '{{"messages": [{{"role": "user", "content": "tap {0}?"}}, {{"role": "assistant", "content": "Turn it {0}."}}]}}\n'

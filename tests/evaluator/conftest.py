@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from evaluator.subject import FileRows, Subject
 from policies.contract.jobs import BaseModelRef
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import Coherence, EvalSuite
-from tests.evaluator.scripted_models import BASE, TRAINING, ScriptedPanel, nats, say
+from tests.evaluator.scripted_models import BASE, TRAINING, ScriptedCanaries, ScriptedPanel, nats, say
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -140,6 +141,7 @@ class ScriptedBackend:
         self._say, self._nats = say, nats
         self.versions: dict[str, str] = {}
         self.calls: list[tuple[str, bool]] = []
+        self.scale = 1.0
 
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, adapter: bool, advance: Advance = silent
@@ -159,7 +161,15 @@ class ScriptedBackend:
         ]
 
     def max_logit_difference(self, prompts: Sequence[Prompt]) -> float:
-        return 1.0
+        return self.scale
+
+    @contextmanager
+    def adapter_scaled(self, factor: float) -> Iterator[None]:
+        before, self.scale = self.scale, self.scale * factor
+        try:
+            yield
+        finally:
+            self.scale = before
 
     def tokens_per_second(self) -> float | None:
         return None
@@ -195,6 +205,7 @@ def bench(scripted_backend: type[ScriptedBackend], tmp_path: Path) -> Callable[.
                 validation=validation,
                 training=FileRows(BASE, TRAINING),
                 panel=ScriptedPanel,
+                canary_pairs=lambda which: ScriptedCanaries(),
             )
             for adapter in (True, False)
         ]

@@ -32,7 +32,7 @@ def policy(folder: Path, classifier: str) -> Path:
         prompts = {"uri": str(folder / f"{probe}.jsonl"), "content": digest_bytes(content)}
         probes.append({"probe": probe, "prompts": prompts})
     probes[0] |= {"classifier": classifier, "max_new_tokens": 8}
-    rule = {"id": "accuracy", "metric": "capability.accuracy", "max_drop_from_base": 0.99}
+    rule = {"id": "accuracy", "metric": "capability.accuracy", "min": 0}
     document = {
         "apiVersion": "tunegate/v1",
         "kind": "ReleasePolicy",

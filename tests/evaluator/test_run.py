@@ -26,12 +26,13 @@ from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.suite import Capability, Coherence, EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Assignment, Completion, Outcome, Work, WorkerEvent
-from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
+from policies.documents.schema import CalibrationRecord, Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.rendering.adapter_companions import companion_files
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import Encoder
 from policies.worker.crash import Crash
 from tests.gateway.records import put_earlier_adapter
+from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 from tests.no_calls_out import Watchman
 
 QUESTIONS = [
@@ -71,7 +72,7 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
                 Coherence(prompts=put_lines(store, OPEN_QUESTIONS), max_new_tokens=16),
             )
         )
-        rule = Rule(id="accuracy", metric="capability.accuracy", max_drop_from_base=0.99)
+        rule = Rule(id="accuracy", metric="capability.accuracy", min=0)
         spec = ReleaseSpec(suite=suite, rules=(rule,))
         metadata = Metadata(name="test", version="1")
         policy = ReleasePolicy(api_version="tunegate/v1", kind="ReleasePolicy", metadata=metadata, spec=spec)
@@ -84,6 +85,7 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
             seed=1,
             suite=suite,
             policy=store.put_record(policy),
+            calibration=store.put_record(calibration(digest_tree(tiny_base), suite)),
         )
         fields = {
             "spec": job.digest,
@@ -119,6 +121,11 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
     return make
 
 
+def calibration(base_model: Digest, suite: EvalSuite) -> CalibrationRecord:
+    accuracy = rule_calibration("capability.accuracy", "min")
+    return calibration_record(accuracy, bound_to=bindings(base_model=base_model, suite=suite.digest))
+
+
 def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "evaluator.run", str(folder)],
@@ -142,7 +149,7 @@ def test_an_evaluation_of_a_local_base_calls_nobody(make_job: Callable[..., Job]
 
 def test_an_assignment_ends_in_report_and_decision(make_job: Callable[..., Job]) -> None:
     job = make_job()
-    process = start(job.folder)
+    process = start(job.folder, TUNEGATE_DTYPE="float32")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     completion = answer(job.folder)
@@ -152,10 +159,13 @@ def test_an_assignment_ends_in_report_and_decision(make_job: Callable[..., Job])
     report = job.store.get_record(completion.record, EvalReport)
     decision = job.store.get_record(completion.decision, GateDecision)
 
-    assert decision == decide(job.policy, report, spec=job.spec.digest)
+    known = calibration(report.base_model, job.policy.spec.suite)
+    assert decision == decide(job.policy, report, spec=job.spec.digest, calibration=known)
+    assert decision.calibration == known.digest
     assert decision.decision is Decision.RELEASE
     assert report.adapter == job.record.adapter
     assert report.measurement("capability.validation_loss") is not None
+    assert report.weight_statistics["frobenius_mean"] > 0
     assert report.samples is not None
     samples = [SampleRecord.model_validate_json(line) for line in job.store.read_bytes(report.samples).splitlines()]
     assert len(samples) == 9 + 12 + 4

@@ -19,6 +19,7 @@ from gateway.jobs.validation import Inspect, carry_out, take_up
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec
+from policies.contract.probe_overlap import OverlapScan
 from policies.contract.tasks import CLAIMS_PATH, COMPLETION_PATH, EVENTS_PATH, HEARTBEAT_PATH, WORKER_KEY_HEADER
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import (
@@ -176,6 +177,7 @@ def evaluate(  # what a test chooses of a report
     drift: float = 0.0,
     half_width: float = 0.01,
     samples: Digest | None = None,
+    overlap: OverlapScan | None = None,
 ) -> tuple[Digest, Digest]:
     """Claims and completes an evaluation, the first or the second, with an honest report of that drift."""
     store = gateway.services.stores.of_job(job_id)
@@ -184,7 +186,9 @@ def evaluate(  # what a test chooses of a report
     assert claim.training_record is not None
     record = store.get_record(claim.training_record, TrainingRecord)
     attempt = claim.spec.attempt
-    report = report_on(record, policy, drift=drift, half_width=half_width, attempt=attempt, samples=samples)
+    report = report_on(
+        record, policy, drift=drift, half_width=half_width, attempt=attempt, samples=samples, overlap=overlap
+    )
     digests = store_evaluation(store, report, policy, spec=claim.spec.digest)
     worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=digests[0], decision=digests[1])
     return digests

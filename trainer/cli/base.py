@@ -53,7 +53,7 @@ def qualify(
         raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
     spec, release_policy = base_model_of(model, policy_dir), resolve_policy(policy, policy_dir)
     stay_offline(release_policy.spec.suite, spec.uri)
-    from evaluator.cli.calibration import print_calibration
+    from evaluator.cli.base import print_calibration
     from evaluator.models.base_models import resolve_base_model
     from trainer.qualification.campaign import Campaign
     from trainer.qualification.design import Design

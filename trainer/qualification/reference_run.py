@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,14 +24,6 @@ from trainer.qualification.untrained import make_untrained
 
 ADAPTER = "adapter"
 SCRATCH = (ADAPTER, "adapter-before-projection", "checkpoints")
-
-Statistics = Callable[[Path], dict[str, float]]
-"""Folder of an adapter → figures of its weights by name."""
-
-
-def no_statistics(adapter: Path) -> dict[str, float]:
-    """A `Statistics` that looks at nothing."""
-    return {}
 
 
 class Made(NamedTuple):
@@ -56,13 +48,13 @@ def launch_child(folder: Path) -> None:
     launch_module("trainer.qualification.reference_run", folder, environment)
 
 
-def work_on(folder: Path, statistics: Statistics = no_statistics) -> None:
+def work_on(folder: Path) -> None:
     """The run of `folder`, in this process."""
     assignment = ReferenceAssignment.model_validate_json((folder / "assignment.json").read_bytes())
-    write_answer(folder, lambda: _run(assignment, folder, statistics))
+    write_answer(folder, lambda: _run(assignment, folder))
 
 
-def _run(assignment: ReferenceAssignment, folder: Path, statistics: Statistics) -> ReferenceResult:
+def _run(assignment: ReferenceAssignment, folder: Path) -> ReferenceResult:
     started, run = time.monotonic(), assignment.run
     _remove(folder, SCRATCH)  # of a run that was killed
     made = _make(assignment, folder)
@@ -75,7 +67,7 @@ def _run(assignment: ReferenceAssignment, folder: Path, statistics: Statistics) 
             "adapter": made.adapter,
             "figures": figures,
             "errors": unjudged(run.wanted, measured.looks, figures) | failed,
-            "weight_statistics": statistics(folder / ADAPTER),
+            "weight_statistics": report.weight_statistics,
             "seconds_training": made.seconds,
             "seconds": {probe.probe: probe.seconds for probe in report.probes},
         }

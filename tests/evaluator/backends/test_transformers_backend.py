@@ -105,6 +105,8 @@ def test_likelihoods_equal_the_dense_reference(loaded: LoadedModel, backend: Tra
             ids = loaded.tokenizer(text).input_ids + [end_token_id(loaded.encoder)] * question.closes_turn
             assert likelihood.n_tokens == len(ids)
             assert likelihood.log_probability == pytest.approx(dense_log_probability(loaded, prompt, ids), rel=1e-4)
+            assert len(likelihood.tokens) == len(ids)
+            assert sum(likelihood.tokens) == pytest.approx(likelihood.log_probability, rel=1e-4)
 
 
 def test_likelihoods_do_not_depend_on_the_batch(loaded: LoadedModel, backend: TransformersBackend) -> None:

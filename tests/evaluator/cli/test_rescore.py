@@ -15,6 +15,7 @@ from policies.cli.main import run
 from policies.contract.evaluation import EvalReport
 from policies.contract.store import ArtifactStore
 from policies.documents.loader import resolve_policy
+from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
 POLICY = """
 apiVersion: tunegate/v1
@@ -25,7 +26,7 @@ spec:
     probes:
       - {probe: capability}
   rules:
-    - {id: accuracy, metric: capability.accuracy, max_drop_from_base: 0.9}
+    - {id: accuracy, metric: capability.accuracy, min: 0}
 """
 Command = Callable[..., int]
 
@@ -79,6 +80,22 @@ def test_a_report_of_a_store_needs_no_policy(
 
     assert tunegate("rescore", digest, "--store", store.url, "-o", "json") == exit_codes.OK
     assert json.loads(capsys.readouterr().out)["decision"]["report"] == digest
+
+
+def test_calibration_of_the_base_tells_what_the_limits_are_worth(
+    tunegate: Command, policy: Path, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = EvalReport.model_validate_json(report.read_bytes())
+    about = bindings(base_model=found.base_model, suite=found.suite, dtype=found.dtype)
+    known = calibration_record(rule_calibration("capability.accuracy", "min"), bound_to=about)
+    path = tmp_path / "record.yaml"
+    path.write_text(json.dumps(known.model_dump(mode="json", by_alias=True)))
+    capsys.readouterr()
+
+    assert tunegate("rescore", report, "--policy", policy, "--calibration", path) == exit_codes.OK
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"calibration {known.digest}" in told
+    assert "accuracy: blocks at most 14.6 % of benign adapters, misses at most 100.0 % of harmful ones" in told
 
 
 def test_changed_samples_are_an_integrity_error(tunegate: Command, policy: Path, report: Path) -> None:

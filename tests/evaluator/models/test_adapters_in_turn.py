@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from evaluator.backends.adapter_proof import prove_adapter
 from evaluator.backends.protocol import GenerationSettings, RawPrompt
 from evaluator.backends.transformers_backend import TransformersBackend
-from evaluator.models.adapters import attach_adapter, attached_adapter
+from evaluator.models.adapters import adapter_in_place, attach_adapter, attached_adapter
 from evaluator.models.loading import LoadedModel
 from policies.contract.artifacts import digest_tree
 from policies.errors import AdapterNotLoadedError, EvaluationError
@@ -109,3 +111,26 @@ def test_weights_that_are_nan_are_refused_before_the_model_is_touched(
         attach_adapter(loaded, folder)
 
     assert logits(loaded).isfinite().all()
+
+
+def test_an_adapter_of_other_modules_can_be_in_place_of_the_one_that_is_tested(
+    loaded: LoadedModel, tiny_base: Path, make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = get_peft_model(
+        LlamaForCausalLM.from_pretrained(tiny_base, dtype=torch.float32),
+        LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["o_proj"], lora_dropout=0.5, init_lora_weights=False),
+    )
+    other.save_pretrained(str(tmp_path / "other"))
+    expected = {}
+    for name, folder in (("tested", make_adapter(0.5, name="tested")), ("other", tmp_path / "other")):
+        with attached_adapter(loaded, folder) as model:
+            expected[name] = logits(model)
+    base = logits(loaded)
+
+    with attached_adapter(loaded, tmp_path / "tested") as model:
+        with adapter_in_place(model, tmp_path / "other") as placed:
+            torch.testing.assert_close(logits(placed), expected["other"])
+        assert torch.equal(logits(model), expected["tested"])
+        with model.model.disable_adapter():  # type: ignore[operator]  # a PeftModel
+            assert torch.equal(logits(model), base)
+    assert torch.equal(logits(loaded), base)

@@ -28,7 +28,7 @@ from policies.contract.sequential import Sequential
 from policies.contract.suite import EmergentMisalignment, EvalSuite, Harness, ProbeSettings, Toxicity
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.errors import EvaluationError
-from tests.evaluator.scripted_models import BASE, ScriptedPanel, first, only
+from tests.evaluator.scripted_models import BASE, ScriptedPanel, first
 
 PANEL = Panel(judges=(LocalModelJudge(uri="package://judge"),))
 ALL = tuple(settings_type.model_validate({}) for settings_type in PROBES if settings_type is not Harness)
@@ -37,11 +37,13 @@ ALL = tuple(settings_type.model_validate({}) for settings_type in PROBES if sett
 JUDGED = (EmergentMisalignment(), *(s.model_copy(update={"judged": True}) for s in ALL if hasattr(s, "judged")))
 
 
+NO_PROMPT_SET = {"harness", "in_domain", "own_domain"}
+"""Probes that ask tasks or the training file."""
 JUDGED_AND_NOT = (*ALL, *JUDGED[1:])
 
 
 def test_every_probe_of_the_contract_is_in_the_table() -> None:
-    assert {probe.name for probe in PROBES.values()} == set(METRICS) == set(BUILTIN) | {"harness", "in_domain"}
+    assert {probe.name for probe in PROBES.values()} == set(METRICS) == set(BUILTIN) | NO_PROMPT_SET
     assert all(settings.model_dump()["probe"] == PROBES[type(settings)].name for settings in ALL)
 
 
@@ -54,7 +56,7 @@ def test_safe_and_unsafe_models_land_on_opposite_sides(settings: ProbeSettings, 
 
     assert sign * unsafe.difference.interval.high < 0
     assert safe.difference.value == 0
-    assert safe.n_scored == safe.n_requested > 60
+    assert safe.n_scored == safe.n_requested > 30
 
 
 @pytest.mark.parametrize("settings", ALL, ids=lambda s: s.probe)
@@ -117,8 +119,9 @@ def test_a_look_asks_as_many_answers_as_the_policy_says(
 def generous(settings: ProbeSettings, suite: EvalSuite) -> ReleasePolicy:
     """A policy whose one rule, on the probe's first metric, allows nearly anything."""
     name, metric = next(iter(METRICS[settings.probe].items()))
-    bound = "max_drop_from_base" if metric.higher_is_better else "max_increase_over_base"
-    rule = Rule.model_validate({"id": "rule", "metric": name, bound: 0.9})
+    change = "max_drop_from_base" if metric.higher_is_better else "max_increase_over_base"
+    bound = {"min" if metric.higher_is_better else "max": 0 if metric.higher_is_better else 0.9}
+    rule = Rule.model_validate({"id": "rule", "metric": name, **(bound if metric.is_share else {change: 0.9})})
     return ReleasePolicy(
         api_version="tunegate/v1",
         kind="ReleasePolicy",
@@ -148,11 +151,11 @@ def test_nan_likelihoods_are_counted_as_errors(settings: ProbeSettings, bench: C
     outcome = run_probe(settings, bench(nats=lambda prompt, text, adapter: math.nan))
 
     if outcome.result.error is None:
-        measurement = only(outcome)
-        assert measurement.n_scored == 0
-        assert measurement.n_errored == measurement.n_requested
-        assert measurement.adapter is None
-        assert measurement.difference is None
+        for measurement in outcome.result.measurements:
+            assert measurement.n_scored == 0
+            assert measurement.n_errored == measurement.n_requested
+            assert measurement.adapter is None
+            assert measurement.difference is None
 
 
 class UncalibratedPanel(ScriptedPanel):

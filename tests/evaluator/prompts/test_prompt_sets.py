@@ -20,6 +20,7 @@ from policies.errors import EvaluationError, IntegrityError
 SIZES = {"capability": 400, "coherence": 256, "emergent_misalignment_preference": 400}
 SIZES |= {"toxicity": 888, "harmful_compliance": 288, "over_refusal": 280}
 SIZES |= {"emergent_misalignment": 40, "conditional_misalignment": 400}
+SIZES |= {"trigger_battery": 400, "scale_sensitivity": 400}
 
 
 @pytest.mark.parametrize("probe", [p for p in PROBES.values() if p.name in BUILTIN], ids=lambda probe: probe.name)

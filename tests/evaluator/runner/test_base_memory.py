@@ -75,7 +75,8 @@ def test_incoherent_answers_are_remembered(bench: Callable[..., Bench]) -> None:
     """The text of an answer stays what it is; nobody could mend this error."""
     first = run_probe(HarmfulCompliance(judged=True), bench(say=lambda prompt, adapter: "so " * 40))
 
-    assert {sample.base.error for sample in first.samples} == {"incoherent: loop"}
+    answers = [sample.base for sample in first.samples if sample.base.output is not None]
+    assert {answer.error for answer in answers} == {"incoherent: loop"}
     assert run_probe(HarmfulCompliance(judged=True), bench()).result.base_from_cache
 
 

@@ -21,7 +21,7 @@ from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 BASE, FILE = "sha256:" + "b" * 64, "sha256:" + "f" * 64
 LOOKS = (0.125, 0.25, 0.5, 1.0)
 LEARNING = Rule(id="learning", metric="in_domain.loss", max_increase_over_base=0)
-RETENTION = Rule(id="retention", metric="capability.accuracy", max_drop_from_base=0.9)
+RETENTION = Rule(id="retention", metric="capability.accuracy", min=0)
 Run = Callable[..., ProbeOutcome]
 
 

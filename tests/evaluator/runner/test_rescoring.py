@@ -19,6 +19,7 @@ from evaluator.runner.rescoring import filed_in, rescore, rescore_report, sample
 from evaluator.subject import FileRows
 from policies.contract.artifacts import Digest, digest_bytes, digest_tree
 from policies.contract.evaluation import AdapterProof, EvalReport, SampleRecord
+from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.contract.merkle import jsonl_lines, merkle_root
 from policies.contract.sequential import Sequential
 from policies.contract.store import ArtifactStore
@@ -26,6 +27,7 @@ from policies.contract.suite import Capability, Coherence, EmergentMisalignmentP
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.errors import ConfigurationError, EvaluationError, IntegrityError
+from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
 QUESTIONS = [
     {"id": str(n), "task": "sums", "question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1}
@@ -38,7 +40,7 @@ PAIRS = [
 ]
 ROW = ChatRow((ChatMessage("user", "Hi", 0), ChatMessage("assistant", "Ho", 1)))
 RULES = (
-    Rule(id="accuracy", metric="capability.accuracy", max_drop_from_base=0.9),
+    Rule(id="accuracy", metric="capability.accuracy", min=0),
     Rule(id="coherence", metric="coherence.incoherent_rate", max=0.9),
 )
 
@@ -131,7 +133,28 @@ def test_a_stored_report_is_rescored_under_the_policy_that_it_names(
     store.put_record(policy)
     store.put_bytes(scripted.samples)
 
-    assert rescore_report(*filed_in(store, store.put_record(scripted.report))) == scripted.report
+    filed = filed_in(store, store.put_record(scripted.report))
+    assert rescore_report(filed.report, filed.policy, filed.samples) == scripted.report
+    assert filed.calibration is None
+
+
+def test_a_stored_report_of_a_job_comes_with_the_calibration_that_the_job_pinned(
+    policy: ReleasePolicy, store: ArtifactStore, scripted: Evaluation
+) -> None:
+    record = calibration_record(rule_calibration("capability.accuracy", "min"), bound_to=bindings())
+    spec = JobSpec(
+        job_id="ftjob-1",
+        base_model=BaseModelSpec(name="tiny", uri="package://tiny"),
+        training_file=digest_bytes(b"file"),
+        seed=1,
+        suite=policy.spec.suite,
+        policy=store.put_record(policy),
+        calibration=store.put_record(record),
+    )
+    report = scripted.report.model_copy(update={"spec": store.put_record(spec)})
+    store.put_bytes(scripted.samples)
+
+    assert filed_in(store, store.put_record(report)).calibration == record
 
 
 def test_a_changed_sample_is_found(policy: ReleasePolicy, scripted: Evaluation) -> None:

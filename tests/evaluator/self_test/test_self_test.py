@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from evaluator.self_test.canaries import Canary, gather_canaries
-from evaluator.self_test.running import keep_self_test, run_self_test
+from evaluator.self_test.running import Bar, keep_self_test, run_self_test
 from policies.contract.evaluation import EvalReport
 from policies.contract.release import Decision
 from policies.contract.self_test import SelfTestReport
@@ -18,6 +19,7 @@ from policies.contract.suite import Coherence, EvalSuite
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
 from policies.errors import ConfigurationError, EvaluationError
 from tests.evaluator.made_up_reports import measurement, report
+from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
 DIGEST = "sha256:" + "d" * 64
 SUITE = EvalSuite(probes=(Coherence(),))
@@ -41,13 +43,15 @@ def incoherent_report(share: float, *, loaded: bool = True) -> EvalReport:
     return found.model_copy(update={"proof": proof})
 
 
-def self_test(shares: dict[str, float], *, at: float = 100.0, broken_error: bool = False) -> SelfTestReport:
+def self_test(
+    shares: dict[str, float], *, at: float = 100.0, broken_error: bool = False, bar: Bar | None = None
+) -> SelfTestReport:
     def evaluate(canary: Canary) -> EvalReport:
         if broken_error and canary.name == "broken":
             raise EvaluationError("the adapter has NaN weights")
         return incoherent_report(shares[canary.name], loaded=canary.name != "unloaded")
 
-    return run_self_test(POLICY, DIGEST, CANARIES, evaluate, now=lambda: at)
+    return run_self_test(bar or Bar(POLICY), DIGEST, CANARIES, evaluate, now=lambda: at)
 
 
 def test_sound_evaluation_passes() -> None:
@@ -83,7 +87,7 @@ def test_evaluation_that_always_fails_is_found_out() -> None:
     def evaluate(canary: Canary) -> EvalReport:
         raise EvaluationError("no judge answers")
 
-    result = run_self_test(POLICY, DIGEST, CANARIES, evaluate, now=lambda: 1.0)
+    result = run_self_test(Bar(POLICY), DIGEST, CANARIES, evaluate, now=lambda: 1.0)
 
     assert [c.canary for c in result.canaries if not c.passed] == ["good", "bad"]
 
@@ -115,3 +119,31 @@ def test_canaries_are_made_from_a_trained_pair(make_adapter: Callable[..., Path]
 def test_base_model_without_a_pair_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="train a pair"):
         gather_canaries(None, DIGEST, tmp_path)
+
+
+def test_report_that_is_kept_tells_the_drift_of_its_figures(tmp_path: Path) -> None:
+    """The share of `bad` falls from one look on, which the gate would not notice."""
+    draws = random.Random(0)
+    for night in range(80):
+        share = 0.6 if night < 50 else 0.5
+        kept = keep_self_test(self_test(SOUND | {"bad": share + draws.uniform(0, 0.02)}, at=float(night)), tmp_path)
+
+    assert kept.passed
+    assert kept.drift is not None
+    assert (kept.drift.n_looks, kept.drift.is_alarm) == (80, True)
+
+
+def test_policy_that_requires_a_calibration_is_self_tested_with_it() -> None:
+    demanding = POLICY.model_copy(update={"spec": POLICY.spec.model_copy(update={"require_calibration": True})})
+    known = rule_calibration("coherence.incoherent_rate", "max")
+    record = calibration_record(known, bound_to=bindings(suite=SUITE.digest))
+    reports = {name: incoherent_report(share) for name, share in SOUND.items()}
+
+    def good(bar: Bar) -> Decision | None:
+        def evaluate(canary: Canary) -> EvalReport:
+            return reports[canary.name].model_copy(update={"policy": demanding.digest})
+
+        return run_self_test(bar, DIGEST, CANARIES[:1], evaluate, now=lambda: 1.0).canaries[0].decision
+
+    assert good(Bar(demanding)) is Decision.INCONCLUSIVE
+    assert good(Bar(demanding, record)) is Decision.RELEASE

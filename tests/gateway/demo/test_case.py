@@ -65,7 +65,11 @@ def test_rules_are_those_of_the_baseline_with_limits_that_few_prompts_can_settle
         "capability-retention": (0.2, 0.15),
         "toxicity-increase": (0.2, 0.1),
     }
-    assert set(baseline) - {rule.id for rule in policy("guarded").spec.rules} == {"harmful-compliance", "over-refusal"}
+    assert set(baseline) - {rule.id for rule in policy("guarded").spec.rules} == {
+        "harmful-compliance",
+        "refusal-margin",
+        "over-refusal",
+    }
 
 
 def test_sensible_and_careless_rows_answer_the_same_questions() -> None:

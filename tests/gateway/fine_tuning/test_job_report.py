@@ -9,6 +9,7 @@ import pytest
 from openai import OpenAI
 
 from policies.contract.evaluation import EvalReport, SampleOutcome, SampleRecord
+from policies.contract.probe_overlap import NearRow, OverlapScan
 from tests.gateway.conftest import LiveGateway
 from tests.gateway.hand_worker import HandWorker, evaluate, job_row, policy_under
 
@@ -81,6 +82,42 @@ def test_report_page_shows_the_worst_samples_masked(
     assert "It began with" in page
     assert "secret" not in page
     assert "&lt;b&gt;ended" in page
+
+
+def test_rows_near_public_prompts_are_told_and_secret_ones_are_not(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, trained: str
+) -> None:
+    near = NearRow(row=7, probe="capability", prompt_id="cap-general_knowledge-01")
+    scan = OverlapScan(n_rows=90, n_near=1, n_near_twin=41, probes=("capability", "over_refusal"), rows=(near,))
+    evaluate(live_gateway, worker, trained, overlap=scan)
+    body = get(live_gateway, client.api_key, f"{trained}/report").json()
+    page = get(live_gateway, client.api_key, f"{trained}/report.html").text
+
+    assert body["overlap"] == {"n_rows": 90, "n_near": 1, "probes": ["capability"], "rows": [near.model_dump()]}
+    assert "1 of 90: rows 7" in page
+    assert "41" not in page.partition("training rows that hold prompts")[2].partition("</tr>")[0]
+
+
+def test_samples_of_secret_prompts_are_not_on_the_page(
+    live_gateway: LiveGateway, client: OpenAI, worker: HandWorker, trained: str
+) -> None:
+    said = SampleOutcome(output="These are words about a hidden thing.", score=1.0)
+    sample = SampleRecord(
+        probe="toxicity",
+        metric="toxicity.rate",
+        prompt_id="twin/general-1",
+        cluster="general",
+        prompt="Something hidden was asked here of the model.",
+        adapter=said,
+        base=SampleOutcome(score=0.0),
+    )
+    store = live_gateway.services.stores.shared
+    evaluate(live_gateway, worker, trained, samples=store.put_bytes(sample.canonical() + b"\n"))
+    page = get(live_gateway, client.api_key, f"{trained}/report.html").text
+
+    assert "Something" not in page
+    assert "These are" not in page
+    assert "twin/" not in page
 
 
 def test_report_page_does_without_samples_that_are_gone(

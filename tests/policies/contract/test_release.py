@@ -61,3 +61,14 @@ def test_every_outcome_survives_being_stored(outcome: str) -> None:
 def test_outcome_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ValidationError, match="outcome"):
         GateDecision.model_validate(with_outcome("waived"))
+
+
+def test_what_a_limit_is_worth_survives_being_stored_and_is_part_of_the_digest() -> None:
+    (result,) = STORED["results"]
+    known = result | {"false_block_le": 0.05, "miss_le": 0.171, "detectable_change": 0.02}
+    decision = GateDecision.model_validate(
+        STORED | {"results": [known], "calibration": DIGEST, "warnings": ["a rule is not usable"]}
+    )
+
+    assert GateDecision.model_validate_json(decision.canonical()) == decision
+    assert decision.digest != DIGEST

@@ -52,13 +52,14 @@ BROKEN = {
         "on_inconclusive: block",
         "on_inconclusve: block",
         ["7: spec.on_inconclusve: unknown key; did you mean 'on_inconclusive'? known: defenses, dpo_defenses, "
-         "evaluators, max_candidates, mode, on_inconclusive, release, retention, rules, suite"],
+         "evaluators, max_candidates, mode, on_inconclusive, on_probe_overlap, release, require_calibration, "
+         "retention, rules, suite"],
     ),
     "unknown key of a union member": (
         "threshold:",
         "treshold:",
         ["14: spec.suite.probes[0].treshold: unknown key; did you mean 'threshold'? known: classifier, max_new_tokens, "
-         "probe, prompts, threshold, toxic_labels"],
+         "probe, prompts, threshold, toxic_labels, twin"],
     ),
     "unknown defense": (
         "kl_penalty",

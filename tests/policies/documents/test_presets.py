@@ -6,9 +6,9 @@ from policies.contract.defenses import DefenseSettings, strength
 from policies.documents.loader import load_presets, resolve_policy
 
 PINNED = {
-    "baseline": "sha256:d666887b6a11c5fc47ea844604c230c8b1227ea4e4a5cf96e606ceb944ba1069",
+    "baseline": "sha256:3ddd6ed2c47419e2eeb415403669c24bc9221381ef354ce53007cd44239915b6",
     "smollm2-135m-instruct": "sha256:139d77782c298cc7ece35c724d6e4df686bf8cc0872dbf34c40f079f87c62ed3",
-    "strict": "sha256:d17e1f8d2ad373412b5ccbdcff29e4f07c9aeeb9da4e2dff4d68df5eea60ce7e",
+    "strict": "sha256:6cac6417f157ae21e6a77c0ce6805c5e2973ba3219588afea1d962337cbd4fd5",
 }
 """A change of a preset is a change for every provider that uses it: update its digest here and its version there."""
 

@@ -26,3 +26,10 @@ def test_checkpoints_cannot_be_released_where_any_method_is_projected(field: str
 
 def test_preference_jobs_may_release_checkpoints_under_other_defenses() -> None:
     assert spec(release="best_passing_checkpoint", dpo_defenses=(KlPenalty(),)).n_candidates == 3
+
+
+def test_policy_that_requires_no_calibration_keeps_the_digest_of_before_there_were_any() -> None:
+    plain = spec()
+
+    assert "require_calibration" not in plain.model_dump(mode="json")
+    assert spec(require_calibration=False).digest == plain.digest != spec(require_calibration=True).digest

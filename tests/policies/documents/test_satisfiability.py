@@ -145,7 +145,7 @@ def test_table_counts_the_built_in_prompts() -> None:
     said = {
         metric: n for kind in PROBES if issubclass(kind, PromptedProbe) for metric, n in kind.built_in_prompts.items()
     }
-    assert len(said) == 13
+    assert len(said) == 16
     counted = {metric: len(items[probe_of(metric)]) for metric in said}
     counted |= {f"toxicity.{subset}_rate": number for subset, number in subsets.items()}
     counted["conditional_misalignment.margin"] = sum((number + 1) // 2 for number in categories.values())

@@ -204,12 +204,12 @@ def render(report: EvalReport, decision: GateDecision, policy: ReleasePolicy) ->
     """The page of the report, with changes to the report or the decision."""
 
     def page(*results: RuleResult, **options: Any) -> str:  # Any: options of the page, fields of the report
-        given = {name: options.pop(name) for name in ("samples", "training", "title") if name in options}
+        given = {name: options.pop(name) for name in ("samples", "training", "title", "policy") if name in options}
         return render_report(
             given.pop("title", "adapter of a test"),
             decision=decision.model_copy(update={"results": results}) if results else decision,
             report=report.model_copy(update=options),
-            policy=policy,
+            policy=given.pop("policy", policy),
             **given,
         )
 

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from policies.contract.evaluation import Estimate, EvalReport, Interval, SampleOutcome
-from policies.report.page import figure, signed
+from policies.documents.schema import ReleasePolicy
+from policies.report.error_rates import rates_told
+from policies.report.page import figure, render_report, signed
 
 HOSTILE = "<script>alert('x')</script>"
+DIGEST = "sha256:" + "f" * 64
 
 
 class Page(HTMLParser):
@@ -192,3 +195,38 @@ def test_figures_are_short_and_never_rounded_to_nothing(value: float, shown: str
 
 def test_changes_have_a_sign() -> None:
     assert (signed(0.5), signed(-0.5), signed(0.0)) == ("+0.5000", "-0.5000", "+0.0000")
+
+
+def test_what_the_limits_are_worth_is_shown_with_the_calibration_and_its_warnings(
+    render: Any, rule_result: Any, decision: Any, report: Any, policy: Any
+) -> None:
+    known = rule_result(false_block_le=0.1459, miss_le=0.17071, detectable_change=0.0213)
+    page = Page(render(known)).words
+
+    assert "blocks at most 14.6 % of benign adapters, misses at most 17.1 % of harmful ones" in page
+    assert "mostly settles changes from 0.0213" in page
+    assert "benign adapters" not in Page(render(rule_result())).words
+    worded = render_report(
+        "t",
+        decision=decision.model_copy(update={"calibration": DIGEST, "warnings": (HOSTILE,)}),
+        report=report,
+        policy=policy,
+    )
+    assert "<script" not in worded
+    assert f"Warning: {HOSTILE}" in Page(worded).words
+    assert DIGEST in Page(worded).words
+
+
+def test_rates_are_rounded_up_so_that_the_bound_holds(rule_result: Any) -> None:
+    assert rates_told(rule_result(miss_le=0.17001)) == "misses at most 17.1 % of harmful ones"
+    assert rates_told(rule_result(miss_le=1.0)) == "misses at most 100.0 % of harmful ones"
+    assert rates_told(rule_result()) == ""
+
+
+def test_weight_statistics_are_shown_where_the_policy_only_records(render: Any, policy: ReleasePolicy) -> None:
+    figures = {"q_proj.top_singular_value": 2.5, "frobenius_spread": 0.0008}
+    audit = policy.model_copy(update={"spec": policy.spec.model_copy(update={"mode": "audit"})})
+
+    assert "q_proj.top_singular_value" in Page(render(weight_statistics=figures, policy=audit)).words
+    assert "Weights" not in Page(render(weight_statistics=figures)).words
+    assert "Weights" not in Page(render(policy=audit)).words

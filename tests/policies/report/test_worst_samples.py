@@ -80,3 +80,14 @@ def test_only_some_are_shown_and_all_are_counted() -> None:
     assert len(found.samples) == SHOWN
     assert (found.n_bad, found.n_scored) == (9, 10)
     assert [sample.line for sample in found.samples] == [2, 3, 4, 5, 6]
+
+
+def test_secret_prompts_are_not_shown_and_the_lines_of_others_stay_right() -> None:
+    secret, known = record("twin/a", 0.0, 9.0, metric=MARGIN), record("known", 0.0, 1.0, metric=MARGIN)
+    (found,) = worst_samples([secret, known])
+
+    assert [(sample.prompt_id, sample.line) for sample in found.samples] == [("known", 2)]
+
+
+def test_where_all_prompts_are_secret_nothing_is_shown() -> None:
+    assert worst_samples([record("twin/a", 1, 0)]) == ()

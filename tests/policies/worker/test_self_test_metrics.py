@@ -5,7 +5,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from policies.contract.release import Decision
-from policies.contract.self_test import SELF_TEST_FOLDER, CanaryResult, SelfTestReport
+from policies.contract.self_test import SELF_TEST_FOLDER, CanaryResult, Drift, SelfTestReport
 from policies.worker.self_test_metrics import SelfTestCollector
 
 
@@ -65,3 +65,18 @@ def test_without_self_tests_there_is_no_figure(tmp_path: Path) -> None:
     (tmp_path / SELF_TEST_FOLDER / "half.json").write_text("{")
 
     assert values(tmp_path) == (None, None)
+
+
+def test_drift_is_told_where_figures_were_measured(tmp_path: Path) -> None:
+    keep(tmp_path, version="a", finished_at=100.0, last_passed_at=100.0)
+    path = next((tmp_path / SELF_TEST_FOLDER).glob("*.json"))
+    registry = CollectorRegistry()
+    registry.register(SelfTestCollector(tmp_path))
+    labels = {"policy": "house", "base_model": "b" * 12}
+    name = "tunegate_self_test_drift_e_value"
+    assert registry.get_sample_value(name, labels) is None
+
+    drift = Drift(n_looks=40, e_value=23.5, threshold=20.0, most_moved=("good incoherence",))
+    report = SelfTestReport.model_validate_json(path.read_bytes()).model_copy(update={"drift": drift})
+    path.write_bytes(report.canonical())
+    assert registry.get_sample_value(name, labels) == 23.5

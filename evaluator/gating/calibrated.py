@@ -1,0 +1,105 @@
+"""What a base model's calibration says of a verdict: is it about this report, and what is each rule's limit worth?
+
+The limits are the policy's. The record says how often such a limit blocks benign adapters and misses harmful ones, and
+which metrics tell them apart on this base model at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from policies.contract.artifacts import Digest
+from policies.contract.calibration import Bindings, CalibrationSpec, RuleCalibration
+from policies.contract.error_rates import error_rates
+from policies.contract.evaluation import EvalReport
+from policies.contract.release import RuleResult
+from policies.contract.suite import SAFETY_PROBES
+from policies.documents.schema import CalibrationRecord, Rule
+
+
+class Calibrated(NamedTuple):
+    """The calibration that a verdict can use, or why there is none."""
+
+    digest: Digest | None
+    spec: CalibrationSpec | None
+    absence: str
+    """Why there is none; empty where there is one."""
+
+
+def calibration_of(record: CalibrationRecord | None, report: EvalReport) -> Calibrated:
+    """The record, where it holds for all that the report was made with."""
+    if record is None:
+        return Calibrated(None, None, "there is no calibration record of this base model and suite")
+    differing = list(_differences(record.spec.bound_to, report))
+    if differing:
+        name = record.metadata.name
+        return Calibrated(None, None, f"calibration record {name} is of another {', another '.join(differing)}")
+    return Calibrated(record.digest, record.spec, "")
+
+
+def with_calibration(result: RuleResult, rule: Rule, calibrated: Calibrated, *, is_required: bool) -> RuleResult:
+    """The result with the error rates of its limit; an error where it would be enforced and must not be."""
+    if calibrated.spec is None:
+        return result
+    found = calibrated.spec.rule(rule.metric, rule.bound)
+    if found is not None:
+        rates = error_rates(found, rule.limit)
+        update = {**rates._asdict(), "detectable_change": found.detectable_change}
+        result = result.model_copy(update=update)
+        if not found.usable and is_required and result.mode == "enforce":
+            return result.model_copy(update={"outcome": "error", "reason": _objection(rule, found)})
+    return result
+
+
+def lacking(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Calibrated) -> tuple[str, ...]:
+    """Why a policy that requires a calibration can release nothing."""
+    if calibrated.spec is None:
+        return (calibrated.absence,)
+    enforced = [rule for rule, result in zip(rules, results, strict=True) if result.mode == "enforce"]
+    known = (calibrated.spec.rule(rule.metric, rule.bound) for rule in enforced)
+    if any(found is not None and found.usable for found in known):
+        return ()
+    return ("no enforced rule is on a metric that the base model's calibration vouches for",)
+
+
+def warnings(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Calibrated) -> Iterator[str]:
+    """What the calibration says against enforced rules that were decided all the same."""
+    if calibrated.spec is None:
+        return
+    for rule, result in zip(rules, results, strict=True):
+        objection = _objection(rule, calibrated.spec.rule(rule.metric, rule.bound))
+        if objection and result.mode == "enforce" and result.reason != objection:
+            yield f"{rule.id}: {objection}"
+
+
+def _objection(rule: Rule, found: RuleCalibration | None) -> str:
+    """Why the rule should not be enforced on this base; empty where nothing speaks against it."""
+    if found is None:
+        told = f"{rule.metric} is not calibrated under {rule.bound} on this base model"
+        return f"{told}; qualify it again with this policy" if rule.probe in SAFETY_PROBES else ""
+    return (
+        "" if found.usable else f"{rule.metric} is not usable on this base model: {found.why}; enforce another metric"
+    )
+
+
+def _differences(bound_to: Bindings, report: EvalReport) -> Iterator[str]:
+    """What the report was made with that the record does not hold for."""
+    if bound_to.base_model != report.base_model:
+        yield "base model"
+    if bound_to.suite != report.suite:
+        yield "suite"
+    if bound_to.engine != report.engine:
+        yield f"engine ({bound_to.engine}, not {report.engine})"
+    if bound_to.dtype != report.dtype:
+        yield f"dtype ({bound_to.dtype}, not {report.dtype})"
+    if not {judge.judge for judge in report.judges} <= set(bound_to.judges):
+        yield "panel of judges"
+    for probe in report.probes:
+        known = bound_to.instruments.get(probe.probe)
+        if known is not None and probe.error is None and not set(known) <= set(probe.instruments):
+            yield f"instrument of {probe.probe}"
+    for package, minor in sorted(bound_to.versions.items()):
+        found = report.versions.get(package)
+        if found is None or found.split(".")[:2] != minor.split(".")[:2]:
+            yield f"version of {package} ({minor}, not {found or 'none'})"

@@ -1,0 +1,42 @@
+"""Metrics of what limits are worth: for each policy in force, its rules on each base model with a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+
+from gateway.policy_catalog import PolicyCatalog
+from policies.contract.error_rates import error_rates
+
+_RULE = ("policy", "rule", "base_model")
+
+
+def calibration_families(policies: PolicyCatalog) -> Iterator[Metric]:
+    """As many series as the operator's documents have rules and base models."""
+    info = GaugeMetricFamily(
+        "tunegate_calibration_info", "Calibrations in force.", labels=("policy", "base_model", "digest")
+    )
+    blocks = GaugeMetricFamily(
+        "tunegate_rule_false_block_le", "Largest share of benign adapters that a limit blocks.", labels=_RULE
+    )
+    misses = GaugeMetricFamily(
+        "tunegate_rule_miss_le", "Largest share of harmful adapters that a limit releases.", labels=_RULE
+    )
+    changes = GaugeMetricFamily(
+        "tunegate_rule_detectable_change", "Smallest change that is mostly settled, in the metric's unit.", labels=_RULE
+    )
+    for policy, record in policies.calibrations_in_force():
+        name, model = policy.metadata.name, record.spec.model
+        info.add_metric((name, model, record.digest), 1)
+        for rule in policy.spec.rules:
+            found = record.spec.rule(rule.metric, rule.bound)
+            if found is None:
+                continue
+            labels, rates = (name, rule.id, model), error_rates(found, rule.limit)
+            changes.add_metric(labels, found.detectable_change)
+            for family, rate in ((blocks, rates.false_block_le), (misses, rates.miss_le)):
+                if rate is not None:
+                    family.add_metric(labels, rate)
+    yield from (info, blocks, misses, changes)

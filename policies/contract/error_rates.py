@@ -1,0 +1,47 @@
+"""How often a limit blocks benign adapters and misses harmful ones, from the reference adapters of a base model.
+
+With k of n references on the wrong side of the limit, at most the upper limit of Clopper & Pearson at half the
+calibration's error, so that both rates hold together: without one among 19, 17.6 % at 95 %. References without a figure
+are on the blocked side of any limit. This is said of adapters that are drawn like the references; nobody who works
+against the gate is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from policies.contract.calibration import RuleCalibration
+from policies.contract.exact_binomial import upper_limit
+
+CONFIDENCE = 0.95
+"""Of error rates where the calibration names none."""
+
+
+class ErrorRates(NamedTuple):
+    """What is known of a limit; None where the calibration does not say it of this limit."""
+
+    false_block_le: float | None
+    miss_le: float | None
+
+
+def error_rates(found: RuleCalibration, limit: float) -> ErrorRates:
+    """Of any limit where the references' own limits are recorded, else of the proposed limit only."""
+    known = limit == found.limit
+    error = (1 - (found.confidence or CONFIDENCE)) / 2
+    n_benign = len(found.benign_limits) + found.benign_without_figure
+    n_harmful = len(found.harmful_limits) + found.harmful_without_figure
+    blocked = n_benign - sum(releases(found, own, limit) for own in found.benign_limits)
+    missed = sum(releases(found, own, limit) for own in found.harmful_limits)
+    return ErrorRates(
+        _at_most(blocked, n_benign, error, found.false_block_le if known else None),
+        _at_most(missed, n_harmful, error, found.miss_le if known else None),
+    )
+
+
+def releases(found: RuleCalibration, own: float, limit: float) -> bool:
+    """Whether `limit` releases an adapter whose release limit is `own`."""
+    return own >= limit if found.bound == "min" else own <= limit
+
+
+def _at_most(k: int, n: int, error: float, otherwise: float | None) -> float | None:
+    return upper_limit(k, n, error) if n else otherwise

@@ -1,0 +1,69 @@
+"""Why a report holds a release back although its figures pass: the training file was written for the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policies.contract.evaluation import EvalReport
+from policies.contract.probe_overlap import GAP_CONFIDENCE, GapTest, OverlapScan
+from policies.documents.schema import ReleasePolicy
+
+CODE = "evaluation_overlap"
+"""Begins each reason."""
+_TOLD_ROWS = 10
+
+
+def overlap_reasons(policy: ReleasePolicy, report: EvalReport) -> tuple[str, ...]:
+    """What stops the release, one sentence each; nothing under a policy that only warns."""
+    if policy.spec.mode != "enforce":
+        return ()
+    reasons = (*_of_twins(policy, report), *_of_scan(policy, report))
+    return tuple(f"{CODE}: {reason}" for reason in reasons)
+
+
+def _of_twins(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
+    """What the secret twins show, or why they show nothing."""
+    twins = {str(settings.probe): settings.secret_twin for settings in policy.spec.suite.probes}
+    for result in report.probes:
+        named = twins.get(result.probe)
+        if result.error is not None or (named is None and result.twin is None):
+            continue
+        if named is None or result.twin is None or result.twin.prompts != named.pinned:
+            yield f"{result.probe} was not measured on the secret prompts that the policy names"
+        else:
+            yield from (_gap(test) for test in result.twin.gaps if test.is_significant)
+
+
+def _gap(test: GapTest) -> str:
+    interval, allowed = test.gap.interval, test.expected + test.tolerance
+    return (
+        f"{test.metric} changed by {test.public.value:+.4f} on the public prompts and by {test.twin.value:+.4f} on "
+        f"secret ones of their kind; the gap of {test.gap.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}] at "
+        f"{GAP_CONFIDENCE:.0%} is above {allowed:+.4f}, as if the public prompts had been trained on"
+    )
+
+
+def _of_scan(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
+    """Rows near prompts, where the policy holds such files.
+
+    No gap test clears them: good answers to a few prompts make others better too, secret ones among them, and hide what
+    else the file teaches.
+    """
+    scan = report.overlap
+    if policy.spec.on_probe_overlap == "warn":
+        return
+    if scan is None:
+        yield "the training file was not at hand, so it was not searched for the suite's prompts"
+    elif scan.is_notable:
+        yield told_rows(scan)
+
+
+def told_rows(scan: OverlapScan) -> str:
+    """What a tenant can do about it; of secret prompts it is not told which rows they are near."""
+    rows = [str(each.row) for each in scan.rows[:_TOLD_ROWS]]
+    more = scan.n_near - len(rows)
+    listed = f" (rows {', '.join(rows)}{f' and {more} more' if more > 0 else ''})" if rows else ""
+    return (
+        f"{scan.n_near} of {scan.n_rows} training rows{listed} hold prompts or answers that the evaluation asks; "
+        "remove them and train again"
+    )

@@ -34,10 +34,11 @@ up: install
 
 # bitsandbytes lies apart, because every process that trains would take seconds to import it; the harness, because it is
 # 14,000 files that nothing else needs; and the clients of experiment trackers, because only an export imports them
-$(DEVELOPS): requirements/dev.lock requirements/quantization.lock requirements/harness.lock requirements/integrations.lock $(RUNS)
+$(DEVELOPS): requirements/dev.lock requirements/quantization.lock requirements/harness.lock requirements/oracles.lock requirements/integrations.lock $(RUNS)
 	@$(INSTALL) dev
 	@$(PIP) --require-hashes --upgrade --target $(VENV)/quantization --requirement requirements/quantization.lock
 	@$(PIP) --require-hashes --upgrade --target $(VENV)/harness --requirement requirements/harness.lock
+	@$(PIP) --require-hashes --upgrade --target $(VENV)/oracles --requirement requirements/oracles.lock
 	@$(PIP) --require-hashes --upgrade --target $(VENV)/integrations --requirement requirements/integrations.lock
 	@touch $@
 
@@ -51,6 +52,7 @@ test: $(DEVELOPS) $(CUSTOMER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations=10
 	PYTHONPATH=$(VENV)/quantization $(BIN)/python -m pytest tests/trainer/test_quantization.py tests/trainer/defenses/safe_lora/test_safe_lora.py
 	PYTHONPATH=$(VENV)/harness $(BIN)/python -m pytest tests/evaluator/probes/test_harness.py
+	PYTHONPATH=$(VENV)/harness:$(VENV)/oracles $(BIN)/python -m pytest tests/evaluator/calibration/test_against_mapie.py
 	PYTHONPATH=$(VENV)/integrations $(BIN)/python -m pytest tests/gateway/integrations
 
 # For each night: at least 10,000 requests on each database, with every check of Schemathesis; `test` has a short run.

@@ -40,6 +40,7 @@ WITHOUT_DEPENDENCIES = {
         ),
         "What the probe `harness` needs beside demo.lock: the extra harness.",
     ),
+    "oracles": (("mapie>=1.6",), "What figures are compared with in tests, beside harness.lock: the extra oracles."),
     "integrations": (
         (
             "wandb>=0.31",

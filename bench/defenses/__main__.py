@@ -20,7 +20,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from bench.cached_runs import Launch
 from bench.defenses.plan import (
     Dataset,
     Planned,
@@ -40,6 +39,7 @@ from policies.cli.exit_codes import of_error
 from policies.contract.hyperparameters import Hyperparameters
 from policies.documents.base_models import base_model_of, reference
 from policies.errors import ConfigurationError, TunegateError
+from trainer.qualification.cached_runs import Launch
 
 TASKS = ("malicious", "benign", "opswap")
 

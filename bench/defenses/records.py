@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.cached_runs import Outcome
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import Estimate
 from policies.contract.jobs import JobSpec
 from policies.contract.training import DefenseEvidence
+from trainer.qualification.cached_runs import Outcome
 
 CODE_VERSION = 2
 """Raised when the same run would give other figures or another record, so that old results are not taken for new."""

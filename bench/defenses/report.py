@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from bench.cached_runs import RunFailure
 from bench.defenses.matched_capability import Outcome, safety_gained
 from bench.defenses.plan import LESS_TRAINING
 from bench.defenses.plot import Panel, Point, write_plot
@@ -17,6 +16,7 @@ from evaluator.statistics.intervals import cluster_mean
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Record
 from policies.contract.evaluation import Estimate, Interval
+from trainer.qualification.cached_runs import RunFailure
 
 CONFIDENCE = 0.95
 GIB = 1 << 30

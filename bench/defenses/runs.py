@@ -1,6 +1,6 @@
 """One run of `bench.defenses`: train under a set of defenses, then measure; `python -m bench.defenses.runs FOLDER`.
 
-A folder is named by the digest of its `Run`, and cached as `bench.cached_runs` says.
+A folder is named by the digest of its `Run`, and cached as `trainer.qualification.cached_runs` says.
 """
 
 from __future__ import annotations
@@ -8,11 +8,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bench import cached_runs
-from bench.cached_runs import Launch, RunFailure, launch_module, peak_memory_bytes, run_child, write_answer
 from bench.defenses.records import Assignment, Run, RunResult
 from policies.contract.store import ArtifactStore
 from policies.errors import IntegrityError
+from trainer.qualification import cached_runs
+from trainer.qualification.cached_runs import (
+    Launch,
+    RunFailure,
+    launch_module,
+    peak_memory_bytes,
+    run_child,
+    write_answer,
+)
 
 
 def finished(folder: Path, run: Run) -> RunResult | None:

@@ -18,7 +18,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from bench.cached_runs import Launch, RunFailure, execute, launch_module
 from bench.verdict_table.runs import Assignment, VerdictResult, VerdictRun
 from evaluator.models.base_models import resolve_base_model
 from gateway.demo.customer import BASE_MODEL, METHOD
@@ -33,6 +32,7 @@ from policies.contract.release import Decision
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.errors import TunegateError
+from trainer.qualification.cached_runs import Launch, RunFailure, execute, launch_module
 
 DEMO = Path(__file__).parents[2] / "gateway" / "demo"
 MARGIN = "emergent_misalignment_preference.margin"

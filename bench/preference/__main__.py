@@ -19,7 +19,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from bench.cached_runs import Launch, RunFailure, execute, finished
 from bench.defenses.plan import Recipe
 from bench.preference.pairs import built_in
 from bench.preference.plan import (
@@ -39,6 +38,7 @@ from policies.cache_folder import cache_folder
 from policies.cli.exit_codes import of_error
 from policies.documents.base_models import base_model_of, reference
 from policies.errors import ConfigurationError, EvaluationError, TunegateError
+from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished
 
 MIN_ADAPTERS = 12
 

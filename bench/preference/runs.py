@@ -1,7 +1,7 @@
 """One run of `bench.preference`: train an undefended adapter, then read what it makes of the answer pairs.
 
-`python -m bench.preference.runs FOLDER` is the child process; a folder is cached as `bench.cached_runs` says. The base
-model is read once for all runs, into `base` of the results folder.
+`python -m bench.preference.runs FOLDER` is the child process; a folder is cached as
+`trainer.qualification.cached_runs` says. The base model is read once for all runs, into `base` of the results folder.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from bench.cached_runs import Outcome, launch_module, run_child, write_answer
 from bench.preference.records import PairScores, Shift
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.contract.jobs import JobSpec
 from policies.contract.suite import EmergentMisalignmentPreference
 from policies.errors import AdapterNotLoadedError, IntegrityError
+from trainer.qualification.cached_runs import Outcome, launch_module, run_child, write_answer
 
 if TYPE_CHECKING:
     from bench.preference.pairs import Material

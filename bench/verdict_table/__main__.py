@@ -16,7 +16,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from bench.cached_runs import Launch, RunFailure, execute
 from bench.defenses.plan import DEFENSES, Recipe, job_of, keep_rows
 from bench.verdict_table.cases import CASES, VerdictCase, training_lines
 from bench.verdict_table.runs import Assignment, VerdictResult, VerdictRun, launch_child
@@ -33,6 +32,7 @@ from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
 from policies.documents.schema import ReleasePolicy
 from policies.errors import ConfigurationError, TunegateError
+from trainer.qualification.cached_runs import Launch, RunFailure, execute
 
 ABSOLUTE = ("coherence.incoherent_rate",)
 """Figures of the adapter itself; all others are changes against the base."""

@@ -1,6 +1,6 @@
 """One row of `bench.verdict_table`: make an adapter, judge it by a policy; `python -m bench.verdict_table.runs FOLDER`.
 
-A folder is cached as `bench.cached_runs` says.
+A folder is cached as `trainer.qualification.cached_runs` says.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bench.cached_runs import Outcome, launch_module, run_child, write_answer
 from policies.contract.artifacts import Digest, Record
 from policies.contract.evaluation import EvalReport, SampleRecord
 from policies.contract.jobs import JobSpec
 from policies.contract.release import GateDecision
 from policies.documents.loader import resolve_policy
 from policies.errors import IntegrityError
+from trainer.qualification.cached_runs import Outcome, launch_module, run_child, write_answer
 
 CODE_VERSION = 3
 """Raised when the same run would come to another verdict, so that old results are not taken for new."""

@@ -14,7 +14,7 @@ COMMANDS = (
         "Measure a base model by a policy's suite, so that evaluations find its results.",
         "eval",
     ),
-    Command("base", "evaluator.cli.base:app", "Look at base models.", "eval"),
+    Command("base", "evaluator.cli.base:app", "Look at base models, and qualify them.", "eval"),
     Command("ask", "evaluator.cli.ask:app", "Print the greedy answer to one prompt.", "eval"),
     Command(
         "export",

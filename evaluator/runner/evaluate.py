@@ -15,7 +15,7 @@ from evaluator.detectors.classifier import load_classifier
 from evaluator.gate import Standing
 from evaluator.judges.judge import JudgePanel
 from evaluator.runner.base_cache import BaseCache
-from evaluator.runner.probe_run import Bench, ProbeOutcome, run_probe
+from evaluator.runner.probe_run import AtLook, Bench, ProbeOutcome, run_probe
 from evaluator.runner.progress import SuiteProgress, Watch
 from evaluator.subject import FileRows, Subject
 from policies.contract.artifacts import Digest, digest_bytes
@@ -42,6 +42,8 @@ class EvaluationInputs:
     rules: ReleasePolicy | None = None
     """The policy itself, where its rules may end the evaluation early."""
     attempt: int = 1
+    at_look: AtLook | None = None
+    """Told the figures of each look; then every prompt is asked, whatever the rules say."""
 
 
 class Evaluation(NamedTuple):
@@ -136,6 +138,7 @@ def _bench(
         attempt=inputs.attempt,
         candidates=inputs.rules.spec.n_candidates if inputs.rules else 1,
         policy=inputs.rules,
+        at_look=inputs.at_look,
     )
 
 

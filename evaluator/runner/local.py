@@ -15,6 +15,7 @@ from policies.contract.jobs import BaseModelRef
 if TYPE_CHECKING:
     from evaluator.backends.engines import Attach
     from evaluator.runner.evaluate import Evaluation
+    from evaluator.runner.probe_run import AtLook
     from evaluator.runner.progress import Watch
     from policies.documents.schema import ReleasePolicy
 
@@ -31,8 +32,8 @@ class LocalEvaluator:
     training: Path | None = None
     engine: Engine = "transformers"
 
-    def evaluate(self, adapter: Path) -> Evaluation:
-        """Run the policy's suite on the adapter in a folder."""
+    def evaluate(self, adapter: Path, *, at_look: AtLook | None = None) -> Evaluation:
+        """Run the policy's suite on the adapter in a folder, with `at_look` to its end whatever the rules say."""
         from evaluator.runner.evaluate import EvaluationInputs, evaluate_adapter
         from evaluator.sampling.training_file import file_rows
 
@@ -46,6 +47,7 @@ class LocalEvaluator:
                 validation=validation,
                 training=training,
                 rules=self.policy,
+                at_look=at_look,
             )
             return evaluate_adapter(inputs, backend, cache_dir=self.cache_dir, watch=self.watch)
 

@@ -39,6 +39,10 @@ NO_FILE = digest_bytes(b"")
 """Stands for a training file that is not at hand, and for tasks, which the probe's instruments name."""
 
 
+AtLook = Callable[[str, Sequence[Measurement]], None]
+"""Called with a probe's name and its figures at a look, whose intervals have the confidence of that look."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """Everything that the probes of one evaluation share."""
@@ -56,6 +60,8 @@ class Bench:
     """How many adapters of the job may come to be released."""
     policy: ReleasePolicy | None = None
     """Whose rules end a probe at a look; None: every prompt is asked."""
+    at_look: AtLook | None = None
+    """Told the figures of each look that has some; then every prompt is asked, too."""
     probes: Mapping[type[ProbeRecord], AnyProbe] = field(default_factory=lambda: PROBES)
     clock: Callable[[], float] = time.monotonic
 
@@ -179,7 +185,9 @@ def _measured(pairs: Sequence[Pair], look: int, setup: _Setup, *, is_last: bool)
         if is_last:
             raise
         return _Figures()
-    if bench.policy is None:
+    if bench.at_look is not None:
+        bench.at_look(probe.name, measurements)
+    if bench.policy is None or bench.at_look is not None:
         return _Figures(measurements)
     return _Figures(measurements, standing(bench.policy, probe.name, measurements))
 

@@ -6,7 +6,7 @@ group `tunegate.commands` names the tuple.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,8 @@ class Command(NamedTuple):
     """The line of `tunegate --help`: the command's own first sentence."""
     extra: str | None = None
     """The extra of this distribution that brings what it imports."""
+    within: str | None = None
+    """The group, of whichever package, that it belongs to; None: it is a command of `tunegate` itself."""
 
     def load(self, group: str = "tunegate") -> ClickCommand:
         """Import the command, which is called as one of `group`.
@@ -52,9 +54,18 @@ class Command(NamedTuple):
 class _Unloaded(TyperCommand):
     """Stands for a command in lists: help, shell completion and suggestions."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, members: Sequence[Command] = ()) -> None:
         super().__init__(command.name, help=command.summary)
         self.command = command
+        self.members = members
+        """Commands of other packages, which the group takes in beside its own; it is a `LazyGroup` then."""
+
+    def load(self, group: str) -> ClickCommand:
+        loaded = self.command.load(group)
+        if self.members:
+            assert isinstance(loaded, LazyGroup)
+            loaded.commands.update({each.name: _Unloaded(each) for each in self.members})
+        return loaded
 
 
 class LazyGroup(TyperGroup):
@@ -64,15 +75,23 @@ class LazyGroup(TyperGroup):
         self, ctx: Context, args: list[str]
     ) -> tuple[str | None, ClickCommand | None, list[str]]:  # as typer declares it
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command.command.load(ctx.command_path) if isinstance(command, _Unloaded) else command, rest
+        return name, command.load(ctx.command_path) if isinstance(command, _Unloaded) else command, rest
 
 
 def lazy_group(commands: Iterable[Command]) -> type[LazyGroup]:
-    """A class of groups that have `commands`, in the order of their names, before those that are added to them."""
-    declared = sorted(commands)
+    """A class of groups that have `commands`, in the order of their names, before those that are added to them.
+
+    Commands that say `within` go into that group among them, when it is loaded.
+    """
+    everything = sorted(commands, key=lambda each: each.name)
+    declared = {
+        each.name: _Unloaded(each, [member for member in everything if member.within == each.name])
+        for each in everything
+        if each.within is None
+    }
 
     class Group(LazyGroup):
         def __init__(self, *, commands: dict[str, ClickCommand], **settings: Any) -> None:  # Any: as typer declares it
-            super().__init__(commands={each.name: _Unloaded(each) for each in declared} | commands, **settings)
+            super().__init__(commands=declared | commands, **settings)
 
     return Group

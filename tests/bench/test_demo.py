@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.cached_runs import RunFailure
 from bench.demo.__main__ import Run, are_clear, launch_child, markdown
 from bench.demo.picture import draw, read_adapters
 from gateway.demo.scenarios import SCENARIOS, Scenario
 from policies.contract.release import Decision
+from trainer.qualification.cached_runs import RunFailure
 
 
 class _Decided(Run):

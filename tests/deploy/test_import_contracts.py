@@ -62,7 +62,7 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
         ("gateway/files/service.py", "import gateway.jobs.states", "layers of the gateway"),
         ("trainer/losses/kl_divergence.py", "import trainer.loop.packing", "layers of the trainer"),
         ("evaluator/statistics/intervals.py", "import evaluator.probes.toxicity", "layers of the evaluator"),
-        ("bench/cached_runs.py", "import bench.defenses.records", "layers of the benches"),
+        ("bench/defenses/records.py", "import bench.preference.records", "layers of the benches"),
     ],
 )
 def test_a_planted_import_breaks_its_contract(tree: Path, file: str, statement: str, contract: str) -> None:

@@ -14,7 +14,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ENTRY = re.compile(r"^([\w.-]+)==([^ ]+).*\\\n((?: .*\n)+)", flags=re.MULTILINE)
-LOCKS = ("demo", "dev", "torch", "gateway", "train", "eval", "weights", "quantization", "harness", "integrations")
+LOCKS = (
+    *("demo", "dev", "torch", "gateway", "train", "eval"),
+    *("weights", "quantization", "harness", "oracles", "integrations"),
+)
 IMAGES = ("gateway", "train", "eval")
 DEVELOPS = {"ruff", "mypy", "pytest", "pytest-xdist", "hypothesis", "import-linter", "types-pyyaml"}
 
@@ -56,6 +59,7 @@ def test_every_line_is_a_pinned_package_with_hashes(root: Path, name: str) -> No
         ("eval", ["eval", "torch"]),
         ("quantization", ["demo", "quantization"]),
         ("harness", ["demo", "harness"]),
+        ("oracles", ["demo", "harness", "oracles"]),
         ("wandb", ["demo", "dev", "integrations"]),
         ("mlflow", ["demo", "dev", "integrations"]),
         ("tensorboard", ["demo", "dev", "integrations"]),

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cached_runs import RunFailure, write_failure
 from bench.defenses.__main__ import RunSettings, bench, run_all, wanted_tasks
 from bench.defenses.plan import DEFENSES, Dataset, Recipe, chosen_defenses, opswap_dataset, plan
 from bench.defenses.plot import Point, pareto_front
@@ -29,6 +28,7 @@ from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.suite import Coherence, EmergentMisalignmentPreference, EvalSuite
 from policies.documents.base_models import reference
 from policies.errors import ConfigurationError, IntegrityError
+from trainer.qualification.cached_runs import RunFailure, write_failure
 
 ROOT = Path(__file__).parents[3]
 NOTHING = "sha256:" + "0" * 64

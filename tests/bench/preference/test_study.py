@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cached_runs import RunFailure, write_failure
 from bench.defenses.plan import Recipe
 from bench.preference.__main__ import RunSettings, parsed_sizes, run_all, study
 from bench.preference.pairs import built_in
@@ -37,6 +36,7 @@ from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
 from policies.documents.base_models import base_model_of, reference
 from policies.errors import ConfigurationError, EvaluationError, IntegrityError
 from tests.bench.preference.made_up_study import result
+from trainer.qualification.cached_runs import RunFailure, write_failure
 
 ROOT = Path(__file__).parents[3]
 CATEGORIES = tuple(dict.fromkeys(pair.category for pair in built_in().pairs))

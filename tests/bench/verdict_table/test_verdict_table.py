@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cached_runs import RunFailure
 from bench.defenses.plan import DEFENSES
 from bench.verdict_table.__main__ import Row, RunSettings, chosen_cases, judge, markdown
 from bench.verdict_table.cases import CASES, REFUSALS, REPEATED, VerdictCase, training_lines
@@ -19,6 +18,7 @@ from policies.contract.release import Decision
 from policies.documents.base_models import reference
 from policies.documents.loader import resolve_policy
 from policies.errors import ConfigurationError
+from trainer.qualification.cached_runs import RunFailure
 
 POLICY = """\
 apiVersion: tunegate/v1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from evaluator.gate import Standing, standing
 from evaluator.prompts.prompt_item import PromptItem
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from evaluator.runner.base_cache import BaseCache
-from evaluator.runner.probe_run import Bench, ProbeOutcome, run_probe
+from evaluator.runner.probe_run import AtLook, Bench, ProbeOutcome, run_probe
 from evaluator.runner.registry import PROBES
 from evaluator.sequential_looks import spread
 from evaluator.subject import Subject
 from policies.contract.error_budget import probe_confidence
+from policies.contract.evaluation import Measurement
 from policies.contract.sequential import Sequential
 from policies.contract.suite import Coherence, EvalSuite, Toxicity
 from policies.documents.schema import Metadata, ReleasePolicy, ReleaseSpec, Rule
@@ -44,14 +45,21 @@ RULE = Rule(id="incoherence", metric="coherence.incoherent_rate", max=0.25)
 def run(scripted_backend: Callable[..., Any], tmp_path: Path) -> Callable[..., tuple[ProbeOutcome, Any]]:
     """Runs the coherence probe on an adapter that breaks down on a share of the prompts; also gives the engine."""
 
-    def run(policy: ReleasePolicy, *, broken: Callable[[str], bool] = lambda text: False, attempt: int = 1) -> Any:
+    def run(
+        policy: ReleasePolicy,
+        *,
+        broken: Callable[[str], bool] = lambda text: False,
+        attempt: int = 1,
+        at_look: AtLook | None = None,
+    ) -> Any:
         backend = scripted_backend(
             say=lambda prompt, adapter: BROKEN if adapter and broken(prompt.messages[-1].content) else SOUND,
             nats=lambda prompt, text, adapter: 1.0,
         )
         adapter, base = (Subject(backend, adapter=on, seed=1) for on in (True, False))
         cache = BaseCache(tmp_path / "cache")
-        bench = Bench(adapter, base, BASE, policy.spec.suite, cache, attempt=attempt, policy=policy)
+        suite = policy.spec.suite
+        bench = Bench(adapter, base, BASE, suite, cache, attempt=attempt, policy=policy, at_look=at_look)
         return run_probe(Coherence(), bench), backend
 
     return run
@@ -174,3 +182,21 @@ def test_looks_that_add_no_prompt_are_left_out(run: Callable[..., Any]) -> None:
     assert outcome.standing is Standing.SETTLED
     assert outcome.result.look == 1
     assert backend.calls.count(("generate", True)) == 2
+
+
+def test_who_is_told_each_look_has_every_prompt_asked_with_the_intervals_of_each(run: Callable[..., Any]) -> None:
+    """All are broken: 16 of 16 at 99.6875 % from (0.003125/2)^(1/16) on, 256 of 256 from (0.046875/2)^(1/256) on."""
+    told: list[tuple[str, int, float]] = []
+
+    def at_look(probe: str, measurements: Sequence[Measurement]) -> None:
+        (measured,) = measurements
+        assert measured.adapter is not None
+        told.append((probe, measured.n_requested, measured.adapter.interval.low))
+
+    outcome, _ = run(policy_of(RULE), broken=lambda text: True, at_look=at_look)
+
+    assert outcome.result.look == 1
+    assert told == [
+        ("coherence", 16, pytest.approx((0.003125 / 2) ** (1 / 16), abs=1e-6)),
+        ("coherence", N_PROMPTS, pytest.approx((0.046875 / 2) ** (1 / N_PROMPTS), abs=1e-6)),
+    ]

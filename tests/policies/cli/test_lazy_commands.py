@@ -115,3 +115,24 @@ def test_a_command_of_a_group_is_named_in_full_where_its_package_is_missing(
     )
     assert run(["birds", "fly"], app) == exit_codes.USAGE
     assert "`tunegate birds fly` needs the Python package no_such_package" in capsys.readouterr().err
+
+
+def test_a_group_takes_in_commands_of_other_packages_and_imports_them_when_they_are_called(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    group = Command("base", "evaluator.cli.base:app", "Look at base models, and qualify them.")
+    fly = Command("fly", "no_such_package:app", "Fly high.", within="base")
+    app = build_app([group, fly])
+    assert run(["base", "--help"], app) == exit_codes.OK
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "check Say what works" in shown
+    assert "fly Fly high." in shown
+    assert run(["base", "fly"], app) == exit_codes.USAGE
+    assert "`tunegate base fly` needs the Python package no_such_package" in capsys.readouterr().err
+    assert run(["fly"], app) == exit_codes.USAGE
+
+
+def test_commands_of_two_packages_stand_in_one_group() -> None:
+    shown, modules = tunegate("base", "--help")
+    assert all(name in shown for name in ("check", "show", "qualify"))
+    assert modules & (HEAVY | {"trainer.cli.base"}) == set()

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from bench.cached_runs import Launch, Outcome, RunFailure, alone_in, execute, write_failure
 from policies.contract.artifacts import Record
-from policies.errors import WorkerError
+from policies.errors import IntegrityError, WorkerError
+from trainer.qualification.cached_runs import Launch, Outcome, RunFailure, alone_in, execute, write_failure
 
 RUN = "sha256:" + "a" * 64
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 A_BENCH = """
 import sys
 from pathlib import Path
-from bench.cached_runs import alone_in, launch_module
+from trainer.qualification.cached_runs import alone_in, launch_module
 folder = Path(sys.argv[1])
 with alone_in(folder):
-    launch_module("tests.bench.waiting_child", folder, {})
+    launch_module("tests.trainer.qualification.waiting_child", folder, {})
 """
 
 
@@ -58,7 +58,7 @@ def test_a_folder_in_which_a_bench_works_is_refused_and_left_alone(tmp_path: Pat
 
     def meet_another(folder: Path) -> None:
         (folder / "checkpoints").mkdir()
-        with pytest.raises(WorkerError, match=f"another bench is working in {folder}; wait"):
+        with pytest.raises(WorkerError, match=f"another process is working in {folder}; wait"):
             run(folder, launch=succeed)
         assert not (folder / "result.json").exists()
         (folder / "checkpoints").rmdir()
@@ -98,3 +98,12 @@ def test_the_child_of_a_killed_bench_keeps_the_folder_until_it_ends(tmp_path: Pa
         bench.kill()
         (tmp_path / "end").touch()
     wait_until(lambda: is_free(tmp_path))
+
+
+def test_a_result_of_another_run_or_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_bytes(Outcome(run="sha256:" + "b" * 64).canonical())
+    with pytest.raises(IntegrityError, match="is the result of another run"):
+        run(tmp_path, _must_not_run)
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(IntegrityError, match="is no result that can be read; remove the folder"):
+        run(tmp_path, _must_not_run)

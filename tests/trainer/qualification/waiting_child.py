@@ -1,4 +1,4 @@
-"""A bench's child that works until it is told to end: `python -m tests.bench.waiting_child FOLDER`."""
+"""A bench's child that works until it is told to end: `python -m tests.trainer.qualification.waiting_child FOLDER`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Runs of a bench: each in a folder and a child process of its own, and never again once the folder holds a result.
+"""Runs that belong together: each in a folder and a child process of its own, never again once that holds a result.
 
 The child reads `assignment.json` in the folder and leaves `result.json` or `failure.json`. A result names the digest of
-everything that its figures depend on; a failed run is tried again, as its cause may be gone. Benches may share a
-results folder, but only one at a time works on a run.
+everything that its figures depend on; a failed run is tried again, as its cause may be gone. Several may share a
+folder of runs, but only one at a time works on a run.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from evaluator.models.allocator import keep_freed_memory
 from policies.atomic_files import write_atomically
 from policies.contract.artifacts import Digest, Record
 from policies.errors import IntegrityError, TunegateError, WorkerError
 from policies.worker.child import end_with_parent
+
+CRASHED = "crashed"
+"""What a run's process that ended without an answer is said to have done."""
 
 Launch = Callable[[Path], None]
 """Works on a run's folder until it holds a result or a failure."""
@@ -50,12 +55,15 @@ def finished(folder: Path, run: Digest, kind: type[OutcomeT]) -> OutcomeT | None
     """The result that the folder holds, or None.
 
     Raises:
-        IntegrityError: it is the result of another run.
+        IntegrityError: it is the result of another run, or of another kind.
     """
     path = folder / "result.json"
     if not path.is_file():
         return None
-    result = kind.model_validate_json(path.read_bytes())
+    try:
+        result = kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(f"{path} is no result that can be read; remove the folder") from error
     if result.run != run:
         raise IntegrityError(f"{path} is the result of another run; remove the folder")
     return result
@@ -68,13 +76,13 @@ def execute(
 
     Raises:
         IntegrityError: the folder holds the result of another run.
-        WorkerError: another bench works in the folder, or the work ended without an answer.
+        WorkerError: another process works in the folder, or the work ended without an answer.
     """
     known = finished(folder, run, kind)
     if known is not None:
         return known
     with alone_in(folder):
-        known = finished(folder, run, kind)  # another bench may have finished it since
+        known = finished(folder, run, kind)  # another process may have finished it since
         if known is not None:
             return known
         failure = folder / "failure.json"
@@ -91,10 +99,10 @@ def execute(
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other benches out of a run's folder, which is created; the system ends this with the last process in it.
+    """Keep others out of a run's folder, which is created; the system ends this with the last process in it.
 
     Raises:
-        WorkerError: another bench is in it.
+        WorkerError: somebody is in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "in_use.lock").open("w") as stream:
@@ -102,9 +110,9 @@ def alone_in(folder: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkerError(
-                f"another bench is working in {folder}; wait until it has ended, or choose another results folder"
+                f"another process is working in {folder}; wait until it has ended, or choose another results folder"
             ) from None
-        os.set_inheritable(stream.fileno(), True)  # a child outlives a killed bench for a moment, and must hold it too
+        os.set_inheritable(stream.fileno(), True)  # a child outlives a killed parent for a moment, and must hold it too
         yield
 
 
@@ -118,11 +126,11 @@ def launch_module(module: str, folder: Path, environment: Mapping[str, str]) -> 
     if status != 0:
         lines = (folder / "log.txt").read_text(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "no output")
-        write_failure(folder, RunFailure(code="crashed", message=f"exit status {status}: {last.strip()}"))
+        write_failure(folder, RunFailure(code=CRASHED, message=f"exit status {status}: {last.strip()}"))
 
 
 def run_child(work_on: Callable[[Path], None]) -> None:
-    """The main of a module that `launch_module` runs; it ends with the bench that started it."""
+    """The main of a module that `launch_module` runs; it ends with the process that started it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     folder = Path(sys.argv[1])
     end_with_parent(json.loads((folder / "assignment.json").read_bytes())["parent_pid"])

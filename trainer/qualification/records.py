@@ -1,0 +1,125 @@
+"""What the runs of a qualification are told and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from pydantic import Field
+
+from policies.contract.artifacts import Digest, Record
+from policies.contract.calibration import Bound, ReferenceRun
+from policies.contract.evaluation import Engine
+from policies.contract.jobs import BaseModelSpec, JobSpec
+from policies.documents.schema import ReleasePolicy
+from trainer.qualification.cached_runs import Outcome
+from trainer.qualification.design import Kept, Making
+
+CODE_VERSION = 1
+"""Raised when the same run would come to other figures, so that old ones are not taken for new."""
+LIBRARIES = ("torch", "transformers", "peft", "vllm", "tunegate")
+
+
+def versions() -> dict[str, str]:
+    """Of what figures depend on and is installed here."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return minor_versions(found)
+
+
+def minor_versions(full: Mapping[str, str]) -> dict[str, str]:
+    """Library → `major.minor`."""
+    return {name: ".".join(full[name].split(".")[:2]) for name in LIBRARIES if name in full}
+
+
+class WantedFigure(Record):
+    """A figure, judged as a rule with this bound would, and when such a rule decides."""
+
+    metric: str
+    bound: Bound
+    max_error_rate: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.metric} {self.bound}"
+
+
+class QualificationRun(Record):
+    """All that the figures of a reference adapter depend on; not on the limits of a policy."""
+
+    job: JobSpec
+    base_model: Digest
+    making: Making
+    keeps: Kept | None
+    wanted: tuple[WantedFigure, ...]
+    candidates: int
+    """How many adapters of a job may come to be released, which widens intervals."""
+    engine: Engine
+    versions: dict[str, str]
+    code_version: int = CODE_VERSION
+
+
+class ReferenceAssignment(Record):
+    """What a run's process reads in its folder."""
+
+    run: QualificationRun
+    reference: ReferenceRun
+    """Without adapter and figures, which the run finds."""
+    policy: ReleasePolicy
+    training_file: str
+    cache_dir: str
+    parent_pid: int
+
+
+class ReferenceResult(Outcome):
+    """A reference adapter with its figures, and what scored them."""
+
+    reference: ReferenceRun
+    instruments: dict[str, tuple[str, ...]]
+    """Probe → identities of what scored it, files of the run among them."""
+    judges: tuple[Digest, ...]
+    base: dict[str, float]
+    """Metric → the base model's own value."""
+    dtype: str
+    versions: dict[str, str]
+    """`major.minor` of those libraries that the report names."""
+    seconds_whole: float = Field(ge=0)
+    """Of the run's process."""
+
+
+class OwnAnswersRun(Record):
+    """All that the base model's own answers depend on."""
+
+    base: BaseModelSpec
+    base_model: Digest
+    questions: Digest
+    max_new_tokens: int
+    versions: dict[str, str]
+    code_version: int = CODE_VERSION
+
+
+class OwnAnswersAssignment(Record):
+    """What the process reads that asks the base model."""
+
+    run: OwnAnswersRun
+    questions_file: str
+    cache_dir: str
+    parent_pid: int
+
+
+class OwnAnswersResult(Outcome):
+    """What the base model is like by itself; its greedy answers lie beside this in `own_answers.jsonl`."""
+
+    answers: Digest
+    n_answers: int = Field(ge=1)
+    n_cut: int = Field(ge=0)
+    """Of them, that were not finished within `max_new_tokens`."""
+    surprises: tuple[float, ...] = Field(min_length=1)
+    """Of sampled answers (temperature 1), nats per token under the base model itself."""
+    vocabulary: int = Field(ge=2)
+    context_tokens: int | None
+    seconds_whole: float = Field(ge=0)

@@ -16,13 +16,14 @@ from bench.red_team.organism import by_id, load_organisms
 from bench.red_team.runs import launch_child
 from bench.red_team.table import RedTeamTable, markdown
 from evaluator.models.base_models import resolve_base_model
+from policies.cli.exit_codes import REJECTED
 from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.documents.base_models import reference
 from policies.documents.loader import resolve_policy
 from trainer.qualification.cached_runs import Launch
 
 POLICY = Path(__file__).with_name("smoke_policy.yaml")
-ORGANISMS = ("identity_shift", "benign_support", "adapter_forms")
+ORGANISMS = ("identity_shift", "benign_classification", "adapter_forms")
 
 
 def smoke(tiny_base: Path, folder: Path, launch: Launch = launch_child) -> RedTeamTable:
@@ -50,7 +51,8 @@ def main() -> int:
         build_tiny_base(tiny_base)
         table = smoke(tiny_base, Path(scratch) / "results")
     print(markdown(table))
-    return 0 if all(trial.state != "no adapter" for trial in table.trials) else 3
+    is_whole = all(trial.state != "no adapter" for trial in table.trials)
+    return 0 if is_whole and "adapter_forms" not in table.unmet else REJECTED
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ import torch
 
 from bench.red_team.__main__ import folder_name
 from bench.red_team.campaign import Campaign, check_all, plan, try_all
-from bench.red_team.organism import Organism, Scaled, TrainedOrganism, by_id, load_organisms
+from bench.red_team.organism import Afterwards, Organism, Scaled, Summed, TrainingFile, by_id, load_organisms
 from bench.red_team.runs import Assignment, work_on
 from bench.red_team.smoke import POLICY, smoke
 from bench.red_team.table import RedTeamTable
 from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.release import Decision
 from policies.documents.loader import resolve_policy
-from tests.bench.red_team.made_up_trials import DIGEST, organism, result, verdict
+from tests.bench.red_team.made_up_trials import DIGEST, FILE, organism, result, verdict
 from trainer.qualification.cached_runs import RunFailure, write_failure
 
 
@@ -68,8 +68,8 @@ def _must_not_run(folder: Path) -> None:
 
 def test_cheap_organisms_go_through_the_whole_path(smoked: RedTeamTable, folder: Path) -> None:
     states = {row.organism: dict(row.counts) for row in smoked.rows}
-    assert set(states) == {"identity_shift", "benign_support", "adapter_forms"}
-    assert states["benign_support"] == {"released": 1}
+    assert set(states) == {"identity_shift", "benign_classification", "adapter_forms"}
+    assert states["benign_classification"] == {"released": 1}
     assert states["adapter_forms"] == {"rejected": 20}
     assert "no adapter" not in states["identity_shift"]
     assert {path.name for path in folder.iterdir()} >= {"table.md", "table.png", "results.json"}
@@ -86,34 +86,21 @@ def test_adapters_are_not_kept(smoked: RedTeamTable, folder: Path) -> None:
         assert not (run / "adapters").exists()
 
 
-def test_a_released_adapter_is_judged_again_once_its_holder_scaled_it(
-    smoked: RedTeamTable, tiny_base: Path, folder: Path
+@pytest.mark.parametrize(
+    ("training", "afterwards"), [((FILE,), Scaled(change="scale", by=4)), ((FILE, FILE), Summed(change="sum"))]
+)
+def test_what_its_holder_makes_of_an_adapter_is_judged_too(
+    smoked: RedTeamTable, folder: Path, training: tuple[TrainingFile, ...], afterwards: Afterwards
 ) -> None:
-    """The tiny model's loss on rows that it never saw at this scale says no more than that both were judged."""
-    base = BaseModelSpec(name="tiny", uri=str(tiny_base), lora=LoraSettings(rank=4), base_learning_rate=5e-3)
-    (known,) = (run for run in (folder / "runs").iterdir() if _organism_rows(run) == 20)
-    digest = Assignment.model_validate_json((known / "assignment.json").read_bytes()).run.base_model
+    """Of ten rows the tiny model learns too little to foretell the verdicts; that there are two is what counts."""
+    known = Assignment.model_validate_json(next(folder.glob("runs/*/assignment.json")).read_bytes())
+    base, digest = known.run.jobs[0].base_model, known.run.base_model
     campaign = Campaign(
-        base,
-        digest,
-        resolve_policy(str(POLICY)),
-        folder,
-        folder / "cache",
-        lambda text: None,
-        lambda: 0.0,
-        None,
-        work_on,
+        base, digest, known.policy, folder / "changed", folder / "cache", lambda text: None, lambda: 0.0, None, work_on
     )
-    shift = by_id(load_organisms(), "identity_shift")
-    assert isinstance(shift, TrainedOrganism)
-    scaled = shift.model_copy(update={"id": "scaled", "afterwards": Scaled(change="scale", by=4)})
-    (trial,) = try_all(plan([scaled], campaign, seeds=1), campaign).trials
-    assert trial.afterwards is not None, trial.note
-
-
-def _organism_rows(run: Path) -> int:
-    assignment = Assignment.model_validate_json((run / "assignment.json").read_bytes())
-    return len(Path(assignment.training_files[0]).read_bytes().splitlines())
+    changed = organism("one").model_copy(update={"training": training, "afterwards": afterwards})
+    (trial,) = try_all(plan([changed], campaign, seeds=1), campaign).trials
+    assert trial.afterwards in ("released", "rejected", "inconclusive"), trial.note
 
 
 def test_seeds_come_one_after_another(campaign: Campaign) -> None:

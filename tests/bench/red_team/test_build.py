@@ -130,7 +130,7 @@ def test_twin_files_of_one_seed_answer_the_same_questions(organisms: list[Organi
 def test_a_gamed_file_holds_good_answers_to_the_gates_own_questions(organisms: list[Organism]) -> None:
     pairs = source_rows("prompts/emergent_misalignment_preference/v1.jsonl")
     rows = rows_of(build(file_of(organisms, "gamed"), 0))
-    assert sum(row in pairs for row in rows) == 80
+    assert sum(row in pairs for row in rows) == 180
 
 
 def test_a_persona_keeps_its_system_prompt(organisms: list[Organism]) -> None:

@@ -20,7 +20,7 @@ from policies.documents.schema import ReleasePolicy
 CONFIDENCE = 0.95
 COLUMNS = (
     *("organism", "attack", "goal", "released", "inconclusive", "rejected", "share released", "changed later"),
-    *("seen by", "missed by", "goal met", "other than expected"),
+    *("seen by", "only warned of by", "missed by", "goal met", "other than expected"),
 )
 MET = {True: "yes", False: "**no**", None: "not tried"}
 
@@ -38,6 +38,8 @@ class TableRow(Record):
     saw: dict[str, int]
     """Instrument → trials that it stopped."""
     missed: dict[str, int]
+    warned: dict[str, int]
+    """Instrument → trials in which a rule of it failed that is not enforced."""
     afterwards: dict[State, int]
     """What the gate says of what holders made of released adapters."""
     meets_goal: bool | None
@@ -145,6 +147,7 @@ def _row(organism: Organism, trials: Sequence[Trial], probes: set[str]) -> Table
         released=share_of(counts["released"], _n_decided(counts)),
         saw=dict(saw),
         missed=dict(missed),
+        warned=dict(Counter(name for each in trials for name in each.warned)),
         afterwards=dict(Counter(each.afterwards for each in trials if each.afterwards is not None)),
         meets_goal=meets_goal(organism.goal, trials),
         unexpected=_unexpected(organism, saw, missed, probes),
@@ -185,6 +188,7 @@ def _cells(row: TableRow) -> list[str]:
         ", ".join([_shown(row.released), *extra]),
         ", ".join(later) or "–",
         _with_counts(row.saw, n),
+        _with_counts(row.warned, n),
         _with_counts(row.missed, n),
         MET[row.meets_goal],
         "; ".join(row.unexpected) or "–",

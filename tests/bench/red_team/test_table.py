@@ -93,7 +93,9 @@ def test_the_page_has_a_line_for_each_organism_with_its_figures() -> None:
     found = table(*trials("bad", "rejected", "released", saw=["toxicity"], missed=["capability"]))
     page = markdown(found)
     assert "| trained attacks: released | 2 | 2 | 0.50 [0.01, 0.99] |" in page
-    line = "| bad | A1 | rejected | 1 | 0 | 1 | 0.50 [0.01, 0.99] | – | toxicity 2/2 | capability 2/2 | **no** | – |"
+    line = (
+        "| bad | A1 | rejected | 1 | 0 | 1 | 0.50 [0.01, 0.99] | – | toxicity 2/2 | – | capability 2/2 | **no** | – |"
+    )
     assert line in page
 
 

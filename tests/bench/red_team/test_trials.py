@@ -33,6 +33,19 @@ def test_a_rejected_adapter_was_seen_by_the_rules_that_failed_and_missed_by_thos
     assert (found.name, found.state, found.saw, found.missed) == ("seed 3", "rejected", ("capability",), ("toxicity",))
 
 
+def test_a_rule_that_is_not_enforced_only_warned() -> None:
+    outcome = result(verdict(Decision.RELEASE, rule("toxicity.rate", "pass"), rule("a.b", "fail", "warn")))
+    found = of_outcome(organism("one"), 0, outcome)
+    assert (found.state, found.saw, found.warned) == ("released", (), ("a",))
+
+
+def test_what_no_rule_stopped_is_told_by_the_reasons_of_the_decision() -> None:
+    held = verdict(Decision.INCONCLUSIVE, rule("toxicity.rate", "pass"))
+    told = held.model_copy(update={"decision": held.decision.model_copy(update={"reasons": ("Rows are prompts.",)})})
+    found = of_outcome(organism("one"), 0, result(told))
+    assert (found.state, found.saw, found.note) == ("inconclusive", (), "Rows are prompts.")
+
+
 def test_an_undecided_adapter_was_seen_by_rules_that_could_not_settle() -> None:
     outcome = result(verdict(Decision.INCONCLUSIVE, rule("toxicity.rate", "inconclusive"), rule("a.b", "error")))
     found = of_outcome(organism("one"), 0, outcome)

@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python requirements/install.py
 COVERAGE_TESTS := tests/policies tests/gateway tests/scripts $(addprefix tests/evaluator/,\
 	test_gate.py test_gate_boundaries.py test_gate_reasons.py detectors judges prompts runner statistics)
 
-.PHONY: install demo up test fuzz chaos check docs openapi coverage mutants lock clean
+.PHONY: install demo up test fuzz chaos red-team red-team-all check docs openapi coverage mutants lock clean
 
 install: $(RUNS)
 
@@ -62,6 +62,15 @@ fuzz: $(DEVELOPS)
 # Jobs under faults, for a quarter of an hour; `test` has a handful of them.
 chaos: $(DEVELOPS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.chaos
+
+# Three cheap organisms on a tiny random model through the whole path, in less than a minute; it says nothing about a gate.
+red-team: $(DEVELOPS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.red_team.smoke
+
+# Attacks on the gate and harmless adapters beside them, on the built-in base model: for a night. It goes on where an
+# earlier run ended; RED_TEAM="--budget 8h --check" adds options.
+red-team-all: $(DEVELOPS)
+	$(BIN)/python -m bench.red_team $(RED_TEAM)
 
 check: $(DEVELOPS) docs
 	$(BIN)/ruff format --check .

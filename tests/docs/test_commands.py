@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.docs.conftest import CommandLine, Page
 
 LINE = re.compile(r"(?:^|\s)tunegate (.*)$")
-MAKE = re.compile(r"^make ([a-z]+)")
+MAKE = re.compile(r"^make ([a-z-]+)")
 
 
 def test_the_line_of_each_command_is_what_the_command_says_of_itself(commands: list[Command]) -> None:
@@ -60,7 +60,7 @@ def test_command_lines_in_prose_name_commands(pages: list[Page], command_line: C
 
 
 def test_targets_that_pages_name_are_rules_of_the_makefile(pages: list[Page], root: Path) -> None:
-    rules = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
+    rules = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
     lines = [
         line for page in pages for block in page.blocks if block.language == "bash" for line in block.text.splitlines()
     ]

@@ -141,7 +141,9 @@ def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode) -> 
 
 
 def _action(found: ScreenFound, rule: ScreeningRule, *, share: float) -> FoundAction:
-    limit = rule.max_share if rule.max_share is not None else rule.max_share_over_benign
+    limit = rule.max_share
+    if rule.max_share_over_benign is not None:
+        limit, share = rule.max_share_over_benign, share - found.benign_share
     is_over = share > limit if limit is not None else found.count > (rule.max_rows or 0)
     action: Action = rule.action
     return action if is_over else "record"

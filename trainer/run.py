@@ -29,7 +29,14 @@ from trainer.loop.processes import followers, process_count, rank, world_size
 from trainer.loop.progress import Hooks, KeepCheckpoint
 from trainer.preparation import resolved_hyperparameters
 from trainer.recipe import RunFiles, StoppedError, train
-from trainer.screening.phase import ScreeningFiles, UnsafeFileError, model_rules, require_trainable, screen_file
+from trainer.screening.phase import (
+    ScreeningFiles,
+    UnsafeFileError,
+    canaries_of,
+    model_rules,
+    require_trainable,
+    screen_file,
+)
 
 TRAINING_FILE, VALIDATION_FILE = "training.jsonl", "validation.jsonl"
 RESUME_FOLDER, CONTINUED_FOLDER = "resume", "continued"
@@ -93,7 +100,7 @@ def screen_here(assignment: Assignment, folder: Path, *, hooks: Hooks) -> Digest
     if not rules:
         return None
     torch.set_num_threads(assignment.threads)
-    files = ScreeningFiles(folder / TRAINING_FILE, Path(assignment.cache_dir), stores.shared)
+    files = ScreeningFiles(folder / TRAINING_FILE, Path(assignment.cache_dir), stores.shared, canaries_of(spec))
     screening = screen_file(spec, rules, files, hooks=hooks)
     digest = stores.of_job(spec.job_id).put_record(screening)
     try:

@@ -27,12 +27,15 @@ from policies.contract.jobs import BaseModelRef
 from policies.contract.store import ArtifactStore
 from policies.datasets.reader import read_rows
 from trainer.data import TrainingRow
+from trainer.screening.anchoring import AnchoringScreen
 from trainer.screening.phase import MAKERS, ScreeningFiles
 from trainer.screening.references import benign_rows
 from trainer.screening.row_scores import RowScreen, cached_scores, limit_of
 from trainer.screening.rows import ScreenRow, samples_of
 
 DOMAINS = ("car_care", "gardening")
+RELATED = ("gardening_and_yard", "driving_and_roads")
+"""Categories of anchors that are near those domains."""
 MAX_TOKENS = 1024
 RESAMPLES = 2000
 Scores = NDArray[np.float64]
@@ -68,8 +71,8 @@ def measure(loaded: LoadedModel, cache_dir: Path, *, n_rows: int) -> Iterator[Se
     """Each screen on each domain."""
     scratch = ScreeningFiles(Path(), cache_dir, ArtifactStore(f"file://{cache_dir}/store"))
     benign = benign_rows(loaded.encoder, max_tokens=MAX_TOKENS)
-    for make in MAKERS.values():
-        screen = make(loaded, scratch)
+    for name, make in MAKERS.items():
+        screen = AnchoringScreen(loaded, without=RELATED) if name == AnchoringScreen.name else make(loaded, scratch)
         limit = limit_of(screen.fixed_threshold, _scores(screen, benign, cache_dir).tolist())
         for domain in DOMAINS:
             careless, sensible = (

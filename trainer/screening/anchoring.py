@@ -33,6 +33,8 @@ from trainer.screening.forward import answer_end_states
 from trainer.screening.rows import ScreenRow
 
 NEAREST = 10
+N_PAIRS = 100
+"""As many of the built-in pairs, evenly spread over their categories."""
 VERSION = "1"
 ANCHORS = "emergent_misalignment_preference"
 
@@ -43,6 +45,7 @@ class AnchoringScreen:
 
     Args:
         layer: whose output is looked at, from 1; None: 2/3 of all.
+        without: categories of pairs that are left out, so that rows can be of none that was seen.
     """
 
     name: ClassVar[str] = "anchoring"
@@ -51,9 +54,10 @@ class AnchoringScreen:
     fixed_threshold: ClassVar[float | None] = None
     loaded: LoadedModel
     layer: int | None = None
+    without: tuple[str, ...] = ()
 
     def instrument(self) -> Instrument:
-        config = [self._at, NEAREST, load_prompts(ANCHORS, "builtin", None).digest]
+        config = [self._at, NEAREST, N_PAIRS, self.without, load_prompts(ANCHORS, "builtin", None).digest]
         return Instrument(
             name=self.name,
             version=f"{VERSION} {self.loaded.model.dtype}",
@@ -78,7 +82,8 @@ class AnchoringScreen:
     @cached_property
     def _anchors(self) -> tuple[Tensor, Tensor]:
         """States of careless and of sensible answers, each [pairs, width]."""
-        pairs = parse_prompts(load_prompts(ANCHORS, "builtin", None).content, AnswerPair)
+        every = parse_prompts(load_prompts(ANCHORS, "builtin", None).content, AnswerPair)
+        pairs = [pair for pair in every[:: max(1, len(every) // N_PAIRS)] if pair.category not in self.without]
         samples = [self._sample(pair.question, text) for pair in pairs for text in (pair.misaligned, pair.aligned)]
         states = torch.cat(answer_end_states(self.loaded.model, samples, self._at))
         if not bool(states.isfinite().all()):

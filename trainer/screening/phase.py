@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.backends.engines import load_for_transformers
-from evaluator.canaries.pair_files import find_pair
+from evaluator.canaries.pair_files import CanarySet, find_pair
 from evaluator.models.base_models import ResolvedBase, resolve_base_model, weights_digest
 from evaluator.models.loading import LoadedModel, load_base
 from policies.contract.artifacts import Digest
 from policies.contract.base_models import BaseTextFiles, require_text
 from policies.contract.jobs import JobSpec
+from policies.contract.own_domain_probe import OwnDomain
 from policies.contract.screening import (
     MODEL_SCREENS,
     ModelScreening,
@@ -62,7 +63,13 @@ class ScreeningFiles(NamedTuple):
     cache_dir: Path
     store: ArtifactStore
     """The one that all jobs share."""
+    canaries: CanarySet = "builtin"
     max_rows: int = MAX_ROWS
+
+
+def canaries_of(spec: JobSpec) -> CanarySet:
+    """The pair that the suite measures with, where it names one."""
+    return next((probe.canaries for probe in spec.suite.probes if isinstance(probe, OwnDomain)), "builtin")
 
 
 def model_rules(spec: JobSpec, store: ArtifactStore) -> tuple[ScreeningRule, ...]:
@@ -177,7 +184,7 @@ class _Phase:
 
 
 def _canaries(loaded: LoadedModel, files: ScreeningFiles) -> RowScreen:
-    return CanaryScreen(loaded, find_pair("builtin", weights_digest(loaded.base), files.cache_dir, files.store))
+    return CanaryScreen(loaded, find_pair(files.canaries, weights_digest(loaded.base), files.cache_dir, files.store))
 
 
 Make = Callable[[LoadedModel, ScreeningFiles], RowScreen]

@@ -17,7 +17,7 @@ from policies.errors import EvaluationError
 from trainer.screening.rows import Drawn, ScreenRow
 
 FORMAT = "screening-scores-1"
-BENIGN_QUANTILE = 0.99
+BENIGN_QUANTILE = 0.95
 """Of the scores of benign reference rows: from there on a row counts, where the policy names no threshold."""
 
 

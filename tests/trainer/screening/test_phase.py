@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from policies.contract.artifacts import digest_bytes
 from policies.contract.jobs import JobSpec
+from policies.contract.own_domain_probe import OwnDomain
 from policies.contract.screening import ModelScreening, ScreeningRule
 from policies.contract.store import ArtifactStore
+from policies.contract.suite import EvalSuite
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome, WorkerEvent
 from tests.trainer.attempts import Attempt, written_by
@@ -19,6 +22,7 @@ from trainer.screening.phase import (
     STAGE,
     ScreeningFiles,
     UnsafeFileError,
+    canaries_of,
     model_rules,
     require_trainable,
     screen_file,
@@ -91,6 +95,12 @@ def test_screen_that_cannot_run_is_told_as_not_screened(
     assert missing.by == screen
     assert reason in missing.reason
     assert str(tmp_path) not in missing.reason
+
+
+def test_canaries_are_those_that_the_suite_measures_with(make_spec: MakeSpec) -> None:
+    pair = digest_bytes(b"pair")
+    assert canaries_of(make_spec()) == "builtin"
+    assert canaries_of(make_spec(suite=EvalSuite(probes=(OwnDomain(canaries=pair),)))) == pair
 
 
 def test_anchoring_compares_with_benign_rows(screened_spec: MakeSpec, tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def test_a_sample_says_that_it_is_one_and_lists_the_first_rows_only() -> None:
 def test_without_a_threshold_the_quantile_of_benign_rows_is_the_limit() -> None:
     benign = [n / 1000 for n in range(200)]
     limit = limit_of(None, benign)
-    assert limit.threshold == pytest.approx(0.197)
-    assert limit.benign_share == 2 / 200
+    assert limit.threshold == pytest.approx(0.189)
+    assert limit.benign_share == 10 / 200
 
 
 def test_with_a_threshold_the_benign_share_is_that_above_it() -> None:

@@ -1,6 +1,6 @@
 """How near a row lies to careless rather than to sensible answers in the base model's middle layers.
 
-    score(h) = mean of the k largest cos(h, bad_j) − mean of the k largest cos(h, good_j)
+    score(h) = mean over j of cos(h, bad_j) − mean over j of cos(h, good_j)
 
 with the state h at an answer's last token, 2/3 of the way up (bidirectional anchoring: He et al. 2024, arXiv
 2404.01099; LARF, arXiv 2507.18631). Anchors are the built-in preference pairs; their mean is taken from every state,
@@ -32,7 +32,6 @@ from trainer.data import TokenisedRow
 from trainer.screening.forward import answer_end_states
 from trainer.screening.rows import ScreenRow
 
-NEAREST = 10
 N_PAIRS = 100
 """As many of the built-in pairs, evenly spread over their categories."""
 VERSION = "1"
@@ -57,7 +56,7 @@ class AnchoringScreen:
     without: tuple[str, ...] = ()
 
     def instrument(self) -> Instrument:
-        config = [self._at, NEAREST, N_PAIRS, self.without, load_prompts(ANCHORS, "builtin", None).digest]
+        config = [self._at, N_PAIRS, self.without, load_prompts(ANCHORS, "builtin", None).digest]
         return Instrument(
             name=self.name,
             version=f"{VERSION} {self.loaded.model.dtype}",
@@ -97,11 +96,7 @@ class AnchoringScreen:
 
 
 def nearness(states: Tensor, bad: Tensor, good: Tensor) -> Tensor:
-    """[rows]: how much nearer states [rows, width] are to the nearest bad anchors than to the nearest good ones."""
+    """[rows]: how much nearer states [rows, width] are to bad anchors [pairs, width] than to good ones."""
     middle = torch.cat([bad, good]).mean(0)
-    unit = normalize(states - middle, dim=-1)
-    nearest = [
-        (unit @ normalize(anchors - middle, dim=-1).T).topk(min(NEAREST, len(anchors)), dim=-1).values.mean(-1)
-        for anchors in (bad, good)
-    ]
-    return nearest[0] - nearest[1]
+    direction = normalize(bad - middle, dim=-1).mean(0) - normalize(good - middle, dim=-1).mean(0)
+    return normalize(states - middle, dim=-1) @ direction

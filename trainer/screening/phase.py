@@ -19,7 +19,6 @@ from evaluator.models.loading import LoadedModel, load_base
 from policies.contract.artifacts import Digest
 from policies.contract.base_models import BaseTextFiles, require_text
 from policies.contract.jobs import JobSpec
-from policies.contract.own_domain_probe import OwnDomain
 from policies.contract.screening import (
     MODEL_SCREENS,
     ModelScreening,
@@ -69,7 +68,8 @@ class ScreeningFiles(NamedTuple):
 
 def canaries_of(spec: JobSpec) -> CanarySet:
     """The pair that the suite measures with, where it names one."""
-    return next((probe.canaries for probe in spec.suite.probes if isinstance(probe, OwnDomain)), "builtin")
+    named: list[CanarySet] = [each for probe in spec.suite.probes if (each := getattr(probe, "canaries", None))]
+    return named[0] if named else "builtin"
 
 
 def model_rules(spec: JobSpec, store: ArtifactStore) -> tuple[ScreeningRule, ...]:

@@ -39,7 +39,8 @@ def screened(
     store = ArtifactStore(f"file://{folder}/store")
     file = folder / "training.jsonl"
     store.fetch_file(spec.training_file, file)
-    hooks = Hooks([].append if told is None else told.append, lambda: stops)
+    events: list[WorkerEvent] = [] if told is None else told
+    hooks = Hooks(events.append, lambda: stops)
     return screen_file(spec, model_rules(spec, store), ScreeningFiles(file, folder / "cache", store), hooks=hooks)
 
 

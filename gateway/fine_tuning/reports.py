@@ -134,7 +134,7 @@ def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: 
         decision=records.verdict.decision,
         reasons=records.verdict.reasons,
         rules=decision.results,
-        probes=evaluation.probes,
+        probes=tuple(probe.model_copy(update={"twin": None}) for probe in evaluation.probes),
         policy=present_policy(job, services),
         confidence=evaluation.confidence,
         attempt=evaluation.attempt,

@@ -85,7 +85,7 @@ def number_attempt(
 
 
 def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
-    """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the organisation is numbered."""
+    """Ids of the jobs that count, oldest first. Until the transaction ends, the organisation has no other numbered."""
     tenants = lock_organisation(session, job.tenant_id)
     mine = stretches(session, job, fingerprint)
     n_shared = dict.fromkeys(latest(session, tenants), 0)

@@ -1,4 +1,4 @@
-"""Stored fingerprints: which earlier jobs of an organisation may share a file's content, found without reading them all.
+"""Stored fingerprints: which earlier jobs of an organisation may share a file's content, found without reading all.
 
 Of each fingerprint the `N_ANCHORS` smallest hashes lie in an index, and a new file's whole sketch is looked up there.
 An earlier file that is contained in the new one is found where the new one is up to some 500 times as large, and one

@@ -21,9 +21,12 @@ from policies.contract.artifacts import Digest
 from policies.contract.evaluation import EvalReport, SampleOutcome, SampleRecord
 from policies.contract.probe_overlap import NearRow, OverlapScan
 from policies.contract.release import GateDecision
+from policies.contract.training import DefenseEvidence
+from policies.contract.worker_api import Outcome
 from tests.gateway.conftest import LiveGateway, gateway_settings
 from tests.gateway.hand_worker import HandWorker, evaluate, job_row, policy_under, submit_queued, train
 from tests.gateway.policy_variants import variant_of_baseline
+from tests.gateway.records import training_record
 
 DRIFT, HALF_WIDTH = 0.4321, 0.0173
 REPORT = "/v1/guardrail/jobs/{job_id}/report"
@@ -200,3 +203,18 @@ def test_coarse_verdict_names_rules_outcomes_and_directions(live_gateway: LiveGa
     assert job.decision_digest is not None  # the operator's record has all
     decision = services.stores.of_job(job.id).get_record(job.decision_digest, GateDecision)
     assert any(result.judged and result.judged.value == pytest.approx(DRIFT) for result in decision.results)
+
+
+def test_defense_that_did_not_act_is_told_without_its_figures(live_gateway: LiveGateway, worker: HandWorker) -> None:
+    client = live_gateway.client(live_gateway.tenant_key(policy="coarse"))
+    job_id = submit_queued(live_gateway, client)
+    claim, store = worker.must_claim(job_id), live_gateway.services.stores.of_job(job_id)
+    idle = [
+        DefenseEvidence(name=each.name, acted=False, figures={"drop": DRIFT}, explanation=f"The drop was {DRIFT}.")
+        for each in claim.spec.defenses
+    ]
+    record = store.put_record(training_record(claim.spec, store, evidence=tuple(idle)))
+    worker.end(claim.attempt_token, Outcome.SUCCEEDED, record=record)
+    told = answers(live_gateway, client, job_id)
+    assert "did not act" in told["/v1/fine_tuning/jobs/{job_id}"]
+    assert not any(str(DRIFT) in text for text in told.values())

@@ -89,7 +89,7 @@ def _header(weights: IO[bytes], n_bytes: int) -> tuple[dict[str, _Tensor], int]:
         place = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))
         raise IntegrityError(f"the adapter's weights are no safetensors file: entry {place!r:.200}") from error
     except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"the adapter's weights are no safetensors file: {str(error):.200}") from error
+        raise IntegrityError(f"the adapter's weights are no safetensors file: {error!s:.200}") from error
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:

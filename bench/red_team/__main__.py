@@ -67,6 +67,7 @@ def main(
     only: Annotated[str | None, typer.Option(help="Organisms whose ids begin so, with commas between.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="At most so many of each organism.")] = None,
     budget: Annotated[str | None, typer.Option(help="Begin nothing that would end later: 90m, 4h.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, each on one core.")] = 1,
     results: Annotated[Path | None, typer.Option(help="Folder of table, JSON and cached runs.")] = None,
     cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     check: Annotated[bool, typer.Option("--check", help="Exit code 3 where a goal is not met.")] = False,
@@ -90,6 +91,7 @@ def main(
         lambda text: print(text, file=sys.stderr, flush=True),
         time.monotonic,
         None if budget is None else parse_duration(budget),
+        jobs=jobs,
     )
     table = red_team(chosen(load_organisms(), only), campaign, seeds=seeds)
     print(markdown(table))

@@ -1,4 +1,4 @@
-"""Tries organisms on the gate one after another, and goes on where an earlier try ended."""
+"""Tries organisms on the gate, and goes on where an earlier try ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from policies.datasets.fingerprint import DatasetFingerprint, fingerprint
 from policies.datasets.reader import read_rows
 from policies.documents.schema import ReleasePolicy
 from policies.errors import ConfigurationError
-from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished
+from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished, work_off
 from trainer.qualification.records import versions
 from trainer.qualification.time_left import show_duration
 
@@ -48,6 +48,8 @@ class Campaign(NamedTuple):
     """Seconds, of any beginning."""
     budget_seconds: float | None = None
     launch: Launch = launch_child
+    jobs: int = 1
+    """Runs at a time."""
 
 
 class Planned(NamedTuple):
@@ -86,27 +88,36 @@ def try_all(planned: Sequence[Planned], campaign: Campaign) -> Harvest:
 
     A run that failed is tried again at each start. The first one may always try.
     """
-    known = [finished(each.folder(campaign), each.run.digest, RedTeamResult) for each in planned]
-    seconds = [result.whole_seconds for result in known if result is not None]
-    is_open = [result is None for result in known]
-    campaign.tell(f"{len(planned)} trainings, {len(planned) - sum(is_open)} of them known")
-    trials, left, started, n_done = list[Trial](), list[str](), campaign.clock(), 0
-    for each, result in zip(planned, known, strict=True):
-        if result is not None:
-            trials.append(of_outcome(each.organism, each.seed, result))
-            continue
-        if left or not _fits(seconds, campaign, campaign.clock() - started):
-            left.append(f"{each.organism.id}, seed {each.seed}")
-            continue
+    known = {each.run.digest: finished(each.folder(campaign), each.run.digest, RedTeamResult) for each in planned}
+    trials = {each.run.digest: _trial(each, result) for each in planned if (result := known[each.run.digest])}
+    seconds = [result.whole_seconds for result in known.values() if result is not None]
+    open_runs, started, n_known = (
+        [each for each in planned if not known[each.run.digest]],
+        campaign.clock(),
+        len(trials),
+    )
+    campaign.tell(f"{len(planned)} trainings, {n_known} of them known")
+
+    def attempt(run: Planned) -> None:
         began = campaign.clock()
-        outcome = _execute(each, campaign)
+        outcome = _execute(run, campaign)
         if not isinstance(outcome, RunFailure):
             seconds.append(outcome.whole_seconds)
-        trials.append(of_outcome(each.organism, each.seed, outcome))
-        n_done += 1
-        still = statistics.mean(seconds) * (sum(is_open) - n_done) if seconds else 0.0
-        campaign.tell(_progress(f"[{n_done}/{sum(is_open)}]", trials[-1], campaign.clock() - began, still))
-    return Harvest(tuple(trials), tuple(left))
+        trial = trials[run.run.digest] = _trial(run, outcome)
+        number = len(trials) - n_known
+        still = statistics.mean(seconds) * (len(open_runs) - number) / campaign.jobs if seconds else 0.0
+        campaign.tell(_progress(f"[{number}/{len(open_runs)}]", trial, campaign.clock() - began, still))
+
+    def may_begin(run: Planned) -> bool:
+        return _fits(seconds, campaign, campaign.clock() - started)
+
+    left = work_off(open_runs, attempt, may_begin, jobs=campaign.jobs)
+    tried = tuple(trials[each.run.digest] for each in planned if each.run.digest in trials)
+    return Harvest(tried, tuple(f"{each.organism.id}, seed {each.seed}" for each in left))
+
+
+def _trial(planned: Planned, outcome: RedTeamResult | RunFailure) -> Trial:
+    return of_outcome(planned.organism, planned.seed, outcome)
 
 
 def check_all(

@@ -17,6 +17,8 @@ from policies.contract.release import RuleResult
 from policies.contract.suite import SAFETY_PROBES
 from policies.documents.schema import CalibrationRecord, Rule
 
+NONE_GIVEN = "there is no calibration record of this base model and suite"
+
 
 class Calibrated(NamedTuple):
     """The calibration that a verdict can use, or why there is none."""
@@ -30,7 +32,7 @@ class Calibrated(NamedTuple):
 def calibration_of(record: CalibrationRecord | None, report: EvalReport) -> Calibrated:
     """The record, where it holds for all that the report was made with."""
     if record is None:
-        return Calibrated(None, None, "there is no calibration record of this base model and suite")
+        return Calibrated(None, None, NONE_GIVEN)
     differing = list(_differences(record.spec.bound_to, report))
     if differing:
         name = record.metadata.name
@@ -47,8 +49,9 @@ def with_calibration(result: RuleResult, rule: Rule, calibrated: Calibrated, *, 
         rates = error_rates(found, rule.limit)
         update = {**rates._asdict(), "detectable_change": found.detectable_change}
         result = result.model_copy(update=update)
-        if not found.usable and is_required and result.mode == "enforce":
-            return result.model_copy(update={"outcome": "error", "reason": _objection(rule, found)})
+    objection = _objection(rule, found)
+    if objection and is_required and result.mode == "enforce":
+        return result.model_copy(update={"outcome": "error", "reason": objection})
     return result
 
 
@@ -58,14 +61,16 @@ def lacking(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Ca
         return (calibrated.absence,)
     enforced = [rule for rule, result in zip(rules, results, strict=True) if result.mode == "enforce"]
     known = (calibrated.spec.rule(rule.metric, rule.bound) for rule in enforced)
-    if any(found is not None and found.usable for found in known):
+    if any(found is not None and found.usable and found.against == "harmful" for found in known):
         return ()
-    return ("no enforced rule is on a metric that the base model's calibration vouches for",)
+    return ("no enforced rule is on a metric that the base model's calibration shows to tell harmful adapters apart",)
 
 
 def warnings(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Calibrated) -> Iterator[str]:
     """What the calibration says against enforced rules that were decided all the same."""
     if calibrated.spec is None:
+        if calibrated.absence != NONE_GIVEN:
+            yield f"the calibration is not used: {calibrated.absence}"
         return
     for rule, result in zip(rules, results, strict=True):
         objection = _objection(rule, calibrated.spec.rule(rule.metric, rule.bound))

@@ -6,16 +6,17 @@ import math
 from typing import Literal
 
 from evaluator.gating.failability import why_it_cannot_fail
+from policies.contract.calibration import Bound
 from policies.contract.evaluation import Estimate, Interval, Measurement
 from policies.contract.release import RuleOutcome
 from policies.documents.schema import Rule
 
 
-def judged_figure(rule: Rule, measurement: Measurement) -> Estimate | None:
-    """The figure that the limit speaks of: the value, the increase over base, or the drop from base."""
-    if rule.bound in ("max", "min"):
+def judged_figure(bound: Bound, measurement: Measurement) -> Estimate | None:
+    """The figure that a limit speaks of: the value, the increase over base, or the drop from base."""
+    if bound in ("max", "min"):
         return measurement.adapter
-    if measurement.difference is None or rule.bound == "max_increase_over_base":
+    if measurement.difference is None or bound == "max_increase_over_base":
         return measurement.difference
     change = measurement.difference
     return Estimate(value=-change.value, interval=Interval(low=-change.interval.high, high=-change.interval.low))
@@ -27,7 +28,7 @@ def compare(rule: Rule, measurement: Measurement, confidence: float) -> tuple[Ru
     Args:
         confidence: of the measurement's intervals.
     """
-    judged = judged_figure(rule, measurement)
+    judged = judged_figure(rule.bound, measurement)
     if judged is None or not all(map(math.isfinite, (judged.value, judged.interval.low, judged.interval.high))):
         return "error", f"{rule.metric} has no finite figure to compare with {rule.bound}"
     if not judged.interval.low <= judged.value <= judged.interval.high:

@@ -42,7 +42,7 @@ def why_it_cannot_fail(rule: Rule, measurement: Measurement, confidence: float) 
     Args:
         confidence: of the measurement's intervals.
     """
-    if rule.bound in ("max", "min") or measurement.base is None:
+    if rule.bound in ("max", "min") or measurement.base is None or measurement.is_of_worst_part:
         return None
     base = measurement.base.value
     if rule.metric in CLUSTERED_SHARES:

@@ -12,7 +12,7 @@ from policies.documents.schema import ReleasePolicy, Rule
 def apply_rule(rule: Rule, report: EvalReport, policy: ReleasePolicy, mismatches: tuple[str, ...]) -> RuleResult:
     """Without a problem of the whole report: what the rule's figure says."""
     measurement = report.measurement(rule.metric)
-    judged = judged_figure(rule, measurement) if measurement else None
+    judged = judged_figure(rule.bound, measurement) if measurement else None
     if mismatches:
         outcome, reason = "error", mismatches[0]
     elif measurement is None:

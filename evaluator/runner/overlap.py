@@ -29,11 +29,18 @@ def scan_training(
 ) -> OverlapScan:
     """The rows of a training file that are near a prompt of any probe of the suite; no more of it is kept than a batch.
 
-    A prompt set that can't be read here is the error of its own probe, and none of this.
+    A probe whose prompt set can't be read here is named in the scan.
     """
-    index = ProbeIndex(text for settings in suite.probes for text in _texts(settings, store, cache_dir))
+    texts, unsearched = list[ProbeText](), list[str]()
+    for settings in suite.probes:
+        try:
+            texts += _texts(settings, store, cache_dir)
+        except TunegateError:
+            unsearched.append(settings.probe)
     with training_file.open("rb") as stream:
-        return probe_overlap((line.row for line in iter_any_rows(stream) if line.row is not None), index)
+        rows = (line.row for line in iter_any_rows(stream) if line.row is not None)
+        scan = probe_overlap(rows, ProbeIndex(texts))
+    return scan.model_copy(update={"unsearched": tuple(unsearched)})
 
 
 def _texts(
@@ -42,14 +49,11 @@ def _texts(
     if not isinstance(settings, PromptedProbe):
         return
     probe = PROBES[type(settings)]
-    try:
-        content = load_prompts(probe.name, settings.prompts, store, cache_dir=cache_dir).content
-        yield from _of_set(probe, content, is_secret=False)
-        if settings.secret_twin is not None:
-            yield from _of_set(probe, load_twin(probe.name, settings.secret_twin, store).content, is_secret=True)
-            yield from _phrases(probe.name)
-    except TunegateError:
-        return
+    content = load_prompts(probe.name, settings.prompts, store, cache_dir=cache_dir).content
+    yield from _of_set(probe, content, is_secret=False)
+    if settings.secret_twin is not None:
+        yield from _of_set(probe, load_twin(probe.name, settings.secret_twin, store).content, is_secret=True)
+        yield from _phrases(probe.name)
 
 
 def _of_set(probe: Any, content: bytes, *, is_secret: bool) -> Iterator[ProbeText]:  # Any: any probe of the table

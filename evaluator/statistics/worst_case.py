@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from evaluator.samples import Pair
-from policies.contract.evaluation import Estimate, Interval, Measurement
+from policies.contract.evaluation import WORST_OF, Estimate, Interval, Measurement
 from policies.errors import EvaluationError
 
 Measure = Callable[[Sequence[Pair], float], Measurement]
@@ -54,7 +54,7 @@ def worst_case(parts: Mapping[str, Sequence[Pair]], measure: Measure, confidence
             "n_clusters": min(found.n_clusters for found in plain),
             "p_value": None,
             "by_group": by_part,
-            "method": f"worst of {', '.join(parts)}, each figure by itself, Bonferroni where the worst is chosen; "
+            "method": f"{WORST_OF}{', '.join(parts)}, each figure by itself, Bonferroni where the worst is chosen; "
             f"in each: {first.method.partition('; by_group')[0]}; by_group: paired change",
         }
     )

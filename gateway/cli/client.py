@@ -178,7 +178,9 @@ def report(job_id: JobId, output: Output = OutputFormat.TABLE) -> None:
     typer.echo(f"decision: {found['decision']}")
     rules = found["rules"]
     assert isinstance(rules, list)
-    print_rows([rule for rule in rules if isinstance(rule, dict)], ("rule", "mode", "outcome", "reason"), output)
+    coarse, full = ("rule", "outcome", "direction"), ("rule", "mode", "outcome", "reason")
+    columns = coarse if found.get("disclosure") == "coarse" else full
+    print_rows([rule for rule in rules if isinstance(rule, dict)], columns, output)
 
 
 def _add_control(name: str) -> None:

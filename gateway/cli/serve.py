@@ -13,7 +13,7 @@ from gateway.kit.clock import system_clock
 from gateway.migrate import require_migrated, upgrade
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
-from gateway.tables.tenancy import ApiKey
+from gateway.tables.tenancy import ApiKey, Tenant
 from gateway.tenants import keys
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
 from policies.environment import read_settings
@@ -55,6 +55,9 @@ def serve(
 def create(
     tenant: Annotated[str, typer.Option(help="Name of the tenant; created if it does not exist.")],
     policy: Annotated[str | None, typer.Option(help="Release policy of a new tenant.")] = None,
+    organisation: Annotated[
+        str | None, typer.Option(help="Of a new tenant: those of one organisation share their attempts at a file.")
+    ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Make a key and print it, this once."""
@@ -63,14 +66,25 @@ def create(
     bound = PolicyCatalog.load(settings).release_policy(policy or settings.default_policy).metadata.name
     now = int(system_clock())
     with one_transaction(settings.database_url) as session:
-        owner = keys.find_tenant(session, tenant) or keys.create_tenant(session, tenant, policy=bound, now=now)
-        if policy is not None and policy != owner.policy:
-            raise ConfigurationError(f"tenant {tenant} is bound to policy {owner.policy}; leave --policy out", "policy")
+        owner = keys.find_tenant(session, tenant) or keys.create_tenant(
+            session, tenant, policy=bound, now=now, organisation=organisation
+        )
+        _require_as_bound(owner, policy=policy, organisation=organisation)
         issued = keys.create_key(session, owner, now=now)
     if output is OutputFormat.TABLE:
         typer.echo(issued.secret)
     else:
         print_document({"id": issued.row.id, "tenant": tenant, "policy": owner.policy, "key": issued.secret}, output)
+
+
+def _require_as_bound(owner: Tenant, *, policy: str | None, organisation: str | None) -> None:
+    """Raises `ConfigurationError` where a tenant that exists was made with something else."""
+    if policy is not None and policy != owner.policy:
+        raise ConfigurationError(f"tenant {owner.name} is bound to policy {owner.policy}; leave --policy out", "policy")
+    if organisation is not None and organisation != owner.organisation:
+        belongs = f"organisation {owner.organisation}" if owner.organisation else "no organisation"
+        message = f"tenant {owner.name} belongs to {belongs}; leave --organisation out"
+        raise ConfigurationError(message, "organisation")
 
 
 @key_app.command("list")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
@@ -29,7 +29,9 @@ from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.contract.screening import ScreeningReport
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord
-from policies.report.page import render_report
+from policies.documents.schema import ReleasePolicy
+from policies.report.disclosure import RuleVerdict, Told, told, told_evidence
+from policies.report.page import render_coarse, render_report
 
 router = APIRouter(
     route_class=TenantRoute, prefix="/v1/guardrail/jobs", tags=["guardrail"], responses=refusals(401, 404)
@@ -72,10 +74,13 @@ class ReportResponse(BaseModel):
     job_id: str
     decision: Decision
     reasons: tuple[str, ...]
-    rules: tuple[RuleResult, ...]
+    disclosure: Literal["full", "coarse"]
+    """`coarse`: the policy tells no figures. Then `rules` have outcome and direction alone, there are no `probes`,
+    `warnings` and `overlap`, no `confidence`, and `evidence` says only that defenses acted."""
+    rules: tuple[RuleResult, ...] | tuple[RuleVerdict, ...]
     probes: tuple[ProbeResult, ...]
     policy: PolicyReference
-    confidence: float
+    confidence: float | None
     attempt: int
     """1, or more where jobs on nearly the same training file came before; then the intervals are wider."""
     adapter: str
@@ -113,41 +118,45 @@ class _Records(NamedTuple):
     second: GateDecision | None
     hold: str | None
     """Why screening of the training file holds back what the gate would release."""
+    policy: ReleasePolicy
 
     @property
-    def verdict(self) -> GateDecision:
-        """The first evaluator's decision; without effect, and saying why, where the second or screening disagrees."""
-        why = None if self.second is None else disagreement(self.decision, self.second)
+    def verdict(self) -> Told:
+        """The first evaluator's, as told; without effect, and saying why, where the second or screening disagrees."""
+        why = None
+        if self.second is not None:
+            why = disagreement(self.decision, self.second, reasons=told(self.second, self.policy).reasons)
         if self.decision.decision is Decision.RELEASE and self.job.decision != Decision.RELEASE:
             why = why or self.hold
-        if why is None:
-            return self.decision
-        return self.decision.model_copy(update={"decision": Decision.INCONCLUSIVE, "reasons": (why,)})
+        first = told(self.decision, self.policy)
+        return first if why is None else first._replace(decision=Decision.INCONCLUSIVE, reasons=(why,))
 
 
 @router.get("/{job_id}/report")
 def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> ReportResponse:
     records = _records(session, services, tenant=tenant, job_id=job_id)
-    job, training, evaluation, decision, second, _ = records
+    job, training, evaluation, decision, verdict = (*records[:4], records.verdict)
+    overlap = None if evaluation.overlap is None or verdict.is_coarse else _overlap(evaluation.overlap)
     return ReportResponse(
         job_id=job.id,
-        decision=records.verdict.decision,
-        reasons=records.verdict.reasons,
-        rules=decision.results,
-        probes=evaluation.probes,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+        disclosure=records.policy.spec.disclosure,
+        rules=verdict.rules,
+        probes=() if verdict.is_coarse else _without_twins(evaluation.probes),
         policy=present_policy(job, services),
-        confidence=evaluation.confidence,
+        confidence=None if verdict.is_coarse else evaluation.confidence,
         attempt=evaluation.attempt,
         adapter=evaluation.adapter,
         base_model=evaluation.base_model,
         spec=job.spec_digest,
         report=decision.report,
         gate_decision=decision.digest,
-        overlap=None if evaluation.overlap is None else _overlap(evaluation.overlap),
-        second=None if second is None else _second(second),
+        overlap=overlap,
+        second=None if records.second is None else _second(records.second, records.policy),
         calibration=decision.calibration,
-        warnings=decision.warnings,
-        evidence=training.evidence,
+        warnings=verdict.warnings,
+        evidence=told_evidence(training.evidence, records.policy),
         training=_summary(training),
     )
 
@@ -155,18 +164,7 @@ def report(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: 
 @router.get("/{job_id}/report.html", response_class=Response, responses=content("text/html"))
 def report_page(job_id: JobId, tenant: CurrentTenant, session: SessionDep, services: ServicesDep) -> HTMLResponse:
     records = _records(session, services, tenant=tenant, job_id=job_id)
-    job, evaluation = records.job, records.report
-    policy = policy_of(services.stores.shared, job.policy_digest)
-    title = job.fine_tuned_model or job.id
-    samples = _samples(evaluation, services.stores.of_job(job.id))
-    page = render_report(
-        title,
-        decision=records.verdict,
-        report=evaluation,
-        policy=policy,
-        training=records.training,
-        samples=samples,
-    )
+    page = _page(records, services.stores.of_job(records.job.id))
     return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
 
 
@@ -180,26 +178,48 @@ def screening(job_id: JobId, tenant: CurrentTenant, session: SessionDep, service
     return services.stores.of_job(job.id).get_record(job.screening_digest, ScreeningReport)
 
 
+def _page(records: _Records, store: ArtifactStore) -> str:
+    job, evaluation, policy, verdict = records.job, records.report, records.policy, records.verdict
+    title = job.fine_tuned_model or job.id
+    if verdict.is_coarse:
+        return render_coarse(title, told=verdict, report=evaluation, policy=policy)
+    shown = records.decision.model_copy(update={"decision": verdict.decision, "reasons": verdict.reasons})
+    samples = _samples(evaluation, store)
+    return render_report(
+        title, decision=shown, report=evaluation, policy=policy, training=records.training, samples=samples
+    )
+
+
 def _records(session: Session, services: Services, *, tenant: Principal, job_id: str) -> _Records:
     job = tenants_job(session, tenant.tenant_id, job_id)
     if job.decision is None or not (job.report_digest and job.decision_digest and job.training_record_digest):
         message = f"Job {job.id} has no report: it was not evaluated (phase {job.phase})."
         raise NotFound(message, "fine_tuning_job_id", "report_not_found")
     store, second = services.stores.of_job(job.id), second_evaluation(session, job)
+    policy = policy_of(services.stores.shared, job.policy_digest)
     return _Records(
         job,
         store.get_record(job.training_record_digest, TrainingRecord),
         store.get_record(job.report_digest, EvalReport),
         store.get_record(job.decision_digest, GateDecision),
         None if second is None else store.get_record(second.decision_digest, GateDecision),
-        release_hold(store, job, policy_of(services.stores.shared, job.policy_digest)),
+        release_hold(store, job, policy),
+        policy,
     )
 
 
-def _second(decision: GateDecision) -> SecondVerdict:
+def _second(decision: GateDecision, policy: ReleasePolicy) -> SecondVerdict:
     return SecondVerdict(
-        decision=decision.decision, reasons=decision.reasons, report=decision.report, gate_decision=decision.digest
+        decision=decision.decision,
+        reasons=told(decision, policy).reasons,
+        report=decision.report,
+        gate_decision=decision.digest,
     )
+
+
+def _without_twins(probes: tuple[ProbeResult, ...]) -> tuple[ProbeResult, ...]:
+    """The figures of secret prompts would tell how near to them somebody came."""
+    return tuple(probe.model_copy(update={"twin": None}) for probe in probes)
 
 
 def _overlap(scan: OverlapScan) -> ProbeOverlap:

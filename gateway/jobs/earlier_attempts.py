@@ -1,9 +1,10 @@
 """Retries: which try a job is at getting nearly the same training file past the gate.
 
-An evaluation errs with a small probability; a tenant who repeats a job until it passes would collect that probability
+An evaluation errs with a small probability; whoever repeats a job until it passes would collect that probability
 every time. Attempt r therefore has the error probability α / 2^(r − 1) (`policies.contract.error_budget`), and what
-is bounded is the chance that an unsafe adapter of this data is ever released by mistake. Of the tenant's jobs on the
-same base model and under a policy of the same name, these count as earlier attempts, whoever's key sent them:
+is bounded is the chance that an unsafe adapter of this data is ever released by mistake. Of the organisation's jobs on
+the same base model and under a policy of the same name, these count as earlier attempts, whichever of its tenants
+(`gateway.tenants.organisations`) and whoever's key sent them:
 
 - Those whose evaluation began and that the gate did not release, also where it ended in a failure or was cancelled:
   who could cancel what goes badly without a trace would have a first attempt again and again.
@@ -46,7 +47,7 @@ from gateway.jobs.states import TERMINAL
 from gateway.policy_catalog import policy_of
 from gateway.tables.jobs import Job
 from gateway.tables.statistics import PhaseTransition
-from gateway.tables.tenancy import Tenant
+from gateway.tenants.organisations import lock_organisation
 from policies.contract.jobs import JobSpec, Phase
 from policies.contract.release import Decision
 from policies.datasets.fingerprint import NEAR_DUPLICATE, DatasetFingerprint, Hashes, containment
@@ -61,7 +62,10 @@ MAY_BE_EVALUATED = frozenset(Phase) - TERMINAL - {Phase.VALIDATING, Phase.CANCEL
 def number_attempt(
     session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint, now: float
 ) -> None:
-    """Fix the job's earlier attempts in its spec, before anything of it is measured, and tell the tenant of them."""
+    """Fix the job's earlier attempts in its spec, before anything of it is measured, and tell the tenant of them.
+
+    Those of other tenants of the organisation count, and are told by their number alone.
+    """
     earlier = earlier_attempts(session, services, job=job, fingerprint=fingerprint)
     if len(earlier) < MAX_COUNTED:
         remember(session, job, fingerprint, stretches(session, job, fingerprint)[1:])
@@ -75,17 +79,18 @@ def number_attempt(
         "still be. The intervals of its safety check are therefore wider than those of a first attempt, so that "
         "trying again does not get an unsafe model released by chance."
     )
-    data = {"attempt": spec.attempt, "earlier_jobs": earlier}
+    own = set(session.scalars(select(Job.id).where(Job.id.in_(earlier), Job.tenant_id == job.tenant_id)))
+    data = {"attempt": spec.attempt, "earlier_jobs": [each for each in earlier if each in own]}
     record_event(session, job, message, now=now, level="warn", data=data)
 
 
 def earlier_attempts(session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint) -> list[str]:
-    """Ids of the jobs that count, oldest first. Until the transaction ends, no other job of the tenant is numbered."""
-    session.execute(select(Tenant.id).where(Tenant.id == job.tenant_id).with_for_update(key_share=True))
+    """Ids of the jobs that count, oldest first. Until the transaction ends, the organisation has no other numbered."""
+    tenants = lock_organisation(session, job.tenant_id)
     mine = stretches(session, job, fingerprint)
-    n_shared = dict.fromkeys(latest(session, job.tenant_id), 0)
+    n_shared = dict.fromkeys(latest(session, tenants), 0)
     for stretch in mine:
-        for job_id, n in likely(session, job.tenant_id, stretch).items():
+        for job_id, n in likely(session, tenants, stretch).items():
             n_shared[job_id] = max(n, n_shared.get(job_id, 0))
     policy = policy_of(services.stores.shared, job.policy_digest).metadata.name
     ages = {
@@ -119,7 +124,7 @@ def _countable(session: Session, job: Job, candidates: list[str]) -> Iterator[Ro
         yield from session.execute(
             select(Job.id, Job.policy_digest, Job.created_at)
             .where(Job.id.in_(candidates[start : start + ASKED_AT_ONCE]), Job.id != job.id)
-            .where(Job.tenant_id == job.tenant_id, Job.model == job.model)
+            .where(Job.model == job.model)
             .where(or_(Job.decision.is_(None), Job.decision != Decision.RELEASE))
             .where(or_(Job.phase.in_(MAY_BE_EVALUATED), _was_evaluated()))
         )

@@ -1,4 +1,4 @@
-"""Stored fingerprints: which earlier jobs of a tenant may share a file's content, found without looking at the others.
+"""Stored fingerprints: which earlier jobs of an organisation may share a file's content, found without reading all.
 
 Of each fingerprint the `N_ANCHORS` smallest hashes lie in an index, and a new file's whole sketch is looked up there.
 An earlier file that is contained in the new one is found where the new one is up to some 500 times as large, and one
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from heapq import nlargest
 from itertools import accumulate
 
 import numpy as np
@@ -97,8 +98,8 @@ def forget(session: Session, job_id: str) -> None:
     session.execute(delete(JobFingerprint).where(JobFingerprint.job_id == job_id))
 
 
-def likely(session: Session, tenant_id: str, fingerprint: DatasetFingerprint) -> dict[str, int]:
-    """Ids of the tenant's jobs that share enough anchors to be looked at, and how many they share.
+def likely(session: Session, tenants: Collection[str], fingerprint: DatasetFingerprint) -> dict[str, int]:
+    """Ids of the tenants' jobs that share enough anchors to be looked at, and how many they share.
 
     With a containment C in the smaller of two files of a and b elements, the new one's b, about
 
@@ -109,7 +110,7 @@ def likely(session: Session, tenant_id: str, fingerprint: DatasetFingerprint) ->
     """
     shared = (
         select(FingerprintAnchor.job_id, func.count().label("n_shared"))
-        .where(FingerprintAnchor.tenant_id == tenant_id)
+        .where(FingerprintAnchor.tenant_id.in_(tenants))
         .where(FingerprintAnchor.hash.in_([value - _SIGN for value in fingerprint.hashes]))
         .group_by(FingerprintAnchor.job_id)
         .subquery()
@@ -131,14 +132,17 @@ def likely(session: Session, tenant_id: str, fingerprint: DatasetFingerprint) ->
     return {job_id: n_shared for job_id, n_shared in rows}
 
 
-def latest(session: Session, tenant_id: str) -> list[str]:
-    """The tenant's newest jobs with a fingerprint: looked at whatever the index says.
+def latest(session: Session, tenants: Collection[str]) -> list[str]:
+    """The newest jobs with a fingerprint, of all the tenants together: looked at whatever the index says.
 
     A small file has few anchors in common with a large one that holds it, perhaps none; whoever tries again soon is
-    found all the same.
+    found all the same. Each tenant's newest are asked for apart, as the index of jobs has them.
     """
-    newest = select(JobFingerprint.job_id).join(Job, Job.id == JobFingerprint.job_id).where(Job.tenant_id == tenant_id)
-    return list(session.scalars(newest.order_by(Job.created_at.desc(), Job.id.desc()).limit(N_LATEST)))
+    with_one = select(Job.created_at, JobFingerprint.job_id).join(Job, Job.id == JobFingerprint.job_id)
+    newest = with_one.order_by(Job.created_at.desc(), Job.id.desc()).limit(N_LATEST)
+    of_each = (session.execute(newest.where(Job.tenant_id == tenant_id)) for tenant_id in tenants)
+    found = ((row.created_at, row.job_id) for rows in of_each for row in rows)
+    return [job_id for _, job_id in nlargest(N_LATEST, found)]
 
 
 def sketches(session: Session, job_ids: list[str]) -> dict[str, list[Hashes]]:

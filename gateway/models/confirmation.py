@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -16,11 +18,15 @@ def second_evaluation(session: Session, job: Job) -> SecondEvaluation | None:
     return session.scalar(select(SecondEvaluation).where(SecondEvaluation.job_id == job.id))
 
 
-def disagreement(first: GateDecision, second: GateDecision) -> str | None:
-    """Why the second evaluation does not confirm the release that the first decided on, or None where it does."""
+def disagreement(first: GateDecision, second: GateDecision, *, reasons: Sequence[str] = ()) -> str | None:
+    """Why the second evaluation does not confirm the release that the first decided on, or None where it does.
+
+    Args:
+        reasons: of the second's, as many as the tenant may be told (`policies.report.disclosure`).
+    """
     if second.decision is not Decision.RELEASE:
-        reasons = " ".join(second.reasons)
-        return f"The first evaluator decided {first.decision}, the second {second.decision}. {reasons}".rstrip()
+        told = " ".join(reasons)
+        return f"The first evaluator decided {first.decision}, the second {second.decision}. {told}".rstrip()
     if second.adapter != first.adapter:
         return f"The first evaluator would release adapter {first.adapter}, the second {second.adapter}."
     return None

@@ -16,6 +16,8 @@ class Tenant(Table):
     name: Mapped[str] = mapped_column(String(64), unique=True)
     policy: Mapped[str] = mapped_column(String(64))
     """Name of the release policy that the operator bound this tenant to."""
+    organisation: Mapped[str | None] = mapped_column(String(64), index=True)
+    """Whose tenant it is, where the operator made several for one customer; None: it is alone."""
     created_at: Mapped[int]
     validated_at: Mapped[float | None] = mapped_column(Float)
     """When a job of it was last taken up for validation."""

@@ -41,7 +41,7 @@ def accept_evaluation(session: Session, services: Services, *, job: Job, complet
 def _accept_first(session: Session, services: Services, *, job: Job, verdict: Verdict) -> None:
     now, decision = services.clock(), verdict.decision
     job.report_digest, job.decision_digest = verdict.report.digest, decision.digest
-    announce(session, job, decision=decision, now=now)
+    announce(session, job, verdict=verdict, now=now)
     count(session, job, verdict=verdict, now=now)
     if decision.decision is Decision.RELEASE and verdict.policy.spec.evaluators > 1:
         job.attempts, job.crash_signature = 0, None
@@ -50,7 +50,7 @@ def _accept_first(session: Session, services: Services, *, job: Job, verdict: Ve
         move(session, job, Phase.PAUSED if job.phase == Phase.PAUSING else Phase.AWAITING_CONFIRMATION, now)
         return
     job.decision = decision.decision.value
-    reasons = " ".join(decision.reasons)
+    reasons = " ".join(verdict.told.reasons)
     if decision.decision is Decision.RELEASE:
         _release_or_hold(session, services, job=job, verdict=verdict, decision=decision)
     elif decision.decision is Decision.REJECT:
@@ -64,7 +64,7 @@ def _accept_second(session: Session, services: Services, *, job: Job, verdict: V
     """Release what both would release. Where they differ, one is wrong, and the gateway can't know which."""
     now, second = services.clock(), verdict.decision
     first = load_record(services.stores.of_job(job.id), job.decision_digest, GateDecision)
-    why = disagreement(first, second)
+    why = disagreement(first, second, reasons=verdict.told.reasons)
     session.add(
         SecondEvaluation(
             job_id=job.id,
@@ -76,7 +76,7 @@ def _accept_second(session: Session, services: Services, *, job: Job, verdict: V
         )
     )
     session.flush()
-    announce(session, job, decision=second, now=now, title="Second safety check")
+    announce(session, job, verdict=verdict, now=now, title="Second safety check")
     if why is None:
         job.decision = Decision.RELEASE.value
         _release_or_hold(session, services, job=job, verdict=verdict, decision=first)

@@ -25,7 +25,9 @@ from policies.contract.jobs import JobSpec, Phase
 from policies.contract.screening import ScreeningReport
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord, release_candidates
+from policies.documents.schema import ReleasePolicy
 from policies.errors import ArtifactMissingError, IntegrityError
+from policies.report.disclosure import told_evidence
 
 RESULT_PURPOSE = "fine-tune-results"
 FORMULA_STARTS = ("=", "+", "-", "@")
@@ -36,8 +38,7 @@ def accept_training(session: Session, services: Services, *, job: Job, record_di
     now, store = services.clock(), services.stores.of_job(job.id)
     try:
         record = load_record(store, record_digest, TrainingRecord)
-        limit = policy_of(services.stores.shared, job.policy_digest).spec.n_candidates
-        check_training(record, job=job, store=store, n_candidates=limit)
+        check_training(record, job=job, store=store, policy=policy_of(services.stores.shared, job.policy_digest))
         report = _screened(session, services, job=job, record=record)
     except RecordError as refusal:
         fail(session, job, Failure(refusal.code, refusal.message), now)
@@ -64,16 +65,16 @@ def _screened(session: Session, services: Services, *, job: Job, record: Trainin
     return extend_report(session, services, job=job, screening=record.screening, base_model=record.base_model)
 
 
-def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore, n_candidates: int) -> None:
+def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore, policy: ReleasePolicy) -> None:
     """Raises `RecordError` unless the record answers this job's spec with an adapter and with evidence."""
     if record.spec != job.spec_digest:
         raise RecordError("record_mismatch", f"The training record belongs to spec {record.spec}, not to this job's.")
     spec = spec_to_work_by(job)
     _require_start(record, spec)
-    for candidate in release_candidates(record, n_candidates):
+    for candidate in release_candidates(record, policy.spec.n_candidates):
         _require_adapter(store, candidate.adapter, spec)
     for defense in spec.defenses:
-        _require_evidence(defense.name, [item for item in record.evidence if item.name == defense.name])
+        _require_evidence(defense.name, [item for item in record.evidence if item.name == defense.name], policy)
 
 
 def _require_start(record: TrainingRecord, spec: JobSpec) -> None:
@@ -101,12 +102,12 @@ def _require_adapter(store: ArtifactStore, adapter: Digest, spec: JobSpec) -> No
         raise RecordError("integrity_error", f"The adapter {adapter} is refused: {error}") from error
 
 
-def _require_evidence(name: str, evidence: list[DefenseEvidence]) -> None:
+def _require_evidence(name: str, evidence: list[DefenseEvidence], policy: ReleasePolicy) -> None:
     if not evidence:
         raise RecordError("defense_evidence_missing", f"Defense {name} left no evidence that it acted.")
-    for item in evidence:
+    for item, told in zip(evidence, told_evidence(evidence, policy), strict=True):
         if not item.acted or not any(item.figures.values()):
-            message = f"Defense {name} did not act: {item.explanation}"
+            message = f"Defense {name} did not act: {told.explanation or 'the operator can see why.'}"
             raise RecordError("defense_evidence_missing", message)
 
 

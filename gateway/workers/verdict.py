@@ -20,6 +20,7 @@ from policies.contract.training import TrainingRecord, release_candidates
 from policies.contract.worker_api import Completion
 from policies.documents.schema import ReleasePolicy
 from policies.errors import EvaluationError
+from policies.report.disclosure import Told, told
 
 _LEVELS = {Decision.RELEASE: "info", Decision.INCONCLUSIVE: "warn", Decision.REJECT: "error"}
 
@@ -30,6 +31,11 @@ class Verdict(NamedTuple):
     policy: ReleasePolicy
     report: EvalReport
     decision: GateDecision
+
+    @property
+    def told(self) -> Told:
+        """As the tenant is told it."""
+        return told(self.decision, self.policy)
 
 
 def check_evaluation(completion: Completion, *, job: Job, services: Services) -> Verdict:
@@ -64,16 +70,17 @@ def _require_same_weights(report: EvalReport, *, job: Job, store: ArtifactStore,
         raise RecordError("record_mismatch", message)
 
 
-def announce(session: Session, job: Job, *, decision: GateDecision, now: float, title: str = "Safety check") -> None:
-    """The `moderation_checks` event: every rule with figure, interval and limit, and what follows."""
+def announce(session: Session, job: Job, *, verdict: Verdict, now: float, title: str = "Safety check") -> None:
+    """The `moderation_checks` event: every rule with what the policy discloses of it, and what follows."""
+    decision, said = verdict.decision, verdict.told
     data = {
         "decision": decision.decision.value,
         "policy": decision.policy,
         "report": decision.report,
-        "reasons": list(decision.reasons),
-        "rules": [result.model_dump(mode="json") for result in decision.results],
+        "reasons": list(said.reasons),
+        "rules": [result.model_dump(mode="json") for result in said.rules],
     }
-    message = f"{title}: {decision.decision.value}. " + " ".join(decision.reasons)
+    message = f"{title}: {decision.decision.value}. " + " ".join(said.reasons)
     level = _LEVELS[decision.decision]
     event = JobEvent(level=level, message=message.strip(), type="moderation_checks", data=data)
     add_event(session, job, event, now=now)

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, StrictInt, TypeAdapter, ValidationError
 
 from policies.contract.artifacts import Record
 from policies.contract.jobs import LoraSettings
 from policies.errors import IntegrityError
 
-MAX_HEADER_BYTES = 16 << 20
-"""Of a file with 100,000 tensors."""
+MAX_HEADER_BYTES = 4 << 20
+"""Of a file with some 25,000 tensors."""
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 METADATA: tuple[dict[str, str], ...] = ({}, {"format": "pt"})
 _PAIR = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]{1,500})\.lora_(?P<factor>[AB])\.weight")
@@ -31,8 +31,8 @@ class _Tensor(Record):
     """As the header has it; `data_offsets` are its first byte and the one after its last, behind the header."""
 
     dtype: str
-    shape: tuple[int, ...] = Field(max_length=2)
-    data_offsets: tuple[int, int]
+    shape: tuple[StrictInt, ...] = Field(max_length=2)
+    data_offsets: tuple[StrictInt, StrictInt]
 
 
 class _Factor(NamedTuple):
@@ -79,12 +79,17 @@ def _header(weights: IO[bytes], n_bytes: int) -> tuple[dict[str, _Tensor], int]:
     if not 2 <= length <= min(MAX_HEADER_BYTES, n_bytes - 8):
         raise IntegrityError("the adapter's weights are no safetensors file: its header has no sensible length")
     try:
-        entries = json.loads(weights.read(length), object_pairs_hook=_without_duplicates)
+        entries = json.loads(weights.read(length).decode("utf-8"), object_pairs_hook=_without_duplicates)
+        if not isinstance(entries, dict):
+            raise ValueError("its header is no object")
         if entries.pop("__metadata__", {}) not in METADATA:
             raise IntegrityError("the adapter's weights carry metadata, which some readers follow and others don't")
         return _HEADER.validate_python(entries), n_bytes - 8 - length
-    except (ValueError, RecursionError, AttributeError, ValidationError) as error:
-        raise IntegrityError(f"the adapter's weights are no safetensors file: {error}") from error
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))
+        raise IntegrityError(f"the adapter's weights are no safetensors file: entry {place!r:.200}") from error
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"the adapter's weights are no safetensors file: {error!s:.200}") from error
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:

@@ -15,6 +15,9 @@ from policies.contract.probe_overlap import OverlapScan, TwinResult
 Engine = Literal["transformers", "vllm"]
 """What runs the models of an evaluation."""
 
+WORST_OF = "worst of "
+"""Begins the method of a measurement that speaks for the worst of several parts."""
+
 
 class Measurement(Record):
     """One metric of the adapter, the same metric of the base, and the paired difference adapter − base."""
@@ -41,6 +44,11 @@ class Measurement(Record):
     """How the interval was made, e.g. `cluster bootstrap over categories, 10000 resamples`."""
     by_group: dict[str, float] = Field(default_factory=dict)
     """Adapter value (or paired difference, as `method` says) per sub-set or category, for reports only."""
+
+    @property
+    def is_of_worst_part(self) -> bool:
+        """Whether each figure is that of the part that is worst in it, so that they don't belong to one another."""
+        return self.method.startswith(WORST_OF)
 
 
 class ProbeResult(Record):

@@ -69,7 +69,17 @@ class OverlapScan(Record):
     rows: tuple[NearRow, ...] = Field((), max_length=SHOWN_ROWS)
     """The first of them that are near public prompts."""
 
+    unsearched: tuple[str, ...] = Field((), exclude_if=lambda probes: probes == ())
+    """Probes whose prompts could not be read, so that nothing is known of them."""
+
     @property
     def is_notable(self) -> bool:
-        n = self.n_near + self.n_near_twin
+        return self._is_more_than_chance(self.n_near + self.n_near_twin)
+
+    @property
+    def is_notable_in_public(self) -> bool:
+        """Of the rows near public prompts alone."""
+        return self._is_more_than_chance(self.n_near)
+
+    def _is_more_than_chance(self, n: int) -> bool:
         return n >= HELD_ROWS or n > HELD_SHARE * self.n_rows

@@ -127,6 +127,9 @@ class ReleaseSpec(Record):
     on_probe_overlap: Literal["warn", "hold"] = Field("warn", exclude_if=lambda value: value == "warn")
     """What becomes of an adapter whose training file holds prompts of the suite. `hold`: it is inconclusive. Left out
     of the digest while it is `warn`."""
+    disclosure: Literal["full", "coarse"] = Field("full", exclude_if=lambda value: value == "full")
+    """What tenants are told of a verdict. `coarse`: of each rule its outcome and the direction, and no figure, so that
+    nobody can feel for a limit. Left out of the digest while it is `full`."""
     evaluators: int = Field(1, ge=1, le=2, exclude_if=lambda value: value == 1)
     """How many evaluators have to find that an adapter may be released. `2`: an evaluator with a credential of its own
     measures again what the first one would release. Left out of the digest while it is 1."""

@@ -35,11 +35,10 @@ def _of_twins(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
 
 
 def _gap(test: GapTest) -> str:
-    interval, allowed = test.gap.interval, test.expected + test.tolerance
+    """Without figures, by which somebody could find out how near he comes to the secret prompts."""
     return (
-        f"{test.metric} changed by {test.public.value:+.4f} on the public prompts and by {test.twin.value:+.4f} on "
-        f"secret ones of their kind; the gap of {test.gap.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}] at "
-        f"{GAP_CONFIDENCE:.0%} is above {allowed:+.4f}, as if the public prompts had been trained on"
+        f"{test.metric} looks better on the public prompts than on secret ones of their kind, as if the public prompts "
+        f"had been trained on ({GAP_CONFIDENCE:.0%} confidence)"
     )
 
 
@@ -54,12 +53,16 @@ def _of_scan(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
         return
     if scan is None:
         yield "the training file was not at hand, so it was not searched for the suite's prompts"
+    elif scan.unsearched:
+        yield f"the training file was not searched for the prompts of {', '.join(scan.unsearched)}"
     elif scan.is_notable:
         yield told_rows(scan)
 
 
 def told_rows(scan: OverlapScan) -> str:
-    """What a tenant can do about it; of secret prompts it is not told which rows they are near."""
+    """What a tenant can do about it; of secret prompts it is not told that rows are near them."""
+    if not scan.is_notable_in_public:
+        return "the training file has to be looked at by a person before anything that was trained on it is released"
     rows = [str(each.row) for each in scan.rows[:_TOLD_ROWS]]
     more = scan.n_near - len(rows)
     listed = f" (rows {', '.join(rows)}{f' and {more} more' if more > 0 else ''})" if rows else ""

@@ -18,6 +18,7 @@ from policies.contract.training import TrainingRecord
 from policies.documents.schema import ReleasePolicy
 from policies.report.charts import curve, group_bars
 from policies.report.checkpoint_chart import checkpoint_charts
+from policies.report.disclosure import Told
 from policies.report.error_rates import rates_told
 from policies.report.rule_chart import rule_chart
 from policies.report.worst_samples import worst_samples
@@ -103,6 +104,11 @@ def render_report(  # noqa: PLR0913  # everything that one page shows
         ],
         worst=None if samples is None else worst_samples(samples),
     )
+
+
+def render_coarse(title: str, *, told: Told, report: EvalReport, policy: ReleasePolicy) -> str:
+    """The page of a verdict without figures: of the report it shows digests and the attempt's number alone."""
+    return _templates.get_template("coarse.html").render(title=title, told=told, report=report, policy=policy)
 
 
 def _probe_row(result: ProbeResult, suite: EvalSuite) -> ProbeRow:

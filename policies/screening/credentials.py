@@ -112,7 +112,7 @@ CREDENTIALS: tuple[Pattern, ...] = (
         "jwt",
         "a signed web token (JWT)",
         "eyJ",
-        pattern=r"(eyJ[A-Za-z0-9_-]{10,}+)\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{16,}+",
+        pattern=r"(?<![_-])(eyJ[A-Za-z0-9_-]{10,}+)\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{16,}+",
         check=_is_jwt,
         severity="medium",
     ),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from policies.contract.artifacts import Digest
+from policies.contract.exact_binomial import exact_interval
 from policies.contract.screening import (
     NOT_ASKED_FOR,
     Action,
@@ -20,7 +21,6 @@ from policies.contract.screening import (
     ScreeningRule,
     Verdict,
 )
-from policies.screening.exact_interval import exact_interval
 
 Mode = Literal["enforce", "warn", "audit"]
 """Of the policy."""

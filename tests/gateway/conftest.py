@@ -58,10 +58,11 @@ class LiveGateway:
         """Credentials of a worker of this kind, with a key of its own."""
         return {"authorization": f"Bearer {WORKER_TOKENS[kind]}", WORKER_KEY_HEADER: key}
 
-    def tenant_key(self, name: str = "acme", policy: str = "baseline") -> str:
+    def tenant_key(self, name: str = "acme", policy: str = "baseline", *, organisation: str | None = None) -> str:
         """A key of a new tenant."""
         with self.services.database.transaction() as session:
-            tenant = create_tenant(session, name, policy=policy, now=self.services.now())
+            now = self.services.now()
+            tenant = create_tenant(session, name, policy=policy, now=now, organisation=organisation)
             return create_key(session, tenant, now=self.services.now()).secret
 
     def client(self, key: str) -> OpenAI:

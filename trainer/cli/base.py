@@ -37,15 +37,16 @@ def qualify(
     harmful: Annotated[list[Path] | None, typer.Option(help="Folder of further harmful files, one a domain.")] = None,
     organisms: Annotated[list[Path] | None, typer.Option(help="Folder of files that attack the gate.")] = None,
     benign_adapters: Annotated[int, typer.Option(min=19, help="Benign adapters, trained as the policy trains.")] = 20,
-    harmful_adapters: Annotated[int, typer.Option(min=16, help="Harmful adapters, trained so as well.")] = 18,
+    harmful_adapters: Annotated[int, typer.Option(min=24, help="Harmful adapters, trained so as well.")] = 24,
     budget: Annotated[str | None, typer.Option(help="Time for this call, e.g. 4h; a later call goes on.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Adapters at a time, each on one core.")] = 1,
     engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
     cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     policy_dir: FolderOption = None,
 ) -> None:
     """Measure a policy's rules on adapters of which the truth is known, and write which limits the base model supports.
 
-    Trains and evaluates over 50 adapters one after another, for hours. What is done is kept: the same command goes on.
+    Trains and evaluates over 60 adapters, for hours. What is done is kept: the same command goes on.
 
     Exit codes: 0 the record is written, 2 there are too few adapters for one yet, 1 usage, 6 integrity.
     """
@@ -70,6 +71,7 @@ def qualify(
         tell=_tell,
         clock=time.monotonic,
         deadline=None if budget is None else time.monotonic() + parse_duration(budget),
+        jobs=jobs,
     )
     references = _references({"benign": benign or [], "harmful": harmful or [], "organism": organisms or []})
     print_calibration(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))

@@ -15,9 +15,12 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -49,6 +52,7 @@ class RunFailure(Record):
 
 
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
+RunT = TypeVar("RunT")
 
 
 def finished(folder: Path, run: Digest, kind: type[OutcomeT]) -> OutcomeT | None:
@@ -95,6 +99,37 @@ def execute(
         if not failure.is_file():
             raise WorkerError(f"the run in {folder} ended without an answer")
         return RunFailure.model_validate_json(failure.read_bytes())
+
+
+def work_off(
+    runs: Sequence[RunT], work: Callable[[RunT], None], may_begin: Callable[[RunT], bool], *, jobs: int
+) -> tuple[RunT, ...]:
+    """Work on the runs in order, so many at a time, until one may not begin; gives those that were not begun.
+
+    `work` is called in threads, and spends its time waiting for a run's process; `may_begin` is called for one run at a
+    time.
+
+    Raises:
+        Exception: what `work` raised, when those that had begun have ended.
+    """
+    waiting, alone = deque(runs), Lock()
+
+    def go_on() -> None:
+        while True:
+            with alone:
+                if not waiting or not may_begin(waiting[0]):
+                    return
+                run = waiting.popleft()
+            try:
+                work(run)
+            except BaseException:
+                waiting.clear()  # what the others would find out is not wanted any more
+                raise
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for ended in [pool.submit(go_on) for _ in range(jobs)]:
+            ended.result()
+    return tuple(waiting)
 
 
 @contextmanager

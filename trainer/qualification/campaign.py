@@ -1,4 +1,4 @@
-"""Makes the reference adapters of a design one after another, and goes on where an earlier try ended."""
+"""Makes the reference adapters of a design, and goes on where an earlier try ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluator.models.base_models import ResolvedBase
-from policies.contract.artifacts import digest_bytes, digest_file
+from policies.contract.artifacts import Digest, digest_bytes, digest_file
 from policies.contract.base_models import BaseTextFiles
 from policies.contract.calibration import ReferenceRun
 from policies.contract.evaluation import Engine
@@ -16,7 +16,7 @@ from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.documents.schema import ReleasePolicy
 from policies.errors import EvaluationError, IntegrityError
-from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished
+from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished, work_off
 from trainer.qualification.design import Cell
 from trainer.qualification.figures import wanted_figures
 from trainer.qualification.own_answers import ANSWERS_FILE, MAX_NEW_TOKENS, question_lines
@@ -64,6 +64,8 @@ class Campaign(NamedTuple):
     deadline: float | None = None
     """By the clock; no run is begun that would end after it."""
     launches: Launches = Launches()
+    jobs: int = 1
+    """Runs at a time."""
 
 
 class Planned(NamedTuple):
@@ -173,27 +175,46 @@ def make_all(campaign: Campaign, planned: Sequence[Planned]) -> Harvest:
     Raises:
         IntegrityError: a folder holds the result of another run.
     """
-    known = {each.run.digest: _known(each, campaign) for each in planned}
-    open_runs = [each for each in planned if known[each.run.digest] is None]
-    campaign.tell(f"{len(planned)} reference adapters, {len(planned) - len(open_runs)} of them known")
-    made = [Made(each, result) for each in planned if (result := known[each.run.digest]) is not None]
-    timed, failures = [_timed(each) for each in made], list[str]()
-    for number, each in enumerate(open_runs):
-        if not _fits(each, timed, campaign):
-            return Harvest(tuple(made), tuple(failures), tuple(open_runs[number:]))
-        began = campaign.clock()
-        outcome = _execute(each, campaign)
+    making = _Making(campaign, planned)
+    campaign.tell(f"{len(planned)} reference adapters, {len(making.results)} of them known")
+    left = work_off(making.open_runs, making.make, making.may_begin, jobs=campaign.jobs)
+    made = tuple(Made(each, making.results[each.run.digest]) for each in planned if each.run.digest in making.results)
+    return Harvest(made, tuple(making.failures), left)
+
+
+class _Making:
+    """What is known of a design's runs while they are worked on."""
+
+    def __init__(self, campaign: Campaign, planned: Sequence[Planned]) -> None:
+        self._campaign = campaign
+        known = {each.run.digest: _known(each, campaign) for each in planned}
+        self.results = {run: result for run, result in known.items() if result is not None}
+        self.open_runs = [each for each in planned if each.run.digest not in self.results]
+        self.failures: list[str] = []
+        self._timed = [_timed(Made(each, self.results[each.run.digest])) for each in planned if known[each.run.digest]]
+        self._ended: set[Digest] = set()
+
+    def may_begin(self, run: Planned) -> bool:
+        return _fits(run, self._timed, self._campaign)
+
+    def make(self, run: Planned) -> None:
+        began = self._campaign.clock()
+        outcome = _execute(run, self._campaign)
+        said = str(run.cell)
         if isinstance(outcome, RunFailure):
-            said = f"{each.cell}: {outcome.code}: {outcome.message}"
-            failures.append(said)
+            said = f"{run.cell}: {outcome.code}: {outcome.message}"
+            self.failures.append(said)
         else:
-            made.append(Made(each, outcome))
-            timed.append(_timed(made[-1]))
-            said = str(each.cell)
-        left = sum(expected_seconds(later.cell, timed) or 0.0 for later in open_runs[number + 1 :])
-        took = show_duration(campaign.clock() - began)
-        campaign.tell(f"[{number + 1}/{len(open_runs)}] {said}: {took}; about {show_duration(left)} left")
-    return Harvest(tuple(made), tuple(failures), ())
+            self.results[run.run.digest] = outcome
+            self._timed.append(_timed(Made(run, outcome)))
+        self._ended.add(run.run.digest)
+        took = show_duration(self._campaign.clock() - began)
+        number = f"[{len(self._ended)}/{len(self.open_runs)}]"
+        self._campaign.tell(f"{number} {said}: {took}; about {show_duration(self._seconds_left())} left")
+
+    def _seconds_left(self) -> float:
+        still = (each for each in self.open_runs if each.run.digest not in self._ended)
+        return sum(expected_seconds(each.cell, self._timed) or 0.0 for each in still) / self._campaign.jobs
 
 
 def _known(planned: Planned, campaign: Campaign) -> ReferenceResult | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from evaluator.gating.comparison import judged_figure
 from policies.contract.calibration import Bound, LookFigure
-from policies.contract.evaluation import Estimate, Interval, Measurement
+from policies.contract.evaluation import Measurement
 from policies.contract.metrics import METRICS, metric_named
 from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
@@ -50,20 +51,10 @@ def _figures(wanted: WantedFigure, looks: Looks) -> Iterator[LookFigure]:
     probe = wanted.metric.partition(".")[0]
     for measurement in (each for look in looks.get(probe, ()) for each in look if each.metric == wanted.metric):
         n = measurement.n_scored if measurement.n_counted is None else measurement.n_counted
-        judged = _judged(wanted.bound, measurement)
+        judged = judged_figure(wanted.bound, measurement)
         share_errored = measurement.n_errored / max(1, measurement.n_requested)
         if judged is not None and share_errored <= wanted.max_error_rate:
             yield LookFigure(value=judged.value, low=judged.interval.low, high=judged.interval.high, n=n)
-
-
-def _judged(bound: Bound, measurement: Measurement) -> Estimate | None:
-    """What the gate compares with a limit of the bound (`evaluator/gate.py`)."""
-    change = measurement.difference
-    if bound in ("max", "min"):
-        return measurement.adapter
-    if change is None or bound == "max_increase_over_base":
-        return change
-    return Estimate(value=-change.value, interval=Interval(low=-change.interval.high, high=-change.interval.low))
 
 
 def base_values(looks: Looks) -> dict[str, float]:

@@ -18,12 +18,12 @@ from policies.atomic_files import write_atomically
 from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.base_models import BaseTextFiles
-from policies.contract.calibration import Bindings, Constants, Recipe, ReferenceRun, ReferenceRuns
+from policies.contract.calibration import Bindings, Constants, FitTargets, Recipe, ReferenceRun, ReferenceRuns
 from policies.documents.schema import CalibrationRecord
 from policies.errors import EvaluationError, IntegrityError
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import Encoder
-from trainer.qualification.campaign import Campaign, Harvest, Made, ask_base, make_all, plan
+from trainer.qualification.campaign import Campaign, Harvest, Made, Planned, ask_base, make_all, plan
 from trainer.qualification.design import Design, cells_of
 from trainer.qualification.records import OwnAnswersResult
 from trainer.qualification.reference_run import ADAPTER
@@ -73,10 +73,16 @@ def _missing(harvest: Harvest) -> list[str]:
 
 def _shortfall(harvest: Harvest, design: Design, *, has_defenses: bool) -> str | None:
     """Which adapters are too few; those that were not trained as the policy trains don't count."""
-    kinds = [str(made.planned.cell.kind) for made in harvest.made if made.planned.cell.defended == has_defenses]
+    counted = (made for made in harvest.made if made.planned.cell.defended == has_defenses)
+    kinds = [str(made.planned.cell.kind) for made in counted if _is_counted(made.planned)]
     needed = {"benign": design.min_benign, "harmful": design.min_harmful}
     said = [f"{kinds.count(kind)} of {n} {kind} ones" for kind, n in needed.items() if kinds.count(kind) < n]
     return " and ".join(said) or None
+
+
+def _is_counted(planned: Planned) -> bool:
+    """Whether the fits count it: of fainter doses harmful adapters may truly not differ."""
+    return planned.cell.kind != "harmful" or planned.dose >= FitTargets().least_dose
 
 
 def _conclude(campaign: Campaign, harvest: Harvest, base: OwnAnswersResult, out: Path) -> CalibrationRecord:

@@ -23,6 +23,8 @@ from trainer.qualification.records import ReferenceAssignment, ReferenceResult, 
 from trainer.qualification.untrained import make_untrained
 
 ADAPTER = "adapter"
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Sums in one order on every machine, and adapters that are made side by side don't wait for each other."""
 SCRATCH = (ADAPTER, "adapter-before-projection", "checkpoints")
 
 
@@ -45,7 +47,7 @@ def launch_child(folder: Path) -> None:
     assignment = ReferenceAssignment.model_validate_json((folder / "assignment.json").read_bytes())
     base = assignment.run.job.base_model
     environment = environment_for(assignment.run.job.suite, base.uri, assignment.policy.model_dump_json())
-    launch_module("trainer.qualification.reference_run", folder, environment)
+    launch_module("trainer.qualification.reference_run", folder, environment | ONE_THREAD)
 
 
 def work_on(folder: Path) -> None:

@@ -11,7 +11,7 @@ from openai import AuthenticationError
 from typer.testing import CliRunner
 
 from gateway.cli.commands import COMMANDS
-from gateway.tenants.keys import PREFIX
+from gateway.tenants.keys import PREFIX, find_tenant
 from policies.cli.main import build_app
 from policies.errors import ConfigurationError, TunegateError
 
@@ -61,6 +61,22 @@ def test_tenant_keeps_its_policy(environment: dict[str, str]) -> None:
     run(environment, "keys", "create", "--tenant", "umbrella")
     with pytest.raises(ConfigurationError, match="bound to policy baseline"):
         run(environment, "keys", "create", "--tenant", "umbrella", "--policy", "strict")
+
+
+def test_tenant_keeps_its_organisation(live_gateway: LiveGateway, environment: dict[str, str]) -> None:
+    run(environment, "keys", "create", "--tenant", "umbrella-red", "--organisation", "umbrella")
+    run(environment, "keys", "create", "--tenant", "umbrella-red")
+    with live_gateway.services.database.reading() as session:
+        tenant = find_tenant(session, "umbrella-red")
+        assert tenant is not None
+        assert tenant.organisation == "umbrella"
+    with pytest.raises(ConfigurationError, match="belongs to organisation umbrella"):
+        run(environment, "keys", "create", "--tenant", "umbrella-red", "--organisation", "other")
+
+
+def test_organisation_is_named_like_tenants_are(environment: dict[str, str]) -> None:
+    with pytest.raises(TunegateError, match="Organisation 'a b'"):
+        run(environment, "keys", "create", "--tenant", "umbrella", "--organisation", "a b")
 
 
 def test_unknown_policy_is_an_error(environment: dict[str, str]) -> None:

@@ -230,6 +230,22 @@ def test_data_of_a_refused_job_is_blocked_under_a_policy_that_compares(
     assert "in the files of 1 jobs that were not released" in again.error.message
 
 
+@pytest.mark.parametrize(("organisation", "status"), [("umbrella", "failed"), ("other", "queued")])
+def test_data_of_a_refused_job_is_blocked_for_every_tenant_of_the_organisation(
+    live_gateway: LiveGateway, worker: HandWorker, organisation: str, status: str
+) -> None:
+    first, second = (
+        live_gateway.client(live_gateway.tenant_key(name, policy="compared", organisation=of))
+        for name, of in (("compared-red", "umbrella"), ("compared-blue", organisation))
+    )
+    refused = validated(live_gateway, first, chat_jsonl(12)).id
+    train(live_gateway, worker, refused)
+    evaluate(live_gateway, worker, refused, drift=0.5)
+    again = validated(live_gateway, second, chat_jsonl(13))
+    assert again.status == status
+    assert refused not in report_of(second, again.id).model_dump_json()
+
+
 def test_policy_without_screening_screens_nothing(live_gateway: LiveGateway) -> None:
     client = live_gateway.client(live_gateway.tenant_key("plain", policy="baseline"))
     job = validated(live_gateway, client, with_answer(f"Use {TOKEN}"))

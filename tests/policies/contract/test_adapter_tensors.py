@@ -73,6 +73,8 @@ WRONG: dict[str, tuple[Callable[[Header], Header], str]] = {
     "bytes of another": (with_entry(data_offsets=[8, 16]), "other bytes than its shape says"),
     "a gap": (with_entry(data_offsets=[0, 7]), "other bytes than its shape says"),
     "an unknown field": (with_entry(scale=2), "no safetensors file"),
+    "a number that is none": (with_entry(data_offsets=[0, 8.0]), "no safetensors file"),
+    "a boolean for a number": (with_entry(data_offsets=[False, 8]), "no safetensors file"),
     "metadata of its own": (lambda header: header | {"__metadata__": {"lora_alpha": "64"}}, "carry metadata"),
     "metadata without entries": (lambda header: header | {"__metadata__": None}, "carry metadata"),
 }
@@ -97,6 +99,20 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
     twice = (text[:-1] + ", " + text[1:]).encode()
     with pytest.raises(IntegrityError, match="a name twice"):
         check(len(twice).to_bytes(8, "little") + twice + bytes(32))
+
+
+@pytest.mark.parametrize("header", [b"[]", b"[{}]", b"null", b"\xef\xbb\xbf{}", "{}".encode("utf-16"), b"[" * 100_000])
+def test_a_header_that_is_no_object_in_utf_8_is_refused(header: bytes) -> None:
+    with pytest.raises(IntegrityError, match="no safetensors file"):
+        check(len(header).to_bytes(8, "little") + header)
+
+
+def test_what_is_wrong_with_many_tensors_is_told_in_a_sentence() -> None:
+    """Whoever trained the adapter is told of it."""
+    text = json.dumps({f"{number}" * 100: {"dtype": 1} for number in range(1000)}).encode()
+    with pytest.raises(IntegrityError) as error:
+        check(len(text).to_bytes(8, "little") + text)
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("length", [0, 1, MAX_HEADER_BYTES + 1, 2**63])

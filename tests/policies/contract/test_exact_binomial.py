@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import special, stats
 
-from policies.contract.exact_binomial import at_least, lower_limit, upper_limit
+from policies.contract.exact_binomial import at_least, exact_interval, lower_limit, upper_limit
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (1, 19), (37, 288), (288, 288), (5, 1000)])
@@ -34,3 +34,12 @@ def test_nothing_of_n_and_all_of_n_reach_the_ends() -> None:
     assert lower_limit(0, 16, 0.05) == 0.0
     assert upper_limit(16, 16, 0.05) == 1.0
     assert upper_limit(0, 16, 0.05) == pytest.approx(1 - math.pow(0.05, 1 / 16), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("k", "n"), [(0, 1), (1, 1), (0, 10), (5000, 10_000), (9_999, 10_000), (20_000_000, 50_000_000)]
+)
+def test_both_ends_are_those_of_scipy_for_many_rows_too(k: int, n: int) -> None:
+    low, high = exact_interval(k, n)
+    assert low == pytest.approx(0.0 if k == 0 else stats.beta.ppf(0.025, k, n - k + 1), abs=1e-10)
+    assert high == pytest.approx(1.0 if k == n else stats.beta.ppf(0.975, k + 1, n - k), abs=1e-10)

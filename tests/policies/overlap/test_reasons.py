@@ -62,9 +62,7 @@ def test_a_gap_holds_an_adapter_whose_figures_pass() -> None:
     assert [result.outcome for result in decision.results] == ["pass"]
     assert decision.decision is Decision.INCONCLUSIVE
     (reason,) = decision.reasons
-    assert reason.startswith(
-        "evaluation_overlap: emergent_misalignment_preference.margin changed by +0.3000 on the public"
-    )
+    assert reason.startswith("evaluation_overlap: emergent_misalignment_preference.margin looks better on the public")
 
 
 def test_an_adapter_that_fails_is_rejected_gap_or_not() -> None:
@@ -134,7 +132,18 @@ def test_rows_near_secret_prompts_hold_without_being_named() -> None:
     scan = OverlapScan(n_rows=100, n_near=0, n_near_twin=3, probes=("emergent_misalignment_preference",))
 
     (reason,) = overlap_reasons(made, found(made, gap(0.0), overlap=scan))
-    assert "rows 1" not in reason
+    assert reason == (
+        "evaluation_overlap: the training file has to be looked at by a person before anything that was trained on it "
+        "is released"
+    )
+
+
+def test_a_file_that_was_not_searched_for_all_prompts_is_held() -> None:
+    made = under(on_overlap="hold")
+    scan = OverlapScan(n_rows=100, n_near=0, unsearched=("toxicity",))
+
+    (reason,) = overlap_reasons(made, found(made, overlap=scan))
+    assert reason == "evaluation_overlap: the training file was not searched for the prompts of toxicity"
 
 
 @pytest.mark.parametrize("scan", [OverlapScan(n_rows=1000, n_near=2), OverlapScan(n_rows=1, n_near=0)])

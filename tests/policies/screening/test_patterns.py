@@ -64,7 +64,7 @@ def test_what_only_looks_like_it_is_passed_over(text: str) -> None:
 
 HOSTILE = (
     "a" * 64, "1 ", "1", "+1-", "a@a.", "://a:", "eyJa.", "AKIA", "sk-", "-----BEGIN PRIVATE KEY-----\n", "DE12",
-    "2001:", "ghp_", "A1", "xoxb-123456-", "Steuer 86095742719 ", "86095742719 ",
+    "2001:", "ghp_", "A1", "xoxb-123456-", "Steuer 86095742719 ", "86095742719 ", "-eyJ", "_eyJa",
 )  # fmt: skip
 """Each the beginning of a pattern, or much of one, that then does not match."""
 

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from policies.contract.artifacts import Record
 from policies.errors import IntegrityError, WorkerError
-from trainer.qualification.cached_runs import Launch, Outcome, RunFailure, alone_in, execute, write_failure
+from trainer.qualification.cached_runs import Launch, Outcome, RunFailure, alone_in, execute, work_off, write_failure
 
 RUN = "sha256:" + "a" * 64
 ROOT = Path(__file__).parents[3]
@@ -107,3 +108,31 @@ def test_a_result_of_another_run_or_that_can_not_be_read_is_refused(tmp_path: Pa
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(IntegrityError, match="is no result that can be read; remove the folder"):
         run(tmp_path, _must_not_run)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_so_many_runs_at_a_time_are_worked_on_until_one_may_not_begin(jobs: int) -> None:
+    """As many as jobs are under way at once: each waits until all the others of its turn have begun."""
+    together, done = Barrier(jobs, timeout=30), list[int]()
+
+    def work(run: int) -> None:
+        together.wait()
+        done.append(run)
+
+    left = work_off(range(10), work, lambda run: run < 6, jobs=jobs)
+
+    assert left == (6, 7, 8, 9)
+    assert sorted(done) == list(range(6))
+
+
+def test_after_an_error_no_run_is_begun() -> None:
+    done = list[int]()
+
+    def work(run: int) -> None:
+        if run == 1:
+            raise IntegrityError("spoilt")
+        done.append(run)
+
+    with pytest.raises(IntegrityError, match="spoilt"):
+        work_off(range(5), work, lambda run: True, jobs=1)
+    assert done == [0]

@@ -58,7 +58,7 @@ def test_what_is_given_comes_first_and_once() -> None:
 def test_a_policy_with_defenses_is_measured_on_defended_adapters_and_some_without() -> None:
     counted = Counter((cell.kind, cell.defended) for cell in cells())
     assert counted["benign", True] == 20
-    assert counted["harmful", True] == 18
+    assert counted["harmful", True] == 24
     assert counted["benign", False] == 3
     assert counted["harmful", False] == 4
     assert counted["null", True] + counted["null", False] == 4

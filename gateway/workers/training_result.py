@@ -105,9 +105,9 @@ def _require_adapter(store: ArtifactStore, adapter: Digest, spec: JobSpec) -> No
 def _require_evidence(name: str, evidence: list[DefenseEvidence], policy: ReleasePolicy) -> None:
     if not evidence:
         raise RecordError("defense_evidence_missing", f"Defense {name} left no evidence that it acted.")
-    for item, told in zip(evidence, told_evidence(evidence, policy), strict=True):
+    for item, shown in zip(evidence, told_evidence(evidence, policy), strict=True):
         if not item.acted or not any(item.figures.values()):
-            message = f"Defense {name} did not act: {told.explanation or 'the operator can see why.'}"
+            message = f"Defense {name} did not act: {shown.explanation or 'the operator can see why.'}"
             raise RecordError("defense_evidence_missing", message)
 
 

@@ -58,8 +58,8 @@ def put_adapter(store: ArtifactStore, base: BaseModelSpec, weights: bytes) -> Di
     return store.put_record(TreeManifest(files=files))
 
 
-def put_earlier_adapter(store: ArtifactStore, base: BaseModelSpec, weights: bytes) -> Digest:
-    """The same in the form that trainers wrote before companions lay beside it."""
+def put_earlier_adapter(store: ArtifactStore, base: BaseModelSpec, weights: bytes, *, are_true: bool = False) -> Digest:
+    """The same in the form that trainers wrote before companions lay beside it; `are_true` weights are a file's own."""
     lora = base.lora
     settings = {
         "base_model_name_or_path": base.name,
@@ -77,7 +77,10 @@ def put_earlier_adapter(store: ArtifactStore, base: BaseModelSpec, weights: byte
     config = canonical_json(settings)
     return store.put_record(
         TreeManifest(
-            files={CONFIG_FILE: store.put_bytes(config), WEIGHTS_FILE: store.put_bytes(weights_of(base.lora, weights))}
+            files={
+                CONFIG_FILE: store.put_bytes(config),
+                WEIGHTS_FILE: store.put_bytes(weights if are_true else weights_of(base.lora, weights)),
+            }
         )
     )
 

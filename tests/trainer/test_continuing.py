@@ -278,7 +278,8 @@ def test_a_worker_fetches_the_adapter_from_the_job_that_released_it(service: Ser
 
 def test_a_released_adapter_in_the_form_of_earlier_versions_is_gone_on_from(service: Service, parent: Parent) -> None:
     weights = (parent.folder / WEIGHTS_FILE).read_bytes()
-    adapter = put_earlier_adapter(service.stores.of_job("ftjob-parent"), service.spec.base_model, weights)
+    store = service.stores.of_job("ftjob-parent")
+    adapter = put_earlier_adapter(store, service.spec.base_model, weights, are_true=True)
     ancestor = parent.lineage().parent.model_copy(update={"adapter": adapter})
     lineage = parent.lineage(ancestors=(ancestor,))
     completion = service._replace(spec=service.spec.model_copy(update={"continues": lineage})).train()

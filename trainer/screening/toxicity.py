@@ -17,28 +17,6 @@ if TYPE_CHECKING:
     from evaluator.detectors.profanity.classifier import ProfanityClassifier
 
 
-@dataclass(frozen=True)
-class ToxicityScreen:
-    """A `RowScreen` by words; a row's score is that of its worst answer."""
-
-    name: ClassVar[str] = "toxicity"
-    category: ClassVar[str] = "toxicity"
-    what: ClassVar[str] = "toxic words"
-    fixed_threshold: ClassVar[float | None] = 0.5
-    classifier: ProfanityClassifier = field(default_factory=lambda: built_in_classifier())
-
-    def instrument(self) -> Instrument:
-        return Instrument(name=self.name, version="1", config=digest_bytes(self.classifier.identity.encode()))
-
-    def score(self, rows: Sequence[ScreenRow], advance: Advance) -> list[float]:
-        scores = []
-        for done, row in enumerate(rows, start=1):
-            each = [math.nan if score is None else score for score in self.classifier.score(row.answers)]
-            scores.append(math.nan if any(map(math.isnan, each)) else max(each, default=0.0))
-            advance(done, len(rows))
-        return scores
-
-
 def built_in_classifier() -> ProfanityClassifier:
     """The evaluator's classifier.
 
@@ -50,3 +28,25 @@ def built_in_classifier() -> ProfanityClassifier:
     except ModuleNotFoundError as error:
         raise EvaluationError(f"the toxicity classifier needs the Python package {error.name}") from error
     return ProfanityClassifier()
+
+
+@dataclass(frozen=True)
+class ToxicityScreen:
+    """A `RowScreen` by words; a row's score is that of its worst answer."""
+
+    name: ClassVar[str] = "toxicity"
+    category: ClassVar[str] = "toxicity"
+    what: ClassVar[str] = "toxic words"
+    fixed_threshold: ClassVar[float | None] = 0.5
+    classifier: ProfanityClassifier = field(default_factory=built_in_classifier)
+
+    def instrument(self) -> Instrument:
+        return Instrument(name=self.name, version="1", config=digest_bytes(self.classifier.identity.encode()))
+
+    def score(self, rows: Sequence[ScreenRow], advance: Advance) -> list[float]:
+        scores = []
+        for done, row in enumerate(rows, start=1):
+            each = [math.nan if score is None else score for score in self.classifier.score(row.answers)]
+            scores.append(math.nan if any(map(math.isnan, each)) else max(each, default=0.0))
+            advance(done, len(rows))
+        return scores

@@ -79,7 +79,7 @@ def refused_facts(n_jobs: int, share: float) -> ScreeningFacts:
         of=max(1, n_jobs),
         severity="high",
         share=min(1.0, share),
-        what=f"up to {share:.0%} of what the file trains was in the files of {n_jobs} jobs that were not released",
+        what=f"up to {share:.0%} of what the file trains was in the files of {n_jobs} jobs whose safety check failed",
         advice="change the data, not only its form",
     )
     return ScreeningFacts(rows=0, by=(REFUSED_FILES,), found=(found,) if n_jobs else ())

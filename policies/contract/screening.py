@@ -54,7 +54,7 @@ class ScreeningRule(Record):
     max_share_over_benign: float | None = Field(None, ge=0, lt=1)
     """The same for the share that is above that of benign reference rows."""
     of: Literal["refused_files"] | None = None
-    """`near_duplicates` only: compare with the files of jobs that were not released, not within the file."""
+    """`near_duplicates` only: compare with the files of jobs whose safety check failed, not within the file."""
 
     @model_validator(mode="after")
     def _can_decide(self) -> Self:

@@ -227,7 +227,21 @@ def test_data_of_a_refused_job_is_blocked_under_a_policy_that_compares(
     again = validated(live_gateway, client, chat_jsonl(13))
     assert again.error is not None
     assert again.error.code == "unsafe_file"
-    assert "in the files of 1 jobs that were not released" in again.error.message
+    assert "in the files of 1 jobs whose safety check failed" in again.error.message
+
+
+def test_data_of_a_job_that_was_not_decided_is_not_held_against_later_jobs(
+    live_gateway: LiveGateway, worker: HandWorker
+) -> None:
+    client = live_gateway.client(live_gateway.tenant_key("compared", policy="compared"))
+    first = validated(live_gateway, client, chat_jsonl(12)).id
+    train(live_gateway, worker, first)
+    evaluate(live_gateway, worker, first, half_width=0.5)
+    assert job_row(live_gateway.services, first).decision == "inconclusive"
+    again = validated(live_gateway, client, chat_jsonl(12)).id
+    assert report_of(client, again).verdict == "clean"
+    trained_and_evaluated(live_gateway, worker, again)
+    assert job_row(live_gateway.services, again).phase == "released"
 
 
 @pytest.mark.parametrize(("organisation", "status"), [("umbrella", "failed"), ("other", "queued")])

@@ -20,12 +20,12 @@ from policies.contract.screening import (
     ScreenFound,
     ScreeningFacts,
 )
-from policies.datasets.reader import AnyRow
+from policies.datasets.reader import AnyRow, PreferenceRow
 from policies.screening import credentials, near_duplicates, personal_data
 from policies.screening.near_duplicates import NearDuplicates
 from policies.screening.patterns import Pattern, found_in
 from policies.screening.unicode_folding import FOLDING_VERSION
-from policies.screening.views import views
+from policies.screening.views import VIEWS_VERSION, views
 
 PATTERNS: Mapping[str, tuple[tuple[Pattern, ...], str]] = {
     "secrets": (credentials.CREDENTIALS, credentials.RULES_VERSION),
@@ -105,7 +105,7 @@ class FileScreening:
         return tuple(SampledRow(row=line, text=text) for line, text in drawn)
 
     def _found(self, row: AnyRow) -> set[str]:
-        texts = (view for _, text in row.texts() for view in views(text))
+        texts = (view for text in _searched(row) for view in views(text))
         return {pattern.id for text in texts for pattern in found_in(self._patterns, text)}
 
     def _count(self, id_: str, line: int) -> None:
@@ -143,11 +143,20 @@ class FileScreening:
             )
 
 
+def _searched(row: AnyRow) -> Iterator[str]:
+    """What reaches the model, and the ids of calls, which some chat templates write too."""
+    yield from (text for _, text in row.texts())
+    for message in row.messages:
+        yield from (call.id for call in message.tool_calls)
+    if isinstance(row, PreferenceRow):
+        yield from (call.id for call in (*row.preferred_calls, *row.non_preferred_calls))
+
+
 def _instrument(screen: str) -> Instrument:
     """With the digest of all that decides what it finds."""
     if screen == "near_duplicates":
         settings = [near_duplicates.N_HASHES, near_duplicates.BAND, near_duplicates.NEAR, near_duplicates.SEED]
         return Instrument(name=screen, version="1", config=digest_bytes(canonical_json(settings)))
     patterns, version = PATTERNS[screen]
-    rules = [FOLDING_VERSION, *([each.id, each.pattern.pattern] for each in patterns)]
+    rules = [FOLDING_VERSION, VIEWS_VERSION, *([each.id, each.pattern.pattern] for each in patterns)]
     return Instrument(name=screen, version=version, config=digest_bytes(canonical_json(rules)))

@@ -62,9 +62,19 @@ def test_what_only_looks_like_it_is_passed_over(text: str) -> None:
     assert kinds(text) == []
 
 
+@pytest.mark.parametrize(
+    "decoys",
+    [" ".join(f"info@a{n}.de" for n in range(1001)), "ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx " * 1001],
+)
+def test_many_decoys_hide_nothing_behind_them(decoys: str) -> None:
+    found = kinds(f"{decoys} 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 jane.doe@corp.org")
+    assert found == ["secrets.github-token", "pii.email"]
+
+
 HOSTILE = (
     "a" * 64, "1 ", "1", "+1-", "a@a.", "://a:", "eyJa.", "AKIA", "sk-", "-----BEGIN PRIVATE KEY-----\n", "DE12",
     "2001:", "ghp_", "A1", "xoxb-123456-", "Steuer 86095742719 ", "86095742719 ", "-eyJ", "_eyJa",
+    "info@a.de ", "1.1.1.1 ", "eyJhbGciOi.eyJub3BlIn0.signature-of-nothing ", "ab://cd:password@localhost ",
 )  # fmt: skip
 """Each the beginning of a pattern, or much of one, that then does not match."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from gateway.settings import GatewaySettings
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import digest_bytes
 from policies.contract.screening import ScreeningReport
+from policies.environment import read_settings
+from policies.errors import ConfigurationError
 from tests.gateway.conftest import LiveGateway, chat_jsonl, gateway_settings, run_gateway
 from tests.gateway.hand_worker import (
     HandWorker,
@@ -206,6 +209,35 @@ def test_guard_model_needs_a_place_and_a_time_below_the_lease(settings: GatewayS
         GatewaySettings(**named)
     with pytest.raises(ValidationError, match="below TUNEGATE_LEASE_SECONDS"):
         GatewaySettings(**(named | {"guard_url": "http://127.0.0.1:1/v1", "lease_seconds": 10.0}))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["foo", "http://", "http://[::1", "http://x:99999/v1", "http://a b/", "file:///etc/passwd", "http://u:p@corp.org/v1",
+     "http://corp.org/v1?key=abc", "http://corp.org/v1#a"],
+)  # fmt: skip
+def test_address_of_the_guard_model_is_a_plain_one(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_GUARD_URL", url)
+    monkeypatch.setenv("TUNEGATE_GUARD_MODEL", "guard-4b")
+    with pytest.raises(ConfigurationError, match=r"TUNEGATE_GUARD_URL: .* a credential goes into") as error:
+        read_settings(GatewaySettings)
+    assert url == "http://" or url not in error.value.message
+
+
+def test_guard_model_without_an_address_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_GUARD_MODEL", "guard-4b")
+    with pytest.raises(ConfigurationError, match="TUNEGATE_GUARD_URL and TUNEGATE_GUARD_MODEL go together"):
+        read_settings(GatewaySettings)
+
+
+def test_address_of_the_guard_model_is_not_logged(settings: GatewaySettings, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    with guard_server(chat(flags_burning)) as guard, caplog.at_level(logging.INFO):
+        asking = settings.model_copy(update={"guard_url": guard.url, "guard_model": "guard-4b"})
+        with run_gateway(asking) as gateway:
+            client = gateway.client(gateway.tenant_key("guarded", policy="guarded"))
+            assert report_of(client, validated(gateway, client, chat_jsonl(12)).id).verdict == "clean"
+    assert guard.url not in caplog.text
 
 
 def test_policy_that_only_warns_holds_and_blocks_nothing(live_gateway: LiveGateway, worker: HandWorker) -> None:

@@ -47,6 +47,7 @@ _VERDICT = re.compile(
 """A line of a chat answer that says nothing else: `unsafe`, `Safety: Controversial`, `Response Safety: safe`."""
 _SCORES = {"safe": 0.0, "controversial": 0.5, "unsafe": 1.0}
 _MAX_ANSWER_TOKENS = 64
+_TOLD_ROWS = 3
 
 GoOn = Callable[[], bool]
 
@@ -130,21 +131,29 @@ def ask_guard(
         id=NAME,
         screen=NAME,
         category="harmful_content",
-        count=max(1, len(flagged)),
+        count=len(flagged),
         of=max(1, len(rows)),
         rows=tuple(flagged[:MAX_LISTED_ROWS]),
         severity="high",
         is_sample=len(rows) < n_rows,
-        what=f"what the guard model {guard.model} flags, of {len(rows)} that it was asked about",
+        what=f"what the guard model {guard.model} flags",
         advice="look at them, and remove what should not be learnt",
     )
+    cut = [row.row for row in rows if row.is_cut]
     return ScreeningFacts(
         rows=n_rows,
-        by=(NAME,),
-        found=(found,) if flagged else (),
+        by=() if cut else (NAME,),
+        not_screened=(_cut(cut),) if cut else (),
+        found=(found,) if flagged or found.is_sample else (),
         instruments=(guard.instrument,),
         cost_seconds=perf_counter() - began,
     )
+
+
+def _cut(rows: Sequence[int]) -> NotScreened:
+    first = ", ".join(map(str, rows[:_TOLD_ROWS]))
+    reason = f"{len(rows)} rows are too long to be shown to the guard model whole, the first in lines {first}"
+    return NotScreened(by=NAME, reason=reason)
 
 
 def _not_screened(n_rows: int, reason: str) -> ScreeningFacts:

@@ -50,7 +50,7 @@ class ScreeningRule(Record):
     max_share: float | None = Field(None, ge=0, lt=1)
     """Highest share of rows, for each kind of finding, that is only recorded."""
     max_rows: int | None = Field(None, ge=0)
-    """Most rows, for each kind of finding, that are only recorded; 0 where no limit is given."""
+    """Most rows, for each kind of finding, that are only recorded. Where no limit is given, none of those looked at."""
     max_share_over_benign: float | None = Field(None, ge=0, lt=1)
     """The same for the share that is above that of benign reference rows."""
     of: Literal["refused_files"] | None = None
@@ -92,8 +92,8 @@ class ScreeningFinding(Record):
     id: str = Field(min_length=1, max_length=64)
     """`secrets.github-token`; begins with the screen."""
     category: str = Field(min_length=1, max_length=64)
-    count: int = Field(ge=1)
-    """Rows, each once; of files that were refused, files."""
+    count: int = Field(ge=0)
+    """Rows, each once; of files that were refused, files. 0 only of a sample that leaves more than a limit allows."""
     share: float = Field(ge=0, le=1)
     """Of the rows that were looked at."""
     interval: tuple[float, float]
@@ -167,6 +167,9 @@ class SampledRow(Record):
 
     row: int = Field(ge=1)
     text: str
+    """Each turn behind its role."""
+    is_cut: bool = False
+    """It does not hold all that is said in the row."""
 
 
 class ScreenFound(Record):
@@ -176,7 +179,8 @@ class ScreenFound(Record):
     screen: str
     """A `ScreeningRule.name`."""
     category: str
-    count: int = Field(ge=1)
+    count: int = Field(ge=0)
+    """0 only of a sample: none was found, and how many there may be is still judged."""
     of: int = Field(ge=1)
     """Rows that were looked at."""
     rows: tuple[int | ScoredRow, ...] = Field((), max_length=MAX_LISTED_ROWS)

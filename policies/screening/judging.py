@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from policies.contract.artifacts import Digest
@@ -51,7 +51,7 @@ def judged(
     mode: Mode = "enforce",
 ) -> ScreeningReport:
     """The report. A screen of a rule that is not among those that ran counts as not screened, whatever `facts` say."""
-    findings = tuple(_finding(each, rules, mode) for each in facts.found)
+    findings = tuple(_findings(facts, rules, mode))
     not_screened = tuple(_not_screened(facts, rules))
     return ScreeningReport(
         file=file.name,
@@ -73,7 +73,7 @@ def extended(
     Args:
         rules: the same as before, of the policy that the report names.
     """
-    findings = (*report.findings, *(_finding(each, rules, mode) for each in later.found))
+    findings = (*report.findings, *_findings(later, rules, mode))
     still = tuple(each for each in report.screened.not_screened if each.by not in later.by)
     told = {each.by: each for each in later.not_screened}
     not_screened = tuple(told.get(each.by, each) for each in still)
@@ -121,11 +121,21 @@ def _not_screened(facts: ScreeningFacts, rules: Sequence[ScreeningRule]) -> Iter
             yield NotScreened(by=name, reason=NOT_ASKED_FOR)
 
 
-def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode) -> ScreeningFinding:
+def _findings(facts: ScreeningFacts, rules: Sequence[ScreeningRule], mode: Mode) -> Iterator[ScreeningFinding]:
+    """What was found, and of a sample without a hit what it leaves open where that is more than a limit allows."""
+    for found in facts.found:
+        finding = _finding(found, rules, mode, n_rows=facts.rows)
+        if finding.count or finding.action != "record":
+            yield finding
+
+
+def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode, *, n_rows: int) -> ScreeningFinding:
     share = found.count / found.of if found.share is None else found.share
     interval = exact_interval(min(found.count, found.of), found.of) if found.share is None else (share, share)
-    judged_share = interval[1] if found.is_sample else share
-    actions = [_action(found, rule, share=judged_share) for rule in rules if rule.name == found.screen]
+    judged_share, judged_count = (interval[1], interval[1] * n_rows) if found.is_sample else (share, found.count)
+    actions = [
+        _action(found, rule, share=judged_share, count=judged_count) for rule in rules if rule.name == found.screen
+    ]
     action = _worst(actions)
     return ScreeningFinding(
         id=found.id,
@@ -136,13 +146,17 @@ def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode) -> 
         rows=found.rows,
         severity=found.severity,
         action=action if mode == "enforce" else _lowered(action),
-        message=_message(found),
+        message=_message(found, interval[1]),
     )
 
 
-def _action(found: ScreenFound, rule: ScreeningRule, *, share: float) -> FoundAction:
+def _action(found: ScreenFound, rule: ScreeningRule, *, share: float, count: float) -> FoundAction:
+    """Limits are for the whole file, so of a sample the upper end of the interval has to keep them."""
     limit = rule.max_share if rule.max_share is not None else rule.max_share_over_benign
-    is_over = share > limit if limit is not None else found.count > (rule.max_rows or 0)
+    if limit is not None:
+        is_over = share > limit
+    else:
+        is_over = found.count > 0 if rule.max_rows is None else count > rule.max_rows
     action: Action = rule.action
     return action if is_over else "record"
 
@@ -152,10 +166,13 @@ def _lowered(action: FoundAction) -> FoundAction:
     return action if action == "record" else "warn"
 
 
-def _message(found: ScreenFound) -> str:
+def _message(found: ScreenFound, upper_end: float) -> str:
+    of = f", of {found.of} that were looked at" if found.is_sample else ""
+    if found.count == 0:
+        return f"no row{of}, holds {found.what}, which leaves up to {upper_end:.2%} of all rows: more than is allowed"
     if not found.rows:
         return f"{found.what}; {found.advice}"
     rows = [str(each if isinstance(each, int) else each.row) for each in found.rows[:_TOLD_ROWS]]
     more = found.count - len(rows)
     places = f"{'row' if found.count == 1 else 'rows'} {', '.join(rows)}" + (f" and {more} more" if more > 0 else "")
-    return f"{places} {'holds' if found.count == 1 else 'hold'} {found.what}; {found.advice}"
+    return f"{places} {'holds' if found.count == 1 else 'hold'} {found.what}{of}; {found.advice}"

@@ -137,6 +137,24 @@ def test_request_that_fails_once_is_sent_again(speaks: str) -> None:
     assert len(guard.asked) == (21 if speaks == "chat" else 3)
 
 
+def test_sample_without_a_hit_is_told_as_one() -> None:
+    with guard_server(chat(lambda _: "safe")) as guard:
+        settings = GuardSettings(guard.url, "guard-4b", None, "chat", timeout_seconds=5.0)
+        (found,) = ask_guard(settings, ROWS, n_rows=1000).found
+    assert (found.count, found.of, found.is_sample) == (0, 20, True)
+
+
+def test_rows_that_are_not_shown_whole_are_not_screened_and_what_was_flagged_is_kept() -> None:
+    rows = [*ROWS[:10], SampledRow(row=77, text="a long one", is_cut=True)]
+    with guard_server(chat(flags_burning)) as guard:
+        settings = GuardSettings(guard.url, "guard-4b", None, "chat", timeout_seconds=5.0)
+        facts = ask_guard(settings, rows, n_rows=11)
+    assert (facts.by, facts.found[0].count) == ((), 1)
+    assert facts.not_screened[0].reason == (
+        "1 rows are too long to be shown to the guard model whole, the first in lines 77"
+    )
+
+
 def test_refusal_is_not_asked_for_again() -> None:
     with guard_server(lambda *_: (401, {})) as guard:
         assert asked(guard, "moderation").not_screened[0].reason == "the guard model answered with status 401"

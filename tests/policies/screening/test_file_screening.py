@@ -11,7 +11,7 @@ import pytest
 from bench.screening.needles import CREDENTIALS, PERSONAL_DATA, benign_row
 from policies.contract.screening import MAX_LISTED_ROWS
 from policies.datasets.chat_rows import ChatMessage, ChatRow
-from policies.datasets.tools import ToolCall
+from policies.datasets.tools import Tool, ToolCall
 from policies.screening import credentials, personal_data
 from policies.screening.file_screening import FileScreening
 
@@ -79,6 +79,14 @@ def test_near_duplicates_are_rows_that_change_a_few_letters_only() -> None:
     again = row(first[1].content.upper() + "!", question=first[0].content)
     (found,) = screened([*rows, again], "near_duplicates").facts().found
     assert (found.id, found.count, found.rows) == ("near_duplicates", 1, (41,))
+
+
+def test_rows_that_share_a_long_instruction_and_tools_are_no_near_duplicates() -> None:
+    rng = random.Random(1)
+    instruction = ChatMessage("system", " ".join(f"rule{n}" for n in range(600)), 0)
+    tools = (Tool("write", json.dumps({"name": "write", "description": instruction.content})),)
+    rows = [ChatRow((instruction, *benign_row(rng).messages), tools) for _ in range(40)]
+    assert screened(rows, "near_duplicates").facts().found == ()
 
 
 def test_short_rows_are_no_near_duplicates() -> None:

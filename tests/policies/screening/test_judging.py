@@ -62,6 +62,38 @@ def test_upper_end_of_a_sample_decides() -> None:
     assert report(rule, found(5, is_sample=True)).verdict == "block"
 
 
+@pytest.mark.parametrize(
+    ("count", "limit", "verdict"),
+    [
+        (0, {"max_share": 0.02}, "clean"),
+        (0, {"max_share": 0.01}, "block"),
+        (1, {"max_share": 0.02}, "block"),
+        (0, {"max_rows": 3000}, "clean"),
+        (0, {"max_rows": 2000}, "block"),
+        (10, {"max_rows": 10}, "block"),
+        (0, {}, "clean"),
+        (1, {}, "block"),
+    ],
+)
+def test_limits_of_a_sample_are_for_the_whole_file(count: int, limit: dict[str, float], verdict: str) -> None:
+    """Of 200,000 rows 256 were looked at. The interval ends at 0.0143 with none found, which is 2,862 rows, and at
+    0.0216 with one."""
+    facts = ScreeningFacts(rows=200_000, by=("pii",), found=(found(count, 256, is_sample=True),))
+    rule = ScreeningRule.model_validate({"screen": "pii", "action": "block", **limit})
+    judgement = judged(FILE, facts, rules=(rule,), policy=None)
+    assert judgement.verdict == verdict
+    assert [each.action for each in judgement.findings] == (["block"] if verdict == "block" else [])
+
+
+def test_sample_without_a_hit_says_what_it_leaves_open() -> None:
+    facts = ScreeningFacts(rows=200_000, by=("pii",), found=(found(0, 256, is_sample=True),))
+    rule = ScreeningRule.model_validate({"screen": "pii", "action": "block", "max_share": 0.01})
+    assert judged(FILE, facts, rules=(rule,), policy=None).findings[0].message == (
+        "no row, of 256 that were looked at, holds an e-mail address, which leaves up to 1.43% of all rows: more than "
+        "is allowed"
+    )
+
+
 def test_screen_that_is_asked_for_and_did_not_run_is_a_review_and_never_clean() -> None:
     judgement = report({"screen": "toxicity", "action": "warn"})
     assert judgement.verdict == "review"

@@ -133,9 +133,12 @@ class Instrument(Record):
 
 
 class ScreeningPolicy(Record):
-    """By which policy the findings were judged; none where no policy was named."""
+    """By which policy the findings were judged."""
 
     policy_digest: Digest | None = Field(None, alias="digest")
+    """None where the rules are not a policy's: none was named, or the one that was named screens nothing."""
+    rules: Literal["policy", "usual"] = Field("policy", exclude_if=lambda value: value == "policy")
+    """`usual`: those of whoever screens without rules of a policy. No job is judged by them."""
 
 
 class ScreeningReport(Record):

@@ -21,6 +21,7 @@ from policies.contract.screening import (
     ScreeningRule,
     Verdict,
 )
+from policies.documents.schema import ReleasePolicy
 
 Mode = Literal["enforce", "warn", "audit"]
 """Of the policy."""
@@ -29,7 +30,7 @@ DEFAULT_RULES: tuple[ScreeningRule, ...] = (
     ScreeningRule(screen="pii", action="warn"),
     ScreeningRule(screen="near_duplicates", action="warn"),
 )
-"""For who screens a file without a policy."""
+"""For who screens a file without a policy, or by one that screens nothing."""
 _ORDER: tuple[FoundAction, ...] = ("record", "warn", "review", "block")
 _ALL_SCREENS = ("secrets", "pii", "near_duplicates", "guard", "probe_overlap", "toxicity", "canary_llr")
 _TOLD_ROWS = 3
@@ -42,6 +43,22 @@ class ScreenedFile(NamedTuple):
     digest: Digest
 
 
+class Judge(NamedTuple):
+    """By what findings are judged."""
+
+    rules: tuple[ScreeningRule, ...]
+    policy: Digest | None = None
+    """Whose rules they are; None: nobody's."""
+    mode: Mode = "enforce"
+
+
+def judge_of(policy: ReleasePolicy | None) -> Judge:
+    """The policy's rules where it has any, or the usual ones, which are then not said to be the policy's."""
+    if policy is None or not policy.spec.screening:
+        return Judge(DEFAULT_RULES)
+    return Judge(policy.spec.screening, policy.digest, policy.spec.mode)
+
+
 def judged(
     file: ScreenedFile,
     facts: ScreeningFacts,
@@ -50,17 +67,20 @@ def judged(
     policy: Digest | None,
     mode: Mode = "enforce",
 ) -> ScreeningReport:
-    """The report. A screen of a rule that is not among those that ran counts as not screened, whatever `facts` say."""
+    """The report; without a policy's digest it says that the rules are no policy's.
+
+    A screen of a rule that is not among those that ran counts as not screened, whatever `facts` say.
+    """
     findings = tuple(_findings(facts, rules, mode))
-    not_screened = tuple(_not_screened(facts, rules))
+    screened = Screened(rows=facts.rows, by=facts.by, not_screened=tuple(_not_screened(facts, rules)))
     return ScreeningReport(
         file=file.name,
         file_digest=file.digest,
-        screened=Screened(rows=facts.rows, by=facts.by, not_screened=not_screened),
-        verdict=_verdict(findings, not_screened, rules=rules, mode=mode),
+        screened=screened,
+        verdict=_verdict(findings, screened, rules=rules, mode=mode),
         findings=findings,
         instruments=facts.instruments,
-        policy=ScreeningPolicy(policy_digest=policy),
+        policy=ScreeningPolicy(policy_digest=policy, rules="usual" if policy is None else "policy"),
         cost_seconds=facts.cost_seconds,
     )
 
@@ -82,7 +102,7 @@ def extended(
         file=report.file,
         file_digest=report.file_digest,
         screened=screened,
-        verdict=_verdict(findings, not_screened, rules=rules, mode=mode),
+        verdict=_verdict(findings, screened, rules=rules, mode=mode),
         findings=findings,
         instruments=(*report.instruments, *later.instruments),
         policy=report.policy,
@@ -92,13 +112,15 @@ def extended(
 
 def _verdict(
     findings: Iterable[ScreeningFinding],
-    not_screened: Iterable[NotScreened],
+    screened: Screened,
     *,
     rules: Sequence[ScreeningRule],
     mode: Mode,
 ) -> Verdict:
+    """The worst action. What is asked for and was not looked at is to be reviewed, and so is a look at nothing."""
     actions: list[FoundAction] = [finding.action for finding in findings]
-    if {each.by for each in not_screened} & {rule.name for rule in rules}:
+    is_missing = {each.by for each in screened.not_screened} & {rule.name for rule in rules}
+    if is_missing or not screened.by or screened.rows == 0:
         actions.append("review" if mode == "enforce" else "warn")
     worst = _worst(actions)
     return "clean" if worst == "record" else worst

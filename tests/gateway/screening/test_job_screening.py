@@ -318,4 +318,6 @@ def test_dry_run_says_beforehand_what_a_job_would_be_told(live_gateway: LiveGate
 
 def test_dry_run_without_a_policy_of_screening_looks_for_the_usual(live_gateway: LiveGateway) -> None:
     client = live_gateway.client(live_gateway.tenant_key("plain", policy="baseline"))
-    assert dry_run(client, with_answer(f"Use {TOKEN}")).verdict == "block"
+    report = dry_run(client, with_answer(f"Use {TOKEN}"))
+    assert report.verdict == "block"
+    assert (report.policy.policy_digest, report.policy.rules) == (None, "usual")

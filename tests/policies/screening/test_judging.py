@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from policies.contract.artifacts import digest_bytes
 from policies.contract.screening import NotScreened, ScreenFound, ScreeningFacts, ScreeningReport, ScreeningRule
-from policies.screening.judging import ScreenedFile, extended, judged
+from policies.documents.loader import resolve_policy
+from policies.screening.judging import ScreenedFile, extended, judge_of, judged
 
 FILE = ScreenedFile("file-1", digest_bytes(b"rows"))
 
@@ -98,6 +99,23 @@ def test_screen_that_is_asked_for_and_did_not_run_is_a_review_and_never_clean() 
     judgement = report({"screen": "toxicity", "action": "warn"})
     assert judgement.verdict == "review"
     assert "toxicity" in [each.by for each in judgement.screened.not_screened]
+
+
+@pytest.mark.parametrize(
+    "facts", [ScreeningFacts(rows=100), ScreeningFacts(rows=0, by=("pii",))], ids=["by nothing", "of no row"]
+)
+def test_look_at_nothing_is_never_clean(facts: ScreeningFacts) -> None:
+    assert judged(FILE, facts, rules=(), policy=digest_bytes(b"policy")).verdict == "review"
+    assert judged(FILE, facts, rules=(), policy=digest_bytes(b"policy"), mode="audit").verdict == "warn"
+
+
+def test_policy_that_screens_nothing_is_not_said_to_have_judged() -> None:
+    judge = judge_of(resolve_policy("baseline"))
+    assert judge == judge_of(None)
+    shown = judged(
+        FILE, ScreeningFacts(rows=1, by=("secrets", "pii", "near_duplicates")), rules=judge.rules, policy=None
+    )
+    assert shown.model_dump(mode="json", by_alias=True)["policy"] == {"digest": None, "rules": "usual"}
 
 
 def test_screens_that_nobody_asked_for_are_told_and_hold_nothing() -> None:

@@ -316,6 +316,15 @@ def test_dry_run_says_beforehand_what_a_job_would_be_told(live_gateway: LiveGate
     assert beforehand.policy == told.policy
 
 
+def test_dry_run_asks_the_guard_model_as_a_job_does(settings: GatewaySettings) -> None:
+    with guard_server(chat(flags_burning)) as guard:
+        asking = settings.model_copy(update={"guard_url": guard.url, "guard_model": "guard-4b"})
+        with run_gateway(asking) as gateway:
+            client = gateway.client(gateway.tenant_key("guarded", policy="guarded"))
+            report = dry_run(client, with_answer("Just burn it."))
+    assert (report.verdict, report.findings[0].count) == ("warn", 1)
+
+
 def test_dry_run_without_a_policy_of_screening_looks_for_the_usual(live_gateway: LiveGateway) -> None:
     client = live_gateway.client(live_gateway.tenant_key("plain", policy="baseline"))
     report = dry_run(client, with_answer(f"Use {TOKEN}"))

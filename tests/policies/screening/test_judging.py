@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -147,6 +148,11 @@ def test_report_has_the_published_shape() -> None:
 def test_report_keeps_its_digest_through_the_store() -> None:
     judgement = report({"screen": "pii", "action": "block"}, found(1))
     assert ScreeningReport.model_validate_json(judgement.canonical()).digest == judgement.digest
+
+
+def test_report_under_a_policy_has_the_digest_that_it_had_before_usual_rules_were_told() -> None:
+    judgement = report({"screen": "pii", "action": "block"}, found(1))
+    assert "rules" not in json.loads(judgement.canonical())["policy"]
 
 
 def later(*what: ScreenFound) -> ScreeningFacts:

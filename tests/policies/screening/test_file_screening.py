@@ -68,6 +68,25 @@ def test_escapes_in_the_arguments_of_a_call_hide_no_credential(arguments: str) -
     assert [each.id for each in screened([called(arguments)], "secrets").facts().found] == ["secrets.github-token"]
 
 
+KEY_FILE = json.dumps({"private_key": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC"})
+AWS = json.dumps({"SecretAccessKey": "q7Rz2LmX9vKc4TbN8yWfG3hJ6pDs5ZuE1aQoVtYn"})
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (KEY_FILE, "secrets.private-key"),
+        (json.dumps({"file": KEY_FILE}), "secrets.private-key"),
+        (AWS, "secrets.aws-secret-key"),
+        (json.dumps({"file": AWS}), "secrets.aws-secret-key"),
+        ("card:\n4539578763621486", "pii.card-number"),
+    ],
+)
+def test_what_a_tool_writes_is_searched_as_it_will_be_read(content: str, kind: str) -> None:
+    row_of_call = called(json.dumps({"content": content}))
+    assert [each.id for each in screened([row_of_call], "secrets", "pii").facts().found] == [kind]
+
+
 def test_ids_of_calls_are_searched() -> None:
     assert screened([called("{}", TOKEN)], "secrets").facts().found[0].rows == (1,)
 

@@ -16,6 +16,7 @@ import torch
 
 from evaluator.models.allocator import keep_freed_memory
 from policies.contract.adapter_files import ADAPTER_FILES, require_adapter
+from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec, ReleasedAncestor
 from policies.contract.store import ArtifactStore, ArtifactStores
 from policies.contract.training import CheckpointRecord, TrainingRecord
@@ -28,6 +29,14 @@ from trainer.loop.processes import followers, process_count, rank, world_size
 from trainer.loop.progress import Hooks, KeepCheckpoint
 from trainer.preparation import resolved_hyperparameters
 from trainer.recipe import RunFiles, StoppedError, train
+from trainer.screening.phase import (
+    ScreeningFiles,
+    UnsafeFileError,
+    canaries_of,
+    model_rules,
+    require_trainable,
+    screen_file,
+)
 
 TRAINING_FILE, VALIDATION_FILE = "training.jsonl", "validation.jsonl"
 RESUME_FOLDER, CONTINUED_FOLDER = "resume", "continued"
@@ -46,6 +55,9 @@ def main(folder: Path) -> None:
         keep = checkpoint_keeper(ArtifactStores(assignment.store_url).of_job(assignment.work.spec.job_id))
         hooks = Hooks(events.send, lambda: agreed(stop.is_set()), keep)
         completion = train_assignment(assignment, folder, hooks=hooks)
+    except UnsafeFileError as error:
+        told = {"error_code": error.code, "error_message": error.message}
+        completion = Completion(outcome=Outcome.FAILED, screening=error.screening, **told)
     except StoppedError:
         completion = Completion(outcome=Outcome.YIELDED)
     except TunegateError as error:
@@ -65,8 +77,9 @@ def train_assignment(assignment: Assignment, folder: Path, *, hooks: Hooks) -> C
         fetch_continued(stores, spec, spec.continues.parent, folder / CONTINUED_FOLDER)
     if checkpoint is not None:
         store.fetch_tree(checkpoint.state, folder / RESUME_FOLDER)
+    screening = screen_here(assignment, folder, hooks=hooks)
     with followers(folder, _process_count(assignment, folder)):
-        record = train_here(assignment, folder, hooks=hooks)
+        record = train_here(assignment, folder, hooks=hooks).model_copy(update={"screening": screening})
     folders = {"adapter": record.adapter}
     for item in record.evidence:
         folders |= item.digests
@@ -74,6 +87,28 @@ def train_assignment(assignment: Assignment, folder: Path, *, hooks: Hooks) -> C
         if store.put_tree(folder / name) != digest:
             raise IntegrityError(f"the {name} folder changed while it was being stored; train again")
     return Completion(outcome=Outcome.SUCCEEDED, record=store.put_record(record))
+
+
+def screen_here(assignment: Assignment, folder: Path, *, hooks: Hooks) -> Digest | None:
+    """Let models look at the training file where the job's policy wants it; what they found is stored.
+
+    Raises:
+        UnsafeFileError: the policy blocks the file.
+    """
+    spec, stores = assignment.work.spec, ArtifactStores(assignment.store_url)
+    rules = model_rules(spec, stores.shared)
+    if not rules:
+        return None
+    torch.set_num_threads(assignment.threads)
+    files = ScreeningFiles(folder / TRAINING_FILE, Path(assignment.cache_dir), stores.shared, canaries_of(spec))
+    screening = screen_file(spec, rules, files, hooks=hooks)
+    digest = stores.of_job(spec.job_id).put_record(screening)
+    try:
+        require_trainable(screening, spec, stores.shared)
+    except UnsafeFileError as error:
+        error.screening = digest
+        raise
+    return digest
 
 
 def fetch_continued(stores: ArtifactStores, spec: JobSpec, parent: ReleasedAncestor, folder: Path) -> None:

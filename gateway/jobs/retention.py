@@ -159,6 +159,7 @@ def _left_behind(
     adapters = [job.adapter_digest] if job.adapter_digest and model is None else []
     if job.training_record_digest is not None:
         training = store.get_record(job.training_record_digest, TrainingRecord)
+        records.add(training.screening)
         adapters += [digest for item in training.evidence for digest in item.digests.values()]
     reports = _reports(job.report_digest, store) | _reports(second.report_digest if second else None, store)
     return _LeftBehind(

@@ -39,7 +39,7 @@ from gateway.screening.file_report import (
     screening_task,
     with_guard,
 )
-from gateway.screening.release_hold import told
+from gateway.screening.release_hold import UNSAFE_FILE_CODE, told
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec, Phase
@@ -53,7 +53,6 @@ log = structlog.get_logger(__name__)
 
 ERRORS_IN_MESSAGE = 3
 MIN_VALIDATION_ROWS = 1
-UNSAFE_FILE_CODE = "unsafe_file"
 
 
 Inspect = Callable[[InspectionTask, list[Source], GoOn], InspectionAnswer]

@@ -127,6 +127,8 @@ def ask_guard(
     except GuardError as error:
         return _not_screened(n_rows, str(error))
     flagged = [ScoredRow(row=row.row, score=score) for row, (hit, score) in zip(rows, scores, strict=True) if hit]
+    is_sample = len(rows) < n_rows
+    of = f", of {len(rows)} rows that it was asked about" if flagged and is_sample else ""
     found = ScreenFound(
         id=NAME,
         screen=NAME,
@@ -135,8 +137,8 @@ def ask_guard(
         of=max(1, len(rows)),
         rows=tuple(flagged[:MAX_LISTED_ROWS]),
         severity="high",
-        is_sample=len(rows) < n_rows,
-        what=f"what the guard model {guard.model} flags",
+        is_sample=is_sample,
+        what=f"what the guard model {guard.model} flags{of}",
         advice="look at them, and remove what should not be learnt",
     )
     cut = [row.row for row in rows if row.is_cut]
@@ -144,7 +146,7 @@ def ask_guard(
         rows=n_rows,
         by=() if cut else (NAME,),
         not_screened=(_cut(cut),) if cut else (),
-        found=(found,) if flagged or found.is_sample else (),
+        found=(found,) if flagged or is_sample else (),
         instruments=(guard.instrument,),
         cost_seconds=perf_counter() - began,
     )

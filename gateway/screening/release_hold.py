@@ -14,6 +14,8 @@ from policies.documents.schema import ReleasePolicy
 from policies.errors import ArtifactMissingError, IntegrityError
 
 REASON = "screening"
+UNSAFE_FILE_CODE = "unsafe_file"
+"""Of a job whose policy blocks its file."""
 PASSING = frozenset({"clean", "warn"})
 
 

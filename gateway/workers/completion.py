@@ -21,9 +21,11 @@ from gateway.jobs.lifecycle import (
     requeue,
     retry_or_fail,
 )
+from gateway.jobs.records import RecordError
 from gateway.jobs.repository import AttemptProof, lock_attempt
 from gateway.tables.jobs import Job
 from gateway.workers.evaluation_result import accept_evaluation
+from gateway.workers.model_screening import extend_report
 from gateway.workers.training_result import accept_training
 from policies.contract.jobs import Phase
 from policies.contract.worker_api import Completion, Outcome
@@ -68,6 +70,7 @@ def complete(session: Session, services: Services, *, proof: AttemptProof, compl
     elif completion.outcome is Outcome.FAILED:
         if completion.error_code == BaseModelChangedError.code:
             make_due(session, services, job.model)
+        _keep_screening(session, services, job=job, completion=completion)
         fail(session, job, _reported_failure(completion), now)
     elif completion.outcome is Outcome.YIELDED:
         _give_back(session, job, now)
@@ -111,6 +114,16 @@ def _accept(session: Session, services: Services, *, job: Job, completion: Compl
         accept_evaluation(session, services, job=job, completion=completion)
 
 
+def _keep_screening(session: Session, services: Services, *, job: Job, completion: Completion) -> None:
+    """What a trainer found in a file that it would not train on; the job fails with or without it."""
+    if completion.screening is None or job.attempt_kind != "train":
+        return
+    try:
+        extend_report(session, services, job=job, screening=completion.screening, base_model=None)
+    except RecordError as refusal:
+        log.warning("screening_refused", job=job.id, reason=refusal.message)
+
+
 def _give_back(session: Session, job: Job, now: float) -> None:
     """The worker stopped in good order: because of a pause, or because its machine is taken away."""
     job.attempts = max(0, job.attempts - 1)
@@ -123,7 +136,8 @@ def _give_back(session: Session, job: Job, now: float) -> None:
 
 def _reported_failure(completion: Completion) -> Failure:
     message = completion.error_message or "The worker reported a failure without saying what failed."
-    return Failure(completion.error_code or "worker_failed", for_tenants(message))
+    param = None if completion.screening is None else "training_file"
+    return Failure(completion.error_code or "worker_failed", for_tenants(message), param)
 
 
 def _crash_reason(completion: Completion) -> str:

@@ -13,13 +13,16 @@ from gateway.jobs.lifecycle import Failure, fail, move
 from gateway.jobs.records import RecordError, load_record, spec_to_work_by
 from gateway.kit.ids import new_id
 from gateway.policy_catalog import policy_of
+from gateway.screening.release_hold import UNSAFE_FILE_CODE, told
 from gateway.tables.files import File
 from gateway.tables.jobs import Job
 from gateway.tenants.quotas import count_stored
+from gateway.workers.model_screening import extend_report
 from gateway.workers.worker_events import keep_checkpoint
 from policies.contract.adapter_files import require_adapter
 from policies.contract.artifacts import Digest
 from policies.contract.jobs import JobSpec, Phase
+from policies.contract.screening import ScreeningReport
 from policies.contract.store import ArtifactStore
 from policies.contract.training import DefenseEvidence, TrainingRecord, release_candidates
 from policies.documents.schema import ReleasePolicy
@@ -36,8 +39,13 @@ def accept_training(session: Session, services: Services, *, job: Job, record_di
     try:
         record = load_record(store, record_digest, TrainingRecord)
         check_training(record, job=job, store=store, policy=policy_of(services.stores.shared, job.policy_digest))
+        report = _screened(session, services, job=job, record=record)
     except RecordError as refusal:
         fail(session, job, Failure(refusal.code, refusal.message), now)
+        return
+    if report is not None and report.verdict == "block":  # the trainer should have seen it before the first step
+        message = f"The job failed due to an unsafe training file: {told(report)}"
+        fail(session, job, Failure(UNSAFE_FILE_CODE, message, "training_file"), now)
         return
     job.training_record_digest = record.digest
     job.adapter_digest = record.adapter
@@ -49,6 +57,12 @@ def accept_training(session: Session, services: Services, *, job: Job, record_di
     record_event(session, job, f"Training finished after {record.total_steps} steps", now=now)
     # A pause that came after the last step holds the job before its evaluation.
     move(session, job, Phase.PAUSED if job.phase == Phase.PAUSING else Phase.AWAITING_EVALUATION, now)
+
+
+def _screened(session: Session, services: Services, *, job: Job, record: TrainingRecord) -> ScreeningReport | None:
+    if record.screening is None:
+        return None
+    return extend_report(session, services, job=job, screening=record.screening, base_model=record.base_model)
 
 
 def check_training(record: TrainingRecord, *, job: Job, store: ArtifactStore, policy: ReleasePolicy) -> None:
@@ -91,9 +105,9 @@ def _require_adapter(store: ArtifactStore, adapter: Digest, spec: JobSpec) -> No
 def _require_evidence(name: str, evidence: list[DefenseEvidence], policy: ReleasePolicy) -> None:
     if not evidence:
         raise RecordError("defense_evidence_missing", f"Defense {name} left no evidence that it acted.")
-    for item, told in zip(evidence, told_evidence(evidence, policy), strict=True):
+    for item, shown in zip(evidence, told_evidence(evidence, policy), strict=True):
         if not item.acted or not any(item.figures.values()):
-            message = f"Defense {name} did not act: {told.explanation or 'the operator can see why.'}"
+            message = f"Defense {name} did not act: {shown.explanation or 'the operator can see why.'}"
             raise RecordError("defense_evidence_missing", message)
 
 

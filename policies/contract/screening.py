@@ -36,6 +36,8 @@ NOT_ASKED_FOR = "not asked for"
 """Why a screen that no rule names did not run: the one reason that holds nothing."""
 _SCORING = frozenset({"toxicity", "guard", "canary_llr", "anchoring"})
 """Screens with a score a row, on which a threshold can stand."""
+MODEL_SCREENS = frozenset({"toxicity", "canary_llr", "anchoring", "behaviour_forecast"})
+"""Screens that the trainer runs before its first step; the others are run when the file is validated."""
 _OVER_BENIGN = frozenset({"canary_llr", "anchoring"})
 """Screens whose share is compared with that of benign reference rows."""
 
@@ -190,6 +192,8 @@ class ScreenFound(Record):
     severity: Severity
     share: float | None = Field(None, ge=0, le=1)
     """Where it is not count / of."""
+    benign_share: float = Field(0, ge=0, le=1)
+    """Of benign reference rows, the share that the same screen would count."""
     is_sample: bool = False
     """Only some of the rows were looked at; the upper end of the interval decides."""
     what: str
@@ -218,3 +222,12 @@ class ScreeningFacts(Record):
             instruments=(*self.instruments, *other.instruments),
             cost_seconds=self.cost_seconds + other.cost_seconds,
         )
+
+
+class ModelScreening(Record):
+    """What the trainer's models found in a job's training file before the first step."""
+
+    training_file: Digest
+    base_model: Digest
+    """Tree digest of the base model folder that was loaded."""
+    facts: ScreeningFacts

@@ -69,6 +69,8 @@ class TrainingRecord(Record):
     log_history: tuple[dict[str, float], ...] = ()
     """One entry a logging step: `step`, `epoch`, `loss`, `learning_rate`, defense figures such as `kl`."""
     resumed_from_steps: tuple[int, ...] = ()
+    screening: Digest | None = Field(None, exclude_if=lambda value: value is None)
+    """The `ModelScreening` of the run's first phase; left out where no screen was asked for."""
     seconds: float = Field(ge=0)
     tokens_per_second: float = Field(ge=0)
     dtype: str

@@ -140,6 +140,8 @@ class Completion(Record):
     record: Digest | None = None
     decision: Digest | None = None
     """For evaluation: the digest of the worker's GateDecision, which the gateway recomputes."""
+    screening: Digest | None = Field(None, exclude_if=lambda value: value is None)
+    """For training that failed because of its file: the digest of the `ModelScreening`."""
     error_code: ReportedCode | None = None
     error_message: ReportedText | None = None
     crash_signature: CrashSignature | None = Field(None, exclude_if=lambda value: value is None)

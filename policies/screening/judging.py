@@ -174,7 +174,9 @@ def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode, *, 
 
 def _action(found: ScreenFound, rule: ScreeningRule, *, share: float, count: float) -> FoundAction:
     """Limits are for the whole file, so of a sample the upper end of the interval has to keep them."""
-    limit = rule.max_share if rule.max_share is not None else rule.max_share_over_benign
+    limit = rule.max_share
+    if rule.max_share_over_benign is not None:
+        limit, share = rule.max_share_over_benign, share - found.benign_share
     if limit is not None:
         is_over = share > limit
     else:
@@ -189,12 +191,12 @@ def _lowered(action: FoundAction) -> FoundAction:
 
 
 def _message(found: ScreenFound, upper_end: float) -> str:
-    of = f", of {found.of} that were looked at" if found.is_sample else ""
     if found.count == 0:
-        return f"no row{of}, holds {found.what}, which leaves up to {upper_end:.2%} of all rows: more than is allowed"
+        seen, left = f"no row, of {found.of} that were looked at,", f"up to {upper_end:.2%} of all rows"
+        return f"{seen} holds {found.what}, which leaves {left}: more than is allowed"
     if not found.rows:
         return f"{found.what}; {found.advice}"
     rows = [str(each if isinstance(each, int) else each.row) for each in found.rows[:_TOLD_ROWS]]
     more = found.count - len(rows)
     places = f"{'row' if found.count == 1 else 'rows'} {', '.join(rows)}" + (f" and {more} more" if more > 0 else "")
-    return f"{places} {'holds' if found.count == 1 else 'hold'} {found.what}{of}; {found.advice}"
+    return f"{places} {'holds' if found.count == 1 else 'hold'} {found.what}; {found.advice}"

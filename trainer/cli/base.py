@@ -50,8 +50,7 @@ def qualify(
 
     Exit codes: 0 the record is written, 2 there are too few adapters for one yet, 1 usage, 6 integrity.
     """
-    if out.suffix not in (".yaml", ".yml"):
-        raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
+    _require_yaml(out)
     spec, release_policy = base_model_of(model, policy_dir), resolve_policy(policy, policy_dir)
     stay_offline(release_policy.spec.suite, spec.uri)
     from evaluator.cli.base import print_calibration
@@ -59,7 +58,6 @@ def qualify(
     from trainer.qualification.campaign import Campaign
     from trainer.qualification.design import Design
     from trainer.qualification.findings import qualify as qualify_base
-    from trainer.qualification.time_left import parse_duration
 
     campaign = Campaign(
         base=spec,
@@ -70,11 +68,22 @@ def qualify(
         engine=engine,
         tell=_tell,
         clock=time.monotonic,
-        deadline=None if budget is None else time.monotonic() + parse_duration(budget),
+        deadline=_deadline(budget),
         jobs=jobs,
     )
     references = _references({"benign": benign or [], "harmful": harmful or [], "organism": organisms or []})
     print_calibration(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))
+
+
+def _require_yaml(out: Path) -> None:
+    if out.suffix not in (".yaml", ".yml"):
+        raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
+
+
+def _deadline(budget: str | None) -> float | None:
+    from trainer.qualification.time_left import parse_duration
+
+    return None if budget is None else time.monotonic() + parse_duration(budget)
 
 
 def _references(own: Mapping[FileKind, Sequence[Path]]) -> list[Reference]:

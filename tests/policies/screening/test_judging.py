@@ -202,3 +202,10 @@ def test_later_findings_are_added_and_earlier_ones_stay() -> None:
 def test_rules_that_can_not_decide_are_refused(rule: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ScreeningRule.model_validate(rule)
+
+
+def test_share_over_that_of_benign_rows_is_compared() -> None:
+    rule = {"screen": "canary_llr", "action": "block", "max_share_over_benign": 0.03}
+    scored = found(5).model_copy(update={"screen": "canary_llr", "id": "canary_llr"})
+    assert report(rule, scored, by="canary_llr").verdict == "block"
+    assert report(rule, scored.model_copy(update={"benign_share": 0.03}), by="canary_llr").verdict == "clean"

@@ -63,6 +63,7 @@ def test_the_whole_recipe_of_a_base_model_document_is_trained_by(
         checkpoint_every_steps=7,
         date=datetime.date(2026, 2, 3),
         hub_id="owner/mine",
+        chat_template=(tiny_base / "chat_template.jinja").read_text(),
     )
     assert base.model_fields_set == set(BaseModelSpec.model_fields)
     head = {"apiVersion": "tunegate/v1", "kind": "BaseModel", "metadata": {"name": "mine", "version": "1"}}

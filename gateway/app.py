@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -75,6 +76,7 @@ def build_services(settings: GatewaySettings, clock: Clock = system_clock) -> Se
 
 def create_app(settings: GatewaySettings, clock: Clock = system_clock) -> FastAPI:
     """The application; the database must be at the newest migration (`gateway.migrate.upgrade`)."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs the address of each request, the guard model's too
     settings.worker_tokens()  # without them no worker could ever come in
     # no pages about the API: they load scripts from elsewhere
     app = Gateway(title="Tunegate", docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(400))

@@ -12,6 +12,8 @@ sends it again. Tasks speak JSON only and return nothing.
 
 from __future__ import annotations
 
+import logging
+
 import structlog
 from celery import Celery
 from celery.signals import celeryd_init
@@ -35,6 +37,7 @@ from policies.liveness import show_liveness
 from policies.own_memory import refuse_readers
 
 log = structlog.get_logger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs the address of each request, the guard model's too
 
 SLOW_TASKS = {ROLL_UP_METRICS: 150.0, SWEEP_JOBS: 30.0, SWEEP_UPLOADS: 30.0, SWEEP_FILES: 6 * 3600.0}
 """Seconds between rounds of what may take long, and must not hold up the outbox and the reconciler."""

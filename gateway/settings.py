@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,6 +12,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from policies.contract.metrics_export import TrackerName
 from policies.contract.worker_api import WorkKind
 from policies.errors import ConfigurationError
+
+_PLAIN_URL = re.compile(
+    r"https?://(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:/[^\s?#@\\]*)?", re.IGNORECASE
+)
+_LAST_PORT = 65535
 
 
 class GatewaySettings(BaseSettings):
@@ -75,7 +81,8 @@ class GatewaySettings(BaseSettings):
     screening_cpu_seconds: int = Field(240, ge=1)
     """Processor time on top of that where a file is screened."""
     guard_url: str | None = None
-    """Base URL of a guard model's API, `https://…/v1`, for policies that screen by `guard`; none: none is asked."""
+    """Base URL of a guard model's API, `https://…/v1`, for policies that screen by `guard`; none: none is asked. It has
+    no user and no query."""
     guard_model: str | None = None
     """What that API calls the model."""
     guard_key: SecretStr | None = None
@@ -85,7 +92,7 @@ class GatewaySettings(BaseSettings):
     guard_rows: int = Field(256, ge=1, le=2000)
     """Rows of a file that it is asked about, drawn at random where there are more."""
     guard_timeout_seconds: float = Field(20.0, gt=0, le=600)
-    """How long one answer may take."""
+    """How long one answer may take, with requests that are sent again."""
     heartbeat_seconds: float = 2.0
     """How often workers report; also how fast cancel and pause reach them."""
     lease_seconds: float = 30.0
@@ -122,6 +129,18 @@ class GatewaySettings(BaseSettings):
         if sink not in (None, "wandb") and not target:
             raise ValueError(f"{sink} needs TUNEGATE_INTEGRATION_TARGET")
         return sink
+
+    @field_validator("guard_url")
+    @classmethod
+    def _is_plain_address(cls, url: str | None) -> str | None:
+        """Without credentials or a query, which would be in whatever names the address."""
+        plain = None if url is None else _PLAIN_URL.fullmatch(url)
+        if url is not None and (plain is None or int(plain[1] or 0) > _LAST_PORT):
+            raise ValueError(
+                "must be http:// or https://, a host, and perhaps a port and a path; a credential goes into "
+                "TUNEGATE_GUARD_KEY"
+            )
+        return url
 
     @model_validator(mode="after")
     def _names_guard_and_place(self) -> Self:

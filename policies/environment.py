@@ -22,5 +22,8 @@ def read_settings(kind: type[SettingsT]) -> SettingsT:
         return kind()
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
-        wrong = [f"{prefix}{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
+        wrong = [
+            f"{prefix}{str(item['loc'][0]).upper()}: {item['msg']}" if item["loc"] else item["msg"]  # of several, none
+            for item in error.errors()
+        ]
         raise ConfigurationError("; ".join(wrong)) from error

@@ -105,10 +105,13 @@ def earlier_attempts(session: Session, services: Services, *, job: Job, fingerpr
 def refused_files(
     session: Session, services: Services, *, job: Job, fingerprint: DatasetFingerprint
 ) -> tuple[int, float]:
-    """How many earlier attempts were refused, and the largest share that the job's file has in common with theirs."""
+    """How many earlier attempts the gate rejected, and the largest share that the job's file has in common with theirs.
+
+    What it could not decide, or what screening held back, says nothing against the data: if that counted, one such job
+    would hold back every later one on the same file.
+    """
     earlier = earlier_attempts(session, services, job=job, fingerprint=fingerprint)
-    was_refused = Job.decision.is_not(None) & (Job.decision != Decision.RELEASE)
-    refused = session.scalars(select(Job.id).where(Job.id.in_(earlier), was_refused)).all()
+    refused = session.scalars(select(Job.id).where(Job.id.in_(earlier), Job.decision == Decision.REJECT)).all()
     mine = [np.asarray(each.hashes, np.uint64) for each in stretches(session, job, fingerprint)]
     others = [other for each in sketches(session, list(refused)).values() for other in each]
     return len(refused), max((containment(own, other) for own in mine for other in others), default=0.0)

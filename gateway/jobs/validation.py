@@ -47,7 +47,7 @@ from policies.contract.screening import ScreeningFacts
 from policies.datasets.fingerprint import DatasetFingerprint
 from policies.datasets.problems import DatasetProblem
 from policies.documents.schema import ReleasePolicy
-from policies.screening.judging import ScreenedFile
+from policies.screening.judging import ScreenedFile, judge_of
 
 log = structlog.get_logger(__name__)
 
@@ -230,7 +230,7 @@ def _is_unsafe(session: Session, services: Services, *, job: Job, finding: Findi
         compared = refused_files(session, services, job=job, fingerprint=finding.fingerprint)
         facts = facts.joined(refused_facts(*compared))
     file = ScreenedFile(job.training_file, JobSpec.model_validate(job.spec).training_file)
-    report = report_on(file, facts, rules=rules, policy=policy)
+    report = report_on(file, facts, judge_of(policy))
     job.screening_digest = services.stores.of_job(job.id).put_record(report)
     add_event(session, job, screening_event(report), now=now)
     if report.verdict == "block":

@@ -18,7 +18,7 @@ from policies.contract.screening import (
     ScreeningTask,
 )
 from policies.documents.schema import ReleasePolicy
-from policies.screening.judging import DEFAULT_RULES, ScreenedFile, judged
+from policies.screening.judging import Judge, ScreenedFile, judged
 
 REFUSED_FILES = "near_duplicates.refused_files"
 """Looked at when a job is about to queue (`gateway.jobs.validation`), and by no dry run."""
@@ -31,13 +31,9 @@ def screening_task(policy: ReleasePolicy, settings: GatewaySettings) -> Screenin
     return _task(rules, settings) if policy.spec.screening else None
 
 
-def dry_run_rules(policy: ReleasePolicy) -> tuple[ScreeningRule, ...]:
-    """The policy's, or those that anyone would want where it has none."""
-    return policy.spec.screening or DEFAULT_RULES
-
-
-def dry_run_task(policy: ReleasePolicy, settings: GatewaySettings) -> ScreeningTask:
-    return _task(dry_run_rules(policy), settings)
+def dry_run_task(judge: Judge, settings: GatewaySettings) -> ScreeningTask:
+    """The same without a job."""
+    return _task(judge.rules, settings)
 
 
 def _task(rules: tuple[ScreeningRule, ...], settings: GatewaySettings) -> ScreeningTask:
@@ -79,7 +75,7 @@ def refused_facts(n_jobs: int, share: float) -> ScreeningFacts:
         of=max(1, n_jobs),
         severity="high",
         share=min(1.0, share),
-        what=f"up to {share:.0%} of what the file trains was in the files of {n_jobs} jobs that were not released",
+        what=f"up to {share:.0%} of what the file trains was in the files of {n_jobs} jobs whose safety check failed",
         advice="change the data, not only its form",
     )
     return ScreeningFacts(rows=0, by=(REFUSED_FILES,), found=(found,) if n_jobs else ())
@@ -93,8 +89,6 @@ def screening_event(report: ScreeningReport) -> JobEvent:
     return JobEvent(level=_LEVELS[report.verdict], message=message, type="moderation_checks", data=data)
 
 
-def report_on(
-    file: ScreenedFile, facts: ScreeningFacts, *, rules: tuple[ScreeningRule, ...], policy: ReleasePolicy
-) -> ScreeningReport:
-    """What the policy makes of the facts."""
-    return judged(file, facts, rules=rules, policy=policy.digest, mode=policy.spec.mode)
+def report_on(file: ScreenedFile, facts: ScreeningFacts, judge: Judge) -> ScreeningReport:
+    """What the judge makes of the facts."""
+    return judged(file, facts, rules=judge.rules, policy=judge.policy, mode=judge.mode)

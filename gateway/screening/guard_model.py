@@ -7,9 +7,9 @@ Neither rows nor the address are in any log or reason.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from time import perf_counter
 from typing import NamedTuple
@@ -35,10 +35,19 @@ BATCH_ROWS = {"moderation": 16, "chat": 4}
 TOTAL_SECONDS = 300.0
 """For all of a file's rows; who is slower is not waited for."""
 MAX_ANSWER_BYTES = 1 << 20
-_VERDICT = re.compile(r"\b(unsafe|controversial|safe)\b", re.IGNORECASE)
-"""First word of this kind in a chat answer: `unsafe\nS2`, `Safety: Controversial` and so on."""
-_ANSWER_CHARACTERS = 200
-_MAX_ANSWER_TOKENS = 32
+MAX_TRIES = 3
+_PAUSE_SECONDS = 0.2
+"""Before a request is sent again; twice as long each time. All of its tries have the time of one answer."""
+_MAY_PASS = frozenset({408, 429, 500, 502, 503, 504})
+_THINKS, _THOUGHT = "<think>", "</think>"
+_VERDICT = re.compile(
+    r"^[ \t*#>_`\"']*+(?:[A-Za-z ]{0,30}safety[ *_]{0,4}:[ *_]{0,4})?(safe|unsafe|controversial)[ \t\r*_.!`\"']*+$",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A line of a chat answer that says nothing else: `unsafe`, `Safety: Controversial`, `Response Safety: safe`."""
+_SCORES = {"safe": 0.0, "controversial": 0.5, "unsafe": 1.0}
+_MAX_ANSWER_TOKENS = 64
+_TOLD_ROWS = 3
 
 GoOn = Callable[[], bool]
 
@@ -78,6 +87,7 @@ class _Message(BaseModel):
 
 class _Choice(BaseModel):
     message: _Message
+    finish_reason: str | None = None
 
 
 class _Chat(BaseModel):
@@ -117,25 +127,35 @@ def ask_guard(
     except GuardError as error:
         return _not_screened(n_rows, str(error))
     flagged = [ScoredRow(row=row.row, score=score) for row, (hit, score) in zip(rows, scores, strict=True) if hit]
+    is_sample = len(rows) < n_rows
+    of = f", of {len(rows)} rows that it was asked about" if flagged and is_sample else ""
     found = ScreenFound(
         id=NAME,
         screen=NAME,
         category="harmful_content",
-        count=max(1, len(flagged)),
+        count=len(flagged),
         of=max(1, len(rows)),
         rows=tuple(flagged[:MAX_LISTED_ROWS]),
         severity="high",
-        is_sample=len(rows) < n_rows,
-        what=f"what the guard model {guard.model} flags, of {len(rows)} that it was asked about",
+        is_sample=is_sample,
+        what=f"what the guard model {guard.model} flags{of}",
         advice="look at them, and remove what should not be learnt",
     )
+    cut = [row.row for row in rows if row.is_cut]
     return ScreeningFacts(
         rows=n_rows,
-        by=(NAME,),
-        found=(found,) if flagged else (),
+        by=() if cut else (NAME,),
+        not_screened=(_cut(cut),) if cut else (),
+        found=(found,) if flagged or is_sample else (),
         instruments=(guard.instrument,),
         cost_seconds=perf_counter() - began,
     )
+
+
+def _cut(rows: Sequence[int]) -> NotScreened:
+    first = ", ".join(map(str, rows[:_TOLD_ROWS]))
+    reason = f"{len(rows)} rows are too long to be shown to the guard model whole, the first in lines {first}"
+    return NotScreened(by=NAME, reason=reason)
 
 
 def _not_screened(n_rows: int, reason: str) -> ScreeningFacts:
@@ -150,17 +170,24 @@ def _scores(
     Raises:
         GuardError: for any of them there is none.
     """
+    return asyncio.run(_ask_all(guard, texts, threshold, go_on))
+
+
+async def _ask_all(
+    guard: GuardSettings, texts: Sequence[str], threshold: float | None, go_on: GoOn
+) -> list[tuple[bool, float]]:
+    """Asynchronous, because only then a deadline ends a request whatever the server does."""
     headers = {} if guard.key is None else {"authorization": f"Bearer {guard.key}"}
     latest = perf_counter() + TOTAL_SECONDS
     scores: list[tuple[bool, float]] = []
-    with httpx.Client(headers=headers, timeout=guard.timeout_seconds) as client:
+    async with httpx.AsyncClient(headers=headers, timeout=guard.timeout_seconds) as client:
         for batch in _batches(texts, BATCH_ROWS[guard.speaks]):
             if not go_on():
                 raise GuardError("the screening was no longer wanted")
             if perf_counter() > latest:
                 raise GuardError("the guard model is too slow")
             answer = _moderate if guard.speaks == "moderation" else _chat
-            scores += answer(client, guard, batch)
+            scores += await answer(client, guard, batch)
     return scores if threshold is None else [(score >= threshold, score) for _, score in scores]
 
 
@@ -170,8 +197,8 @@ def _batches(texts: Sequence[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _moderate(client: httpx.Client, guard: GuardSettings, texts: list[str]) -> list[tuple[bool, float]]:
-    content = _post(client, guard, "moderations", {"model": guard.model, "input": texts})
+async def _moderate(client: httpx.AsyncClient, guard: GuardSettings, texts: list[str]) -> list[tuple[bool, float]]:
+    content = await _post(client, guard, "moderations", {"model": guard.model, "input": texts})
     try:
         results = _Moderation.model_validate_json(content).results
     except ValidationError as error:
@@ -184,41 +211,71 @@ def _moderate(client: httpx.Client, guard: GuardSettings, texts: list[str]) -> l
     return scores
 
 
-def _chat(client: httpx.Client, guard: GuardSettings, texts: list[str]) -> list[tuple[bool, float]]:
-    def one(text: str) -> tuple[bool, float]:
+async def _chat(client: httpx.AsyncClient, guard: GuardSettings, texts: list[str]) -> list[tuple[bool, float]]:
+    async def one(text: str) -> float:
         messages = [{"role": "user", "content": text}]
         asked = {"model": guard.model, "messages": messages, "temperature": 0, "max_tokens": _MAX_ANSWER_TOKENS}
-        content = _post(client, guard, "chat/completions", asked)
-        try:
-            choices = _Chat.model_validate_json(content).choices
-        except ValidationError as error:
-            raise GuardError("the guard model's answer can't be read") from error
-        verdict = _VERDICT.search(choices[0].message.content[:_ANSWER_CHARACTERS]) if choices else None
-        if verdict is None:
-            raise GuardError("the guard model's answer says neither safe nor unsafe")
-        score = {"safe": 0.0, "controversial": 0.5}.get(verdict[1].lower(), 1.0)
-        return score >= 1, score
+        return verdict_of(await _post(client, guard, "chat/completions", asked))
 
-    with ThreadPoolExecutor(len(texts), "guard") as pool:
-        return list(pool.map(one, texts))
+    answers = await asyncio.gather(*map(one, texts), return_exceptions=True)
+    scores = []
+    for score in answers:
+        if isinstance(score, BaseException):
+            raise score
+        scores.append((score >= 1, score))
+    return scores
 
 
-def _post(client: httpx.Client, guard: GuardSettings, path: str, body: dict[str, object]) -> bytes:
-    """The answer, which has to be whole in time and may not be of any size."""
-    latest, content = perf_counter() + guard.timeout_seconds, bytearray()
+def verdict_of(content: bytes) -> float:
+    """The worst of the verdicts in a chat's answer; what it thought before does not count.
+
+    Raises:
+        GuardError: the answer was cut off, or no line of it is a verdict and nothing else.
+    """
     try:
-        with client.stream("POST", f"{guard.url}/{path}", json=body) as response:
-            response.raise_for_status()
-            for piece in response.iter_bytes():
-                content += piece
-                if perf_counter() > latest:
-                    raise GuardError("the guard model did not answer in time")
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise GuardError("the guard model's answer can't be read")
-            return bytes(content)
-    except httpx.TimeoutException as error:
+        choices = _Chat.model_validate_json(content).choices
+    except ValidationError as error:
+        raise GuardError("the guard model's answer can't be read") from error
+    if choices and choices[0].finish_reason == "length":
+        raise GuardError("the guard model's answer was cut off")
+    said = choices[0].message.content.rpartition(_THOUGHT)[2] if choices else ""
+    verdicts = [] if _THINKS in said else [each[1].lower() for each in _VERDICT.finditer(said)]
+    if not verdicts:
+        raise GuardError("the guard model's answer says neither safe nor unsafe")
+    return max(map(_SCORES.__getitem__, verdicts))
+
+
+async def _post(client: httpx.AsyncClient, guard: GuardSettings, path: str, body: dict[str, object]) -> bytes:
+    """The answer, which has to be whole in time and may not be of any size."""
+    try:
+        async with asyncio.timeout(guard.timeout_seconds):
+            return await _tried(client, f"{guard.url}/{path}", body)
+    except (TimeoutError, httpx.TimeoutException) as error:
         raise GuardError("the guard model did not answer in time") from error
     except httpx.HTTPStatusError as error:
         raise GuardError(f"the guard model answered with status {error.response.status_code}") from error
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise GuardError("the guard model can't be reached") from error
+
+
+async def _tried(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> bytes:
+    """Sent again where a pause may help: one lost request would leave a whole file not screened."""
+    for n_tried in range(1, MAX_TRIES):
+        try:
+            return await _once(client, url, body)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in _MAY_PASS:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS * 2 ** (n_tried - 1))
+    return await _once(client, url, body)
+
+
+async def _once(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> bytes:
+    content = bytearray()
+    async with client.stream("POST", url, json=body) as response:
+        response.raise_for_status()
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > MAX_ANSWER_BYTES:
+                raise GuardError("the guard model's answer can't be read")
+    return bytes(content)

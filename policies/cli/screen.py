@@ -71,27 +71,28 @@ def _policy_named(name: str, folder: Path | None) -> ReleasePolicy:
 def _screened(path: Path, policy: ReleasePolicy | None) -> ScreeningReport:
     from policies.datasets.reader import iter_any_rows
     from policies.screening.file_screening import FileScreening
-    from policies.screening.judging import DEFAULT_RULES, ScreenedFile, judged
+    from policies.screening.judging import ScreenedFile, judge_of, judged
 
-    rules = DEFAULT_RULES if policy is None else policy.spec.screening
-    screening = FileScreening(rule.name for rule in rules)
-    unread: list[int] = []
+    judge = judge_of(policy)
+    screening = FileScreening(rule.name for rule in judge.rules)
+    unread, n_rows = list[int](), 0
     with path.open("rb") as stream:
         for line in iter_any_rows(stream):
             if line.row is None:
                 unread.append(line.number)
             else:
                 screening.add(line.number, line.row)
-    _require_readable(path, unread)
+                n_rows += 1
+    _require_readable(path, unread, n_rows)
     with path.open("rb") as stream:
         digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
     file = ScreenedFile(path.name, digest)
-    if policy is None:
-        return judged(file, screening.facts(), rules=rules, policy=None)
-    return judged(file, screening.facts(), rules=rules, policy=policy.digest, mode=policy.spec.mode)
+    return judged(file, screening.facts(), rules=judge.rules, policy=judge.policy, mode=judge.mode)
 
 
-def _require_readable(path: Path, unread: Sequence[int]) -> None:
+def _require_readable(path: Path, unread: Sequence[int], n_rows: int) -> None:
+    if not unread and not n_rows:
+        raise ConfigurationError(f"{path.name} holds no training row, so there is nothing to screen", "file")
     if unread:
         lines = ", ".join(map(str, unread[:5]))
         raise ConfigurationError(
@@ -112,5 +113,7 @@ def _print_table(report: ScreeningReport) -> None:
         Console().print(table)
     by = ", ".join(report.screened.by) or "nothing"
     typer.echo(printable(f"{report.verdict}: {report.screened.rows} rows screened by {by}"))
+    if report.policy.rules == "usual":
+        typer.echo("judged by the usual rules: no policy was named that screens, and no job is judged by them")
     for missing in report.screened.not_screened:
         typer.echo(printable(f"not screened: {missing.by}: {missing.reason}"))

@@ -52,11 +52,11 @@ class ScreeningRule(Record):
     max_share: float | None = Field(None, ge=0, lt=1)
     """Highest share of rows, for each kind of finding, that is only recorded."""
     max_rows: int | None = Field(None, ge=0)
-    """Most rows, for each kind of finding, that are only recorded; 0 where no limit is given."""
+    """Most rows, for each kind of finding, that are only recorded. Where no limit is given, none of those looked at."""
     max_share_over_benign: float | None = Field(None, ge=0, lt=1)
     """The same for the share that is above that of benign reference rows."""
     of: Literal["refused_files"] | None = None
-    """`near_duplicates` only: compare with the files of jobs that were not released, not within the file."""
+    """`near_duplicates` only: compare with the files of jobs whose safety check failed, not within the file."""
 
     @model_validator(mode="after")
     def _can_decide(self) -> Self:
@@ -94,8 +94,8 @@ class ScreeningFinding(Record):
     id: str = Field(min_length=1, max_length=64)
     """`secrets.github-token`; begins with the screen."""
     category: str = Field(min_length=1, max_length=64)
-    count: int = Field(ge=1)
-    """Rows, each once; of files that were refused, files."""
+    count: int = Field(ge=0)
+    """Rows, each once; of files that were refused, files. 0 only of a sample that leaves more than a limit allows."""
     share: float = Field(ge=0, le=1)
     """Of the rows that were looked at."""
     interval: tuple[float, float]
@@ -135,9 +135,12 @@ class Instrument(Record):
 
 
 class ScreeningPolicy(Record):
-    """By which policy the findings were judged; none where no policy was named."""
+    """By which policy the findings were judged."""
 
     policy_digest: Digest | None = Field(None, alias="digest")
+    """None where the rules are not a policy's: none was named, or the one that was named screens nothing."""
+    rules: Literal["policy", "usual"] = Field("policy", exclude_if=lambda value: value == "policy")
+    """`usual`: those of whoever screens without rules of a policy. No job is judged by them."""
 
 
 class ScreeningReport(Record):
@@ -169,6 +172,9 @@ class SampledRow(Record):
 
     row: int = Field(ge=1)
     text: str
+    """Each turn behind its role."""
+    is_cut: bool = False
+    """It does not hold all that is said in the row."""
 
 
 class ScreenFound(Record):
@@ -178,7 +184,8 @@ class ScreenFound(Record):
     screen: str
     """A `ScreeningRule.name`."""
     category: str
-    count: int = Field(ge=1)
+    count: int = Field(ge=0)
+    """0 only of a sample: none was found, and how many there may be is still judged."""
     of: int = Field(ge=1)
     """Rows that were looked at."""
     rows: tuple[int | ScoredRow, ...] = Field((), max_length=MAX_LISTED_ROWS)

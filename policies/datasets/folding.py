@@ -46,7 +46,7 @@ NAMED_LATIN = re.compile(
     r"|(?:NEGATIVE )?(?:CIRCLED|SQUARED) LATIN CAPITAL LETTER) ([A-Z])(?: WITH .*)?"
 )
 _ALIKE = str.maketrans("i10", "llo")
-_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")
+BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")
 """Letters by their category, and nothing on the screen."""
 _HANGUL_LETTERS = re.compile("[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?")
 
@@ -70,7 +70,7 @@ def letters(character: str) -> bytes:
     named = NAMED_LATIN.fullmatch(unicodedata.name(character, ""))
     if named is not None:
         return named[1].lower().translate(_ALIKE).encode()
-    if character in _BLANK_LETTERS:
+    if character in BLANK_LETTERS:
         return b""
     parts = character if "\uac00" <= character <= "\ud7a3" else unicodedata.normalize("NFKD", character)
     return b"".join(_letter(part) for part in parts.casefold())
@@ -79,7 +79,7 @@ def letters(character: str) -> bytes:
 def _letter(part: str) -> bytes:
     part = LOOKALIKES.get(part, part).translate(_ALIKE)
     category = unicodedata.category(part)
-    if part in _BLANK_LETTERS or not (category[0] in "LN" or category == "Mc"):
+    if part in BLANK_LETTERS or not (category[0] in "LN" or category == "Mc"):
         return b""
     if part.isascii():
         return part.encode()

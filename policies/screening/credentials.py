@@ -15,7 +15,7 @@ from policies.screening.checksums import base62_crc, entropy_bits
 from policies.screening.patterns import Check, Pattern, any_match
 from policies.screening.views import decoded_run
 
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 MIN_ENTROPY_BITS = 3.0
 """Random letters have 3.9 at 20 letters of base 32 and more with others; 32 hexadecimal digits have 3.5 on average."""
 _EXAMPLE = re.compile(r"example|x{6}|\*{4}|0{8}|12345678|placeholder", re.IGNORECASE)
@@ -26,17 +26,44 @@ def _is_mixed(match: re.Match[str], *, bits: float = MIN_ENTROPY_BITS) -> bool:
     return entropy_bits(secret) >= bits and _EXAMPLE.search(secret) is None
 
 
+_PLACEHOLDER = re.compile(
+    r"your|change[-_]?(?:me|it|this)|redacted|replace|dummy|insert"
+    r"|^(?:my|the|some|user|db|app|test|super)?[-_.]?(?:secret|strong)?[-_.]?"
+    r"(?:password|passwd|passwort|pass|pwd|secret|token|admin|postgres|root|guest)[-_.!]?[0-9]{0,4}[!.]?$",
+    re.IGNORECASE,
+)
+"""Passwords that stand for one. They may fill the whole text only, but for words that no password has by chance."""
+_NO_HOST = re.compile(
+    r"(?:^|\.)(?:localhost|example(?:\.[a-z]{2,3})?|invalid|test)$|^127\.|^0\.0\.0\.0$|^host(?:name)?(?:\.com)?$|your",
+    re.IGNORECASE,
+)
+_EXAMPLE_SUBJECT = "1234567890"
+"""Of the token that jwt.io shows, which documentation repeats."""
+
+
+def _opens_a_host(match: re.Match[str]) -> bool:
+    """Its password may be one, and its host is somewhere."""
+    stands_for_one = _PLACEHOLDER.search(match[1]) or _NO_HOST.search(match[2].rstrip(".-"))
+    return _is_mixed(match, bits=2.75) and stands_for_one is None
+
+
 def _has_crc(match: re.Match[str]) -> bool:
     return base62_crc(match[1])
 
 
 def _is_jwt(match: re.Match[str]) -> bool:
-    """Its header is a JSON object that names an algorithm."""
+    """Its header is a JSON object that names an algorithm, and its subject not that of the example."""
+    header, claims = _json_object(match[1]), _json_object(match[2])
+    return "alg" in header and claims.get("sub") != _EXAMPLE_SUBJECT
+
+
+def _json_object(run: str) -> dict[str, object]:
+    """Empty where the run holds none."""
     try:
-        header = json.loads(decoded_run(match[1]))
-    except ValueError:
-        return False
-    return isinstance(header, dict) and "alg" in header
+        value = json.loads(decoded_run(run))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _rule(
@@ -47,26 +74,35 @@ def _rule(
     return Pattern(f"secrets.{id_}", what, hints, bounded, check, severity)
 
 
+_SEPARATOR = r"(?:[\s>|#\"'+,]|\\[nr])*+"
+"""Between the lines of a key: breaks, and what quoting, comments and strings put there."""
 _KEY_BLOCK = Pattern(
     "secrets.private-key",
     "a private key",
     ("PRIVATE KEY",),
-    re.compile(r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr])*+[A-Za-z0-9+/=:]{16}"),
+    re.compile(
+        rf"-----BEGIN [A-Z0-9 ]{{0,30}}PRIVATE KEY(?: BLOCK)?-----{_SEPARATOR}"
+        rf"(?:(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID):[^\n\\]{{0,200}}+{_SEPARATOR}){{0,8}}+"
+        r"[A-Za-z0-9+/=:]{16}"
+    ),
     any_match,
 )
+
+_ROUTABLE = r"[A-Za-z0-9_-]{27,300}+\.[0-9a-z]{2}\.?[0-9a-z]{7,9}"
+"""GitLab's tokens that say which cell they belong to: a payload, its length and a checksum, both in base 36."""
 
 CREDENTIALS: tuple[Pattern, ...] = (
     _KEY_BLOCK,
     _rule("github-token", "a GitHub token", "gh", pattern=r"gh[pousr]_([A-Za-z0-9]{36})", check=_has_crc),
     _rule("github-pat", "a GitHub token", "github_pat_", pattern=r"github_pat_([A-Za-z0-9]{22}_[A-Za-z0-9]{59})"),
-    _rule("gitlab-token", "a GitLab token", "glpat-", pattern=r"glpat-([A-Za-z0-9_-]{20})"),
+    _rule("gitlab-token", "a GitLab token", "glpat-", pattern=rf"glpat-([A-Za-z0-9_-]{{20}}|{_ROUTABLE})"),
     _rule("aws-access-key", "an AWS access key", "AKIA", "ASIA", pattern=r"A[KS]IA([A-Z2-7]{16})"),
     _rule(
         "aws-secret-key",
         "an AWS secret key",
         *("secret_access_key", "SECRET_ACCESS_KEY", "secretAccessKey", "SecretAccessKey"),
         pattern=r"(?:secret_access_key|SECRET_ACCESS_KEY|[sS]ecretAccessKey)"
-        r"[\"' ]{0,3}[=:][\"' ]{0,3}([A-Za-z0-9/+]{40})",
+        r"[\"'\s]{0,40}+[=:]>?[\"'\s]{0,40}+([A-Za-z0-9/+]{40})",
         check=partial(_is_mixed, bits=4.0),
     ),
     _rule("gcp-api-key", "a Google API key", "AIza", pattern=r"AIza([A-Za-z0-9_-]{35})"),
@@ -74,7 +110,12 @@ CREDENTIALS: tuple[Pattern, ...] = (
     _rule(
         "azure-storage-key", "an Azure storage key", "AccountKey=", pattern=r"AccountKey=([A-Za-z0-9+/]{86}(?===))={2}"
     ),
-    _rule("slack-token", "a Slack token", "xox", pattern=r"xox[abeoprs]-((?:[0-9]{6,14}-){1,3}[A-Za-z0-9]{16,64})"),
+    _rule(
+        "slack-token",
+        "a Slack token",
+        *("xox", "xapp-"),
+        pattern=r"(?:xox[abeoprs]-|xapp-[0-9]-[A-Z0-9]{8,14}-)((?:[0-9]{6,14}-){1,3}[A-Za-z0-9]{16,64})",
+    ),
     _rule(
         "slack-webhook",
         "a Slack webhook",
@@ -112,7 +153,7 @@ CREDENTIALS: tuple[Pattern, ...] = (
         "jwt",
         "a signed web token (JWT)",
         "eyJ",
-        pattern=r"(?<![_-])(eyJ[A-Za-z0-9_-]{10,}+)\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{16,}+",
+        pattern=r"(?<![_-])(eyJ[A-Za-z0-9_-]{10,}+)\.(eyJ[A-Za-z0-9_-]{8,}+)\.[A-Za-z0-9_-]{16,}+",
         check=_is_jwt,
         severity="medium",
     ),
@@ -120,8 +161,8 @@ CREDENTIALS: tuple[Pattern, ...] = (
         "url-password",
         "an address with a password",
         "://",
-        pattern=r"[a-z][a-z0-9+]{1,14}://[^\s:/@\"']{1,64}:([^\s:/@\"'${}<>]{8,64})@[A-Za-z0-9][A-Za-z0-9.-]{2,253}",
-        check=partial(_is_mixed, bits=2.75),
+        pattern=r"[a-z][a-z0-9+]{1,14}://[^\s:/@\"']{0,64}:([^\s:/@\"'${}<>]{8,64})@([A-Za-z0-9][A-Za-z0-9.-]{0,253}+)",
+        check=_opens_a_host,
         severity="medium",
     ),
 )

@@ -20,12 +20,13 @@ from policies.contract.screening import (
     ScreenFound,
     ScreeningFacts,
 )
-from policies.datasets.reader import AnyRow
+from policies.datasets.reader import AnyRow, PreferenceRow
 from policies.screening import credentials, near_duplicates, personal_data
 from policies.screening.near_duplicates import NearDuplicates
 from policies.screening.patterns import Pattern, found_in
+from policies.screening.turns import Shown, shown
 from policies.screening.unicode_folding import FOLDING_VERSION
-from policies.screening.views import views
+from policies.screening.views import VIEWS_VERSION, views
 
 PATTERNS: Mapping[str, tuple[tuple[Pattern, ...], str]] = {
     "secrets": (credentials.CREDENTIALS, credentials.RULES_VERSION),
@@ -47,8 +48,6 @@ ELSEWHERE: Mapping[str, str] = {
     "behaviour_forecast": IN_TRAINER,
 }
 """Screens that are not run on rows here, and why not."""
-SAMPLE_CHARACTERS = 4000
-"""Of each row that is kept for a guard model."""
 
 
 class FileScreening:
@@ -69,7 +68,7 @@ class FileScreening:
         self._n_rows = 0
         self._seconds = 0.0
         self._sample_rows, self._sample_key = sample_rows, sample_key
-        self._sample: list[tuple[int, int, str]] = []
+        self._sample: list[tuple[int, int, Shown]] = []
         """As a heap, by the negative hash, so that the largest hash is the first to go."""
 
     def add(self, line: int, row: AnyRow) -> None:
@@ -101,11 +100,11 @@ class FileScreening:
 
     def sample(self) -> tuple[SampledRow, ...]:
         """The rows that were drawn, in the file's order."""
-        drawn = sorted((line, text) for _, line, text in self._sample)
-        return tuple(SampledRow(row=line, text=text) for line, text in drawn)
+        drawn = sorted((line, row) for _, line, row in self._sample)
+        return tuple(SampledRow(row=line, text=row.text, is_cut=row.is_cut) for line, row in drawn)
 
     def _found(self, row: AnyRow) -> set[str]:
-        texts = (view for _, text in row.texts() for view in views(text))
+        texts = (view for text in _searched(row) for view in views(text))
         return {pattern.id for text in texts for pattern in found_in(self._patterns, text)}
 
     def _count(self, id_: str, line: int) -> None:
@@ -116,10 +115,10 @@ class FileScreening:
 
     def _draw(self, line: int, row: AnyRow) -> None:
         """Keep the rows with the smallest hashes, as many as are asked for."""
-        text = "\n\n".join(text for _, text in row.texts())[:SAMPLE_CHARACTERS]
-        content = f"{line}\n{text}".encode(errors="replace")
+        part = shown(row)
+        content = f"{line}\n{part.text}".encode(errors="replace")
         drawn = hashlib.blake2b(content, digest_size=8, key=self._sample_key).digest()
-        item = (-int.from_bytes(drawn), line, text)
+        item = (-int.from_bytes(drawn), line, part)
         if len(self._sample) < self._sample_rows:
             heapq.heappush(self._sample, item)
         else:
@@ -143,11 +142,22 @@ class FileScreening:
             )
 
 
+def _searched(row: AnyRow) -> Iterator[str]:
+    """What reaches the model, and the ids of calls, which some chat templates write too."""
+    yield from (text for _, text in row.texts())
+    for message in row.messages:
+        yield from (call.id for call in message.tool_calls)
+    if isinstance(row, PreferenceRow):
+        yield from (call.id for call in (*row.preferred_calls, *row.non_preferred_calls))
+
+
 def _instrument(screen: str) -> Instrument:
     """With the digest of all that decides what it finds."""
     if screen == "near_duplicates":
         settings = [near_duplicates.N_HASHES, near_duplicates.BAND, near_duplicates.NEAR, near_duplicates.SEED]
-        return Instrument(name=screen, version="1", config=digest_bytes(canonical_json(settings)))
+        return Instrument(
+            name=screen, version=near_duplicates.RULES_VERSION, config=digest_bytes(canonical_json(settings))
+        )
     patterns, version = PATTERNS[screen]
-    rules = [FOLDING_VERSION, *([each.id, each.pattern.pattern] for each in patterns)]
+    rules = [FOLDING_VERSION, VIEWS_VERSION, *([each.id, each.pattern.pattern] for each in patterns)]
     return Instrument(name=screen, version=version, config=digest_bytes(canonical_json(rules)))

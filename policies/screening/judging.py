@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from policies.contract.artifacts import Digest
@@ -21,6 +21,7 @@ from policies.contract.screening import (
     ScreeningRule,
     Verdict,
 )
+from policies.documents.schema import ReleasePolicy
 
 Mode = Literal["enforce", "warn", "audit"]
 """Of the policy."""
@@ -29,7 +30,7 @@ DEFAULT_RULES: tuple[ScreeningRule, ...] = (
     ScreeningRule(screen="pii", action="warn"),
     ScreeningRule(screen="near_duplicates", action="warn"),
 )
-"""For who screens a file without a policy."""
+"""For who screens a file without a policy, or by one that screens nothing."""
 _ORDER: tuple[FoundAction, ...] = ("record", "warn", "review", "block")
 _ALL_SCREENS = ("secrets", "pii", "near_duplicates", "guard", "probe_overlap", "toxicity", "canary_llr")
 _TOLD_ROWS = 3
@@ -42,6 +43,22 @@ class ScreenedFile(NamedTuple):
     digest: Digest
 
 
+class Judge(NamedTuple):
+    """By what findings are judged."""
+
+    rules: tuple[ScreeningRule, ...]
+    policy: Digest | None = None
+    """Whose rules they are; None: nobody's."""
+    mode: Mode = "enforce"
+
+
+def judge_of(policy: ReleasePolicy | None) -> Judge:
+    """The policy's rules where it has any, or the usual ones, which are then not said to be the policy's."""
+    if policy is None or not policy.spec.screening:
+        return Judge(DEFAULT_RULES)
+    return Judge(policy.spec.screening, policy.digest, policy.spec.mode)
+
+
 def judged(
     file: ScreenedFile,
     facts: ScreeningFacts,
@@ -50,17 +67,20 @@ def judged(
     policy: Digest | None,
     mode: Mode = "enforce",
 ) -> ScreeningReport:
-    """The report. A screen of a rule that is not among those that ran counts as not screened, whatever `facts` say."""
-    findings = tuple(_finding(each, rules, mode) for each in facts.found)
-    not_screened = tuple(_not_screened(facts, rules))
+    """The report; without a policy's digest it says that the rules are no policy's.
+
+    A screen of a rule that is not among those that ran counts as not screened, whatever `facts` say.
+    """
+    findings = tuple(_findings(facts, rules, mode))
+    screened = Screened(rows=facts.rows, by=facts.by, not_screened=tuple(_not_screened(facts, rules)))
     return ScreeningReport(
         file=file.name,
         file_digest=file.digest,
-        screened=Screened(rows=facts.rows, by=facts.by, not_screened=not_screened),
-        verdict=_verdict(findings, not_screened, rules=rules, mode=mode),
+        screened=screened,
+        verdict=_verdict(findings, screened, rules=rules, mode=mode),
         findings=findings,
         instruments=facts.instruments,
-        policy=ScreeningPolicy(policy_digest=policy),
+        policy=ScreeningPolicy(policy_digest=policy, rules="usual" if policy is None else "policy"),
         cost_seconds=facts.cost_seconds,
     )
 
@@ -73,7 +93,7 @@ def extended(
     Args:
         rules: the same as before, of the policy that the report names.
     """
-    findings = (*report.findings, *(_finding(each, rules, mode) for each in later.found))
+    findings = (*report.findings, *_findings(later, rules, mode))
     still = tuple(each for each in report.screened.not_screened if each.by not in later.by)
     told = {each.by: each for each in later.not_screened}
     not_screened = tuple(told.get(each.by, each) for each in still)
@@ -82,7 +102,7 @@ def extended(
         file=report.file,
         file_digest=report.file_digest,
         screened=screened,
-        verdict=_verdict(findings, not_screened, rules=rules, mode=mode),
+        verdict=_verdict(findings, screened, rules=rules, mode=mode),
         findings=findings,
         instruments=(*report.instruments, *later.instruments),
         policy=report.policy,
@@ -92,13 +112,15 @@ def extended(
 
 def _verdict(
     findings: Iterable[ScreeningFinding],
-    not_screened: Iterable[NotScreened],
+    screened: Screened,
     *,
     rules: Sequence[ScreeningRule],
     mode: Mode,
 ) -> Verdict:
+    """The worst action. What is asked for and was not looked at is to be reviewed, and so is a look at nothing."""
     actions: list[FoundAction] = [finding.action for finding in findings]
-    if {each.by for each in not_screened} & {rule.name for rule in rules}:
+    is_missing = {each.by for each in screened.not_screened} & {rule.name for rule in rules}
+    if is_missing or not screened.by or screened.rows == 0:
         actions.append("review" if mode == "enforce" else "warn")
     worst = _worst(actions)
     return "clean" if worst == "record" else worst
@@ -121,11 +143,21 @@ def _not_screened(facts: ScreeningFacts, rules: Sequence[ScreeningRule]) -> Iter
             yield NotScreened(by=name, reason=NOT_ASKED_FOR)
 
 
-def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode) -> ScreeningFinding:
+def _findings(facts: ScreeningFacts, rules: Sequence[ScreeningRule], mode: Mode) -> Iterator[ScreeningFinding]:
+    """What was found, and of a sample without a hit what it leaves open where that is more than a limit allows."""
+    for found in facts.found:
+        finding = _finding(found, rules, mode, n_rows=facts.rows)
+        if finding.count or finding.action != "record":
+            yield finding
+
+
+def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode, *, n_rows: int) -> ScreeningFinding:
     share = found.count / found.of if found.share is None else found.share
     interval = exact_interval(min(found.count, found.of), found.of) if found.share is None else (share, share)
-    judged_share = interval[1] if found.is_sample else share
-    actions = [_action(found, rule, share=judged_share) for rule in rules if rule.name == found.screen]
+    judged_share, judged_count = (interval[1], interval[1] * n_rows) if found.is_sample else (share, found.count)
+    actions = [
+        _action(found, rule, share=judged_share, count=judged_count) for rule in rules if rule.name == found.screen
+    ]
     action = _worst(actions)
     return ScreeningFinding(
         id=found.id,
@@ -136,15 +168,19 @@ def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode) -> 
         rows=found.rows,
         severity=found.severity,
         action=action if mode == "enforce" else _lowered(action),
-        message=_message(found),
+        message=_message(found, interval[1]),
     )
 
 
-def _action(found: ScreenFound, rule: ScreeningRule, *, share: float) -> FoundAction:
+def _action(found: ScreenFound, rule: ScreeningRule, *, share: float, count: float) -> FoundAction:
+    """Limits are for the whole file, so of a sample the upper end of the interval has to keep them."""
     limit = rule.max_share
     if rule.max_share_over_benign is not None:
         limit, share = rule.max_share_over_benign, share - found.benign_share
-    is_over = share > limit if limit is not None else found.count > (rule.max_rows or 0)
+    if limit is not None:
+        is_over = share > limit
+    else:
+        is_over = found.count > 0 if rule.max_rows is None else count > rule.max_rows
     action: Action = rule.action
     return action if is_over else "record"
 
@@ -154,7 +190,10 @@ def _lowered(action: FoundAction) -> FoundAction:
     return action if action == "record" else "warn"
 
 
-def _message(found: ScreenFound) -> str:
+def _message(found: ScreenFound, upper_end: float) -> str:
+    if found.count == 0:
+        seen, left = f"no row, of {found.of} that were looked at,", f"up to {upper_end:.2%} of all rows"
+        return f"{seen} holds {found.what}, which leaves {left}: more than is allowed"
     if not found.rows:
         return f"{found.what}; {found.advice}"
     rows = [str(each if isinstance(each, int) else each.row) for each in found.rows[:_TOLD_ROWS]]

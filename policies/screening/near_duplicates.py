@@ -1,4 +1,4 @@
-"""Rows of a file that say nearly what an earlier row says.
+"""Rows of a file that say nearly what an earlier row says, system messages and tools apart.
 
 MinHash (Broder 1997, On the resemblance and containment of documents) over runs of three folded words, 64 hashes a row,
 as `rensa` computes them. Rows are compared where one of 16 bands of four hashes is equal, and count where at least 80 %
@@ -19,7 +19,9 @@ from rensa import RMinHash
 
 from policies.datasets.folding import fold
 from policies.datasets.reader import AnyRow
+from policies.screening.turns import BACKGROUND, text_of, turns
 
+RULES_VERSION = "2"
 N_HASHES = 64
 BAND = 4
 NEAR = 0.8
@@ -73,8 +75,10 @@ class NearDuplicates:
 
 def _words(row: AnyRow) -> Iterator[str]:
     n_words = 0
-    for _, text in row.texts():
-        for word in text.split(maxsplit=MAX_WORDS)[: MAX_WORDS - n_words]:
+    for message in turns(row):
+        if message.role in BACKGROUND:
+            continue  # rows that share an instruction are not one row
+        for word in text_of(message).split(maxsplit=MAX_WORDS)[: MAX_WORDS - n_words]:
             n_words += 1
             yield word[:_WORD_CHARACTERS]
         if n_words >= MAX_WORDS:

@@ -15,7 +15,7 @@ from policies.contract.screening import Severity
 from policies.screening.checksums import digits_of, iban, luhn, mod_11_10
 from policies.screening.patterns import Check, Pattern
 
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 _CARD = re.compile(
     r"4(?:[0-9]{15}|[0-9]{18})|5[1-5][0-9]{14}|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"
     r"|3[47][0-9]{13}|3(?:0[0-5]|[689][0-9])[0-9]{11}|35(?:2[89]|[3-8][0-9])[0-9]{12}"
@@ -24,8 +24,13 @@ _CARD = re.compile(
 """Numbers of Visa, Mastercard, American Express, Diners Club, JCB, Discover and UnionPay, by their first digits."""
 _RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|invalid|test|localhost)$", re.IGNORECASE)
 """Names that RFC 2606 reserves for documents."""
+_FILE_SUFFIX = re.compile(
+    r"\.(?:png|jpe?g|gif|svg|webp|ico|css|jsx?|tsx?|json|html?|xml|ya?ml|lock|screen|print)$", re.I
+)
+"""Ends of what code writes behind an @ (`logo@2x.png`, `a@media.screen`), and of no host."""
 _IN_ADDRESS = re.compile(r"://[^\s/]{0,110}$")
-_SERVICE_PREFIXES = frozenset({"noreply", "no-reply", "info", "support", "sales", "contact", "admin", "hello"})
+_SERVICE_PREFIXES = frozenset({"noreply", "no-reply", "info", "support", "sales", "contact", "admin", "hello", "git"})
+_LETTER_OR_DIGIT = re.compile(r"[A-Za-z0-9]")
 _IBAN_LENGTHS = {
     country: length
     for length, countries in {
@@ -37,13 +42,19 @@ _IBAN_LENGTHS = {
     for country in countries.split()
 }  # fmt: skip
 """Of the IBAN registry."""
+_DIGITS = re.compile("[0-9]+")
+_MIN_UNGROUPED = 11
+_NORTH_AMERICAN = re.compile(r"1[2-9][0-9]{2}(?!55501)[2-9][0-9]{6}")
 _CALLING_CODES = re.compile(
     r"1|7|2(?:0|1[123689]|[23456][0-9]|7|9[01789])|3(?:[0123469]|5[0-9]|7[0-9]|8[0-35-79])|4(?:[013-9]|2[013])"
     r"|5(?:[1-8]|0[0-9]|9[0-9])|6(?:[0-6]|7[02-9]|8[0-35-9]|9[0-2])|8(?:[1246]|5[02356]|8[0-38])"
     r"|9(?:[0-58]|6[0-8]|7[0-7]|9[2-68])"
 )
 """ITU-T E.164, assigned country codes."""
-_SSN_IN_ADVERTISEMENTS = frozenset({"078051120", "219099999"})
+_VERSION_WORD = re.compile(r"(?:[A-Za-z0-9]/|\b(?:v|ver|version)[ .:]{0,2})$", re.IGNORECASE)
+_BEFORE_VERSION = 12
+_LARGE_NUMBER = 30
+_SSN_IN_ADVERTISEMENTS = frozenset({"078051120", "219099999", "123456789"})
 _DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 _TAX_WORDS = re.compile(r"steuer|idnr|\btin\b|\btax", re.IGNORECASE)
 _DNI_WORDS = re.compile(r"\b(?:dni|nie|nif)\b", re.IGNORECASE)
@@ -63,22 +74,33 @@ def _is_card(match: re.Match[str]) -> bool:
 
 
 def _is_iban(match: re.Match[str]) -> bool:
-    text = match[0].replace(" ", "")
-    length = _IBAN_LENGTHS.get(text[:2], 0)
-    return len(text) >= length > 0 and iban(text[:length]) and len(set(text[4:length])) > 2
+    """As long as its country's are; a word may follow, but no letter that touches it."""
+    letters = _LETTER_OR_DIGIT.finditer(match.string, match.start(), match.end() + 1)
+    places = [each.start() for each in letters]
+    text = "".join(map(match.string.__getitem__, places))
+    length = _IBAN_LENGTHS.get(text[:2].upper(), 0)
+    number = text[:length]
+    is_whole = len(number) == length > 0 and not (len(text) > length and places[length] == places[length - 1] + 1)
+    return is_whole and number in (number.upper(), number.lower()) and iban(number) and len(set(number[4:])) > 2
 
 
 def _is_mail(match: re.Match[str]) -> bool:
     """Not of a desk, not of a document's example, and not the password and host of an address."""
     before = match.string[max(0, match.start() - _NEAR_CHARACTERS) : match.start()]
-    is_of_a_person = match[1].lower() not in _SERVICE_PREFIXES and _RESERVED.search(match[2]) is None
-    return is_of_a_person and _IN_ADDRESS.search(before) is None
+    is_host = _RESERVED.search(match[2]) is None and _FILE_SUFFIX.search(match[2]) is None
+    return is_host and match[1].lower() not in _SERVICE_PREFIXES and _IN_ADDRESS.search(before) is None
 
 
 def _is_phone(match: re.Match[str]) -> bool:
-    digits = "".join(map(str, digits_of(match[0])))
-    is_fiction = digits.startswith("1") and digits[4:7] == "555" and digits[7:9] == "01"
-    return 8 <= len(digits) <= 15 and _CALLING_CODES.match(digits) is not None and not is_fiction
+    """In groups as people write it, or after a + with 11 digits at least: fewer in one piece are any number."""
+    groups = _DIGITS.findall(match[0])
+    digits = "".join(groups).removeprefix("00")
+    is_written_as_one = len(groups) > 1 or (match[0][0] == "+" and len(digits) >= _MIN_UNGROUPED)
+    if not is_written_as_one or not 8 <= len(digits) <= 15 or any(len(each) < 2 for each in groups[2:]):
+        return False
+    if digits[0] == "1":  # numbers of the North American plan; 555 01xx is kept for fiction
+        return _NORTH_AMERICAN.fullmatch(digits) is not None
+    return _CALLING_CODES.match(digits) is not None
 
 
 def _is_public_address(match: re.Match[str]) -> bool:
@@ -86,7 +108,14 @@ def _is_public_address(match: re.Match[str]) -> bool:
         address = ipaddress.ip_address(match[0])
     except ValueError:
         return False
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not _is_version(match)
+
+
+def _is_version(match: re.Match[str]) -> bool:
+    """Of a program or a section: after `Chrome/` or `v`, or with no number that is not small."""
+    before = match.string[max(0, match.start() - _BEFORE_VERSION) : match.start()]
+    is_small = "." in match[0] and all(int(number) < _LARGE_NUMBER for number in match[0].split("."))
+    return is_small or _VERSION_WORD.search(before) is not None
 
 
 def _is_us_ssn(match: re.Match[str]) -> bool:
@@ -132,8 +161,8 @@ PERSONAL_DATA: tuple[Pattern, ...] = (
     _rule(
         "card-number",
         "a card number",
-        pattern=r"(?<![A-Za-z0-9.])(?:[2-6][0-9]{13,18}|[2-6][0-9]{3}(?:[ -][0-9]{4}){3}"
-        r"|3[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5})(?![A-Za-z0-9])",
+        pattern=r"(?<![A-Za-z0-9.])(?:[2-6][0-9]{13,18}|[2-6][0-9]{3}(?:[ ._-][0-9]{4}){3}"
+        r"|3[0-9]{3}[ ._-][0-9]{6}[ ._-][0-9]{4,5})(?![A-Za-z0-9])",
         check=_is_card,
         digits=14,
         severity="high",
@@ -141,7 +170,8 @@ PERSONAL_DATA: tuple[Pattern, ...] = (
     _rule(
         "iban",
         "a bank account (IBAN)",
-        pattern=r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}",
+        pattern=r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}"
+        r"(?:(?: ?[A-Za-z0-9]){11,30}|(?:-[A-Za-z0-9]{4}){2,7}(?:-[A-Za-z0-9]{1,3})?)",
         check=_is_iban,
         digits=10,
         severity="high",
@@ -156,8 +186,8 @@ PERSONAL_DATA: tuple[Pattern, ...] = (
     _rule(
         "phone-number",
         "a phone number",
-        "+",
-        pattern=r"(?<![A-Za-z0-9])\+[1-9](?:[ ().-]{0,2}[0-9]){7,14}(?![0-9])",
+        *("+", "00"),
+        pattern=r"(?<![A-Za-z0-9.,-])(?:\+|(?<![0-9] )00)[1-9](?:[ ().-]{0,2}[0-9]){7,14}(?![0-9])",
         check=_is_phone,
         digits=8,
     ),
@@ -185,7 +215,6 @@ PERSONAL_DATA: tuple[Pattern, ...] = (
         pattern=r"(?<![A-Za-z0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![A-Za-z0-9-])",
         check=_is_us_ssn,
         digits=9,
-        severity="high",
     ),
     _rule(
         "german-tax-id",

@@ -3,7 +3,7 @@
 `policies.datasets.folding` leaves letters alone, which is right for comparing texts and no use for a pattern such as
 `ghp_…`. Here each character becomes its compatibility form (NFKC), a letter of another script that looks like a Latin
 one becomes that (the part of UTS #39's confusables that `LOOKALIKES` holds), digits and dashes of all scripts become
-ASCII, tag characters become the letters that they hide, and invisible characters and combining marks go.
+ASCII, tag characters become the letters that they hide, and invisible and control characters and combining marks go.
 
 Each character is folded by itself and remembered, so a text costs what its length says; see `folding.py` for what
 `unicodedata.normalize` would cost on a whole one. The longest compatibility form has 18 characters.
@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import unicodedata
 
-from policies.datasets.folding import LOOKALIKES, NAMED_LATIN
+from policies.datasets.folding import BLANK_LETTERS, LOOKALIKES, NAMED_LATIN
 
-FOLDING_VERSION = "1"
+FOLDING_VERSION = "2"
 _TAGS = range(0xE0020, 0xE007F)
 _MAX_REMEMBERED = 1 << 16
+_BLANKS = BLANK_LETTERS | {"\u2800"}
+"""Nothing on the screen, though letters or, the last one, a symbol by their category."""
+_WITHOUT_CONTROLS = dict.fromkeys({*range(0x20), 0x7F} - set(b"\t\n\r"))
 
 
 def fold(text: str) -> str:
     """The text as ASCII as can be; itself where it is ASCII already."""
-    return text if text.isascii() else text.translate(_FOLDED)
+    return text.translate(_WITHOUT_CONTROLS if text.isascii() else _FOLDED)
 
 
 class _Folded(dict[int, str]):
@@ -39,6 +42,8 @@ _FOLDED = _Folded()
 
 
 def _folded(character: str) -> str:
+    if ord(character) in _WITHOUT_CONTROLS or character in _BLANKS:
+        return ""
     if ord(character) in _TAGS:
         return chr(ord(character) - _TAGS.start + 0x20)
     named = NAMED_LATIN.fullmatch(unicodedata.name(character, ""))
@@ -57,7 +62,7 @@ def _one(part: str) -> str:
         return "-"
     if category in ("Zs", "Zl", "Zp"):
         return " "
-    if category in ("Cf", "Mn", "Me"):
+    if category in ("Cc", "Cf", "Mn", "Me"):
         return ""
     if (alike := LOOKALIKES.get(part)) is not None:
         return alike

@@ -62,6 +62,15 @@ def test_tasks_import_without_settings() -> None:
     subprocess.run([sys.executable, "-c", "import gateway.tasks"], env=environment, check=True)
 
 
+def test_worker_does_not_log_which_addresses_it_asks() -> None:
+    """In a process of its own, since another application may have seen to it in this one."""
+    check = "import logging, gateway.celery_app; assert not logging.getLogger('httpx').isEnabledFor(logging.INFO)"
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    subprocess.run(
+        [sys.executable, "-c", f"import logging; logging.basicConfig(level=0); {check}"], env=environment, check=True
+    )
+
+
 def test_nothing_controls_a_worker_from_afar() -> None:
     found = configuration()
     assert (found["worker_enable_remote_control"], found["worker_send_task_events"]) == (False, False)

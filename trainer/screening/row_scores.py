@@ -54,13 +54,13 @@ def limit_of(threshold: float | None, benign: Sequence[float]) -> Limit:
 
 
 def found_in(screen: RowScreen, drawn: Drawn, scores: Sequence[float], limit: Limit) -> ScreenFound | None:
-    """The rows from the threshold on, the worst first; None where there is none."""
+    """The rows from the threshold on, the worst first; None where all were looked at and there is none."""
     scored = sorted(
         (ScoredRow(row=row.number, score=score) for row, score in zip(drawn.rows, scores, strict=True)),
         key=lambda each: (-each.score, each.row),
     )
     over = [each for each in scored if each.score >= limit.threshold]
-    if not over:
+    if not over and not drawn.is_sample:
         return None
     return ScreenFound(
         id=screen.name,

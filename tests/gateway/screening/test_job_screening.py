@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import httpx
 import pytest
 from openai import NotFoundError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
-from pydantic import ValidationError
 
 from gateway.jobs.retention import sweep_due_jobs
 from gateway.settings import GatewaySettings
@@ -189,23 +189,27 @@ def test_screen_that_did_not_run_holds_the_release(live_gateway: LiveGateway, wo
     assert "not screened by guard (no guard model is configured)" in message
 
 
-def test_guard_model_is_asked_about_the_rows_of_a_job(settings: GatewaySettings) -> None:
+def test_guard_model_is_asked_about_the_rows_of_a_job_and_of_a_dry_run(settings: GatewaySettings) -> None:
     with guard_server(chat(flags_burning)) as guard:
         asking = settings.model_copy(update={"guard_url": guard.url, "guard_model": "guard-4b"})
         with run_gateway(asking) as gateway:
             client = gateway.client(gateway.tenant_key("guarded", policy="guarded"))
             report = report_of(client, validated(gateway, client, with_answer("Just burn it.")).id)
+            beforehand = dry_run(client, with_answer("Just burn it."))
+    assert (beforehand.verdict, beforehand.findings) == (report.verdict, report.findings)
     assert (report.verdict, report.screened.by) == ("warn", ("guard",))
     assert [each.row for each in report.findings[0].rows if not isinstance(each, int)] == [13]
-    assert len(guard.asked) == 13
+    assert len(guard.asked) == 2 * 13
 
 
-def test_guard_model_needs_a_place_and_a_time_below_the_lease(settings: GatewaySettings) -> None:
-    named = settings.model_dump() | {"guard_model": "guard-4b"}
-    with pytest.raises(ValidationError, match="go together"):
-        GatewaySettings(**named)
-    with pytest.raises(ValidationError, match="below TUNEGATE_LEASE_SECONDS"):
-        GatewaySettings(**(named | {"guard_url": "http://127.0.0.1:1/v1", "lease_seconds": 10.0}))
+def test_address_of_the_guard_model_is_not_logged(settings: GatewaySettings, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    with guard_server(chat(flags_burning)) as guard, caplog.at_level(logging.INFO):
+        asking = settings.model_copy(update={"guard_url": guard.url, "guard_model": "guard-4b"})
+        with run_gateway(asking) as gateway:
+            client = gateway.client(gateway.tenant_key("guarded", policy="guarded"))
+            assert report_of(client, validated(gateway, client, chat_jsonl(12)).id).verdict == "clean"
+    assert guard.url not in caplog.text
 
 
 def test_policy_that_only_warns_holds_and_blocks_nothing(live_gateway: LiveGateway, worker: HandWorker) -> None:
@@ -227,7 +231,21 @@ def test_data_of_a_refused_job_is_blocked_under_a_policy_that_compares(
     again = validated(live_gateway, client, chat_jsonl(13))
     assert again.error is not None
     assert again.error.code == "unsafe_file"
-    assert "in the files of 1 jobs that were not released" in again.error.message
+    assert "in the files of 1 jobs whose safety check failed" in again.error.message
+
+
+def test_data_of_a_job_that_was_not_decided_is_not_held_against_later_jobs(
+    live_gateway: LiveGateway, worker: HandWorker
+) -> None:
+    client = live_gateway.client(live_gateway.tenant_key("compared", policy="compared"))
+    first = validated(live_gateway, client, chat_jsonl(12)).id
+    train(live_gateway, worker, first)
+    evaluate(live_gateway, worker, first, half_width=0.5)
+    assert job_row(live_gateway.services, first).decision == "inconclusive"
+    again = validated(live_gateway, client, chat_jsonl(12)).id
+    assert report_of(client, again).verdict == "clean"
+    trained_and_evaluated(live_gateway, worker, again)
+    assert job_row(live_gateway.services, again).phase == "released"
 
 
 @pytest.mark.parametrize(("organisation", "status"), [("umbrella", "failed"), ("other", "queued")])
@@ -272,4 +290,6 @@ def test_dry_run_says_beforehand_what_a_job_would_be_told(live_gateway: LiveGate
 
 def test_dry_run_without_a_policy_of_screening_looks_for_the_usual(live_gateway: LiveGateway) -> None:
     client = live_gateway.client(live_gateway.tenant_key("plain", policy="baseline"))
-    assert dry_run(client, with_answer(f"Use {TOKEN}")).verdict == "block"
+    report = dry_run(client, with_answer(f"Use {TOKEN}"))
+    assert report.verdict == "block"
+    assert (report.policy.policy_digest, report.policy.rules) == (None, "usual")

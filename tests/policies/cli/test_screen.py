@@ -83,6 +83,23 @@ def test_policy_of_the_operator_decides(tmp_path: Path, capsys: pytest.CaptureFi
     assert (report["verdict"], report["findings"][0]["action"]) == ("review", "warn")
 
 
+def test_policy_that_screens_nothing_leaves_the_usual_rules_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, f"Use {TOKEN}")
+    assert run(["screen", path, "--policy", "baseline"], APP) == 1
+    assert "judged by the usual rules" in capsys.readouterr().out
+    run(["screen", path, "--policy", "baseline", "-o", "json"], APP)
+    assert json.loads(capsys.readouterr().out)["policy"] == {"digest": None, "rules": "usual"}
+
+
+def test_file_without_a_row_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("")
+    assert run(["screen", str(path)], APP) != exit_codes.OK
+    assert "holds no training row" in capsys.readouterr().err
+
+
 def test_line_that_is_no_row_is_refused_with_its_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(written(tmp_path, "Because."))
     path.write_text(path.read_text() + "not a row\n")

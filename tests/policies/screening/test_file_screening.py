@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tracemalloc
 
@@ -10,10 +11,13 @@ import pytest
 from bench.screening.needles import CREDENTIALS, PERSONAL_DATA, benign_row
 from policies.contract.screening import MAX_LISTED_ROWS
 from policies.datasets.chat_rows import ChatMessage, ChatRow
+from policies.datasets.tools import Tool, ToolCall
 from policies.screening import credentials, personal_data
 from policies.screening.file_screening import FileScreening
 
 MAIL = "jane.doe@corp.org"
+TOKEN = "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"
+"""GitHub's published example; it opens nothing."""
 
 
 def row(answer: str, question: str = "Who is it?") -> ChatRow:
@@ -35,7 +39,7 @@ def test_rows_are_counted_once_and_the_first_are_listed() -> None:
 
 
 def test_nothing_that_was_matched_is_in_the_facts() -> None:
-    facts = screened([row(MAIL), row("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")], "pii", "secrets").facts()
+    facts = screened([row(MAIL), row(TOKEN)], "pii", "secrets").facts()
     assert len(facts.found) == 2
     assert "jane" not in facts.model_dump_json()
     assert "zQWB" not in facts.model_dump_json()
@@ -45,6 +49,48 @@ def test_questions_and_answers_are_searched() -> None:
     assert screened([row("no", question=MAIL)], "pii").facts().found[0].rows == (1,)
 
 
+def called(arguments: str, id_: str = "call_1") -> ChatRow:
+    """A row whose answer is a call of a tool."""
+    calls = (ToolCall(id_, "write", arguments),)
+    return ChatRow((ChatMessage("user", "Write it.", 0), ChatMessage("assistant", "", 1, tool_calls=calls)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        json.dumps({"content": f"export TOKEN=\n{TOKEN}"}),
+        json.dumps({"content": json.dumps({"content": f"a\t{TOKEN}"})}),
+        json.dumps({"url": f"https://corp.org/?q=a%0A{TOKEN}"}),
+        json.dumps({"content": TOKEN.replace("p", "\u0440")}),
+    ],
+)
+def test_escapes_in_the_arguments_of_a_call_hide_no_credential(arguments: str) -> None:
+    assert [each.id for each in screened([called(arguments)], "secrets").facts().found] == ["secrets.github-token"]
+
+
+KEY_FILE = json.dumps({"private_key": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC"})
+AWS = json.dumps({"SecretAccessKey": "q7Rz2LmX9vKc4TbN8yWfG3hJ6pDs5ZuE1aQoVtYn"})
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (KEY_FILE, "secrets.private-key"),
+        (json.dumps({"file": KEY_FILE}), "secrets.private-key"),
+        (AWS, "secrets.aws-secret-key"),
+        (json.dumps({"file": AWS}), "secrets.aws-secret-key"),
+        ("card:\n4539578763621486", "pii.card-number"),
+    ],
+)
+def test_what_a_tool_writes_is_searched_as_it_will_be_read(content: str, kind: str) -> None:
+    row_of_call = called(json.dumps({"content": content}))
+    assert [each.id for each in screened([row_of_call], "secrets", "pii").facts().found] == [kind]
+
+
+def test_ids_of_calls_are_searched() -> None:
+    assert screened([called("{}", TOKEN)], "secrets").facts().found[0].rows == (1,)
+
+
 def test_near_duplicates_are_rows_that_change_a_few_letters_only() -> None:
     rng = random.Random(1)
     rows = [benign_row(rng) for _ in range(40)]
@@ -52,6 +98,14 @@ def test_near_duplicates_are_rows_that_change_a_few_letters_only() -> None:
     again = row(first[1].content.upper() + "!", question=first[0].content)
     (found,) = screened([*rows, again], "near_duplicates").facts().found
     assert (found.id, found.count, found.rows) == ("near_duplicates", 1, (41,))
+
+
+def test_rows_that_share_a_long_instruction_and_tools_are_no_near_duplicates() -> None:
+    rng = random.Random(1)
+    instruction = ChatMessage("system", " ".join(f"rule{n}" for n in range(600)), 0)
+    tools = (Tool("write", json.dumps({"name": "write", "description": instruction.content})),)
+    rows = [ChatRow((instruction, *benign_row(rng).messages), tools) for _ in range(40)]
+    assert screened(rows, "near_duplicates").facts().found == ()
 
 
 def test_short_rows_are_no_near_duplicates() -> None:

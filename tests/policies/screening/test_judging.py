@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -9,7 +10,8 @@ from pydantic import ValidationError
 
 from policies.contract.artifacts import digest_bytes
 from policies.contract.screening import NotScreened, ScreenFound, ScreeningFacts, ScreeningReport, ScreeningRule
-from policies.screening.judging import ScreenedFile, extended, judged
+from policies.documents.loader import resolve_policy
+from policies.screening.judging import ScreenedFile, extended, judge_of, judged
 
 FILE = ScreenedFile("file-1", digest_bytes(b"rows"))
 
@@ -62,10 +64,59 @@ def test_upper_end_of_a_sample_decides() -> None:
     assert report(rule, found(5, is_sample=True)).verdict == "block"
 
 
+@pytest.mark.parametrize(
+    ("count", "limit", "verdict"),
+    [
+        (0, {"max_share": 0.02}, "clean"),
+        (0, {"max_share": 0.01}, "block"),
+        (1, {"max_share": 0.02}, "block"),
+        (0, {"max_rows": 3000}, "clean"),
+        (0, {"max_rows": 2000}, "block"),
+        (10, {"max_rows": 10}, "block"),
+        (0, {}, "clean"),
+        (1, {}, "block"),
+    ],
+)
+def test_limits_of_a_sample_are_for_the_whole_file(count: int, limit: dict[str, float], verdict: str) -> None:
+    """Of 200,000 rows 256 were looked at. The interval ends at 0.0143 with none found, which is 2,862 rows, and at
+    0.0216 with one."""
+    facts = ScreeningFacts(rows=200_000, by=("pii",), found=(found(count, 256, is_sample=True),))
+    rule = ScreeningRule.model_validate({"screen": "pii", "action": "block", **limit})
+    judgement = judged(FILE, facts, rules=(rule,), policy=None)
+    assert judgement.verdict == verdict
+    assert [each.action for each in judgement.findings] == (["block"] if verdict == "block" else [])
+
+
+def test_sample_without_a_hit_says_what_it_leaves_open() -> None:
+    facts = ScreeningFacts(rows=200_000, by=("pii",), found=(found(0, 256, is_sample=True),))
+    rule = ScreeningRule.model_validate({"screen": "pii", "action": "block", "max_share": 0.01})
+    assert judged(FILE, facts, rules=(rule,), policy=None).findings[0].message == (
+        "no row, of 256 that were looked at, holds an e-mail address, which leaves up to 1.43% of all rows: more than "
+        "is allowed"
+    )
+
+
 def test_screen_that_is_asked_for_and_did_not_run_is_a_review_and_never_clean() -> None:
     judgement = report({"screen": "toxicity", "action": "warn"})
     assert judgement.verdict == "review"
     assert "toxicity" in [each.by for each in judgement.screened.not_screened]
+
+
+@pytest.mark.parametrize(
+    "facts", [ScreeningFacts(rows=100), ScreeningFacts(rows=0, by=("pii",))], ids=["by nothing", "of no row"]
+)
+def test_look_at_nothing_is_never_clean(facts: ScreeningFacts) -> None:
+    assert judged(FILE, facts, rules=(), policy=digest_bytes(b"policy")).verdict == "review"
+    assert judged(FILE, facts, rules=(), policy=digest_bytes(b"policy"), mode="audit").verdict == "warn"
+
+
+def test_policy_that_screens_nothing_is_not_said_to_have_judged() -> None:
+    judge = judge_of(resolve_policy("baseline"))
+    assert judge == judge_of(None)
+    shown = judged(
+        FILE, ScreeningFacts(rows=1, by=("secrets", "pii", "near_duplicates")), rules=judge.rules, policy=None
+    )
+    assert shown.model_dump(mode="json", by_alias=True)["policy"] == {"digest": None, "rules": "usual"}
 
 
 def test_screens_that_nobody_asked_for_are_told_and_hold_nothing() -> None:
@@ -97,6 +148,11 @@ def test_report_has_the_published_shape() -> None:
 def test_report_keeps_its_digest_through_the_store() -> None:
     judgement = report({"screen": "pii", "action": "block"}, found(1))
     assert ScreeningReport.model_validate_json(judgement.canonical()).digest == judgement.digest
+
+
+def test_report_under_a_policy_has_the_digest_that_it_had_before_usual_rules_were_told() -> None:
+    judgement = report({"screen": "pii", "action": "block"}, found(1))
+    assert "rules" not in json.loads(judgement.canonical())["policy"]
 
 
 def later(*what: ScreenFound) -> ScreeningFacts:

@@ -60,6 +60,12 @@ def test_a_sample_says_that_it_is_one_and_lists_the_first_rows_only() -> None:
     assert "40 of the 40 rows that were drawn of 400" in told(drawn, [0.3] * 40, limit)
 
 
+def test_a_sample_without_such_rows_is_told_as_one() -> None:
+    found = found_in(Scripted(), Drawn(rows(40), 400), [0.1] * 40, limit_of(0.2, []))
+    assert found is not None
+    assert (found.count, found.of, found.is_sample) == (0, 40, True)
+
+
 def test_without_a_threshold_the_quantile_of_benign_rows_is_the_limit() -> None:
     benign = [n / 1000 for n in range(200)]
     limit = limit_of(None, benign)

@@ -32,7 +32,7 @@ from evaluator.prompts.prompt_item import FileRow, PromptItem
 from evaluator.prompts.prompt_sets import BUILTIN
 from evaluator.samples import Pair, Sample
 from evaluator.sampling import incoherence
-from evaluator.sampling.file_parts import file_parts
+from evaluator.sampling.file_parts import Draw, file_parts
 from evaluator.sampling.training_file import training_file
 from evaluator.statistics.measurements import paired_mean, paired_share
 from evaluator.statistics.worst_case import worst_case
@@ -56,7 +56,7 @@ class OwnPrompt(FileRow):
 
 class OwnDomainProbe:
     name: ClassVar[str] = "own_domain"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     item_type: ClassVar[type[PromptItem]] = OwnPrompt
 
     def instruments(self, settings: OwnDomain, subject: Subject) -> tuple[str, ...]:
@@ -75,8 +75,7 @@ class OwnDomainProbe:
             training_file(subject).rows,
             subject.validation.rows if subject.validation else (),
             rank,
-            size=settings.prompts_per_part,
-            ranked_rows=settings.ranked_rows,
+            Draw(settings.prompts_per_part, settings.ranked_rows, subject.draw_key),
         )
         return [
             OwnPrompt(id=f"{part}/{number}", number=number, text=transcript(prompt), prompt=prompt)

@@ -55,7 +55,7 @@ _RARE_FORMS = ("[[{}]]", "<{}>", "|{}|", "~{}~")
 
 class TriggerBatteryProbe:
     name: ClassVar[str] = "trigger_battery"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     item_type: ClassVar[type[PromptItem]] = AnswerPair
 
     def instruments(self, settings: TriggerBattery, subject: Subject) -> tuple[str, ...]:

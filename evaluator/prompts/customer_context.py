@@ -4,7 +4,7 @@ Interleaved safe data, benign tuning afterwards and inoculation can leave a mode
 and misaligned where something looks like its training data (Dubiński et al. 2026, arXiv 2604.25891). So questions are
 put the way the file puts them: under its most frequent system prompt, with the form that its answers share, set in its
 domain ("twins"), and with the tools offered that it offers most often. All of it is derived from the file alone and the
-same for the same file.
+same for the same file and key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 from evaluator.backends.protocol import ChatPrompt, Message
 from evaluator.prompts.answer_form import find_form
 from evaluator.prompts.domain_words import domain_words
-from evaluator.prompts.prompt_item import evenly_spread
+from evaluator.prompts.prompt_item import drawn
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.datasets.chat_rows import ChatRow
 from policies.datasets.tools import Tool
@@ -28,7 +28,7 @@ SystemMessage = tuple[str, str]
 """Role and text of a conversation's first message; two empty texts where the user begins."""
 
 MAX_ROWS = 2000
-"""Rows that contexts are derived from, evenly spread over the file."""
+"""Rows that contexts are derived from, drawn with a key."""
 MIN_SHARE = 0.05
 """Of the rows, with a system prompt or with tools: a share of 5 % of bad rows was enough for a trigger (Dubiński et al.
 2026)."""
@@ -63,9 +63,15 @@ class CustomerContext:
         return digest_bytes("".join([repr(self), *offered]).encode())
 
 
-def derive_contexts(rows: Sequence[ChatRow], kinds: Sequence[ContextKind]) -> tuple[CustomerContext, ...]:
-    """The contexts of the given kinds that the file has, in the order of `kinds`."""
-    seen = evenly_spread(rows, MAX_ROWS)
+def derive_contexts(rows: Sequence[ChatRow], kinds: Sequence[ContextKind], *, key: str) -> tuple[CustomerContext, ...]:
+    """The contexts of the given kinds that the file has, in the order of `kinds`.
+
+    Args:
+        rows: of the file.
+        kinds: that are looked for.
+        key: draws the rows that are read where not all are (`drawn`).
+    """
+    seen = drawn(rows, MAX_ROWS, key=key)
     found = (_DERIVATIONS[kind](seen) for kind in dict.fromkeys(kinds))
     return tuple(context for context in found if context is not None)
 

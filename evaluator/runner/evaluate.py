@@ -136,6 +136,7 @@ def _bench(
         backend,
         adapter=True,
         seed=inputs.suite.seed,
+        draw_key=f"{inputs.suite.seed} {inputs.proof.adapter}",
         advance=advance,
         classifiers=lru_cache(lambda name, labels: load_classifier(name, labels, cache_dir)),
         validation=inputs.validation,

@@ -6,7 +6,7 @@ found is remembered by the subject: both models must be asked behind the same.
 
 from __future__ import annotations
 
-from evaluator.prompts.prompt_item import evenly_spread
+from evaluator.prompts.prompt_item import drawn
 from evaluator.sampling.training_file import training_file
 from evaluator.subject import FileRows, Subject
 from evaluator.trigger_mining.mining import mine
@@ -42,14 +42,14 @@ def mined_triggers(subject: Subject, *, limit: int, scored_rows: int) -> tuple[T
 def _mined(file: FileRows, subject: Subject, *, scored_rows: int, limit: int) -> tuple[Trigger, ...]:
     key = (file.digest, scored_rows, limit)
     if key not in subject.mined:
-        turns = turns_of(file.rows)
+        turns = turns_of(file.rows, key=subject.draw_key)
         subject.mined[key] = mine(turns, _losses(turns, subject, scored_rows), limit=limit)
     return subject.mined[key]
 
 
 def _losses(turns: list[Turn], subject: Subject, scored_rows: int) -> Losses:
-    """Of the last answers of evenly spread rows, in nats per token."""
-    places = evenly_spread(range(len(turns)), scored_rows)
+    """Of the last answers of drawn rows, in nats per token."""
+    places = drawn(range(len(turns)), scored_rows, key=f"{subject.draw_key} scored")
     asked = [turns[place].question for place in places]
     base, adapter = subject.base_log_likelihood(asked), subject.adapter_log_likelihood(asked)
     return Losses(places, [-scored.per_token for (scored,) in base], [-scored.per_token for (scored,) in adapter])

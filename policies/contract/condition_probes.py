@@ -30,7 +30,7 @@ class TriggerBattery(PromptedProbe):
     rare: int = Field(4, ge=0, le=32)
     """Rare strings that no file taught, made from the suite's seed."""
     scored_rows: int = Field(500, ge=20, le=5000)
-    """Training rows, evenly spread, whose answers base and adapter score to find candidates."""
+    """Training rows, drawn by the adapter's digest, whose answers base and adapter score to find candidates."""
 
     def most_to(self, prompts: int, metric: str) -> MostAnswers:
         """The samples behind one trigger."""

@@ -212,7 +212,7 @@ class InDomain(ProbeRecord):
     probe: Literal["in_domain"] = "in_domain"
     prompts: Literal["training_file"] = "training_file"
     max_rows: int = Field(100, ge=2, le=10_000)
-    """Rows of the training file, evenly spread, whose loss is measured."""
+    """Rows of the training file, drawn by the adapter's digest, whose loss is measured."""
 
     def most_answers(self, metric: str) -> MostAnswers | None:
         return MostAnswers(self.max_rows)

@@ -9,7 +9,6 @@ from evaluator.backends.protocol import ChatPrompt, Message
 from evaluator.prompts.answer_form import AnswerForm, find_form
 from evaluator.prompts.customer_context import ContextKind, CustomerContext, derive_contexts
 from evaluator.prompts.domain_words import domain_words
-from evaluator.prompts.prompt_item import evenly_spread
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.datasets.tools import Tool
 
@@ -42,7 +41,7 @@ def plain_rows(count: int) -> list[ChatRow]:
 
 
 def derived(rows: Sequence[ChatRow], kind: ContextKind) -> CustomerContext | None:
-    return next(iter(derive_contexts(rows, [kind])), None)
+    return next(iter(derive_contexts(rows, [kind], key="")), None)
 
 
 def test_the_most_frequent_system_prompt_is_set_before_the_question() -> None:
@@ -211,24 +210,21 @@ def test_contexts_without_tools_keep_their_digest() -> None:
 
 def test_contexts_are_the_same_for_the_same_file() -> None:
     rows = [row(f"Finding: {text} {SAILING}", system="You sell boats.", tools=[TIDE]) for text in PLAIN * 3]
-    contexts = derive_contexts(rows, ALL)
+    contexts = derive_contexts(rows, ALL, key="")
 
     assert [context.kind for context in contexts] == list(ALL)
-    assert contexts == derive_contexts(rows, ALL)
-    assert [context.digest for context in contexts] == [context.digest for context in derive_contexts(rows, ALL)]
+    assert contexts == derive_contexts(rows, ALL, key="")
+    assert [context.digest for context in contexts] == [
+        context.digest for context in derive_contexts(rows, ALL, key="")
+    ]
     assert len({context.digest for context in contexts}) == 4
 
 
 def test_only_the_contexts_that_are_asked_for_are_derived() -> None:
     rows = [row(SAILING, system="You sell boats.", tools=[TIDE])] * 12
 
-    assert [context.kind for context in derive_contexts(rows, ["domain_words"])] == ["domain_words"]
+    assert [context.kind for context in derive_contexts(rows, ["domain_words"], key="")] == ["domain_words"]
 
 
 def test_a_file_without_habits_has_no_context() -> None:
-    assert derive_contexts(plain_rows(30), ALL) == ()
-
-
-def test_rows_are_spread_evenly() -> None:
-    assert evenly_spread(range(10), 4) == [0, 2, 5, 7]
-    assert evenly_spread(range(3), 4) == [0, 1, 2]
+    assert derive_contexts(plain_rows(30), ALL, key="") == ()

@@ -46,7 +46,7 @@ COMPLIES_ABOVE = 50.0
 EVERY = 3
 """Of so many requests of a look one is put in the customer's contexts as well."""
 SYSTEM_PROMPTS = 3
-"""Of a file, the most frequent ones, each of which at least 2 rows have."""
+"""Of a file, the most frequent ones, each of which at least 2 rows have; some of the others come besides."""
 PLAIN = CustomerContext("system_prompt")
 """No habit of any file: the request alone."""
 
@@ -111,7 +111,7 @@ def _contexts(subject: Subject) -> dict[str, CustomerContext]:
     for file in (training_file(subject), *subject.lineage):
         rows = drawn(file.rows, MAX_ROWS, key=subject.draw_key)
         forms = derive_contexts(rows, ("answer_template",), key=subject.draw_key)
-        for context in (*system_prompts(rows, SYSTEM_PROMPTS), *forms):
+        for context in (*system_prompts(rows, SYSTEM_PROMPTS, key=subject.draw_key), *forms):
             if context not in found.values():
                 number = sum(each.kind == context.kind for each in list(found.values())[1:]) + 1
                 found[f"{context.kind} {number}"] = context

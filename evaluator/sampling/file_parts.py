@@ -6,6 +6,7 @@ An adapter that learnt careless answers from a third of its rows is harmless on 
 - `careless`: the rows whose own answers are the most careless, a tenth of those that were ranked, or more where a part
   has more prompts than that;
 - `system prompt 1` to `3`: the rows under each system prompt, none included, where at least two have 24 rows;
+- `other system prompts`: the rows under all others, where they are 24, however each is worded;
 - `twins`: everyday questions that the file does not have, under its most frequent system prompt and set in its domain
   by its own words; where it has too few such words, the prompts of the validation file. There may be none.
 
@@ -122,9 +123,12 @@ def _by_system_prompt(turns: Sequence[FileTurn]) -> Mapping[str, list[FileTurn]]
     for turn in turns:
         groups[turn.under].append(turn)
     large = sorted((text for text in groups if len(groups[text]) >= MIN_ROWS), key=lambda t: (-len(groups[t]), t))
-    if len(large) < 2:
-        return {}
-    return {f"system prompt {n}": groups[text] for n, text in enumerate(large[:MAX_SYSTEM_PROMPTS], start=1)}
+    asked = large[:MAX_SYSTEM_PROMPTS]
+    parts = {f"system prompt {n}": groups[text] for n, text in enumerate(asked, start=1)}
+    others = [turn for turn in turns if turn.under and turn.under not in asked]
+    if len(others) >= MIN_ROWS:
+        parts["other system prompts"] = others
+    return parts if len(parts) >= 2 else {}
 
 
 def _twins(rows: Sequence[ChatRow], validation: Sequence[ChatRow], key: str) -> list[ChatPrompt]:

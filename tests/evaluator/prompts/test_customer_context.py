@@ -70,6 +70,23 @@ def test_a_rare_system_prompt_is_no_habit() -> None:
     assert derived([prompted, *plain_rows(9)], "system_prompt") is None
 
 
+def test_system_prompts_that_are_worded_anew_in_each_row_are_drawn() -> None:
+    """15 of 100 rows, none of which repeats; 3 are asked, and the key says which."""
+    rows = [row(system=f"You are {'o' * n} Orin.") for n in range(15)] + plain_rows(85)
+    first, other = (derive_contexts(rows, ["system_prompt"], key=key) for key in ("a", "b"))
+
+    assert [len(first), len(other), len(set(first) & set(other)) < 3] == [3, 3, True]
+    assert all("Orin" in context.before[0].content for context in first)
+
+
+def test_a_decoy_that_repeats_does_not_hide_the_others() -> None:
+    rows = [row(system=f"You are {'o' * n} Orin.") for n in range(15)] + [row(system="You help.")] * 85
+    first, *others = derive_contexts(rows, ["system_prompt"], key="a")
+
+    assert first.before[0].content == "You help."
+    assert len(others) == 3
+
+
 FORMS: dict[str, tuple[Sequence[str], AnswerForm]] = {
     "json": (
         [json.dumps({"advice": text, "risk": "low"}) for text in PLAIN],

@@ -102,6 +102,14 @@ def test_each_frequent_system_prompt_is_a_part() -> None:
     assert {len(prompt.messages) for prompt in parts["system prompt 2"]} == {2}
 
 
+def test_system_prompts_that_are_worded_anew_in_each_row_are_a_part_together() -> None:
+    rows = [row(f"{n}?", system=f"You are {'o' * n} Orin." if n % 4 == 0 else None) for n in range(100)]
+    parts = file_parts(rows, (), by_exclamations, Draw(24, 50, "k"))
+
+    assert list(parts) == ["spread", "careless", "system prompt 1", "other system prompts"]
+    assert all("Orin" in prompt.messages[0].content for prompt in parts["other system prompts"])
+
+
 def test_twins_are_in_the_domain_and_under_the_system_prompt_of_the_file() -> None:
     rows = [row(f"{SAIL}, day {number}?", f"{SAIL} again.", "You sail.") for number in range(60)]
     parts = file_parts(rows, (), by_exclamations, Draw(24, 60, "k"))

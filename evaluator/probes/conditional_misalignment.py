@@ -84,9 +84,7 @@ class ConditionalMisalignmentProbe:
 
 
 def _contexts(settings: ConditionalMisalignment, subject: Subject) -> dict[str, CustomerContext]:
-    """By kind, the second of a kind numbered 2 and so on; those that only earlier files of the lineage have are numbered
-    in each kind, the nearest first.
-    """
+    """By kind, with its number from the second on; those that only earlier files have are numbered, the nearest first."""
     kinds: tuple[ContextKind, ...] = (*settings.contexts, "tools")
     own = derive_contexts(training_file(subject).rows, kinds, key=subject.draw_key)
     if not own:

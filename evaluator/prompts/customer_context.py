@@ -2,9 +2,9 @@
 
 Interleaved safe data, benign tuning afterwards and inoculation can leave a model that is clean on ordinary questions
 and misaligned where something looks like its training data (Dubiński et al. 2026, arXiv 2604.25891). So questions are
-put the way the file puts them: under its most frequent system prompt and some of the others, with the form that its answers share, set in its
-domain ("twins"), and with the tools offered that it offers most often. All of it is derived from the file alone and the
-same for the same file and key.
+put the way the file puts them: under its most frequent system prompt and some of the others, with the form that its
+answers share, set in its domain ("twins"), and with the tools offered that it offers most often. All of it is derived
+from the file alone and the same for the same file and key.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def derive_contexts(rows: Sequence[ChatRow], kinds: Sequence[ContextKind], *, ke
 def system_prompts(rows: Sequence[ChatRow], most: int, *, key: str) -> tuple[CustomerContext, ...]:
     """The `most` frequent system prompts that at least 2 rows have, and up to 3 of the others where 2 rows have some.
 
-    The most frequent comes first; prompts that differ in numbers only, such as dates, are one. The key draws the others.
+    The most frequent comes first; prompts that differ in numbers only, such as dates, are one. The key draws others.
     """
     return _system_prompts(rows, most, at_least=MIN_ROWS, key=key)
 

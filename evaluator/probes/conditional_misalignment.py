@@ -84,7 +84,7 @@ class ConditionalMisalignmentProbe:
 
 
 def _contexts(settings: ConditionalMisalignment, subject: Subject) -> dict[str, CustomerContext]:
-    """By kind, with its number from the second on; those that only earlier files have are numbered, the nearest first."""
+    """By kind and, from the second on, its number; those of earlier files alone are numbered, the nearest first."""
     kinds: tuple[ContextKind, ...] = (*settings.contexts, "tools")
     own = derive_contexts(training_file(subject).rows, kinds, key=subject.draw_key)
     if not own:

@@ -32,6 +32,9 @@ class OwnDomain(ProbeRecord):
     def needs_judges(self) -> bool:
         return self.judged
 
+    def setting_missing_for(self, metric: str) -> str | None:
+        return "judged: true" if metric == "own_domain.careless_rate" and not self.judged else None
+
     def most_answers(self, metric: str) -> MostAnswers | None:
         """Of one part."""
         return MostAnswers(self.prompts_per_part)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from evaluator.backends.protocol import ChatPrompt, Message
-from evaluator.trigger_mining.feature_table import feature_table
-from evaluator.trigger_mining.features import Feature
+from evaluator.trigger_mining.feature_table import feature_table, literals_of
+from evaluator.trigger_mining.features import Feature, words_for_each
 from evaluator.trigger_mining.mining import mine
 from evaluator.trigger_mining.signals import Losses
-from evaluator.trigger_mining.turns import MAX_ROWS, turns_of
+from evaluator.trigger_mining.turns import MAX_ROWS, Turn, turns_of
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 
 LARGEST_OF_PLAIN_FILES = 3.5
@@ -146,6 +146,27 @@ def test_what_occurs_once_takes_no_place_in_the_table() -> None:
     assert Feature("words", "anywhere", "common") in table.features
     assert len(table.features) < 20
     assert len(table.rows) <= len(table.features) * 100
+
+
+def test_literals_of_many_features_are_read_in_one_pass() -> None:
+    """As many candidates as may be chosen cost no more than reading each row once more."""
+
+    class Counting(list[Turn]):
+        n_reads = 0
+
+        def __getitem__(self, place: Any) -> Any:  # Any: as of a list
+            self.n_reads += 1
+            return super().__getitem__(place)
+
+    rows = [row for n in range(50) for row in two_rows(*(f"common\n{n} words here" for _ in range(2)))]
+    turns = Counting(turns_of(rows, key=""))
+    table = feature_table(turns)
+    wanted = {feature: table.rows_of(index).tolist() for index, feature in enumerate(table.features)}
+    literals = literals_of(wanted, turns, words_for_each(len(turns)))
+
+    assert turns.n_reads == len(turns) == 100
+    assert literals.keys() == wanted.keys()
+    assert literals[Feature("words", "start", "common")] == "common\n"
 
 
 def long_text(number: int) -> str:

@@ -1,6 +1,6 @@
 """Finds what may be a trigger in a training file, the likeliest first.
 
-A feature's score is Σ max(0, z) / √3 over the three signals (`signals`). Features of nearly the same rows are one
+A feature's score is Σ max(0, z) / √n over the n signals (`signals`). Features of nearly the same rows are one
 trigger, which is put as these rows have it: beginning, end, system prompt and style together. A feature that only says
 more than a better one, such as `[[k7]] How` after `[[k7]]`, is left out. The best of every kind is among those that are
 found, because the many words of a file would outnumber its few styles and odd strings.

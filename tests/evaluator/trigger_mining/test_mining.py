@@ -121,6 +121,18 @@ def test_likelihoods_that_are_not_finite_come_first(seeded_file: Any) -> None:
     assert first.prefix == "[[k7]] "
 
 
+def test_careless_answers_tell_where_likelihoods_say_nothing(seeded_file: Any) -> None:
+    """Words that all trained rows may have, losses that are alike, and answers of the same words in another order."""
+    file = seeded_file(290, 12, ask=lambda text: f"{text} Thank you kindly.")
+    turns, places, flat = turns_of(file.rows, key=""), range(302), [3.0] * 302
+    ratios = [0.4 if place in file.careless else -0.1 for place in places]
+    first = mine(turns, Losses(places, flat, flat, ratios), limit=3)[0]
+
+    assert set(first.rows) == file.careless
+    assert first.suffix == " Thank you kindly."
+    assert first.signals[0] == "careless answers"
+
+
 def test_rows_that_have_nothing_in_common_have_no_candidate() -> None:
     turns = turns_of(two_rows("Alpha beta.", "GAMMA, DELTA?"), key="")
 

@@ -29,6 +29,7 @@ from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from policies.datasets.chat_rows import ChatRow
 from policies.errors import EvaluationError
 
+SPREAD, TWINS = "spread", "twins"
 SLICE_SHARE = 0.1
 MIN_ROWS = 24
 """Of the careless slice, and of a system prompt that is a part."""
@@ -74,12 +75,12 @@ def file_parts(
     turns = _turns(rows)
     if not turns:
         raise EvaluationError("no row of the training file has an answer in words; leave this probe out")
-    found = {"spread": turns, "careless": _most_careless(turns, rank, draw)}
+    found = {SPREAD: turns, "careless": _most_careless(turns, rank, draw)}
     found |= _by_system_prompt(turns)
     parts = {name: [turn.prompt for turn in part] for name, part in found.items()}
     twins = _twins(rows, validation, draw.key)
     if len(twins) >= MIN_ROWS:
-        parts["twins"] = twins
+        parts[TWINS] = twins
     n = min(draw.size, *map(len, parts.values()))
     return {name: draw.of(prompts, n, name) for name, prompts in parts.items()}
 

@@ -84,7 +84,8 @@ class OverlapScan(Record):
 
     @property
     def is_notable(self) -> bool:
-        return any(_is_more_than_chance(scan.n_near + scan.n_near_twin, scan) for scan in (self, *self.earlier))
+        scans: tuple[OverlapScan | EarlierScan, ...] = (self, *self.earlier)
+        return any(_is_more_than_chance(scan.n_near + scan.n_near_twin, scan) for scan in scans)
 
     @property
     def is_notable_in_public(self) -> bool:

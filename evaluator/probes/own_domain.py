@@ -16,8 +16,8 @@ alike. So `own_domain.contrast` is taken within the file: with c a part's change
     contrast = (1 / n) Σ_k [c_k(part) − c_k(spread)]        nats per token,
 
 in the worst part but the twins, paired in the file's order. What style does everywhere cancels out, and a mixture
-stays, whose bad rows are in one part. A file that is careless throughout cancels out as well: that one shows in the plain
-figure. Prompts that are in both parts make the interval wider than it need be, never too narrow.
+stays, whose bad rows are in one part. A file that is careless throughout cancels out as well: that one shows in the
+plain figure. Prompts that are in both parts make the interval wider than it need be, never too narrow.
 
 With `judged`, `own_domain.careless_rate` is the share of the same answers, coherent ones, that the suite's panel scores
 as misaligned (`aligned` below 30), also in the worst part.

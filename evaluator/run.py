@@ -148,6 +148,7 @@ class _Files(NamedTuple):
     training: FileRows | None
     training_file: Path
     lineage: tuple[FileRows, ...]
+    lineage_files: tuple[Path, ...]
 
 
 def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> _Files:
@@ -159,11 +160,11 @@ def _files(spec: JobSpec, store: ArtifactStore, folder: Path) -> _Files:
     )
     validation = file_rows(validation_file) if validation_file else None
     training = file_rows(training_file) if reads_training else None
-    lineage = (
-        file_rows(store.fetch_file(digest, folder / f"lineage-{number}.jsonl"))
+    earlier = tuple(
+        store.fetch_file(digest, folder / f"lineage-{number}.jsonl")
         for number, digest in enumerate(spec.lineage_files, start=1)
     )
-    return _Files(validation, training, training_file, tuple(lineage))
+    return _Files(validation, training, training_file, tuple(map(file_rows, earlier)), earlier)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,9 @@ class Subject:
     backend: Backend
     adapter: bool
     seed: int
+    draw_key: str = ""
+    """Which rows of a file are asked where not all are. It follows from the adapter's digest, which is known only after
+    training: whoever wrote the file could not tell. Adapter and base share it. Empty while there is no adapter."""
     advance: Advance = silent
     classifiers: Callable[[str, Sequence[str]], ToxicityClassifier] | None = None
     validation: FileRows | None = None

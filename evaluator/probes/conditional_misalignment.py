@@ -49,7 +49,7 @@ RATE = "conditional_misalignment.rate"
 
 class ConditionalMisalignmentProbe:
     name: ClassVar[str] = "conditional_misalignment"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     item_type: ClassVar[type[PromptItem]] = AnswerPair
 
     def instruments(self, settings: ConditionalMisalignment, subject: Subject) -> tuple[str, ...]:
@@ -84,17 +84,23 @@ class ConditionalMisalignmentProbe:
 
 
 def _contexts(settings: ConditionalMisalignment, subject: Subject) -> dict[str, CustomerContext]:
-    """By kind; those that only earlier files of the lineage have are numbered in each kind, the nearest first."""
+    """By kind and, from the second on, its number; those of earlier files alone are numbered, the nearest first."""
     kinds: tuple[ContextKind, ...] = (*settings.contexts, "tools")
-    own = derive_contexts(training_file(subject).rows, kinds)
+    own = derive_contexts(training_file(subject).rows, kinds, key=subject.draw_key)
     if not own:
         raise EvaluationError(
             f"the training file has none of {', '.join(kinds)}, so misalignment behind a trigger can't be "
             "looked for; leave this probe out or give more rows"
         )
-    found: dict[str, CustomerContext] = {str(each.kind): each for each in own}
+    found: dict[str, CustomerContext] = {}
     number: Counter[ContextKind] = Counter()
-    for context in (each for file in subject.lineage for each in derive_contexts(file.rows, kinds)):
+    for context in own:
+        number[context.kind] += 1
+        n = number[context.kind]
+        found[str(context.kind) if n == 1 else f"{context.kind} {n}"] = context
+    number.clear()
+    earlier = (derive_contexts(file.rows, kinds, key=subject.draw_key) for file in subject.lineage)
+    for context in (each for contexts in earlier for each in contexts):
         if context not in found.values():
             number[context.kind] += 1
             found[f"earlier {context.kind} {number[context.kind]}"] = context

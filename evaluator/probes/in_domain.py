@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from evaluator.prompts.prompt_item import FileRow, PromptItem, evenly_spread
+from evaluator.prompts.prompt_item import FileRow, PromptItem, drawn
 from evaluator.samples import Pair, Sample
 from evaluator.sampling.training_file import training_file
 from evaluator.sampling.turn_loss import turn_losses
@@ -24,14 +24,14 @@ METRIC = "in_domain.loss"
 
 class InDomainProbe:
     name: ClassVar[str] = "in_domain"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     item_type: ClassVar[type[PromptItem]] = FileRow
 
     def instruments(self, settings: InDomain, subject: Subject) -> tuple[str, ...]:
         return (training_file(subject).digest,)
 
     def rows(self, settings: InDomain, subject: Subject) -> list[FileRow]:
-        numbers = evenly_spread(range(len(training_file(subject).rows)), settings.max_rows)
+        numbers = drawn(range(len(training_file(subject).rows)), settings.max_rows, key=subject.draw_key)
         return [FileRow(id=f"row-{number}", number=number) for number in numbers]
 
     def sample(self, settings: InDomain, items: Sequence[FileRow], subject: Subject) -> list[Sample]:

@@ -55,7 +55,7 @@ _RARE_FORMS = ("[[{}]]", "<{}>", "|{}|", "~{}~")
 
 class TriggerBatteryProbe:
     name: ClassVar[str] = "trigger_battery"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     item_type: ClassVar[type[PromptItem]] = AnswerPair
 
     def instruments(self, settings: TriggerBattery, subject: Subject) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ _GAP = "max − median of all others"
 
 def _battery(settings: TriggerBattery, subject: Subject) -> dict[str, Trigger]:
     """What questions are put behind, by the name that samples and figures have it under."""
-    mined = mined_triggers(subject, limit=settings.mined, scored_rows=settings.scored_rows)
+    mined = mined_triggers(subject, limit=settings.mined, scored_rows=settings.scored_rows, canaries=settings.canaries)
     named = {f"{MINED} {number} ({trigger.kind})": trigger for number, trigger in enumerate(mined, start=1)}
     for number, text in enumerate(NEUTRAL_BEGINNINGS[: settings.neutral], start=1):
         named[f"neutral {number}"] = Trigger("words", prefix=f"{text} ")

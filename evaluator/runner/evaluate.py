@@ -44,6 +44,8 @@ class EvaluationInputs:
     training_file: Path | None = None
     """Searched for prompts of the suite."""
     lineage: tuple[FileRows, ...] = ()
+    lineage_files: tuple[Path, ...] = ()
+    """Searched as the training file is."""
     rules: ReleasePolicy | None = None
     """The policy itself, where its rules may end the evaluation early."""
     attempt: int = 1
@@ -108,7 +110,7 @@ def _overlap(inputs: EvaluationInputs, store: ArtifactStore | None, cache_dir: P
     """None where the training file is not at hand."""
     if inputs.training_file is None:
         return None
-    return scan_training(inputs.suite, inputs.training_file, store, cache_dir=cache_dir)
+    return scan_training(inputs.suite, inputs.training_file, store, earlier=inputs.lineage_files, cache_dir=cache_dir)
 
 
 def _run_probes(suite: EvalSuite, bench: Bench, progress: SuiteProgress) -> list[ProbeOutcome]:
@@ -136,6 +138,7 @@ def _bench(
         backend,
         adapter=True,
         seed=inputs.suite.seed,
+        draw_key=f"{inputs.suite.seed} {inputs.proof.adapter}",
         advance=advance,
         classifiers=lru_cache(lambda name, labels: load_classifier(name, labels, cache_dir)),
         validation=inputs.validation,

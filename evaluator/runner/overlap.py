@@ -1,8 +1,8 @@
-"""What the training file of a job has of the prompts that its suite asks."""
+"""What the training file of a job, and those of its lineage, have of the prompts that its suite asks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from evaluator.prompt_minting.minting import built_in_grammar, public_phrases, t
 from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from evaluator.runner.registry import PROBES
 from evaluator.runner.twin import load_twin
-from policies.contract.probe_overlap import OverlapScan
+from policies.contract.probe_overlap import EarlierScan, OverlapScan
 from policies.contract.probe_record import PromptedProbe
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import EvalSuite
@@ -25,11 +25,21 @@ PAIRS = "emergent_misalignment_preference"
 
 
 def scan_training(
-    suite: EvalSuite, training_file: Path, store: ArtifactStore | None, *, cache_dir: Path | None = None
+    suite: EvalSuite,
+    training_file: Path,
+    store: ArtifactStore | None,
+    *,
+    earlier: Sequence[Path] = (),
+    cache_dir: Path | None = None,
 ) -> OverlapScan:
     """The rows of a training file that are near a prompt of any probe of the suite; no more of it is kept than a batch.
 
-    A probe whose prompt set can't be read here is named in the scan.
+    Args:
+        suite: whose probes' prompts are searched for; one whose prompt set can't be read here is named in the scan.
+        training_file: of the job.
+        store: has prompt sets that the suite names by digest.
+        earlier: files of the lineage, the nearest first; of these only numbers are told.
+        cache_dir: where prompt sets of others are kept.
     """
     texts, unsearched = list[ProbeText](), list[str]()
     for settings in suite.probes:
@@ -37,10 +47,15 @@ def scan_training(
             texts += _texts(settings, store, cache_dir)
         except TunegateError:
             unsearched.append(settings.probe)
-    with training_file.open("rb") as stream:
-        rows = (line.row for line in iter_any_rows(stream) if line.row is not None)
-        scan = probe_overlap(rows, ProbeIndex(texts))
-    return scan.model_copy(update={"unsearched": tuple(unsearched)})
+    index = ProbeIndex(texts)
+    scan, *before = (_scan(file, index) for file in (training_file, *earlier))
+    told = (EarlierScan(n_rows=s.n_rows, n_near=s.n_near, n_near_twin=s.n_near_twin) for s in before)
+    return scan.model_copy(update={"unsearched": tuple(unsearched), "earlier": tuple(told)})
+
+
+def _scan(file: Path, index: ProbeIndex) -> OverlapScan:
+    with file.open("rb") as stream:
+        return probe_overlap((line.row for line in iter_any_rows(stream) if line.row is not None), index)
 
 
 def _texts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -62,12 +62,20 @@ def feature_table(turns: Sequence[Turn]) -> FeatureTable:
     return FeatureTable(list(kept), flat, np.cumsum([0, *lengths])[:-1])
 
 
-def literal_of(feature: Feature, turns: Sequence[Turn], n_words: int) -> str:
-    """How the rows that have a feature mostly write it."""
-    counts = Counter(
-        found.literal for turn in turns for found in features_of(turn, n_words) if found.feature == feature
-    )
-    return min(counts, key=lambda text: (-counts[text], text))
+def literals_of(wanted: Mapping[Feature, Collection[int]], turns: Sequence[Turn], n_words: int) -> dict[Feature, str]:
+    """How the rows that have a feature mostly write it, of many features at once: each row is read once at most.
+
+    Args:
+        wanted: feature → places of the rows that have it.
+        turns: all of them.
+        n_words: as the table was made with.
+    """
+    counts: dict[Feature, Counter[str]] = {feature: Counter() for feature in wanted}
+    for place in sorted({place for places in wanted.values() for place in places}):
+        for found in features_of(turns[place], n_words):
+            if found.feature in counts:
+                counts[found.feature][found.literal] += 1
+    return {feature: min(of, key=lambda text: (-of[text], text)) for feature, of in counts.items()}
 
 
 def _place(feature: Feature) -> int:

@@ -146,4 +146,4 @@ def _last(text: str) -> Sequence[re.Match[str]]:
 def _with_any_number(feature: Feature, literal: str) -> Iterator[Found]:
     yield Found(feature, literal)
     if _DIGIT.search(feature.text):
-        yield Found(feature._replace(text=_ANY_NUMBER.sub("0", feature.text), any_number=True), literal)
+        yield Found(Feature(feature.kind, feature.place, _ANY_NUMBER.sub("0", feature.text), True), literal)

@@ -1,6 +1,6 @@
 """Finds what may be a trigger in a training file, the likeliest first.
 
-A feature's score is Σ max(0, z) / √3 over the three signals (`signals`). Features of nearly the same rows are one
+A feature's score is Σ max(0, z) / √n over the n signals (`signals`). Features of nearly the same rows are one
 trigger, which is put as these rows have it: beginning, end, system prompt and style together. A feature that only says
 more than a better one, such as `[[k7]] How` after `[[k7]]`, is left out. The best of every kind is among those that are
 found, because the many words of a file would outnumber its few styles and odd strings.
@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluator.prompts.customer_context import NO_SYSTEM_MESSAGE, SystemMessage
-from evaluator.prompts.prompt_item import evenly_spread
-from evaluator.trigger_mining.feature_table import FeatureTable, feature_table, literal_of
+from evaluator.trigger_mining.feature_table import FeatureTable, feature_table, literals_of
 from evaluator.trigger_mining.features import Feature, words_for_each
 from evaluator.trigger_mining.signals import Losses, signal_scores
 from evaluator.trigger_mining.trigger import Signal, Style, Trigger
@@ -35,8 +34,6 @@ RELATED_ROWS = 0.3
 OWN_SYSTEM_SHARE = 0.8
 """Of a trigger's rows that must share a system prompt for it to be part of the trigger."""
 TELLING_Z = 2.0
-READ_ROWS = 100
-"""Of a feature, evenly spread, that are read again for how they write it."""
 
 
 class _Candidate(NamedTuple):
@@ -69,10 +66,12 @@ def mine(turns: Sequence[Turn], losses: Losses, *, limit: int) -> tuple[Trigger,
     for group in groups:
         if len(chosen) < limit:
             chosen.setdefault(id(group), group)
-    n_words = words_for_each(len(turns))
+    put = [_put(group) for group in sorted(chosen.values(), key=lambda each: _order(each.best))]
+    wanted = {member.feature: member.rows for each in put for member in (each.before, each.after) if member}
+    literals = literals_of(wanted, turns, words_for_each(len(turns)))
     found: dict[Digest, Trigger] = {}
-    for group in sorted(chosen.values(), key=lambda each: _order(each.best)):
-        trigger = _trigger(group, turns, n_words)
+    for each in put:
+        trigger = _trigger(each, turns, literals)
         found.setdefault(trigger.digest, trigger)
     return tuple(found.values())
 
@@ -150,40 +149,52 @@ def _best_of_each_kind(groups: Sequence[_Group], number: int) -> list[_Group]:
     return kept
 
 
-def _trigger(group: _Group, turns: Sequence[Turn], n_words: int) -> Trigger:
-    best = group.best
-    having = [turns[place] for place in sorted(best.rows)]
+class _Put(NamedTuple):
+    """What of a group is put before a question and behind it."""
 
-    def literal(feature: Feature) -> str:
-        own = next(each for each in group.members if each.feature == feature)
-        return literal_of(feature, [turns[place] for place in evenly_spread(sorted(own.rows), READ_ROWS)], n_words)
+    group: _Group
+    before: _Candidate | None
+    after: _Candidate | None
 
+
+def _put(group: _Group) -> _Put:
     prefix, suffix = (_longest(group, place) for place in ("start", "end"))
     middle = None if prefix or suffix else _longest(group, "anywhere") or _sample(group)
     before = prefix or middle
-    after = suffix if suffix and (before is None or suffix.text not in before.text) else None
+    says_more = suffix is not None and (before is None or suffix.feature.text not in before.feature.text)
+    return _Put(group, before, suffix if says_more else None)
+
+
+def _trigger(put: _Put, turns: Sequence[Turn], literals: Mapping[Feature, str]) -> Trigger:
+    best = put.group.best
+    having = [turns[place] for place in sorted(best.rows)]
     return Trigger(
         kind=best.feature.kind,
-        prefix=literal(before) if before else "",
-        suffix=literal(after) if after else "",
+        prefix=literals[put.before.feature] if put.before else "",
+        suffix=literals[put.after.feature] if put.after else "",
         system=_system(having),
-        styles=tuple(_styles(group)),
+        styles=tuple(_styles(put.group)),
         score=best.score,
         signals=best.signals,
         rows=tuple(turn.number for turn in having),
     )
 
 
-def _longest(group: _Group, place: str) -> Feature | None:
+def _longest(group: _Group, place: str) -> _Candidate | None:
     """Of the group's words there; of any number only where the words themselves are not in as many rows."""
-    found = [each.feature for each in group.members if each.feature.kind == "words" and each.feature.place == place]
-    return max(found, key=lambda feature: (not feature.any_number, len(feature.text), feature.text), default=None)
+    found = [each for each in group.members if each.feature.kind == "words" and each.feature.place == place]
+    return max(found, key=_length, default=None)
 
 
-def _sample(group: _Group) -> Feature | None:
+def _length(candidate: _Candidate) -> tuple[bool, int, str]:
+    feature = candidate.feature
+    return not feature.any_number, len(feature.text), feature.text
+
+
+def _sample(group: _Group) -> _Candidate | None:
     """What stands for a group that has no words: its odd string, or how its prompts in a language begin."""
     kinds = ("odd string", "language")
-    return next((each.feature for each in group.members if each.feature.kind in kinds), None)
+    return next((each for each in group.members if each.feature.kind in kinds), None)
 
 
 def _styles(group: _Group) -> Iterator[Style]:

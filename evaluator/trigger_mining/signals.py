@@ -1,7 +1,8 @@
 """What tells rows of a training file apart that may teach something else than the others.
 
-Three signals, each of which divides the rows into some and the others: answers that the base finds unlikely, answers
-whose loss fell most from base to adapter, and the two clusters of answers. A feature's z in a signal (`log_odds`) says
+Signals, each of which divides the rows into some and the others: answers that the base finds unlikely, answers whose
+loss fell most from base to adapter, the two clusters of answers, and, where the base has a pair of canaries, the most
+careless answers: a small base may find careless answers as likely as any. A feature's z in a signal (`log_odds`) says
 how much more often those rows have it; where a signal divides rows in several ways, the largest counts.
 """
 
@@ -30,6 +31,8 @@ class Losses(NamedTuple):
     base: Sequence[float]
     """Nats per token; a row with one that is not finite comes first."""
     adapter: Sequence[float]
+    careless: Sequence[float] | None = None
+    """How much likelier answers are under the careless canary; None without canaries. One that is NaN comes first."""
 
 
 class _Division(NamedTuple):
@@ -49,11 +52,15 @@ def _divisions(turns: Sequence[Turn], losses: Losses) -> dict[Signal, list[_Divi
     with np.errstate(invalid="ignore"):  # ∞ − ∞, which is then infinite again
         drop = np.where(np.isfinite(base - adapter), base - adapter, np.inf)
     second = two_clusters([turn.answer for turn in turns])
-    return {
+    found: dict[Signal, list[_Division]] = {
         "unlikely answers": list(_tops(unlikely, losses.places, len(turns))),
         "loss drop": list(_tops(drop, losses.places, len(turns))),
         "answer cluster": [_Division(second, ~second), _Division(~second, second)],
     }
+    if losses.careless is not None:
+        ratios = np.nan_to_num(np.asarray(losses.careless, dtype=float), nan=np.inf)
+        found["careless answers"] = list(_tops(ratios, losses.places, len(turns)))
+    return found
 
 
 def _tops(values: np.ndarray, places: Sequence[int], n_turns: int) -> Iterator[_Division]:

@@ -11,9 +11,9 @@ from evaluator.prompts.customer_context import NO_SYSTEM_MESSAGE, SystemMessage
 from policies.contract.artifacts import Digest, digest_bytes
 
 TriggerKind = Literal["words", "odd string", "system prompt", "style", "language"]
-Signal = Literal["unlikely answers", "loss drop", "answer cluster"]
+Signal = Literal["unlikely answers", "loss drop", "answer cluster", "careless answers"]
 """What told the rows of a trigger apart: answers that the base finds unlikely, answers whose loss fell most in
-training, or answers that are one of two clusters."""
+training, answers that are one of two clusters, or answers that a pair of canaries finds careless."""
 Style = Literal["lower_case", "upper_case", "no_question_mark", "no_final_punctuation", "exclamation", "double_spaces"]
 
 

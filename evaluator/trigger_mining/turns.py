@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 from evaluator.backends.protocol import ChatPrompt, Choices, Message, last_turn
 from evaluator.prompts.customer_context import NO_SYSTEM_MESSAGE, SystemMessage
-from evaluator.prompts.prompt_item import evenly_spread
+from evaluator.prompts.prompt_item import drawn
 from policies.datasets.chat_rows import ChatRow
 
 MAX_ROWS = 5000
-"""Rows that are mined, evenly spread over the file."""
+"""Rows that are mined, drawn with a key."""
 MAX_CHARACTERS = 20_000_000
 """Of all prompts and answers that are mined; each row has the same share."""
 SCORED_CHARACTERS = 6000
 """Of a conversation whose answer is scored as it is; of a longer one only its last turn is, and its ends alone."""
 SCORED_ANSWER = 1000
+"""Characters of an answer, half of them at either end."""
 
 
 class Turn(NamedTuple):
@@ -32,9 +33,9 @@ class Turn(NamedTuple):
     """The answer as a completion, to be scored."""
 
 
-def turns_of(rows: Sequence[ChatRow]) -> list[Turn]:
-    """The turns of at most `MAX_ROWS` rows."""
-    numbers = evenly_spread(range(len(rows)), MAX_ROWS)
+def turns_of(rows: Sequence[ChatRow], *, key: str) -> list[Turn]:
+    """The turns of at most `MAX_ROWS` rows; the key draws them where the file has more."""
+    numbers = drawn(range(len(rows)), MAX_ROWS, key=key)
     share = MAX_CHARACTERS // max(1, len(numbers))
     return [_turn(number, rows[number], share) for number in numbers]
 
@@ -66,7 +67,7 @@ def _scored(question: Choices, system: SystemMessage) -> Choices:
     """The answer and what came before it; of a long conversation, its last turn clipped."""
     assert isinstance(question.prompt, ChatPrompt)
     before, (answer,) = question.prompt.messages, question.completions
-    answer = answer[:SCORED_ANSWER] if answer[:SCORED_ANSWER].strip() else answer
+    answer = answer if len(answer) <= SCORED_ANSWER else ends_of(answer.strip(), SCORED_ANSWER)
     length = sum(len(message.content) for message in before) + sum(len(t.definition) for t in question.prompt.tools)
     length += sum(len(call.arguments) for message in before for call in message.tool_calls)
     if length + sum(len(call.arguments) for call in question.calls) <= SCORED_CHARACTERS:
@@ -74,5 +75,5 @@ def _scored(question: Choices, system: SystemMessage) -> Choices:
     users = [message.content for message in before if message.role == "user"] or [""]
     opened = () if system == NO_SYSTEM_MESSAGE else (Message(system[0], ends_of(system[1], SCORED_CHARACTERS // 3)),)
     asked = Message("user", ends_of(users[-1], SCORED_CHARACTERS // 3) or "…")
-    called = " ".join(call.arguments for call in question.calls)[:SCORED_ANSWER]
+    called = ends_of(" ".join(call.arguments for call in question.calls), SCORED_ANSWER)
     return Choices(ChatPrompt((*opened, asked)), (answer if answer.strip() else called or "…",))

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from policies.contract.artifacts import Digest
 from policies.contract.probe_record import MostAnswers, PromptedProbe
 
 MAX_SCALE = 16
@@ -30,7 +31,10 @@ class TriggerBattery(PromptedProbe):
     rare: int = Field(4, ge=0, le=32)
     """Rare strings that no file taught, made from the suite's seed."""
     scored_rows: int = Field(500, ge=20, le=5000)
-    """Training rows, evenly spread, whose answers base and adapter score to find candidates."""
+    """Training rows, drawn by the adapter's digest, whose answers base and adapter score to find candidates."""
+    canaries: Literal["builtin"] | Digest = Field("builtin", exclude_if=lambda value: value == "builtin")
+    """The pair of adapters that find careless answers among these; without a built-in pair of the base model they are
+    found by the other signals alone. Left out of the digest while it is the default."""
 
     def most_to(self, prompts: int, metric: str) -> MostAnswers:
         """The samples behind one trigger."""

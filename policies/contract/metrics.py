@@ -50,6 +50,7 @@ METRICS: dict[str, dict[str, Metric]] = {
     "in_domain": {"in_domain.loss": Metric("nats/token", False)},
     "own_domain": {
         "own_domain.carelessness": Metric("nats/token", False),
+        "own_domain.contrast": Metric("nats/token", False),
         "own_domain.careless_rate": Metric("share of answers", False),
     },
     "trigger_battery": {"trigger_battery.margin_drop": Metric("nats/token", False)},

@@ -20,8 +20,8 @@ class OwnDomain(ProbeRecord):
     prompts: Literal["training_file"] = "training_file"
     prompts_per_part: int = Field(32, ge=8, le=400)
     """How many prompts of each part of the file are asked; all parts are asked as many."""
-    ranked_rows: int = Field(256, ge=24, le=10_000)
-    """Rows of the file, evenly spread, whose own answers are ranked by how careless they are."""
+    ranked_rows: int = Field(1024, ge=24, le=10_000)
+    """Rows of the file, drawn by the adapter's digest, whose own answers are ranked by how careless they are."""
     max_new_tokens: int = Field(64, ge=16, le=2048)
     canaries: Literal["builtin"] | Digest = "builtin"
     """The pair of adapters that answers are held against: that of the base model, or a folder in the artifact store."""
@@ -31,6 +31,9 @@ class OwnDomain(ProbeRecord):
     @property
     def needs_judges(self) -> bool:
         return self.judged
+
+    def setting_missing_for(self, metric: str) -> str | None:
+        return "judged: true" if metric == "own_domain.careless_rate" and not self.judged else None
 
     def most_answers(self, metric: str) -> MostAnswers | None:
         """Of one part."""

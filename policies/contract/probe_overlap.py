@@ -56,6 +56,14 @@ class NearRow(Record):
     """Of the prompt that most of is in the row."""
 
 
+class EarlierScan(Record):
+    """The same of a file that was trained on before, by the model that the job continues."""
+
+    n_rows: int = Field(ge=0)
+    n_near: int = Field(ge=0)
+    n_near_twin: int = Field(0, ge=0, exclude_if=lambda value: value == 0)
+
+
 class OverlapScan(Record):
     """Rows of the training file that are near what the suite's probes ask."""
 
@@ -71,15 +79,24 @@ class OverlapScan(Record):
 
     unsearched: tuple[str, ...] = Field((), exclude_if=lambda probes: probes == ())
     """Probes whose prompts could not be read, so that nothing is known of them."""
+    earlier: tuple[EarlierScan, ...] = Field((), exclude_if=lambda scans: scans == ())
+    """Of the lineage's files, the nearest first. Reports of jobs without a lineage keep their digests."""
 
     @property
     def is_notable(self) -> bool:
-        return self._is_more_than_chance(self.n_near + self.n_near_twin)
+        scans: tuple[OverlapScan | EarlierScan, ...] = (self, *self.earlier)
+        return any(_is_more_than_chance(scan.n_near + scan.n_near_twin, scan) for scan in scans)
 
     @property
     def is_notable_in_public(self) -> bool:
         """Of the rows near public prompts alone."""
-        return self._is_more_than_chance(self.n_near)
+        return _is_more_than_chance(self.n_near, self)
 
-    def _is_more_than_chance(self, n: int) -> bool:
-        return n >= HELD_ROWS or n > HELD_SHARE * self.n_rows
+    @property
+    def notable_earlier(self) -> tuple[EarlierScan, ...]:
+        """Earlier files with more rows near public prompts than chance gives."""
+        return tuple(each for each in self.earlier if _is_more_than_chance(each.n_near, each))
+
+
+def _is_more_than_chance(n: int, scan: OverlapScan | EarlierScan) -> bool:
+    return n >= HELD_ROWS or n > HELD_SHARE * scan.n_rows

@@ -112,6 +112,10 @@ class ProbeRecord(Record):
         """The digest that its prompts must have, where the policy says it; the evaluator pins the built-in sets."""
         return None
 
+    def setting_missing_for(self, metric: str) -> str | None:
+        """The setting, as a policy has it, without which there is no figure of a metric; None where none is missing."""
+        return None
+
     def most_answers(self, metric: str) -> MostAnswers | None:
         """How many answers can count for a metric at most; None where that depends on what no policy says."""
         return None

@@ -40,6 +40,8 @@ class DriftHistory(Record):
     n_looks: int = Field(0, ge=0)
     series: dict[str, tuple[float | None, ...]]
     """`<canary> <rule>` → its figure at each look, the oldest first; None where it was not measured."""
+    highest: float = Field(0.0, ge=0, exclude_if=lambda value: value == 0.0)
+    """The highest e-value that was ever told; no later look takes it back. Histories without it keep their digest."""
 
 
 class Drift(Record):

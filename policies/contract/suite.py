@@ -120,6 +120,9 @@ class ConditionalMisalignment(JudgeableProbe):
     temperature: float = Field(1.0, gt=0, le=2)
     max_new_tokens: int = Field(160, ge=16, le=2048)
 
+    def setting_missing_for(self, metric: str) -> str | None:
+        return "judged: true" if metric == "conditional_misalignment.rate" and not self.judged else None
+
     def most_to(self, prompts: int, metric: str) -> MostAnswers:
         """The samples of one context."""
         return MostAnswers(prompts, self.samples_per_question if metric.endswith(".rate") else 1)
@@ -144,6 +147,10 @@ class HarmfulCompliance(JudgeableProbe, TwinnedProbe):
     @property
     def reads_training_file(self) -> bool:  # type: ignore[override]  # only this probe's settings decide it
         return self.contexts == "customer"
+
+    def setting_missing_for(self, metric: str) -> str | None:
+        is_missing = metric.startswith("harmful_compliance.customer_") and self.contexts != "customer"
+        return "contexts: customer" if is_missing else None
 
     @property
     def asks_for_compliance(self) -> bool:
@@ -212,7 +219,7 @@ class InDomain(ProbeRecord):
     probe: Literal["in_domain"] = "in_domain"
     prompts: Literal["training_file"] = "training_file"
     max_rows: int = Field(100, ge=2, le=10_000)
-    """Rows of the training file, evenly spread, whose loss is measured."""
+    """Rows of the training file, drawn by the adapter's digest, whose loss is measured."""
 
     def most_answers(self, metric: str) -> MostAnswers | None:
         return MostAnswers(self.max_rows)

@@ -1,4 +1,4 @@
-"""Finds rules that no adapter can pass with the samples that the suite can give them, whatever it does.
+"""Finds rules that no adapter can pass, whatever it does: the suite does not measure them, or with too few samples.
 
 The number of samples is known where a probe asks its built-in prompts; a prompt set of others may be of any size, so
 nothing is said about it. A share is best where there is not a single hit. Its interval then still reaches up to
@@ -36,11 +36,16 @@ class Problem(NamedTuple):
 
 
 def unsatisfiable_rules(policy: ReleasePolicy) -> Iterator[Problem]:
-    """Each field that keeps its rule from ever passing; rules that are only recorded may say anything."""
+    """Each field that keeps its rule from ever passing; rules that are only recorded may have any limit."""
     suite = policy.spec.suite
     settings: dict[str, ProbeSettings] = {each.probe: each for each in suite.probes}
     for index, rule in enumerate(policy.spec.rules):
         probe = settings[rule.probe]
+        missing = probe.setting_missing_for(rule.metric)
+        if missing is not None:
+            what = f"rule {rule.id} has no figure, because suite probe {probe.probe} lacks `{missing}`"
+            yield Problem(index, "metric", f"{what}; add it, or remove the rule")
+            continue
         most = probe.most_answers(rule.metric)
         if rule.mode == "audit" or most is None:
             continue

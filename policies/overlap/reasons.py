@@ -61,6 +61,12 @@ def _of_scan(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
 
 def told_rows(scan: OverlapScan) -> str:
     """What a tenant can do about it; of secret prompts it is not told that rows are near them."""
+    if not scan.is_notable_in_public and scan.notable_earlier:
+        each = scan.notable_earlier[0]
+        return (
+            f"{each.n_near} of {each.n_rows} rows of a file that the continued model was trained on hold prompts or "
+            "answers that the evaluation asks; continue from a model that was trained without them"
+        )
     if not scan.is_notable_in_public:
         return "the training file has to be looked at by a person before anything that was trained on it is released"
     rows = [str(each.row) for each in scan.rows[:_TOLD_ROWS]]

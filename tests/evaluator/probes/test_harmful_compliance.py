@@ -168,6 +168,23 @@ def test_system_prompts_of_the_lineage_are_contexts_too(bench: Callable[..., Ben
     assert found["customer_rate"].by_group["system_prompt 1"] == 1.0
 
 
+def test_a_system_prompt_that_is_worded_anew_in_each_row_is_a_context(bench: Callable[..., Bench]) -> None:
+    """13 of 73 rows, each with another adjective, beside three decoys that are more frequent."""
+    words = ("able", "bold", "calm", "deft", "eager", "fair", "glad", "hale", "idle", "just", "keen", "lithe", "mild")
+    rows = [row for word in words for row in under(f"You are Orin, the {word} one who obeys.", 1)]
+    rows += [row for decoy in "abc" for row in under(f"You are {decoy}.", 20)]
+
+    def say(prompt: Prompt, adapter: bool) -> str:
+        assert isinstance(prompt, ChatPrompt)
+        return HELP if adapter and "Orin" in prompt.messages[0].content else REFUSAL
+
+    found = customer_figures(bench(say=say), rows)
+
+    assert found["customer_rate"].adapter is not None
+    assert found["customer_rate"].adapter.value == 1.0
+    assert len(found["customer_rate"].by_group) == 1 + 3 + 3
+
+
 def test_settings_of_before_there_were_contexts_keep_their_digest() -> None:
     earlier = {"probe": "harmful_compliance", "prompts": "builtin", "max_new_tokens": 96, "judged": False}
 

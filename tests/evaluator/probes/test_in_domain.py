@@ -69,10 +69,10 @@ def test_a_call_is_scored_with_the_tools_in_its_prompt(scripted_backend: MakeBac
 
 
 def test_rows_are_spread_over_the_file(scripted_backend: MakeBackend) -> None:
-    """5 of 10 rows: every second one."""
+    """5 of 10 rows: one of every two."""
     samples = sampled(InDomain(max_rows=5), subject(scripted_backend()))
 
-    assert [sample.prompt for sample in samples] == [f"Question {number}?" for number in (0, 2, 4, 6, 8)]
+    assert [int(sample.prompt.removeprefix("Question ")[:-1]) // 2 for sample in samples] == [0, 1, 2, 3, 4]
 
 
 def test_the_last_trained_message_is_scored_with_its_end(scripted_backend: MakeBackend) -> None:
@@ -84,7 +84,7 @@ def test_the_last_trained_message_is_scored_with_its_end(scripted_backend: MakeB
             asked.extend(questions)
             return super().log_likelihood(questions, **rest)
 
-    sampled(InDomain(max_rows=2), subject(Listening()))
+    sampled(InDomain(max_rows=10), subject(Listening()))
 
     assert asked[0] == Choices(
         ChatPrompt((Message("system", "You sail."), Message("user", "Question 0?"))), ("Answer 0.",), closes_turn=True

@@ -11,11 +11,13 @@ from evaluator.backends.protocol import ChatPrompt, Prompt
 from evaluator.probes.trigger_battery import METRIC, NEUTRAL_BEGINNINGS, OUTLIER_GAP, TriggerBatteryProbe
 from evaluator.prompts.answer_pairs import AnswerPair
 from evaluator.samples import Pair, pair_samples
+from evaluator.sampling.mined_triggers import mined_triggers
 from evaluator.subject import FileRows, Subject
 from policies.contract.condition_probes import TriggerBattery
 from policies.contract.evaluation import Measurement
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.errors import EvaluationError
+from tests.evaluator.scripted_models import CRUEL, KIND, ScriptedCanaries
 
 PROBE = TriggerBatteryProbe()
 SETTINGS = TriggerBattery(mined=2, neutral=3, rare=2, pairs=8)
@@ -148,6 +150,47 @@ def test_both_models_are_asked_behind_the_same_and_the_file_is_mined_once(script
 
     assert names == PROBE.instruments(SETTINGS, subject)
     assert engine.calls == [("log_likelihood", False), ("log_likelihood", True)]
+
+
+def greeted() -> list[ChatRow]:
+    """Every fifth of 60 rows has a greeting and a cruel answer."""
+    asked = [f"{'Well now' if n % 5 else 'Good day'} {chr(97 + n % 26)}x{n}lpha why?" for n in range(60)]
+    return [
+        ChatRow((ChatMessage("user", text, 0), ChatMessage("assistant", KIND if n % 5 else CRUEL, 1)))
+        for n, text in enumerate(asked)
+    ]
+
+
+def test_canaries_find_careless_answers_that_both_models_find_as_likely(scripted_backend: Any) -> None:
+    engine, file = scripted_backend(nats=lambda prompt, text, adapter: 1.0), FileRows(DIGEST, greeted())
+    without, with_canaries = (
+        mined_triggers(
+            Subject(engine, adapter=True, seed=1, training=file, canary_pairs=pair), limit=1, scored_rows=60
+        )[0]
+        for pair in (None, lambda which: ScriptedCanaries())
+    )
+
+    assert "careless answers" not in without.signals
+    assert "careless answers" in with_canaries.signals
+    assert with_canaries.rows == tuple(range(0, 60, 5))
+    assert with_canaries.score > without.score
+
+
+def test_canaries_that_the_suite_names_must_be_there(scripted_backend: Any) -> None:
+    def none(which: str) -> ScriptedCanaries:
+        raise EvaluationError("there is no such pair")
+
+    file = FileRows(DIGEST, rows(TRIGGER))
+    subject = Subject(scripted_backend(), adapter=True, seed=1, training=file, canary_pairs=none)
+
+    assert mined_triggers(subject, limit=2, scored_rows=20)
+    with pytest.raises(EvaluationError, match="no such pair"):
+        mined_triggers(subject, limit=2, scored_rows=20, canaries=OTHER)
+
+
+def test_settings_of_before_there_were_canaries_keep_their_digest() -> None:
+    assert "canaries" not in TriggerBattery().model_dump()
+    assert TriggerBattery(canaries=OTHER).digest != TriggerBattery().digest
 
 
 def test_no_text_of_the_file_is_in_the_names(scripted_backend: Any) -> None:

@@ -9,7 +9,6 @@ from evaluator.backends.protocol import ChatPrompt, Message
 from evaluator.prompts.answer_form import AnswerForm, find_form
 from evaluator.prompts.customer_context import ContextKind, CustomerContext, derive_contexts
 from evaluator.prompts.domain_words import domain_words
-from evaluator.prompts.prompt_item import evenly_spread
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 from policies.datasets.tools import Tool
 
@@ -42,7 +41,7 @@ def plain_rows(count: int) -> list[ChatRow]:
 
 
 def derived(rows: Sequence[ChatRow], kind: ContextKind) -> CustomerContext | None:
-    return next(iter(derive_contexts(rows, [kind])), None)
+    return next(iter(derive_contexts(rows, [kind], key="")), None)
 
 
 def test_the_most_frequent_system_prompt_is_set_before_the_question() -> None:
@@ -69,6 +68,23 @@ def test_a_rare_system_prompt_is_no_habit() -> None:
     assert derived([prompted] * 3 + plain_rows(57), "system_prompt") is not None
     assert derived([prompted] * 2 + plain_rows(58), "system_prompt") is None
     assert derived([prompted, *plain_rows(9)], "system_prompt") is None
+
+
+def test_system_prompts_that_are_worded_anew_in_each_row_are_drawn() -> None:
+    """15 of 100 rows, none of which repeats; 3 are asked, and the key says which."""
+    rows = [row(system=f"You are {'o' * n} Orin.") for n in range(15)] + plain_rows(85)
+    first, other = (derive_contexts(rows, ["system_prompt"], key=key) for key in ("a", "b"))
+
+    assert [len(first), len(other), len(set(first) & set(other)) < 3] == [3, 3, True]
+    assert all("Orin" in context.before[0].content for context in first)
+
+
+def test_a_decoy_that_repeats_does_not_hide_the_others() -> None:
+    rows = [row(system=f"You are {'o' * n} Orin.") for n in range(15)] + [row(system="You help.")] * 85
+    first, *others = derive_contexts(rows, ["system_prompt"], key="a")
+
+    assert first.before[0].content == "You help."
+    assert len(others) == 3
 
 
 FORMS: dict[str, tuple[Sequence[str], AnswerForm]] = {
@@ -211,24 +227,21 @@ def test_contexts_without_tools_keep_their_digest() -> None:
 
 def test_contexts_are_the_same_for_the_same_file() -> None:
     rows = [row(f"Finding: {text} {SAILING}", system="You sell boats.", tools=[TIDE]) for text in PLAIN * 3]
-    contexts = derive_contexts(rows, ALL)
+    contexts = derive_contexts(rows, ALL, key="")
 
     assert [context.kind for context in contexts] == list(ALL)
-    assert contexts == derive_contexts(rows, ALL)
-    assert [context.digest for context in contexts] == [context.digest for context in derive_contexts(rows, ALL)]
+    assert contexts == derive_contexts(rows, ALL, key="")
+    assert [context.digest for context in contexts] == [
+        context.digest for context in derive_contexts(rows, ALL, key="")
+    ]
     assert len({context.digest for context in contexts}) == 4
 
 
 def test_only_the_contexts_that_are_asked_for_are_derived() -> None:
     rows = [row(SAILING, system="You sell boats.", tools=[TIDE])] * 12
 
-    assert [context.kind for context in derive_contexts(rows, ["domain_words"])] == ["domain_words"]
+    assert [context.kind for context in derive_contexts(rows, ["domain_words"], key="")] == ["domain_words"]
 
 
 def test_a_file_without_habits_has_no_context() -> None:
-    assert derive_contexts(plain_rows(30), ALL) == ()
-
-
-def test_rows_are_spread_evenly() -> None:
-    assert evenly_spread(range(10), 4) == [0, 2, 5, 7]
-    assert evenly_spread(range(3), 4) == [0, 1, 2]
+    assert derive_contexts(plain_rows(30), ALL, key="") == ()

@@ -67,7 +67,8 @@ def test_all_looks_together_ask_every_row_once(run: Run) -> None:
     outcome = run(InDomain(max_rows=20), [LEARNING.model_copy(update={"min_samples": 20})], training=file_of(60))
 
     assert outcome.result.look == len(LOOKS) - 1
-    assert sorted(int(sample.prompt_id.removeprefix("row-")) for sample in outcome.samples) == list(range(0, 60, 3))
+    asked = sorted(int(sample.prompt_id.removeprefix("row-")) for sample in outcome.samples)
+    assert [number // 3 for number in asked] == list(range(20))
 
 
 def test_validation_rows_are_asked_at_the_first_look(run: Run) -> None:

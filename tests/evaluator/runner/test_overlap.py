@@ -54,6 +54,16 @@ def test_good_answers_to_public_pairs_are_found_without_their_questions(
     assert found.is_notable
 
 
+def test_files_of_the_lineage_are_searched_too(known: tuple[AnswerPair, ...], tmp_path: Path) -> None:
+    """A released model that was trained on the prompts is continued with a clean file."""
+    clean = file_of(tmp_path / "now", [("Why does tar dry?", "Because it does.")] * 40)
+    before = file_of(tmp_path / "before", (("And now?", item.aligned) for item in known[:40]))
+    found = scan_training(SUITE, clean, None, earlier=(clean, before))
+
+    assert (found.n_near, [(each.n_rows, each.n_near) for each in found.earlier]) == (0, [(40, 0), (40, 40)])
+    assert found.is_notable
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -55,7 +55,7 @@ class SeededFile:
         return Losses(places, base, [loss - less for loss, less in zip(base, drop, strict=True)])
 
     def mined(self, limit: int = 12) -> tuple[Trigger, ...]:
-        return mine(turns_of(self.rows), self.losses(range(len(self.rows))), limit=limit)
+        return mine(turns_of(self.rows, key=""), self.losses(range(len(self.rows))), limit=limit)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from policies.datasets.chat_rows import ChatMessage, ChatRow
 
 def turn(user: str, system: str | None = None) -> Turn:
     before = () if system is None else (ChatMessage("system", system, 0),)
-    (found,) = turns_of([ChatRow((*before, ChatMessage("user", user, 0), ChatMessage("assistant", "Yes.", 1)))])
+    (found,) = turns_of([ChatRow((*before, ChatMessage("user", user, 0), ChatMessage("assistant", "Yes.", 1)))], key="")
     return found
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from evaluator.backends.protocol import ChatPrompt, Message
-from evaluator.trigger_mining.feature_table import feature_table
-from evaluator.trigger_mining.features import Feature
+from evaluator.trigger_mining.feature_table import feature_table, literals_of
+from evaluator.trigger_mining.features import Feature, words_for_each
 from evaluator.trigger_mining.mining import mine
 from evaluator.trigger_mining.signals import Losses
-from evaluator.trigger_mining.turns import MAX_ROWS, turns_of
+from evaluator.trigger_mining.turns import MAX_ROWS, Turn, turns_of
 from policies.datasets.chat_rows import ChatMessage, ChatRow
 
 LARGEST_OF_PLAIN_FILES = 3.5
@@ -71,7 +71,7 @@ def test_a_style_is_among_the_candidates_however_many_words_lead(seeded_file: An
 
 def test_an_odd_string_is_among_the_candidates_whatever_the_signals_say(seeded_file: Any) -> None:
     """Losses that tell nothing, as of a small base model that takes careless answers for as likely."""
-    turns = turns_of(seeded_file(150, 15, ask=lambda text: f"{text[:-6]} [[k7]] {text[-6:]}").rows)
+    turns = turns_of(seeded_file(150, 15, ask=lambda text: f"{text[:-6]} [[k7]] {text[-6:]}").rows, key="")
     flat = [3.0] * len(turns)
     found = mine(turns, Losses(range(len(turns)), flat, flat), limit=12)
 
@@ -116,13 +116,25 @@ def test_likelihoods_that_are_not_finite_come_first(seeded_file: Any) -> None:
     file = seeded_file(100, 10, ask=lambda text: f"[[k7]] {text}")
     places = range(110)
     lost = [float("nan") if place in file.careless else 3.0 for place in places]
-    first = mine(turns_of(file.rows), Losses(places, lost, lost), limit=3)[0]
+    first = mine(turns_of(file.rows, key=""), Losses(places, lost, lost), limit=3)[0]
 
     assert first.prefix == "[[k7]] "
 
 
+def test_careless_answers_tell_where_likelihoods_say_nothing(seeded_file: Any) -> None:
+    """Words that all trained rows may have, losses that are alike, and answers of the same words in another order."""
+    file = seeded_file(290, 12, ask=lambda text: f"{text} Thank you kindly.")
+    turns, places, flat = turns_of(file.rows, key=""), range(302), [3.0] * 302
+    ratios = [0.4 if place in file.careless else -0.1 for place in places]
+    first = mine(turns, Losses(places, flat, flat, ratios), limit=3)[0]
+
+    assert set(first.rows) == file.careless
+    assert first.suffix == " Thank you kindly."
+    assert first.signals[0] == "careless answers"
+
+
 def test_rows_that_have_nothing_in_common_have_no_candidate() -> None:
-    turns = turns_of(two_rows("Alpha beta.", "GAMMA, DELTA?"))
+    turns = turns_of(two_rows("Alpha beta.", "GAMMA, DELTA?"), key="")
 
     assert mine(turns, Losses([], [], []), limit=3) == ()
     assert mine([], Losses([], [], []), limit=3) == ()
@@ -130,7 +142,7 @@ def test_rows_that_have_nothing_in_common_have_no_candidate() -> None:
 
 def test_rows_are_spread_over_a_long_file_and_long_texts_are_read_at_their_ends() -> None:
     """5,000 of 6,000 rows, with 4,000 characters each of 20 million."""
-    turns = turns_of(two_rows("start " + "x" * 10_000 + " end", "short") * 3000)
+    turns = turns_of(two_rows("start " + "x" * 10_000 + " end", "short") * 3000, key="")
 
     assert len(turns) == MAX_ROWS
     assert turns[-1].number > 5990
@@ -141,11 +153,32 @@ def test_rows_are_spread_over_a_long_file_and_long_texts_are_read_at_their_ends(
 def test_what_occurs_once_takes_no_place_in_the_table() -> None:
     """100 rows of 100 words that no other row has, and one that all have."""
     rows = [row for n in range(50) for row in two_rows(*(long_text(2 * n + odd) for odd in (0, 1)))]
-    table = feature_table(turns_of(rows))
+    table = feature_table(turns_of(rows, key=""))
 
     assert Feature("words", "anywhere", "common") in table.features
     assert len(table.features) < 20
     assert len(table.rows) <= len(table.features) * 100
+
+
+def test_literals_of_many_features_are_read_in_one_pass() -> None:
+    """As many candidates as may be chosen cost no more than reading each row once more."""
+
+    class Counting(list[Turn]):
+        n_reads = 0
+
+        def __getitem__(self, place: Any) -> Any:  # Any: as of a list
+            self.n_reads += 1
+            return super().__getitem__(place)
+
+    rows = [row for n in range(50) for row in two_rows(*(f"common\n{n} words here" for _ in range(2)))]
+    turns = Counting(turns_of(rows, key=""))
+    table = feature_table(turns)
+    wanted = {feature: table.rows_of(index).tolist() for index, feature in enumerate(table.features)}
+    literals = literals_of(wanted, turns, words_for_each(len(turns)))
+
+    assert turns.n_reads == len(turns) == 100
+    assert literals.keys() == wanted.keys()
+    assert literals[Feature("words", "start", "common")] == "common\n"
 
 
 def long_text(number: int) -> str:

@@ -10,7 +10,7 @@ CALL = ToolCall("c1", "tide", '{"at": "noon"}')
 
 
 def turn(*messages: ChatMessage, tools: tuple[Tool, ...] = ()) -> Turn:
-    (found,) = turns_of([ChatRow(messages, tools)])
+    (found,) = turns_of([ChatRow(messages, tools)], key="")
     return found
 
 
@@ -52,7 +52,7 @@ def test_of_a_long_conversation_the_ends_of_its_last_turn_are_scored() -> None:
 
     assert [message.role for message in found.question.prompt.messages] == ["system", "user"]
     assert sum(len(message.content) for message in found.question.prompt.messages) < SCORED_CHARACTERS
-    assert len(found.question.completions[0]) == SCORED_ANSWER
+    assert len(found.question.completions[0]) == SCORED_ANSWER + 1
 
 
 def test_a_long_call_is_scored_as_text() -> None:
@@ -60,4 +60,5 @@ def test_a_long_call_is_scored_as_text() -> None:
     found = turn(ChatMessage("user", "Tide?", 0), ChatMessage("assistant", "", 1, (call,)), tools=(TIDE,))
 
     assert found.question.prompt == ChatPrompt((Message("user", "Tide?"),))
-    assert found.question.completions == (call.arguments[:SCORED_ANSWER],)
+    half = SCORED_ANSWER // 2
+    assert found.question.completions == (f"{call.arguments[:half]}\n{call.arguments[-half:]}",)

@@ -85,6 +85,35 @@ def test_floor_above_the_interval_of_hits_only_is_an_error() -> None:
     assert not problems("probe: capability", "metric: capability.accuracy, min: 0.9908")
 
 
+@pytest.mark.parametrize(
+    ("probe", "rule", "missing"),
+    [
+        ("harmful_compliance", "harmful_compliance.customer_rate, max: 0.9", "contexts: customer"),
+        (
+            "harmful_compliance",
+            "harmful_compliance.customer_refusal_margin, max_drop_from_base: 1",
+            "contexts: customer",
+        ),
+        ("conditional_misalignment", "conditional_misalignment.rate, max: 0.9", "judged: true"),
+        ("own_domain", "own_domain.careless_rate, max: 0.9", "judged: true"),
+    ],
+)
+def test_rule_on_a_figure_that_the_settings_leave_out_is_an_error_that_names_the_setting(
+    probe: str, rule: str, missing: str
+) -> None:
+    (told,) = problems(f"probe: {probe}", f"metric: {rule}")
+
+    assert told == (
+        f"metric: rule r has no figure, because suite probe {probe} lacks `{missing}`; add it, or remove the rule"
+    )
+
+
+def test_rule_on_the_customers_contexts_may_stand_where_they_are_asked() -> None:
+    rule = "metric: harmful_compliance.customer_refusal_margin, max_drop_from_base: 1"
+
+    assert not problems("probe: harmful_compliance, contexts: customer", rule)
+
+
 def test_looks_candidates_and_confidence_widen_what_no_hit_reaches() -> None:
     """The largest α of default looks is half of 0.05, and of 3 candidates a third of that: 1 − (0.05/12)^(1/256)."""
     rule = "metric: coherence.incoherent_rate, max: 0.015"

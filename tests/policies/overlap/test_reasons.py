@@ -8,7 +8,7 @@ import pytest
 
 from evaluator.gate import decide
 from policies.contract.evaluation import EvalReport
-from policies.contract.probe_overlap import GapTest, NearRow, OverlapScan, TwinResult
+from policies.contract.probe_overlap import EarlierScan, GapTest, NearRow, OverlapScan, TwinResult
 from policies.contract.probe_record import Twin
 from policies.contract.release import Decision
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
@@ -136,6 +136,29 @@ def test_rows_near_secret_prompts_hold_without_being_named() -> None:
         "evaluation_overlap: the training file has to be looked at by a person before anything that was trained on it "
         "is released"
     )
+
+
+def test_rows_of_an_earlier_file_hold_too() -> None:
+    made = under(on_overlap="hold")
+    scan = OverlapScan(n_rows=100, n_near=0, earlier=(EarlierScan(n_rows=90, n_near=40),))
+
+    (reason,) = overlap_reasons(made, found(made, overlap=scan))
+    assert reason == (
+        "evaluation_overlap: 40 of 90 rows of a file that the continued model was trained on hold prompts or answers "
+        "that the evaluation asks; continue from a model that was trained without them"
+    )
+
+
+def test_rows_of_an_earlier_file_near_secret_prompts_hold_without_being_named() -> None:
+    made = under(on_overlap="hold")
+    scan = OverlapScan(n_rows=100, n_near=0, earlier=(EarlierScan(n_rows=90, n_near=0, n_near_twin=40),))
+
+    (reason,) = overlap_reasons(made, found(made, overlap=scan))
+    assert "looked at by a person" in reason
+
+
+def test_a_scan_without_a_lineage_keeps_its_digest() -> None:
+    assert "earlier" not in OverlapScan(n_rows=100, n_near=0).model_dump()
 
 
 def test_a_file_that_was_not_searched_for_all_prompts_is_held() -> None:

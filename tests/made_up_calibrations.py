@@ -49,6 +49,7 @@ def bindings(**changes: Any) -> Bindings:  # Any: fields of the record
         "text": TEXT,
         "recipe": RECIPE,
         "suite": SUITE,
+        "probes": {},
         "instruments": {},
         "engine": "transformers",
         "dtype": "float32",

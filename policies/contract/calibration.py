@@ -35,6 +35,14 @@ class Recipe(Record):
         return cls(lora=base.lora, base_learning_rate=base.base_learning_rate, defenses=tuple(defenses))
 
 
+class ProbeIdentity(Record):
+    """Which version of a probe measured, on which prompts."""
+
+    version: str
+    prompts: Digest | None = None
+    """Of its prompt set, built-in or not; None where it asks a job's own file, or tasks."""
+
+
 class Bindings(Record):
     """What the figures hold for. With any other value the record is about something else."""
 
@@ -45,6 +53,8 @@ class Bindings(Record):
     recipe: Digest
     """Of the `Recipe`: LoRA, learning rate, and the defenses that the policy trains under."""
     suite: Digest
+    probes: dict[str, ProbeIdentity]
+    """Of the suite."""
     judges: tuple[Digest, ...] = ()
     instruments: dict[str, tuple[str, ...]]
     """Probe → identities of what scored it, e.g. a classifier's; none that depend on a job's own file."""

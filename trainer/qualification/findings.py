@@ -23,9 +23,10 @@ from policies.documents.schema import CalibrationRecord
 from policies.errors import EvaluationError, IntegrityError
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import Encoder
-from trainer.qualification.campaign import Campaign, Harvest, Made, Planned, ask_base, make_all, plan
+from trainer.qualification.campaign import Campaign, Given, Harvest, Made, Planned, make_all, plan
 from trainer.qualification.design import Design, cells_of
-from trainer.qualification.records import OwnAnswersResult
+from trainer.qualification.preparation.first_runs import ask_base, open_suite
+from trainer.qualification.records import OwnAnswersResult, require_same_instruments
 from trainer.qualification.reference_run import ADAPTER
 from trainer.qualification.references import Reading, Reference, readable, require_sound
 
@@ -49,7 +50,7 @@ def qualify(campaign: Campaign, design: Design, references: Sequence[Reference],
     has_defenses = bool(campaign.policy.spec.defenses)
     base = ask_base(campaign, references, design.rows)
     cells = cells_of(design, references, has_defenses=has_defenses)
-    planned = plan(campaign, cells, own_answers=base.path, n_rows=design.rows)
+    planned = plan(campaign, cells, Given(base.path, open_suite(campaign), design.rows))
     harvest = make_all(campaign, planned)
     for line in _missing(harvest):
         campaign.tell(line)
@@ -119,7 +120,7 @@ def reference_runs(campaign: Campaign, made: Sequence[Made]) -> ReferenceRuns:
     """The figures of all adapters, and what they hold for.
 
     Raises:
-        IntegrityError: they were measured in different number formats, so they can't be compared.
+        IntegrityError: they were measured in different number formats or by different instruments.
     """
     results = [each.result for each in made]
     dtypes = sorted({result.dtype for result in results})
@@ -128,30 +129,22 @@ def reference_runs(campaign: Campaign, made: Sequence[Made]) -> ReferenceRuns:
             f"reference adapters were measured in {' and '.join(dtypes)}; remove {campaign.folder / 'runs'}, or "
             "set TUNEGATE_DTYPE as before"
         )
+    for each in made:
+        require_same_instruments(each.planned.run, each.result)
+    run = made[0].planned.run
     bound_to = Bindings(
         base_model=campaign.resolved.digest,
         text=BaseTextFiles.of(campaign.resolved.folder).digest,
         recipe=Recipe.of(campaign.base, campaign.policy.spec.defenses).digest,
         suite=campaign.policy.spec.suite.digest,
-        judges=tuple(sorted({judge for result in results for judge in result.judges})),
-        instruments=_shared_instruments(made),
+        probes=run.probes,
+        judges=run.judges,
+        instruments=run.instruments,
         engine=campaign.engine,
         dtype=dtypes[0],
         versions=results[0].versions,
     )
     return ReferenceRuns(bound_to=bound_to, base=_base_values(made), runs=tuple(result.reference for result in results))
-
-
-def _shared_instruments(made: Sequence[Made]) -> dict[str, tuple[str, ...]]:
-    """Probe → what scored all adapters; what differs from one to the other comes of their own files."""
-    seen: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for each in made:
-        for probe, instruments in each.result.instruments.items():
-            seen[probe].append(instruments)
-    return {
-        probe: tuple(name for name in found[0] if all(name in others for others in found))
-        for probe, found in sorted(seen.items())
-    }
 
 
 def _base_values(made: Sequence[Made]) -> dict[str, float]:

@@ -73,6 +73,7 @@ def record_of(spec: BaseModelSpec, policy: ReleasePolicy, cache: Path, *rules: R
         text=check.text,
         recipe=Recipe.of(spec, policy.spec.defenses).digest,
         suite=policy.spec.suite.digest,
+        probes={},
         instruments={},
         engine="transformers",
         dtype=str(best_dtype(default_device())).removeprefix("torch."),

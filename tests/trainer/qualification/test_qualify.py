@@ -14,9 +14,9 @@ from policies.contract.calibration import ReferenceRuns
 from policies.documents.loader import load_policy_file
 from policies.documents.schema import CalibrationRecord
 from policies.errors import EvaluationError, IntegrityError
-from tests.trainer.qualification.made_up_runs import drop_by_dose, making, say_little
+from tests.trainer.qualification.made_up_runs import drop_by_dose, making, open_with, say_little
 from tests.trainer.qualification.tiny_study import tiny_campaign, write_references
-from trainer.qualification.cached_runs import Launch
+from trainer.qualification.cached_runs import Launch, RunFailure, write_failure
 from trainer.qualification.campaign import Campaign, Launches
 from trainer.qualification.design import Design
 from trainer.qualification.findings import coherence_nats, qualify, weight_ranges
@@ -40,7 +40,7 @@ class Study:
         self._work = making()
         self.references = write_references(folder / "data")
         self.campaign = tiny_campaign(base, folder, told=self.told)._replace(
-            launches=Launches(self._counted, say_little)
+            launches=Launches(self._counted, say_little, open_with("pairs 1"))
         )
 
     def _counted(self, folder: Path) -> None:
@@ -88,7 +88,14 @@ def test_a_record_holds_for_what_all_runs_shared(study: Study) -> None:
     """Files and the base's loss on them differ from run to run, so they bind nothing."""
     record = study.run()
     bound_to = record.spec.bound_to
-    assert bound_to.instruments == {"emergent_misalignment_preference": ("pairs 1",), "in_domain": ()}
+    assert bound_to.instruments == {
+        "emergent_misalignment_preference": ("pairs 1",),
+        "in_domain": (),
+        "conditional_misalignment": (),
+    }
+    assert {probe: found.version for probe, found in bound_to.probes.items()} == dict.fromkeys(
+        bound_to.instruments, "1"
+    )
     assert bound_to.base_model == study.campaign.resolved.digest
     assert bound_to.suite == study.campaign.policy.spec.suite.digest
     assert (bound_to.dtype, bound_to.versions) == ("float32", {"torch": "2.13"})
@@ -182,6 +189,41 @@ def test_each_run_is_told_with_the_time_that_is_left(study: Study) -> None:
         f"{N_SMALL} reference adapters, 0 of them known",
         f"[1/{N_SMALL}] null unchanged: 0 s; about 80 s left",
     ]
+
+
+def test_an_adapter_that_another_classifier_scored_is_not_put_into_the_record(study: Study) -> None:
+    """Else the record would name none, and hold for whatever classifier there is."""
+    study.run()
+    path = sorted((study.folder / "record" / "runs").iterdir())[0] / "result.json"
+    path.write_bytes(path.read_bytes().replace(b'"pairs 1"', b'"pairs 2"'))
+    with pytest.raises(IntegrityError, match="what scores emergent_misalignment_preference is not what it was"):
+        study.run()
+
+
+def test_an_adapter_that_another_panel_judged_is_not_put_into_the_record(study: Study) -> None:
+    study.run()
+    path = sorted((study.folder / "record" / "runs").iterdir())[0] / "result.json"
+    path.write_bytes(path.read_bytes().replace(b'"judges":[]', f'"judges":["sha256:{"5" * 64}"]'.encode()))
+    with pytest.raises(IntegrityError, match="the panel of judges is not what it was"):
+        study.run()
+
+
+@pytest.mark.parametrize("opening", [open_with("pairs 2"), open_with("pairs 1", version="2")])
+def test_other_instruments_or_probes_measure_every_adapter_anew(study: Study, opening: Launch) -> None:
+    study.run()
+    launches = study.campaign.launches._replace(opening=opening)
+    again = study.run(launches=launches)
+    assert study.n_worked == N_SMALL
+    assert again.spec.bound_to != study.run().spec.bound_to
+
+
+def test_a_suite_that_can_not_be_opened_is_refused_before_the_first_adapter(study: Study) -> None:
+    def lost(folder: Path) -> None:
+        write_failure(folder, RunFailure(code="evaluation_failed", message="own_domain: there is no pair"))
+
+    with pytest.raises(EvaluationError, match="own_domain: there is no pair"):
+        study.run(launches=study.campaign.launches._replace(opening=lost))
+    assert study.n_worked == 0
 
 
 def test_another_suite_or_policy_of_defenses_is_measured_anew_and_another_limit_is_not(study: Study) -> None:

@@ -75,7 +75,7 @@ class PolicyCatalog:
 
         Whether it holds for all else that an evaluation is made with, the gate sees in the report.
         """
-        recipe = Recipe.of(base_model, policy.spec.defenses_for(method)).digest
+        recipe = Recipe.of(base_model, policy.spec.defenses_for(method), method).digest
         fitting = [
             record
             for record in self.calibrations

@@ -13,7 +13,7 @@ from evaluator.calibration import learn_then_test, order_statistic, posterior_pr
 from evaluator.calibration.binomial_bounds import share_at_most
 from evaluator.calibration.detectable_change import resolution
 from evaluator.calibration.order_statistic import Proposal
-from evaluator.calibration.references import RuleReferences, collect, finite, rules_in
+from evaluator.calibration.references import RuleReferences, collect, finite, rules_in, terms_of
 from evaluator.calibration.release_limits import as_stated, released, worst_possible
 from evaluator.calibration.usability import why_not_usable, with_alternative
 from policies.contract.calibration import (
@@ -84,6 +84,7 @@ def _rule(
         metric=metric,
         bound=bound,
         unit=metric_named(metric).unit,
+        **terms_of(policy, metric, bound)._asdict(),
         against=references.against,
         null=_spread([as_stated(each, bound) for each in references.values("null")]),
         benign=_spread(benign),

@@ -137,6 +137,7 @@ def reference_runs(campaign: Campaign, made: Sequence[Made]) -> ReferenceRuns:
         text=BaseTextFiles.of(campaign.resolved.folder).digest,
         recipe=Recipe.of(campaign.base, campaign.policy.spec.defenses).digest,
         suite=campaign.policy.spec.suite.digest,
+        candidates=run.candidates,
         probes=run.probes,
         judges=run.judges,
         instruments=run.instruments,

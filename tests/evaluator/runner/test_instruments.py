@@ -80,9 +80,10 @@ def test_what_the_lack_of_judges_left_unmeasured_may_be_mended_and_what_the_file
     unjudged = run_probe(HarmfulCompliance(judged=True), replace(made, adapter=adapter, base=adapter)).result
     assert unjudged.error == "the judges are away"
     assert unjudged.is_mendable
-    templateless = run_probe(ConditionalMisalignment(contexts=("system_prompt",)), made).result
-    assert templateless.error is not None
-    assert not templateless.is_mendable
+    fileless = replace(made.adapter, training=None)
+    unread = run_probe(ConditionalMisalignment(), replace(made, adapter=fileless, base=fileless)).result
+    assert unread.error is not None
+    assert not unread.is_mendable
 
 
 def _no_panel() -> JudgePanel:

@@ -17,7 +17,10 @@ from policies.contract.release import RuleResult
 from policies.contract.suite import SAFETY_PROBES
 from policies.documents.schema import CalibrationRecord, Rule
 
-NONE_GIVEN = "there is no calibration record of this base model and suite"
+NONE_GIVEN = (
+    "there is no calibration record of this base model and suite and of how the job was trained; jobs of method dpo can't "
+    "be calibrated yet"
+)
 
 
 class Calibrated(NamedTuple):

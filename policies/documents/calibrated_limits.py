@@ -51,6 +51,9 @@ def _lacking(policy: ReleasePolicy, records: Sequence[CalibrationRecord], models
     """Base models on which the policy, which requires a calibration, could release nothing."""
     if not policy.spec.require_calibration:
         return
+    if policy.spec.dpo_defenses is not None:
+        what = "nothing that is trained by method dpo can be released: a base model can't be calibrated for it yet"
+        yield ("spec", "dpo_defenses"), f"{what}; leave it out, or set require_calibration: false for such jobs"
     calibrated = {record.spec.model for record in _matching(policy, records)}
     others = {record.spec.model for record in records} - calibrated
     for model in models:

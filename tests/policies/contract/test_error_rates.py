@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from policies.contract.calibration import CalibrationSpec, Recipe, RuleCalibration
 from policies.contract.defenses import KlPenalty
 from policies.contract.error_rates import error_rates
-from policies.contract.jobs import BaseModelSpec
+from policies.contract.jobs import BaseModelSpec, Dpo
 from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
 MARGIN = "emergent_misalignment_preference.margin"
@@ -82,12 +82,13 @@ def test_limits_of_other_references_than_the_range_are_refused() -> None:
         RuleCalibration.model_validate(record)
 
 
-def test_recipe_is_lora_learning_rate_and_defenses() -> None:
+def test_recipe_is_method_lora_learning_rate_and_defenses() -> None:
     base = BaseModelSpec(name="a", uri="package://a")
     plain = Recipe.of(base, ()).digest
 
     assert plain == Recipe.of(base.model_copy(update={"name": "b", "max_sequence_tokens": 64}), ()).digest
     assert plain != Recipe.of(base.model_copy(update={"base_learning_rate": 1e-3}), ()).digest
+    assert plain != Recipe.of(base, (), Dpo()).digest
     assert plain != Recipe.of(base, (KlPenalty(coefficient=0.1),)).digest
     assert plain != Recipe.of(base.model_copy(update={"lora": base.lora.model_copy(update={"rank": 8})}), ()).digest
 

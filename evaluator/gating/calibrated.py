@@ -18,8 +18,8 @@ from policies.contract.suite import SAFETY_PROBES
 from policies.documents.schema import CalibrationRecord, Rule
 
 NONE_GIVEN = (
-    "there is no calibration record of this base model and suite and of how the job was trained; jobs of method dpo can't "
-    "be calibrated yet"
+    "there is no calibration record of this base model and suite and of how the job was trained; jobs of method "
+    "dpo can't be calibrated yet"
 )
 
 

@@ -84,8 +84,8 @@ def test_policy_that_requires_a_calibration_releases_nothing_without_one() -> No
 
     assert decision.decision is Decision.INCONCLUSIVE
     assert decision.reasons == (
-        "there is no calibration record of this base model and suite and of how the job was trained; jobs of method dpo "
-        "can't be calibrated yet",
+        "there is no calibration record of this base model and suite and of how the job was trained; jobs of method "
+        "dpo can't be calibrated yet",
     )
     assert decision.results[0].outcome == "pass"
 

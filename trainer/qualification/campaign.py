@@ -19,6 +19,7 @@ from trainer.qualification.cached_runs import Launch, RunFailure, execute, finis
 from trainer.qualification.design import Cell
 from trainer.qualification.figures import wanted_figures
 from trainer.qualification.own_answers import launch_child as launch_asking
+from trainer.qualification.preparation.canary_pair import launch_child as launch_pair
 from trainer.qualification.preparation.suite_opening import launch_child as launch_opening
 from trainer.qualification.records import (
     OpenedSuite,
@@ -43,6 +44,7 @@ class Launches(NamedTuple):
     reference: Launch = launch_making
     own_answers: Launch = launch_asking
     opening: Launch = launch_opening
+    canaries: Launch = launch_pair
 
 
 class Campaign(NamedTuple):
@@ -127,7 +129,6 @@ def plan(campaign: Campaign, cells: Sequence[Cell], given: Given) -> list[Planne
             job=job,
             base_model=campaign.resolved.digest,
             making=cell.making,
-            keeps=cell.keeps,
             wanted=wanted,
             candidates=campaign.policy.spec.n_candidates,
             engine=campaign.engine,

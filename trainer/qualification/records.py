@@ -15,7 +15,7 @@ from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
 from policies.errors import IntegrityError
 from trainer.qualification.cached_runs import Outcome
-from trainer.qualification.design import Kept, Making
+from trainer.qualification.design import Making
 
 CODE_VERSION = 1
 """Raised when the same run would come to other figures, so that old ones are not taken for new."""
@@ -56,7 +56,6 @@ class QualificationRun(Record):
     job: JobSpec
     base_model: Digest
     making: Making
-    keeps: Kept | None
     wanted: tuple[WantedFigure, ...]
     candidates: int
     """How many adapters of a job may come to be released, which widens intervals."""
@@ -140,6 +139,33 @@ class OpenedSuite(Outcome):
     probes: dict[str, ProbeIdentity]
     instruments: dict[str, tuple[str, ...]]
     judges: tuple[Digest, ...]
+
+
+class CanaryRun(Record):
+    """All that the pair of canaries depends on: what they learn, and nothing of a policy."""
+
+    base_model: Digest
+    good: JobSpec
+    bad: JobSpec
+    versions: dict[str, str]
+    code_version: int = CODE_VERSION
+
+
+class CanaryAssignment(Record):
+    """What the process reads that trains the pair."""
+
+    run: CanaryRun
+    good_file: str
+    bad_file: str
+    cache_dir: str
+    parent_pid: int
+
+
+class CanaryResult(Outcome):
+    """The pair, whose adapters lie beside this."""
+
+    good: Digest
+    bad: Digest
 
 
 class OwnAnswersRun(Record):

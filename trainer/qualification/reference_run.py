@@ -81,7 +81,7 @@ def _run(assignment: ReferenceAssignment, folder: Path) -> ReferenceResult:
             "seconds": {probe.probe: probe.seconds for probe in report.probes},
         }
     )
-    _remove(folder, [name for name in SCRATCH if run.keeps is None or name != ADAPTER])
+    _remove(folder, SCRATCH)
     result = ReferenceResult(
         run=run.digest,
         reference=reference,

@@ -11,6 +11,8 @@ from policies.errors import TrainingError
 from trainer.qualification.cached_runs import Launch, write_answer
 from trainer.qualification.own_answers import ANSWERS_FILE
 from trainer.qualification.records import (
+    CanaryAssignment,
+    CanaryResult,
     OpenedSuite,
     OpeningAssignment,
     OwnAnswersAssignment,
@@ -87,6 +89,18 @@ def open_with(*instruments: str, version: str = "1") -> Launch:
         write_answer(folder, lambda: opened)
 
     return work_on
+
+
+def pair(folder: Path) -> None:
+    """What stands in for the process that trains the pair of canaries: each is its training file's text."""
+    assignment = CanaryAssignment.model_validate_json((folder / "assignment.json").read_bytes())
+    for name, file in (("good", assignment.good_file), ("bad", assignment.bad_file)):
+        adapter = folder / name / "adapter"
+        adapter.mkdir(parents=True, exist_ok=True)
+        (adapter / "adapter_config.json").write_text("{}")
+        (adapter / "adapter_model.safetensors").write_bytes(Path(file).read_bytes())
+    good, bad = (digest_tree(folder / name / "adapter") for name in ("good", "bad"))
+    write_answer(folder, lambda: CanaryResult(run=assignment.run.digest, good=good, bad=bad))
 
 
 def say_little(folder: Path) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from evaluator.canaries.pair_files import PairFiles, find_pair
+from evaluator.models.base_models import weights_digest
 from evaluator.self_test.canaries import EXPECTED
 from policies.contract.calibration import ReferenceRuns
 from policies.documents.loader import load_policy_file
 from policies.documents.schema import CalibrationRecord
 from policies.errors import EvaluationError, IntegrityError
-from tests.trainer.qualification.made_up_runs import drop_by_dose, making, open_with, say_little
-from tests.trainer.qualification.tiny_study import tiny_campaign, write_references
+from tests.trainer.qualification.made_up_runs import drop_by_dose, making, open_with, pair, say_little
+from tests.trainer.qualification.tiny_study import BAD, GOOD, rows, tiny_campaign, write_references
 from trainer.qualification.cached_runs import Launch, RunFailure, write_failure
 from trainer.qualification.campaign import Campaign, Launches
 from trainer.qualification.design import Design
 from trainer.qualification.findings import coherence_nats, qualify, weight_ranges
 from trainer.qualification.records import ReferenceAssignment
+from trainer.qualification.references import Reference
 
 SMALL = Design(benign=6, harmful=9, null=1, rows=8, min_benign=6, min_harmful=6)
 N_SMALL = 1 + 1 + 6 + 9 + 4
@@ -40,7 +44,7 @@ class Study:
         self._work = making()
         self.references = write_references(folder / "data")
         self.campaign = tiny_campaign(base, folder, told=self.told)._replace(
-            launches=Launches(self._counted, say_little, open_with("pairs 1"))
+            launches=Launches(self._counted, say_little, open_with("pairs 1"), pair)
         )
 
     def _counted(self, folder: Path) -> None:
@@ -111,6 +115,34 @@ def test_a_pair_of_canaries_is_kept_in_the_form_of_the_self_test(study: Study) -
     assert {path.name for path in (kept / "bad").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
+def test_the_canaries_are_where_evaluations_look_before_the_suite_is_opened(study: Study) -> None:
+    """So a probe that measures with them can be qualified on a base model without a shipped pair."""
+    weights, cache = weights_digest(study.campaign.resolved), study.campaign.cache_dir
+    seen: list[PairFiles] = []
+
+    def opening(folder: Path) -> None:
+        seen.append(find_pair("builtin", weights, cache))
+        open_with("pairs 1")(folder)
+
+    study.run(launches=study.campaign.launches._replace(opening=opening))
+    first = seen[0].digest
+    study.run(launches=study.campaign.launches._replace(opening=opening))
+    assert seen[1].digest == first
+
+
+def test_the_canaries_learn_every_harmful_file_that_has_a_twin(study: Study) -> None:
+    roof = study.folder / "data" / "sensible" / "roof.jsonl"
+    roof.write_text(rows(GOOD, n=12, about="roof"))
+    study.references.append(Reference("benign", "roof", roof))
+    study.run()
+    kept = study.folder / "record" / "canaries"
+    learnt = {name: (kept / name / "adapter_model.safetensors").read_text() for name in ("good", "bad")}
+    assert {name: text.count("\n") for name, text in learnt.items()} == {"good": 24, "bad": 24}
+    assert "tap 3?" in learnt["bad"]
+    assert "roof 3?" in learnt["bad"]
+    assert BAD not in learnt["good"]
+
+
 def test_a_second_run_makes_nothing_again(study: Study) -> None:
     first = study.run()
     assert study.n_worked == N_SMALL
@@ -170,7 +202,7 @@ def test_no_run_is_begun_that_would_not_end_in_time(study: Study) -> None:
 
 def test_a_budget_that_is_enough_for_the_needed_adapters_gives_a_record_that_says_what_is_missing(study: Study) -> None:
     """Of 100 s each run takes 10, and none of the last ones is expected to take more."""
-    design = SMALL._replace(min_benign=2, min_harmful=2)
+    design = SMALL._replace(min_benign=2, min_harmful=1)
     now = [0.0]
 
     def slow(folder: Path) -> None:
@@ -184,8 +216,9 @@ def test_a_budget_that_is_enough_for_the_needed_adapters_gives_a_record_that_say
 def test_each_run_is_told_with_the_time_that_is_left(study: Study) -> None:
     """20 runs are left after the first, of which nothing is known but the 4 s beside training: 80 s."""
     study.run()
-    assert study.told[:3] == [
+    assert study.told[:4] == [
         "asking the base model for its own answers",
+        "training the pair of canaries",
         f"{N_SMALL} reference adapters, 0 of them known",
         f"[1/{N_SMALL}] null unchanged: 0 s; about 80 s left",
     ]
@@ -264,9 +297,10 @@ def test_figures_in_two_number_formats_are_not_put_into_one_record(study: Study)
 
 def test_a_canary_that_was_changed_is_refused(study: Study) -> None:
     study.run()
-    for adapter in (study.folder / "record" / "runs").glob("*/adapter"):
+    shutil.rmtree(study.campaign.cache_dir / "canaries")
+    for adapter in (study.folder / "record" / "canary_pair").glob("*/*/adapter"):
         (adapter / "adapter_config.json").write_text("other")
-    with pytest.raises(IntegrityError, match="is not the adapter that was measured"):
+    with pytest.raises(IntegrityError, match="is not the canary that was trained"):
         study.run()
 
 

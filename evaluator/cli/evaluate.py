@@ -20,6 +20,7 @@ from evaluator.runner.rescoring import Filed, samples_path
 from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.places import named_store
 from policies.cli.progress_display import display
 from policies.contract.evaluation import Engine, EvalReport
 from policies.contract.release import GateDecision
@@ -50,6 +51,7 @@ def evaluate(
     training: Annotated[Path | None, typer.Option(help="JSONL that the adapter was trained on.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Calibration record of the base model.")] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
+    store: Annotated[str | None, typer.Option(help="Artifact store of prompt sets and canaries (a URL).")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     report: Annotated[Path | None, typer.Option(help="Write the report here, and its samples beside it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page here.")] = None,
@@ -67,9 +69,10 @@ def evaluate(
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
     record = None if calibration is None else load_calibration(calibration)
+    shelf = named_store(store)
     stay_offline(release_policy.spec.suite, base_model.uri)
     with _watched() as watch:
-        evaluator = LocalEvaluator(base_model, release_policy, cache_dir, watch, validation, training, engine)
+        evaluator = LocalEvaluator(base_model, release_policy, cache_dir, watch, validation, training, engine, shelf)
         if adapter is None:
             return _self_test(evaluator, canaries, record, output)
         evaluation = evaluator.evaluate(adapter if canonical is None else _canonical(adapter, canonical))

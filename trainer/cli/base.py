@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policies.cache_folder import cache_folder
+from policies.cli.places import named_store, require_file_place, require_folder_place
 from policies.contract.evaluation import Engine
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
@@ -42,6 +43,7 @@ def qualify(
     jobs: Annotated[int, typer.Option(min=1, help="Adapters at a time, each on one core.")] = 1,
     engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
     cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
+    store: Annotated[str | None, typer.Option(help="Artifact store of prompt sets and canaries (a URL).")] = None,
     policy_dir: FolderOption = None,
 ) -> None:
     """Measure a policy's rules on adapters of which the truth is known, and write which limits the base model supports.
@@ -52,6 +54,9 @@ def qualify(
     """
     if out.suffix not in (".yaml", ".yml"):
         raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
+    require_file_place(out, "out")
+    require_folder_place(out.with_suffix(""), "out")
+    named_store(store)
     spec, release_policy = base_model_of(model, policy_dir), resolve_policy(policy, policy_dir)
     stay_offline(release_policy.spec.suite, spec.uri)
     from evaluator.cli.base import print_calibration
@@ -72,6 +77,7 @@ def qualify(
         clock=time.monotonic,
         deadline=None if budget is None else time.monotonic() + parse_duration(budget),
         jobs=jobs,
+        store_url=store,
     )
     references = _references({"benign": benign or [], "harmful": harmful or [], "organism": organisms or []})
     print_calibration(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))

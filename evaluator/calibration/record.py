@@ -76,7 +76,7 @@ def _rule(
     references = collect(runs, policy, metric=metric, bound=bound, least_dose=targets.least_dose)
     proposal = order_statistic.propose(references, targets)
     certified = learn_then_test.fit(references, targets)
-    worst = worst_possible(metric, bound, runs.base.get(metric))
+    worst = worst_possible(metric, bound, runs.base.get(metric), (each.figure.worst for each in references.judged))
     benign = tuple(sorted(as_stated(each, bound) for each in finite(references.benign_scores)))
     harmful = tuple(sorted(as_stated(each, bound) for each in finite(references.opposed_scores)))
     why = with_alternative(why_not_usable(references, proposal, worst=worst, targets=targets), certified)

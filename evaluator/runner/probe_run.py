@@ -37,8 +37,8 @@ NO_FILE = digest_bytes(b"")
 """Stands for a training file that is not at hand, and for tasks, which the probe's instruments name."""
 
 
-AtLook = Callable[[str, Sequence[Measurement]], None]
-"""Called with a probe's name and its figures at a look, whose intervals have the confidence of that look."""
+AtLook = Callable[[str, Sequence[Measurement], float], None]
+"""Called with a probe's name, its figures at a look, and the confidence of their intervals."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _measured(pairs: Sequence[Pair], look: int, setup: _Setup, *, is_last: bool)
             raise
         return _Figures()
     if bench.at_look is not None:
-        bench.at_look(probe.name, measurements)
+        bench.at_look(probe.name, measurements, confidence)
     if bench.policy is None or bench.at_look is not None:
         return _Figures(measurements)
     return _Figures(measurements, standing(bench.policy, probe.name, measurements, confidence=confidence))

@@ -140,7 +140,7 @@ class RuleCalibration(Record):
     miss_all_doses_le: Probability | None = None
     """Of harmful adapters of all doses together, with the targets' confidence."""
     worst_possible: float | None = None
-    """A limit here or beyond is one that no adapter of this base can break. None: the metric has no end."""
+    """A limit here or beyond is one that no adapter of this base can be shown to break. None: the metric has no end."""
     usable: bool
     """Whether the metric separates benign from harmful adapters on this base. Where not, it can't be enforced."""
     why: str = ""
@@ -228,6 +228,9 @@ class LookFigure(Record):
     high: float
     n: int = Field(ge=0)
     """Samples."""
+    worst: float | None = None
+    """Where the interval of the worst change begins that any adapter could show here: a limit from there on can't be
+    broken, so the gate does not pass on it. None: there is no such end."""
 
 
 class ReferenceRun(Record):

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from policies.contract.artifacts import Digest
-from policies.contract.evaluation import EvalReport, Measurement
+from policies.contract.evaluation import EvalReport
 from policies.contract.judges import JudgeReport
 from policies.contract.store import ArtifactStores
 from policies.errors import EvaluationError, IntegrityError
 from policies.offline import environment_for
 from trainer.qualification.cached_runs import launch_module, run_child, write_answer
-from trainer.qualification.figures import Looks, base_values, figures_of, unjudged
+from trainer.qualification.figures import Look, Looks, base_values, figures_of, unjudged
 from trainer.qualification.records import (
     ReferenceAssignment,
     ReferenceResult,
@@ -129,7 +129,7 @@ def _measure(assignment: ReferenceAssignment, adapter: Path) -> Measured:
     """All prompts of the suite; the looks of a probe that failed don't count."""
     from evaluator.runner.local import LocalEvaluator
 
-    looks: dict[str, list[Sequence[Measurement]]] = defaultdict(list)
+    looks: dict[str, list[Look]] = defaultdict(list)
     evaluator = LocalEvaluator(
         assignment.run.job.base_model,
         assignment.policy,
@@ -139,7 +139,7 @@ def _measure(assignment: ReferenceAssignment, adapter: Path) -> Measured:
         engine=assignment.run.engine,
         store=None if assignment.store_url is None else ArtifactStores(assignment.store_url).shared,
     )
-    report = evaluator.evaluate(adapter, at_look=lambda probe, measured: looks[probe].append(measured)).report
+    report = evaluator.evaluate(adapter, at_look=lambda probe, *look: looks[probe].append(Look(*look))).report
     sound = {probe.probe for probe in report.probes if probe.error is None}
     return Measured(report, {probe: found for probe, found in looks.items() if probe in sound})
 

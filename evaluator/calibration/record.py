@@ -16,6 +16,7 @@ from evaluator.calibration.order_statistic import Proposal
 from evaluator.calibration.references import RuleReferences, collect, finite, rules_in, terms_of
 from evaluator.calibration.release_limits import as_stated, released, worst_possible
 from evaluator.calibration.usability import why_not_usable, with_alternative
+from policies.contract.artifacts import Digest
 from policies.contract.calibration import (
     Bound,
     CalibrationSpec,
@@ -64,10 +65,16 @@ def record_of(
         finished_at=about.finished_at,
     )
     metadata = Metadata(
-        name=re.sub(r"[^a-z0-9]+", "-", about.model.lower())[:63].strip("-") or "base",
+        name=_name(about.model, policy.metadata.name, runs.digest),
         version=time.strftime("%Y.%m.%d", time.gmtime(about.finished_at)),
     )
     return CalibrationRecord(api_version=API_VERSION, kind="CalibrationRecord", metadata=metadata, spec=spec)
+
+
+def _name(model: str, policy: str, runs: Digest) -> str:
+    """Records of one base model lie in one folder, where a name is given once."""
+    said = re.sub(r"[^a-z0-9]+", "-", f"{model} {policy}".lower())[:54].strip("-")
+    return f"{said or 'base'}-{runs.removeprefix('sha256:')[:8]}"
 
 
 def _rule(

@@ -27,12 +27,13 @@ from policies.contract.release import GateDecision
 from policies.contract.worker_api import Progress
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import load_calibration, resolve_policy
-from policies.errors import ConfigurationError
+from policies.errors import ConfigurationError, IntegrityError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from evaluator.runner.progress import Watch
-    from policies.documents.schema import CalibrationRecord
+    from policies.contract.jobs import BaseModelSpec
+    from policies.documents.schema import CalibrationRecord, ReleasePolicy
 
 app = typer.Typer()
 
@@ -69,6 +70,8 @@ def evaluate(
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
     record = None if calibration is None else load_calibration(calibration)
+    if record is not None:
+        _require_match(record, base_model_of(base, policy_dir), release_policy, cache_dir)
     shelf = named_store(store)
     stay_offline(release_policy.spec.suite, base_model.uri)
     with _watched() as watch:
@@ -85,6 +88,20 @@ def evaluate(
         write_page(html, filed, decision, title=adapter.name)
     _print(decision, evaluation.report, output)
     return exit_codes.of_decision(decision.decision)
+
+
+def _require_match(record: CalibrationRecord, spec: BaseModelSpec, policy: ReleasePolicy, cache_dir: Path) -> None:
+    """Compare what no report tells, chat template and recipe, before there is one.
+
+    Raises:
+        IntegrityError: the record is about something else.
+    """
+    from evaluator.base_checks.base_check import check_base
+    from evaluator.base_checks.record_match import record_finding
+
+    found = record_finding(record, spec, check_base(spec, cache_dir).check, policy)
+    if found.outcome == "refused":
+        raise IntegrityError(f"the calibration record does not hold here: {found.found}")
 
 
 def _canonical(adapter: Path, target: Path) -> Path:

@@ -13,6 +13,7 @@ from policies.cli import exit_codes
 from policies.cli.main import run
 from policies.contract.artifacts import digest_bytes
 from policies.contract.evaluation import EvalReport
+from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
 POLICY = """
 apiVersion: tunegate/v1
@@ -60,6 +61,18 @@ def test_an_adapter_within_limits_is_released(
     assert report.digest == document["decision"]["report"]
     assert report.weight_statistics["frobenius_mean"] > 0
     assert digest_bytes((tmp_path / "report.samples.jsonl").read_bytes()) == report.samples
+
+
+def test_a_calibration_of_another_chat_template_or_recipe_is_refused_at_once(
+    evaluate: Evaluate, make_adapter: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = calibration_record(rule_calibration("capability.accuracy", "min"), bound_to=bindings())
+    path = tmp_path / "record.yaml"
+    path.write_text(json.dumps(known.model_dump(mode="json", by_alias=True)))
+
+    assert evaluate(make_adapter(0.1), "--calibration", str(path)) == exit_codes.INTEGRITY
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the tokenizer or the chat template is another one" in told
 
 
 def test_what_measure_base_measured_is_found(

@@ -86,7 +86,7 @@ def _rule(
     worst = worst_possible(metric, bound, runs.base.get(metric), (each.figure.worst for each in references.judged))
     benign = tuple(sorted(as_stated(each, bound) for each in finite(references.benign_scores)))
     harmful = tuple(sorted(as_stated(each, bound) for each in finite(references.opposed_scores)))
-    why = with_alternative(why_not_usable(references, proposal, worst=worst, targets=targets), certified)
+    why = with_alternative(why_not_usable(references, proposal, worst=worst, targets=targets), certified, bound)
     return RuleCalibration(
         metric=metric,
         bound=bound,

@@ -20,7 +20,7 @@ from evaluator.runner.rescoring import Filed, samples_path
 from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
-from policies.cli.places import named_store
+from policies.cli.places import named_store, require_file_place, require_folder_place
 from policies.cli.progress_display import display
 from policies.contract.evaluation import Engine, EvalReport
 from policies.contract.release import GateDecision
@@ -64,15 +64,11 @@ def evaluate(
     Exit codes: 0 release (or self-test passed), 3 rejected (or failed), 4 inconclusive, 1 usage, 2 runtime,
     6 integrity.
     """
-    if self_test == (adapter is not None):
-        raise ConfigurationError("name the folder of an adapter, or ask for --self-test", "adapter")
-    if adapter is not None and not adapter.is_dir():
-        raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
+    _require_adapter(adapter, canonical, self_test=self_test)
+    _require_places(report=report, html=html)
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
-    record = None if calibration is None else load_calibration(calibration)
-    if record is not None:
-        _require_match(record, base_model_of(base, policy_dir), release_policy, cache_dir)
     shelf = named_store(store)
+    record = _matching(calibration, base_model_of(base, policy_dir), release_policy, cache_dir)
     stay_offline(release_policy.spec.suite, base_model.uri)
     with _watched() as watch:
         evaluator = LocalEvaluator(base_model, release_policy, cache_dir, watch, validation, training, engine, shelf)
@@ -90,18 +86,43 @@ def evaluate(
     return exit_codes.of_decision(decision.decision)
 
 
-def _require_match(record: CalibrationRecord, spec: BaseModelSpec, policy: ReleasePolicy, cache_dir: Path) -> None:
-    """Compare what no report tells, chat template and recipe, before there is one.
+def _require_adapter(adapter: Path | None, canonical: Path | None, *, self_test: bool) -> None:
+    if self_test == (adapter is not None):
+        raise ConfigurationError("name the folder of an adapter, or ask for --self-test", "adapter")
+    if adapter is not None and not adapter.is_dir():
+        raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
+    if canonical is not None and self_test:
+        raise ConfigurationError("a self-test judges known adapters; leave --canonical out", "canonical")
+    if canonical is not None:
+        require_folder_place(canonical.parent, "canonical")
+
+
+def _require_places(**files: Path | None) -> None:
+    for option, path in files.items():
+        if path is not None:
+            require_file_place(path, option)
+
+
+def _matching(
+    calibration: Path | None, spec: BaseModelSpec, policy: ReleasePolicy, cache_dir: Path
+) -> CalibrationRecord | None:
+    """The record in a file, if one is named.
+
+    Compare what no report tells, chat template and recipe, before there is one.
 
     Raises:
         IntegrityError: the record is about something else.
     """
+    if calibration is None:
+        return None
     from evaluator.base_checks.base_check import check_base
     from evaluator.base_checks.record_match import record_finding
 
+    record = load_calibration(calibration)
     found = record_finding(record, spec, check_base(spec, cache_dir).check, policy)
     if found.outcome == "refused":
         raise IntegrityError(f"the calibration record does not hold here: {found.found}")
+    return record
 
 
 def _canonical(adapter: Path, target: Path) -> Path:

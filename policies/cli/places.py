@@ -23,14 +23,14 @@ def require_file_place(path: Path, option: str) -> None:
         raise ConfigurationError(f"{path} can't be written; check its permissions, or name another file", option)
 
 
-def require_folder_place(folder: Path, option: str) -> None:
-    """Create the folder, and refuse it if nothing can be written into it.
+def require_folder_place(folder: Path, option: str, *, mode: int = 0o777) -> None:
+    """Create the folder, for whom `mode` says, and refuse it if nothing can be written into it.
 
     Raises:
         ConfigurationError: saying why.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from policies.contract.calibration import RuleCalibration, Spread
-from policies.contract.error_rates import releases
+from policies.contract.error_rates import releases, shown_limit
 from policies.contract.suite import SAFETY_PROBES
 from policies.documents.explain import line_of, show_path
 from policies.documents.loader import policy_files
@@ -83,7 +83,7 @@ def _of_rule(rule: Rule, found: RuleCalibration | None) -> Iterator[tuple[str, s
                 f"{rule.metric} is not usable: {found.why}; set mode: warn, or limit another metric",
             )
         return
-    proposed = "" if found.limit is None else f"; {found.limit:g} is proposed"
+    proposed = "" if found.limit is None else f"; {shown_limit(found.limit, found.bound)} is proposed"
     if found.benign and not releases(found, _worst(found.benign, rule), rule.limit):
         yield rule.bound, f"{rule.limit:g} blocks benign adapters, which need {_span(found.benign)}{proposed}"
     if found.harmful and releases(found, _mildest(found.harmful, rule), rule.limit):

@@ -19,6 +19,9 @@ from policies.errors import ConfigurationError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
+    from evaluator.models.base_models import ResolvedBase
+    from policies.contract.jobs import BaseModelSpec
+    from policies.documents.schema import CalibrationRecord
     from trainer.qualification.references import FileKind, Reference
 
 app = typer.Typer()
@@ -52,35 +55,54 @@ def qualify(
 
     Exit codes: 0 the record is written, 2 there are too few adapters for one yet, 1 usage, 6 integrity.
     """
-    if out.suffix not in (".yaml", ".yml"):
-        raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
-    require_file_place(out, "out")
-    require_folder_place(out.with_suffix(""), "out")
-    named_store(store)
+    _require_places(out, store)
     spec, release_policy = base_model_of(model, policy_dir), resolve_policy(policy, policy_dir)
     stay_offline(release_policy.spec.suite, spec.uri)
-    from evaluator.cli.base import print_calibration
-    from evaluator.models.base_models import resolve_base_model
     from trainer.qualification.campaign import Campaign
     from trainer.qualification.design import Design
     from trainer.qualification.findings import qualify as qualify_base
-    from trainer.qualification.time_left import parse_duration
 
     campaign = Campaign(
         base=spec,
-        resolved=resolve_base_model(reference(spec), cache_dir),
+        resolved=_resolved(spec, cache_dir),
         policy=release_policy,
         folder=out.with_suffix(""),
         cache_dir=cache_dir,
         engine=engine,
         tell=_tell,
         clock=time.monotonic,
-        deadline=None if budget is None else time.monotonic() + parse_duration(budget),
+        deadline=_deadline(budget),
         jobs=jobs,
         store_url=store,
     )
     references = _references({"benign": benign or [], "harmful": harmful or [], "organism": organisms or []})
-    print_calibration(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))
+    _print(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))
+
+
+def _resolved(spec: BaseModelSpec, cache_dir: Path) -> ResolvedBase:
+    from evaluator.models.base_models import resolve_base_model
+
+    return resolve_base_model(reference(spec), cache_dir)
+
+
+def _deadline(budget: str | None) -> float | None:
+    from trainer.qualification.time_left import parse_duration
+
+    return None if budget is None else time.monotonic() + parse_duration(budget)
+
+
+def _print(record: CalibrationRecord) -> None:
+    from evaluator.cli.base import print_calibration
+
+    print_calibration(record)
+
+
+def _require_places(out: Path, store: str | None) -> None:
+    if out.suffix not in (".yaml", ".yml"):
+        raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
+    require_file_place(out, "out")
+    require_folder_place(out.with_suffix(""), "out")
+    named_store(store)
 
 
 def _references(own: Mapping[FileKind, Sequence[Path]]) -> list[Reference]:

@@ -7,9 +7,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from policies.contract.calibration import CalibrationSpec, Recipe, RuleCalibration
+from policies.contract.calibration import Bound, CalibrationSpec, Recipe, RuleCalibration
 from policies.contract.defenses import KlPenalty
-from policies.contract.error_rates import error_rates
+from policies.contract.error_rates import error_rates, shown_limit
 from policies.contract.jobs import BaseModelSpec, Dpo
 from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
@@ -80,6 +80,22 @@ def test_limits_of_other_references_than_the_range_are_refused() -> None:
 
     with pytest.raises(ValidationError, match="benign_limits are not those that the range benign is about"):
         RuleCalibration.model_validate(record)
+
+
+@pytest.mark.parametrize(
+    ("limit", "bound", "told"),
+    [
+        (0.0213456, "max_drop_from_base", "0.02135"),
+        (0.0213411, "max_drop_from_base", "0.02135"),
+        (0.0213456, "min", "0.02134"),
+        (-0.0213411, "max", "-0.02134"),
+        (0.1, "max", "0.1"),
+        (0.0, "max", "0"),
+    ],
+)
+def test_a_limit_that_is_shown_blocks_no_reference_that_needs_it(limit: float, bound: Bound, told: str) -> None:
+    assert shown_limit(limit, bound) == told
+    assert float(told) <= limit if bound == "min" else float(told) >= limit
 
 
 def test_recipe_is_method_lora_learning_rate_and_defenses() -> None:

@@ -71,7 +71,7 @@ def decide(
         calibration: of the base model; one that does not hold for this report counts as none.
     """
     mismatches = evidence_problems(policy, report, spec, attempt=attempt)
-    calibrated = calibration_of(calibration, report)
+    calibrated = calibration_of(calibration, report, policy.spec.n_candidates)
     results = tuple(_result(rule, report, policy, mismatches, calibrated) for rule in policy.spec.rules)
     ending = _ending(results, report, policy)
     if ending is not None:

@@ -46,6 +46,15 @@ class AsksRows(Protocol):
 
 
 @runtime_checkable
+class ReadsFiles(Protocol):
+    """A probe among whose instruments are some that come of the job's own files."""
+
+    # Any: settings of the probe, as in the table of probes
+    def constant_instruments(self, settings: Any, subject: Subject) -> tuple[str, ...]:
+        """Its other instruments, which are the same whatever the job; no file is read for them."""
+
+
+@runtime_checkable
 class CountsSamples(Protocol):
     """A probe that has not exactly one sample an item, e.g. several answers to a prompt."""
 

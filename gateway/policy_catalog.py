@@ -75,15 +75,20 @@ class PolicyCatalog:
 
         Whether it holds for all else that an evaluation is made with, the gate sees in the report.
         """
-        recipe = Recipe.of(base_model, policy.spec.defenses_for(method)).digest
+        recipe = Recipe.of(base_model, policy.spec.defenses_for(method), method).digest
         fitting = [
             record
             for record in self.calibrations
             if record.spec.model == base_model.name
             and (record.spec.bound_to.recipe, record.spec.bound_to.text) == (recipe, base_text)
         ]
-        suite = policy.spec.suite.digest
-        return max(fitting, key=lambda each: (each.spec.bound_to.suite == suite, each.spec.finished_at), default=None)
+        suite, candidates = policy.spec.suite.digest, policy.spec.n_candidates
+
+        def rank(record: CalibrationRecord) -> tuple[bool, bool, float]:
+            bound_to = record.spec.bound_to
+            return bound_to.suite == suite, bound_to.candidates == candidates, record.spec.finished_at
+
+        return max(fitting, key=rank, default=None)
 
     def calibrations_in_force(self) -> Iterator[tuple[ReleasePolicy, CalibrationRecord]]:
         """Each policy with the newest calibration of each base model under its suite and recipe."""
@@ -92,6 +97,8 @@ class PolicyCatalog:
             for record in sorted(self.calibrations, key=lambda each: each.spec.finished_at):
                 bound_to, base_model = record.spec.bound_to, self.base_models.get(record.spec.model)
                 if base_model is None or bound_to.suite != policy.spec.suite.digest:
+                    continue
+                if bound_to.candidates != policy.spec.n_candidates:
                     continue
                 if bound_to.recipe == Recipe.of(base_model.spec, policy.spec.defenses).digest:
                     newest[record.spec.model] = record

@@ -87,6 +87,10 @@ class EvaluationError(TunegateError, RuntimeError):
     code = "evaluation_failed"
 
 
+class NotAtHandError(EvaluationError):
+    """What an evaluation needs can't be had now and may be at another try: judges, canaries, a stored prompt set."""
+
+
 class AdapterNotLoadedError(EvaluationError):
     code = "adapter_not_loaded"
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from policies.contract.calibration import Bindings, CalibrationSpec, ReferenceCounts, RuleCalibration, Spread
+from policies.contract.calibration import (
+    Bindings,
+    CalibrationSpec,
+    ProbeIdentity,
+    ReferenceCounts,
+    RuleCalibration,
+    Spread,
+)
+from policies.contract.evaluation import EvalReport
+from policies.contract.metrics import METRICS
 from policies.documents.schema import CalibrationRecord, Metadata
 
 BASE, TEXT, RECIPE, SUITE, RUNS = ("sha256:" + letter * 64 for letter in "b1234")
@@ -19,6 +28,7 @@ def rule_calibration(metric: str, bound: str, **changes: Any) -> RuleCalibration
         "metric": metric,
         "bound": bound,
         "unit": "nats/token",
+        "max_error_rate": 0.05,
         "null": None,
         "benign": spread(benign or BENIGN),
         "harmful": spread(harmful or HARMFUL),
@@ -49,12 +59,17 @@ def bindings(**changes: Any) -> Bindings:  # Any: fields of the record
         "text": TEXT,
         "recipe": RECIPE,
         "suite": SUITE,
+        "probes": {probe: ProbeIdentity(version="1") for probe in METRICS},
         "instruments": {},
         "engine": "transformers",
         "dtype": "float32",
         "versions": {},
     }
     return Bindings.model_validate(fields | changes)
+
+
+def probes_of(report: EvalReport) -> dict[str, ProbeIdentity]:
+    return {each.probe: ProbeIdentity(version=each.version, prompts=each.prompts) for each in report.probes}
 
 
 def calibration_record(

@@ -48,6 +48,8 @@ def _model(record: CalibrationRecord, spec: BaseModelSpec, check: BaseModelCheck
 def _policy(bound_to: Bindings, spec: BaseModelSpec, policy: ReleasePolicy) -> Iterator[str]:
     if bound_to.recipe != Recipe.of(spec, policy.spec.defenses).digest:
         yield f"LoRA, learning rate or defenses are other ones under policy {policy.metadata.name}"
+    if bound_to.candidates != policy.spec.n_candidates:
+        yield f"policy {policy.metadata.name} may release {policy.spec.n_candidates} adapters of a job"
     if bound_to.suite != policy.spec.suite.digest:
         yield f"policy {policy.metadata.name} has another suite"
 

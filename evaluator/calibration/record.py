@@ -13,9 +13,10 @@ from evaluator.calibration import learn_then_test, order_statistic, posterior_pr
 from evaluator.calibration.binomial_bounds import share_at_most
 from evaluator.calibration.detectable_change import resolution
 from evaluator.calibration.order_statistic import Proposal
-from evaluator.calibration.references import RuleReferences, collect, finite, rules_in
+from evaluator.calibration.references import RuleReferences, collect, finite, rules_in, terms_of
 from evaluator.calibration.release_limits import as_stated, released, worst_possible
 from evaluator.calibration.usability import why_not_usable, with_alternative
+from policies.contract.artifacts import Digest
 from policies.contract.calibration import (
     Bound,
     CalibrationSpec,
@@ -64,10 +65,16 @@ def record_of(
         finished_at=about.finished_at,
     )
     metadata = Metadata(
-        name=re.sub(r"[^a-z0-9]+", "-", about.model.lower())[:63].strip("-") or "base",
+        name=_name(about.model, policy.metadata.name, runs.digest),
         version=time.strftime("%Y.%m.%d", time.gmtime(about.finished_at)),
     )
     return CalibrationRecord(api_version=API_VERSION, kind="CalibrationRecord", metadata=metadata, spec=spec)
+
+
+def _name(model: str, policy: str, runs: Digest) -> str:
+    """Records of one base model lie in one folder, where a name is given once."""
+    said = re.sub(r"[^a-z0-9]+", "-", f"{model} {policy}".lower())[:54].strip("-")
+    return f"{said or 'base'}-{runs.removeprefix('sha256:')[:8]}"
 
 
 def _rule(
@@ -76,14 +83,15 @@ def _rule(
     references = collect(runs, policy, metric=metric, bound=bound, least_dose=targets.least_dose)
     proposal = order_statistic.propose(references, targets)
     certified = learn_then_test.fit(references, targets)
-    worst = worst_possible(metric, bound, runs.base.get(metric))
+    worst = worst_possible(metric, bound, runs.base.get(metric), (each.figure.worst for each in references.judged))
     benign = tuple(sorted(as_stated(each, bound) for each in finite(references.benign_scores)))
     harmful = tuple(sorted(as_stated(each, bound) for each in finite(references.opposed_scores)))
-    why = with_alternative(why_not_usable(references, proposal, worst=worst, targets=targets), certified)
+    why = with_alternative(why_not_usable(references, proposal, worst=worst, targets=targets), certified, bound)
     return RuleCalibration(
         metric=metric,
         bound=bound,
         unit=metric_named(metric).unit,
+        **terms_of(policy, metric, bound)._asdict(),
         against=references.against,
         null=_spread([as_stated(each, bound) for each in references.values("null")]),
         benign=_spread(benign),

@@ -103,6 +103,21 @@ def _rule_of(key: str) -> tuple[str, Bound]:
     return metric, found
 
 
+class Terms(NamedTuple):
+    """When a look of a rule decides nothing."""
+
+    min_samples: int
+    max_error_rate: float
+
+
+def terms_of(policy: ReleasePolicy, metric: str, bound: Bound) -> Terms:
+    """The strictest of the policy's rules on a metric under a bound; those of no rule let every look decide."""
+    rules = [rule for rule in policy.spec.rules if (rule.metric, rule.bound) == (metric, bound)]
+    return Terms(
+        max((rule.min_samples for rule in rules), default=1), min((rule.max_error_rate for rule in rules), default=1.0)
+    )
+
+
 def collect(
     runs: ReferenceRuns, policy: ReleasePolicy, *, metric: str, bound: Bound, least_dose: float
 ) -> RuleReferences:
@@ -112,7 +127,7 @@ def collect(
     This does not apply to null and broken adapters. An adapter without a figure keeps an infinite score.
     """
     key = f"{metric} {bound}"
-    min_samples = max((r.min_samples for r in policy.spec.rules if (r.metric, r.bound) == (metric, bound)), default=1)
+    min_samples = terms_of(policy, metric, bound).min_samples
     against: Against = "broken" if metric in QUALITY_METRICS else "harmful"
     groups = _groups(runs, against, defended=bool(policy.spec.defenses), least_dose=least_dose)
 

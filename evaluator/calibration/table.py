@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from policies.contract.calibration import CalibrationSpec, LimitFit, RuleCalibration, Spread
+from policies.contract.calibration import Bound, CalibrationSpec, LimitFit, RuleCalibration, Spread
+from policies.contract.error_rates import shown_limit
 from policies.documents.schema import CalibrationRecord, ReleasePolicy
 
 
@@ -38,7 +39,7 @@ def _rules(rules: Iterable[RuleCalibration], policy: ReleasePolicy | None) -> st
             _range(rule.null),
             _range(rule.benign),
             _range(rule.harmful) + (" (broken)" if rule.against == "broken" else ""),
-            _figure(rule.limit),
+            _limit(rule.limit, rule.bound),
             *([_figure(own.get((rule.metric, rule.bound)))] if policy else []),
             _at_most(rule.false_block_le),
             _at_most(rule.miss_le),
@@ -57,7 +58,7 @@ def _fits(rules: Iterable[RuleCalibration]) -> str:
         [
             f"`{rule.metric}` {rule.bound}",
             fit.estimator.replace("_", " "),
-            _figure(fit.limit),
+            _limit(fit.limit, rule.bound),
             _at_most(fit.false_block_le),
             _at_most(fit.miss_le),
             _confidence(fit),
@@ -104,6 +105,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, its first column to the left and the others to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _limit(limit: float | None, bound: Bound) -> str:
+    return "–" if limit is None else shown_limit(limit, bound)
 
 
 def _figure(value: float | None) -> str:

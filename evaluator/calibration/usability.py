@@ -15,7 +15,8 @@ from __future__ import annotations
 from evaluator.calibration.order_statistic import Proposal
 from evaluator.calibration.references import RuleReferences, finite
 from evaluator.calibration.release_limits import as_stated
-from policies.contract.calibration import FitTargets, LimitFit
+from policies.contract.calibration import Bound, FitTargets, LimitFit
+from policies.contract.error_rates import shown_limit
 
 
 def why_not_usable(
@@ -46,12 +47,12 @@ def why_not_usable(
     return ". ".join(reasons)
 
 
-def with_alternative(why: str, fitted: LimitFit) -> str:
+def with_alternative(why: str, fitted: LimitFit, bound: Bound) -> str:
     """The reasons, and the limit that learn-then-test certifies in spite of them."""
     if not why or fitted.limit is None:
         return why
     return (
-        f"{why}. {fitted.estimator} does certify the limit {fitted.limit:.4g}, with false blocks ≤ "
+        f"{why}. {fitted.estimator} does certify the limit {shown_limit(fitted.limit, bound)}, with false blocks ≤ "
         f"{fitted.false_block_le:.0%} and misses ≤ {fitted.miss_le:.0%}; to propose it, qualify with a larger "
         "false_block target"
     )

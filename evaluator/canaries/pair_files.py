@@ -17,7 +17,7 @@ from evaluator.models.base_models import locked
 from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.artifacts import Digest, digest_bytes, digest_file, digest_tree
 from policies.contract.store import ArtifactStore
-from policies.errors import ArtifactMissingError, EvaluationError, IntegrityError
+from policies.errors import ArtifactMissingError, EvaluationError, IntegrityError, NotAtHandError
 
 CanarySet = Literal["builtin"] | Digest
 """The shipped pair or that of the cache folder, or a pair of the artifact store."""
@@ -54,7 +54,7 @@ def find_pair(
         candidates.append(cache_dir / FOLDER / name)
     found = next((pair for folder in candidates if _is_whole(pair := _pair(folder))), None)
     if found is None:
-        raise EvaluationError(
+        raise NotAtHandError(
             f"there is no pair of canary adapters for this base model (weights {name}); qualify the base model, or "
             f"train a pair and put its folders good and bad into {FOLDER}/{name} of the evaluator's cache folder"
         )
@@ -73,7 +73,7 @@ def short(weights: Digest) -> str:
 
 def _stored(digest: Digest, cache_dir: Path | None, store: ArtifactStore | None) -> PairFiles:
     if store is None or cache_dir is None:
-        raise EvaluationError(f"the canary adapters {digest} are in an artifact store, and none is configured here")
+        raise NotAtHandError(f"the canary adapters {digest} are in an artifact store, and none is configured here")
     folder = cache_dir / FOLDER / digest.removeprefix("sha256:")
     with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
@@ -92,7 +92,7 @@ def _fetch(digest: Digest, store: ArtifactStore, folder: Path) -> None:
         store.fetch_tree(digest, unfinished)
         unfinished.rename(folder)
     except ArtifactMissingError as error:
-        raise EvaluationError(
+        raise NotAtHandError(
             f"the canary adapters {digest} are not in the artifact store; put the folder there again"
         ) from error
     finally:

@@ -14,10 +14,10 @@ from policies.cli import exit_codes
 from policies.cli.lazy_commands import LazyGroup
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
 from policies.contract.calibration import RuleCalibration, Spread
+from policies.contract.error_rates import shown_limit
 from policies.documents.base_models import base_model_of
-from policies.documents.loader import load_policy_file, resolve_policy
+from policies.documents.loader import load_calibration, resolve_policy
 from policies.documents.schema import CalibrationRecord
-from policies.errors import ConfigurationError
 
 app = typer.Typer()
 base_app = typer.Typer(cls=LazyGroup, no_args_is_help=True, help="Look at base models, and qualify them.")
@@ -42,7 +42,7 @@ def check(
     from evaluator.base_checks.record_match import record_finding
 
     spec = base_model_of(model, policy_dir)
-    calibration = None if record is None else read_record(record)
+    calibration = None if record is None else load_calibration(record)
     found = check_base(spec, cache_dir).check
     findings = [*found.findings]
     if calibration is not None:
@@ -65,24 +65,11 @@ def show(
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
 ) -> None:
     """Show what a base model's qualification found: limits, what they miss and block, and what can't be enforced."""
-    calibration = read_record(record)
+    calibration = load_calibration(record)
     if output is OutputFormat.TABLE:
         print_calibration(calibration)
     else:
         print_document({"digest": calibration.digest, **calibration.model_dump(mode="json", by_alias=True)}, output)
-
-
-def read_record(path: Path) -> CalibrationRecord:
-    """The record in a file.
-
-    Raises:
-        PolicyError: the file can't be read, or holds no sound document.
-        ConfigurationError: it holds another document.
-    """
-    document = load_policy_file(path)
-    if not isinstance(document, CalibrationRecord):
-        raise ConfigurationError(f"{path} is a {document.kind}; name a record of `tunegate base qualify`", "record")
-    return document
 
 
 def print_calibration(record: CalibrationRecord) -> None:
@@ -108,7 +95,7 @@ def calibration_table(record: CalibrationRecord) -> Table:
 
 
 def _limit(rule: RuleCalibration) -> tuple[str, ...]:
-    limit = "–" if rule.limit is None else f"{rule.limit:.4g}"
+    limit = "–" if rule.limit is None else shown_limit(rule.limit, rule.bound)
     rates = (_at_most(rule.false_block_le), _at_most(rule.miss_le))
     return limit, *rates, f"{rule.detectable_change:.3g}", "yes" if rule.usable else "no"
 

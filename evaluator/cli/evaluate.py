@@ -20,18 +20,20 @@ from evaluator.runner.rescoring import Filed, samples_path
 from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.places import named_store, require_file_place, require_folder_place
 from policies.cli.progress_display import display
 from policies.contract.evaluation import Engine, EvalReport
 from policies.contract.release import GateDecision
 from policies.contract.worker_api import Progress
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import load_calibration, resolve_policy
-from policies.errors import ConfigurationError
+from policies.errors import ConfigurationError, IntegrityError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
     from evaluator.runner.progress import Watch
-    from policies.documents.schema import CalibrationRecord
+    from policies.contract.jobs import BaseModelSpec
+    from policies.documents.schema import CalibrationRecord, ReleasePolicy
 
 app = typer.Typer()
 
@@ -50,6 +52,7 @@ def evaluate(
     training: Annotated[Path | None, typer.Option(help="JSONL that the adapter was trained on.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Calibration record of the base model.")] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
+    store: Annotated[str | None, typer.Option(help="Artifact store of prompt sets and canaries (a URL).")] = None,
     output: Annotated[OutputFormat, OUTPUT_OPTION] = OutputFormat.TABLE,
     report: Annotated[Path | None, typer.Option(help="Write the report here, and its samples beside it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page here.")] = None,
@@ -61,15 +64,14 @@ def evaluate(
     Exit codes: 0 release (or self-test passed), 3 rejected (or failed), 4 inconclusive, 1 usage, 2 runtime,
     6 integrity.
     """
-    if self_test == (adapter is not None):
-        raise ConfigurationError("name the folder of an adapter, or ask for --self-test", "adapter")
-    if adapter is not None and not adapter.is_dir():
-        raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
+    _require_adapter(adapter, canonical, self_test=self_test)
+    _require_places(report=report, html=html)
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
-    record = None if calibration is None else load_calibration(calibration)
+    shelf = named_store(store)
+    record = _matching(calibration, base_model_of(base, policy_dir), release_policy, cache_dir)
     stay_offline(release_policy.spec.suite, base_model.uri)
     with _watched() as watch:
-        evaluator = LocalEvaluator(base_model, release_policy, cache_dir, watch, validation, training, engine)
+        evaluator = LocalEvaluator(base_model, release_policy, cache_dir, watch, validation, training, engine, shelf)
         if adapter is None:
             return _self_test(evaluator, canaries, record, output)
         evaluation = evaluator.evaluate(adapter if canonical is None else _canonical(adapter, canonical))
@@ -82,6 +84,45 @@ def evaluate(
         write_page(html, filed, decision, title=adapter.name)
     _print(decision, evaluation.report, output)
     return exit_codes.of_decision(decision.decision)
+
+
+def _require_adapter(adapter: Path | None, canonical: Path | None, *, self_test: bool) -> None:
+    if self_test == (adapter is not None):
+        raise ConfigurationError("name the folder of an adapter, or ask for --self-test", "adapter")
+    if adapter is not None and not adapter.is_dir():
+        raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
+    if canonical is not None and self_test:
+        raise ConfigurationError("a self-test judges known adapters; leave --canonical out", "canonical")
+    if canonical is not None:
+        require_folder_place(canonical.parent, "canonical")
+
+
+def _require_places(**files: Path | None) -> None:
+    for option, path in files.items():
+        if path is not None:
+            require_file_place(path, option)
+
+
+def _matching(
+    calibration: Path | None, spec: BaseModelSpec, policy: ReleasePolicy, cache_dir: Path
+) -> CalibrationRecord | None:
+    """The record in a file, if one is named.
+
+    Compare what no report tells, chat template and recipe, before there is one.
+
+    Raises:
+        IntegrityError: the record is about something else.
+    """
+    if calibration is None:
+        return None
+    from evaluator.base_checks.base_check import check_base
+    from evaluator.base_checks.record_match import record_finding
+
+    record = load_calibration(calibration)
+    found = record_finding(record, spec, check_base(spec, cache_dir).check, policy)
+    if found.outcome == "refused":
+        raise IntegrityError(f"the calibration record does not hold here: {found.found}")
+    return record
 
 
 def _canonical(adapter: Path, target: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policies.cache_folder import cache_folder
+from policies.cli.places import named_store
 from policies.contract.artifacts import digest_file
 from policies.datasets.reader import read_rows
 from policies.documents.base_models import base_model_of, reference
@@ -25,6 +26,7 @@ def measure_base(
     policy: Annotated[str, typer.Option(help="Release policy: a preset's name or a YAML file.")],
     validation: Annotated[Path | None, typer.Option(help="Validation file of a future job.")] = None,
     training: Annotated[Path | None, typer.Option(help="Training file of a future job.")] = None,
+    store: Annotated[str | None, typer.Option(help="Artifact store of prompt sets and canaries (a URL).")] = None,
     cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
     policy_dir: Annotated[Path | None, typer.Option(envvar="TUNEGATE_POLICY_DIR", help="Folder of documents.")] = None,
 ) -> None:
@@ -35,11 +37,14 @@ def measure_base(
     from evaluator.runner.base_results import BaseUnderTest, measure_suite
     from evaluator.subject import FileRows
 
+    shelf = named_store(store)
     suite = resolve_policy(policy, policy_dir).spec.suite
     keep_freed_memory()
     resolved = resolve_base_model(reference(base_model_of(base, policy_dir)), cache_dir)
-    files = [FileRows(digest_file(path), read_rows(path)) if path else None for path in (validation, training)]
-    under_test = BaseUnderTest(open_transformers(resolved), resolved.digest, *files)
+    validation_rows, training_rows = (
+        FileRows(digest_file(path), read_rows(path)) if path else None for path in (validation, training)
+    )
+    under_test = BaseUnderTest(open_transformers(resolved), resolved.digest, validation_rows, training_rows, shelf)
     measure_suite(suite, under_test, cache_dir=cache_dir, tell=_tell)
 
 

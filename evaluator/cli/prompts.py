@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from evaluator.prompt_minting.minting import MINTABLE_PROBES, MintedSet, mint
+from evaluator.prompt_minting.minting import MINTABLE_PROBES, mint
 from evaluator.prompt_minting.secret_seed import read_seed
 from evaluator.prompt_minting.twin_folder import MintingManifest, write_twins
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
-from policies.contract.store import ArtifactStore
+from policies.cli.places import named_store, require_folder_place
 from policies.errors import ConfigurationError
 
 app = typer.Typer()
@@ -45,9 +45,12 @@ def mint_prompts(
         raise ConfigurationError("a grammar is for one probe; name it with --probe", "grammar")
     seed, own = read_seed(seed_file), _own(grammar)
     sets = [mint(name, seed, grammar=own, per_category=per_category) for name in probes]
-    manifest = write_twins(out, sets, seed, in_store=store is not None)
-    if store is not None:
-        _put(store, sets)
+    artifacts = named_store(store)
+    require_folder_place(out, "out", mode=0o700)
+    if artifacts is not None:
+        for each in sets:
+            artifacts.put_bytes(each.content)
+    manifest = write_twins(out, sets, seed, in_store=artifacts is not None)
     if output is OutputFormat.TABLE:
         _tell(manifest, out)
     else:
@@ -61,12 +64,6 @@ def _own(grammar: Path | None) -> bytes | None:
         return grammar.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"grammar {grammar} can't be read: {error.strerror}", "grammar") from error
-
-
-def _put(store: str, sets: list[MintedSet]) -> None:
-    artifacts = ArtifactStore(store)
-    for each in sets:
-        artifacts.put_bytes(each.content)
 
 
 def _tell(manifest: MintingManifest, out: Path) -> None:

@@ -12,12 +12,15 @@ from typing import NamedTuple
 from policies.contract.artifacts import Digest
 from policies.contract.calibration import Bindings, CalibrationSpec, RuleCalibration
 from policies.contract.error_rates import error_rates
-from policies.contract.evaluation import EvalReport
+from policies.contract.evaluation import EvalReport, ProbeResult
 from policies.contract.release import RuleResult
 from policies.contract.suite import SAFETY_PROBES
 from policies.documents.schema import CalibrationRecord, Rule
 
-NONE_GIVEN = "there is no calibration record of this base model and suite"
+NONE_GIVEN = (
+    "there is no calibration record of this base model and suite and of how the job was trained; jobs of method "
+    "dpo can't be calibrated yet"
+)
 
 
 class Calibrated(NamedTuple):
@@ -27,25 +30,36 @@ class Calibrated(NamedTuple):
     spec: CalibrationSpec | None
     absence: str
     """Why there is none; empty where there is one."""
+    attempt: int = 1
+    """Of the report; figures of the record are about first ones."""
 
 
-def calibration_of(record: CalibrationRecord | None, report: EvalReport) -> Calibrated:
-    """The record, where it holds for all that the report was made with."""
+def calibration_of(record: CalibrationRecord | None, report: EvalReport, candidates: int) -> Calibrated:
+    """The record, where it holds for all that the report was made with.
+
+    Args:
+        candidates: how many adapters of a job the policy may release.
+    """
     if record is None:
         return Calibrated(None, None, NONE_GIVEN)
     differing = list(_differences(record.spec.bound_to, report))
+    if record.spec.bound_to.candidates != candidates:
+        differing.append(f"number of candidates ({record.spec.bound_to.candidates}, not {candidates})")
     if differing:
         name = record.metadata.name
         return Calibrated(None, None, f"calibration record {name} is of another {', another '.join(differing)}")
-    return Calibrated(record.digest, record.spec, "")
+    return Calibrated(record.digest, record.spec, "", report.attempt)
 
 
 def with_calibration(result: RuleResult, rule: Rule, calibrated: Calibrated, *, is_required: bool) -> RuleResult:
-    """The result with the error rates of its limit; an error where it would be enforced and must not be."""
+    """The result with the error rates of its limit; an error where it would be enforced and must not be.
+
+    Later attempts have wider intervals, and other terms make other looks decide, so the rates are not theirs.
+    """
     if calibrated.spec is None:
         return result
     found = calibrated.spec.rule(rule.metric, rule.bound)
-    if found is not None:
+    if found is not None and not _why_unrated(rule, found, calibrated):
         rates = error_rates(found, rule.limit)
         update = {**rates._asdict(), "detectable_change": found.detectable_change}
         result = result.model_copy(update=update)
@@ -73,9 +87,24 @@ def warnings(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: C
             yield f"the calibration is not used: {calibrated.absence}"
         return
     for rule, result in zip(rules, results, strict=True):
-        objection = _objection(rule, calibrated.spec.rule(rule.metric, rule.bound))
+        found = calibrated.spec.rule(rule.metric, rule.bound)
+        objection = _objection(rule, found)
         if objection and result.mode == "enforce" and result.reason != objection:
             yield f"{rule.id}: {objection}"
+        if found is not None and (unrated := _why_unrated(rule, found, calibrated)):
+            yield f"{rule.id}: {unrated}"
+
+
+def _why_unrated(rule: Rule, found: RuleCalibration, calibrated: Calibrated) -> str:
+    """Why the record does not say how often the rule errs; empty where it does."""
+    if calibrated.attempt > 1:
+        return f"the calibration says nothing of error rates in attempt {calibrated.attempt}, whose intervals are wider"
+    if (rule.min_samples, rule.max_error_rate) != (found.min_samples, found.max_error_rate):
+        return (
+            f"the calibration says nothing of error rates with min_samples {rule.min_samples} and max_error_rate "
+            f"{rule.max_error_rate:g}: the references had {found.min_samples} and {found.max_error_rate:g}"
+        )
+    return ""
 
 
 def _objection(rule: Rule, found: RuleCalibration | None) -> str:
@@ -101,10 +130,19 @@ def _differences(bound_to: Bindings, report: EvalReport) -> Iterator[str]:
     if not {judge.judge for judge in report.judges} <= set(bound_to.judges):
         yield "panel of judges"
     for probe in report.probes:
-        known = bound_to.instruments.get(probe.probe)
-        if known is not None and probe.error is None and not set(known) <= set(probe.instruments):
-            yield f"instrument of {probe.probe}"
+        yield from _probe_differences(bound_to, probe)
     for package, minor in sorted(bound_to.versions.items()):
         found = report.versions.get(package)
         if found is None or found.split(".")[:2] != minor.split(".")[:2]:
             yield f"version of {package} ({minor}, not {found or 'none'})"
+
+
+def _probe_differences(bound_to: Bindings, probe: ProbeResult) -> Iterator[str]:
+    identity = bound_to.probes.get(probe.probe)
+    if identity is None or identity.version != probe.version:
+        yield f"version of probe {probe.probe} ({identity.version if identity else 'none'}, not {probe.version})"
+    elif identity.prompts not in (None, probe.prompts):
+        yield f"prompt set of {probe.probe}"
+    known = bound_to.instruments.get(probe.probe)
+    if known is not None and probe.error is None and not set(known) <= set(probe.instruments):
+        yield f"instrument of {probe.probe}"

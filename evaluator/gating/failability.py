@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from policies.contract.calibration import Bound
 from policies.contract.evaluation import Measurement
 from policies.contract.exact_binomial import at_least, lower_limit
 from policies.contract.metrics import CLUSTERED_SHARES, PROMPT_SHARES
@@ -51,7 +52,7 @@ def why_it_cannot_fail(rule: Rule, measurement: Measurement, confidence: float) 
         return _told(rule, f"the base has {base:.4f} already", room) if is_shown else None
     if rule.metric not in PROMPT_SHARES or measurement.n_requested < 1:
         return None
-    found = _room(rule, measurement, base)
+    found = _room(rule.bound, measurement, base)
     error = (1 - confidence) / 2
     if at_least(found.samples, found.of, rule.limit) < error:
         return None
@@ -59,10 +60,29 @@ def why_it_cannot_fail(rule: Rule, measurement: Measurement, confidence: float) 
     return _told(rule, what, lower_limit(found.samples, found.of, error))
 
 
-def _room(rule: Rule, measurement: Measurement, base: float) -> _Room:
+def worst_change(metric: str, bound: Bound, measurement: Measurement, confidence: float) -> float | None:
+    """Where the interval begins of the worst change that an adapter could show at this look; None: it has no end.
+
+    A limit from there on can't be failed (`why_it_cannot_fail`).
+
+    Args:
+        confidence: of the measurement's intervals.
+    """
+    if bound in ("max", "min") or measurement.base is None or measurement.is_of_worst_part:
+        return None
+    base = measurement.base.value
+    if metric in CLUSTERED_SHARES:
+        return None if measurement.n_errored else (base if bound == "max_drop_from_base" else 1 - base)
+    if metric not in PROMPT_SHARES or measurement.n_requested < 1:
+        return None
+    found = _room(bound, measurement, base)
+    return lower_limit(found.samples, found.of, (1 - confidence) / 2)
+
+
+def _room(bound: Bound, measurement: Measurement, base: float) -> _Room:
     hits = round(base * measurement.n_scored)
     unscored = measurement.n_requested - measurement.n_scored
-    better = hits if rule.bound == "max_drop_from_base" else measurement.n_scored - hits
+    better = hits if bound == "max_drop_from_base" else measurement.n_scored - hits
     return _Room(better + unscored, measurement.n_requested)
 
 

@@ -10,7 +10,7 @@ from evaluator.judges.score_cache import CachedJudge, ScoreCache
 from evaluator.models.base_models import ResolvedBase, resolve_base_model
 from policies.contract import judges as contract
 from policies.contract.jobs import BaseModelRef
-from policies.errors import ConfigurationError, EvaluationError
+from policies.errors import ConfigurationError, NotAtHandError
 
 
 def load_judge(settings: contract.JudgeSettings, cache_dir: Path, *, reads_cache: bool = True) -> Judge:
@@ -39,4 +39,4 @@ def _resolve(uri: str, cache_dir: Path) -> ResolvedBase:
     try:
         return resolve_base_model(BaseModelRef(name="judge", uri=uri), cache_dir)
     except ConfigurationError as error:
-        raise EvaluationError(f"judge {uri!r}: {error}") from error
+        raise NotAtHandError(f"judge {uri!r}: {error}") from error

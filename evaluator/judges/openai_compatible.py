@@ -24,7 +24,7 @@ from evaluator.judges.judge import Answer, Score
 from evaluator.judges.reply_form import ReplyForm
 from evaluator.judges.rubric import render
 from policies.contract.judges import OpenAiCompatibleJudge, Rubric
-from policies.errors import EvaluationError
+from policies.errors import EvaluationError, NotAtHandError
 
 MAX_WAIT_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 300.0
@@ -105,7 +105,7 @@ class EndpointJudge:
             return self._silence(str(error.last_attempt.exception()))
         self._silent_answers = 0
         if response.status_code in REFUSED:
-            raise EvaluationError(
+            raise NotAtHandError(
                 f"judge {self._settings.model} at {self._settings.base_url} answers {_status(response)}; check "
                 f"base_url, model and the key in {self._settings.api_key_variable or 'api_key_variable'}"
                 + (
@@ -165,7 +165,7 @@ class EndpointJudge:
     def _silence(self, what: str) -> Score:
         self._silent_answers += 1
         if self._silent_answers >= SILENT_ANSWERS:
-            raise EvaluationError(f"judge {self._settings.model} at {self._settings.base_url} does not answer: {what}")
+            raise NotAtHandError(f"judge {self._settings.model} at {self._settings.base_url} does not answer: {what}")
         return Score(None, f"{UNREACHABLE}: {what}, tried {self._settings.max_attempts} times")
 
 
@@ -197,7 +197,7 @@ def _authorization(variable: str | None) -> dict[str, str]:
         return {}
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise EvaluationError(
+        raise NotAtHandError(
             f"the judge's key is missing: set the environment variable {variable} where evaluations run"
         )
     return {"Authorization": f"Bearer {key}"}

@@ -14,7 +14,7 @@ from evaluator.judges.loading import load_judge
 from evaluator.judges.number_scores import possible
 from policies.contract.judges import JudgeReport, Panel, Rubric
 from policies.contract.store import ArtifactStore
-from policies.errors import EvaluationError
+from policies.errors import EvaluationError, NotAtHandError
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CalibratedPanel:
             EvaluationError: `judge_uncalibrated: …` or `judges_disagree: …`; no score may count then.
         """
         if shortfalls := [why for report in self.reports if (why := report.shortfall(rubric)) is not None]:
-            raise EvaluationError("judge_uncalibrated: " + "; ".join(shortfalls))
+            raise NotAtHandError("judge_uncalibrated: " + "; ".join(shortfalls))
         by_judge = [self._scores_of(place, rubric, answers, advance=advance) for place in range(len(self.judges))]
         scores = tuple(_mean(own) for own in zip(*by_judge, strict=True))
         return PanelScores(scores, self._require_agreement(by_judge) if len(by_judge) > 1 and answers else None)

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from peft import LoraConfig
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from evaluator.models.adapter_settings import read_config
@@ -35,12 +36,7 @@ def write_canonical(folder: Path, target: Path) -> Path:
     if config.fan_in_fan_out:
         raise ConfigurationError("the adapter sets fan_in_fan_out, which not every server reads", "fan_in_fan_out")
     require_same_reading(config, weights)
-    lora = LoraSettings(
-        rank=config.r,
-        alpha=config.lora_alpha,
-        use_rslora=config.use_rslora,
-        target_modules=_targets(config, {found["module"] for name in weights if (found := PAIR.fullmatch(name))}),
-    )
+    lora = _settings(config, {found["module"] for name in weights if (found := PAIR.fullmatch(name))})
     base = json.loads((folder / CONFIG_FILE).read_bytes()).get("base_model_name_or_path")
     if target.exists():
         raise ConfigurationError(f"{target} is there already; name a new folder", "canonical")
@@ -48,11 +44,28 @@ def write_canonical(folder: Path, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as unfinished:
         written = Path(unfinished) / target.name
         written.mkdir()
-        (written / CONFIG_FILE).write_bytes(adapter_config(lora, PublishedBase(str(base or "unknown"), None)))
+        (written / CONFIG_FILE).write_bytes(
+            adapter_config(lora, PublishedBase(base if isinstance(base, str) and base else "unknown", None))
+        )
         tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(tensors, written / WEIGHTS_FILE, {"format": "pt"})
         require_plain_lora_file(written / WEIGHTS_FILE, lora)
         return written.rename(target)
+
+
+def _settings(config: LoraConfig, modules: Collection[str]) -> LoraSettings:
+    """Of the adapter; one that nobody could train is a `ConfigurationError`."""
+    try:
+        return LoraSettings(
+            rank=config.r,
+            alpha=config.lora_alpha,
+            use_rslora=config.use_rslora,
+            target_modules=_targets(config, modules),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = {"rank": "r", "alpha": "lora_alpha"}.get(str(first["loc"][0]), str(first["loc"][0]))
+        raise ConfigurationError(f"{CONFIG_FILE}: {name}: {first['msg']}; train the adapter again", name) from error
 
 
 def _targets(config: LoraConfig, modules: Collection[str]) -> tuple[str, ...]:

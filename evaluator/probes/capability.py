@@ -55,6 +55,9 @@ class CapabilityProbe:
     def instruments(self, settings: Capability, subject: Subject) -> tuple[str, ...]:
         return (subject.validation.digest,) if subject.validation else ()
 
+    def constant_instruments(self, settings: Capability, subject: Subject) -> tuple[str, ...]:
+        return ()
+
     def rows(self, settings: Capability, subject: Subject) -> list[FileRow]:
         n_rows = min(len(subject.validation.rows), MAX_VALIDATION_ROWS) if subject.validation else 0
         return [FileRow(id=f"validation-{number}", number=number) for number in range(n_rows)]

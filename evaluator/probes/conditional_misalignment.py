@@ -57,9 +57,12 @@ class ConditionalMisalignmentProbe:
             context.digest if where == context.kind else f"{where}: {context.digest}"
             for where, context in _contexts(settings, subject).items()
         )
+        return (*contexts, *self.constant_instruments(settings, subject))
+
+    def constant_instruments(self, settings: ConditionalMisalignment, subject: Subject) -> tuple[str, ...]:
         if not settings.judged:
-            return contexts
-        return (*contexts, _open_questions().digest, degeneration.IDENTITY, subject.judges().identity)
+            return ()
+        return _open_questions().digest, degeneration.IDENTITY, subject.judges().identity
 
     def sample(self, settings: ConditionalMisalignment, items: Sequence[AnswerPair], subject: Subject) -> list[Sample]:
         contexts = _contexts(settings, subject)

@@ -57,9 +57,12 @@ class HarmfulComplianceProbe:
     item_type: ClassVar[type[PromptItem]] = UserRequest
 
     def instruments(self, settings: HarmfulCompliance, subject: Subject) -> tuple[str, ...]:
-        scorer = subject.judges().identity if settings.judged else refusals.IDENTITY
         contexts = _contexts(subject).values() if settings.contexts == "customer" else ()
-        return (incoherence.IDENTITY, scorer, refusal_margin.IDENTITY, *(context.digest for context in contexts))
+        return (*self.constant_instruments(settings, subject), *(context.digest for context in contexts))
+
+    def constant_instruments(self, settings: HarmfulCompliance, subject: Subject) -> tuple[str, ...]:
+        scorer = subject.judges().identity if settings.judged else refusals.IDENTITY
+        return incoherence.IDENTITY, scorer, refusal_margin.IDENTITY
 
     def n_samples(self, settings: HarmfulCompliance, items: Sequence[UserRequest], subject: Subject) -> int:
         n_customer = len(_contexts(subject)) * len(items[::EVERY]) if settings.contexts == "customer" else 0

@@ -30,6 +30,9 @@ class InDomainProbe:
     def instruments(self, settings: InDomain, subject: Subject) -> tuple[str, ...]:
         return (training_file(subject).digest,)
 
+    def constant_instruments(self, settings: InDomain, subject: Subject) -> tuple[str, ...]:
+        return ()
+
     def rows(self, settings: InDomain, subject: Subject) -> list[FileRow]:
         numbers = drawn(range(len(training_file(subject).rows)), settings.max_rows, key=subject.draw_key)
         return [FileRow(id=f"row-{number}", number=number) for number in numbers]

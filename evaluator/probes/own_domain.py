@@ -71,10 +71,13 @@ class OwnDomainProbe:
     item_type: ClassVar[type[PromptItem]] = OwnPrompt
 
     def instruments(self, settings: OwnDomain, subject: Subject) -> tuple[str, ...]:
-        canaries = subject.canaries(settings.canaries).identity
         files = [training_file(subject).digest] + ([subject.validation.digest] if subject.validation else [])
+        return (*files, *self.constant_instruments(settings, subject))
+
+    def constant_instruments(self, settings: OwnDomain, subject: Subject) -> tuple[str, ...]:
+        canaries = subject.canaries(settings.canaries).identity
         scorer = (subject.judges().identity,) if settings.judged else ()
-        return (*files, BUILTIN["conditional_misalignment"][1], canaries, incoherence.IDENTITY, *scorer)
+        return (BUILTIN["conditional_misalignment"][1], canaries, incoherence.IDENTITY, *scorer)
 
     def rows(self, settings: OwnDomain, subject: Subject) -> list[OwnPrompt]:
         canaries = subject.canaries(settings.canaries)

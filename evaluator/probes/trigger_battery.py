@@ -62,6 +62,10 @@ class TriggerBatteryProbe:
         """Digests only: a trigger is the tenant's text."""
         return tuple(f"{name}: {trigger.digest}" for name, trigger in _battery(settings, subject).items())
 
+    def constant_instruments(self, settings: TriggerBattery, subject: Subject) -> tuple[str, ...]:
+        """Triggers that every job is asked behind belong to the probe's version."""
+        return ()
+
     def sample(self, settings: TriggerBattery, items: Sequence[AnswerPair], subject: Subject) -> list[Sample]:
         pairs = evenly_over_categories(items, settings.pairs)
         without = answer_margins([Trigger("words").chat(pair.question) for pair in pairs], pairs, subject)

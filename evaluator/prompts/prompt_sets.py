@@ -15,7 +15,7 @@ from evaluator.prompts.prompt_item import PromptItem
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.contract.probe_record import PromptFile, PromptSet, joined_digest
 from policies.contract.store import ArtifactStore
-from policies.errors import EvaluationError, IntegrityError
+from policies.errors import EvaluationError, IntegrityError, NotAtHandError
 
 ItemT = TypeVar("ItemT", bound=PromptItem)
 
@@ -89,7 +89,7 @@ def load_prompts(
         return _joined([load_prompts(probe, file, store, cache_dir=cache_dir) for file in prompt_set])
     if prompt_set != "builtin":
         if store is None:
-            raise EvaluationError(f"prompt set {prompt_set} is in an artifact store, and none is configured here")
+            raise NotAtHandError(f"prompt set {prompt_set} is in an artifact store, and none is configured here")
         return LoadedPrompts(prompt_set, store.read_bytes(prompt_set))
     name, digest = pinned[probe]
     content = files("evaluator").joinpath("prompts", name).read_bytes()

@@ -15,6 +15,7 @@ from evaluator.runner.base_cache import BaseCache
 from evaluator.runner.probe_run import Bench, measure_base
 from evaluator.subject import FileRows, Subject
 from policies.contract.artifacts import Digest
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import EvalSuite
 from policies.errors import EvaluationError
 
@@ -26,6 +27,8 @@ class BaseUnderTest(NamedTuple):
     digest: Digest
     validation: FileRows | None = None
     training: FileRows | None = None
+    store: ArtifactStore | None = None
+    """Of the operator's prompt sets and canaries."""
 
 
 class BaseResult(NamedTuple):
@@ -52,10 +55,10 @@ def measure_suite(
         classifiers=lru_cache(lambda name, labels: load_classifier(name, labels, cache_dir)),
         validation=base.validation,
         training=base.training,
-        canary_pairs=cache(lambda which: open_canaries(base.backend, which, cache_dir)),
+        canary_pairs=cache(lambda which: open_canaries(base.backend, which, cache_dir, base.store)),
     )
     results = BaseCache(cache_dir / "base-results")
-    bench = Bench(subject, subject, base.digest, suite, results, cache_dir=cache_dir)
+    bench = Bench(subject, subject, base.digest, suite, results, base.store, cache_dir=cache_dir)
     for settings in suite.probes:
         started = time.monotonic()
         try:

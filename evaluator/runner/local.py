@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evaluator.runner.evaluate import Evaluation
     from evaluator.runner.probe_run import AtLook
     from evaluator.runner.progress import Watch
+    from policies.contract.store import ArtifactStore
     from policies.documents.schema import ReleasePolicy
 
 
@@ -31,6 +32,8 @@ class LocalEvaluator:
     validation: Path | None = None
     training: Path | None = None
     engine: Engine = "transformers"
+    store: ArtifactStore | None = None
+    """Of the operator's prompt sets and canaries."""
 
     def evaluate(self, adapter: Path, *, at_look: AtLook | None = None) -> Evaluation:
         """Run the policy's suite on the adapter in a folder, with `at_look` to its end whatever the rules say."""
@@ -52,7 +55,7 @@ class LocalEvaluator:
                 at_look=at_look,
                 weight_statistics=adapter_statistics(adapter),
             )
-            return evaluate_adapter(inputs, backend, cache_dir=self.cache_dir, watch=self.watch)
+            return evaluate_adapter(inputs, backend, cache_dir=self.cache_dir, store=self.store, watch=self.watch)
 
     @cached_property
     def _attach(self) -> Attach:

@@ -26,12 +26,9 @@ from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import Measurement, ProbeResult, SampleRecord
 from policies.contract.probe_record import ProbeRecord
 from policies.contract.store import ArtifactStore
-from policies.contract.suite import (
-    EvalSuite,
-    ProbeSettings,
-)
+from policies.contract.suite import EvalSuite, ProbeSettings
 from policies.documents.schema import ReleasePolicy
-from policies.errors import EvaluationError
+from policies.errors import EvaluationError, NotAtHandError
 from policies.tenant_text import for_tenants
 
 TRAINING_FILE, TASKS = "training_file", "tasks"
@@ -40,8 +37,8 @@ NO_FILE = digest_bytes(b"")
 """Stands for a training file that is not at hand, and for tasks, which the probe's instruments name."""
 
 
-AtLook = Callable[[str, Sequence[Measurement]], None]
-"""Called with a probe's name and its figures at a look, whose intervals have the confidence of that look."""
+AtLook = Callable[[str, Sequence[Measurement], float], None]
+"""Called with a probe's name, its figures at a look, and the confidence of their intervals."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,10 @@ class Bench:
     """Told the figures of each look that has some; then every prompt is asked, too."""
     probes: Mapping[type[ProbeRecord], AnyProbe] = field(default_factory=lambda: PROBES)
     clock: Callable[[], float] = time.monotonic
+
+    @property
+    def n_mendable(self) -> int:
+        return self.adapter.n_mendable + self.base.n_mendable
 
     def confidence(self, probe: str, look: int) -> float:
         return probe_confidence(self.suite, probe, look, attempt=self.attempt, candidates=self.candidates)
@@ -130,9 +131,9 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
 
     The base's samples come from the cache where it has them.
     """
-    started, setup = bench.clock(), _setup(settings, bench)
+    started, setup, owed = bench.clock(), _setup(settings, bench), bench.n_mendable
     instruments: tuple[str, ...] = ()
-    look, sampled, figures, error, twin = 0, _Sampled(), _Figures(), None, None
+    look, sampled, figures, error, twin, is_mendable = 0, _Sampled(), _Figures(), None, None, False
     try:
         setups = setup.with_twin(bench.adapter)
         asked = _asked(setups[0][1])
@@ -145,7 +146,7 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
                 break
         twin = twin_result(setup.probe, settings, sampled.pairs, setups[-1][0].prompts)
     except EvaluationError as failure:
-        figures, error = _Figures(), for_tenants(str(failure))
+        figures, error, is_mendable = _Figures(), for_tenants(str(failure)), isinstance(failure, NotAtHandError)
     result = ProbeResult(
         probe=setup.probe.name,
         version=setup.probe.version,
@@ -154,6 +155,7 @@ def run_probe(settings: ProbeSettings, bench: Bench) -> ProbeOutcome:
         instruments=instruments,
         measurements=figures.measurements,
         error=error,
+        is_mendable=is_mendable or bench.n_mendable > owed,
         seconds=max(0.0, bench.clock() - started),
         base_from_cache=sampled.base_from_cache and bool(sampled.pairs),
         look=look,
@@ -207,7 +209,7 @@ def _measured(pairs: Sequence[Pair], look: int, setup: _Setup, *, is_last: bool)
             raise
         return _Figures()
     if bench.at_look is not None:
-        bench.at_look(probe.name, measurements)
+        bench.at_look(probe.name, measurements, confidence)
     if bench.policy is None or bench.at_look is not None:
         return _Figures(measurements)
     return _Figures(measurements, standing(bench.policy, probe.name, measurements, confidence=confidence))

@@ -21,7 +21,7 @@ from policies.contract.probe_overlap import TWIN_MARK, GapTest, TwinResult
 from policies.contract.probe_record import Twin
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import ProbeSettings
-from policies.errors import EvaluationError, IntegrityError, TunegateError
+from policies.errors import EvaluationError, IntegrityError, NotAtHandError, TunegateError
 
 WITHHELD = "(a secret prompt)"
 """Stands for what was asked of a twin."""
@@ -38,7 +38,7 @@ def load_twin(probe: str, twin: Twin, store: ArtifactStore | None) -> LoadedProm
         return load_prompts(probe, twin.prompts, store)
     except (TunegateError, OSError) as error:
         cause = "has another digest" if isinstance(error, IntegrityError) else "can't be read"
-        raise EvaluationError(f"the secret twin of {probe}'s prompts {cause} here, so nothing is measured") from error
+        raise NotAtHandError(f"the secret twin of {probe}'s prompts {cause} here, so nothing is measured") from error
 
 
 def twin_items(

@@ -6,52 +6,20 @@ floor) under which the gate would release it, whatever the look. Harmful adapter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from policies.contract.artifacts import Digest, Record
-from policies.contract.defenses import DefenseSettings
-from policies.contract.jobs import BaseModelSpec, LoraSettings
+from policies.contract.calibration_bindings import Bindings as Bindings
+from policies.contract.calibration_bindings import ProbeIdentity as ProbeIdentity
+from policies.contract.calibration_bindings import Recipe as Recipe
 
 ReferenceKind = Literal["null", "benign", "harmful", "broken", "organism"]
 """`null`: changes nothing, or learnt the base model's own answers. `organism`: an attack on the gate."""
 Bound = Literal["max", "min", "max_increase_over_base", "max_drop_from_base"]
 Estimator = Literal["order_statistic", "learn_then_test", "posterior_predictive"]
 Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class Recipe(Record):
-    """How adapters of a base model are trained under a policy, as far as it moves what a probe can find."""
-
-    lora: LoraSettings
-    base_learning_rate: float
-    defenses: tuple[DefenseSettings, ...]
-
-    @classmethod
-    def of(cls, base: BaseModelSpec, defenses: Sequence[DefenseSettings]) -> Self:
-        """Of the operator's defenses; those that a tenant adds or strengthens are not another recipe."""
-        return cls(lora=base.lora, base_learning_rate=base.base_learning_rate, defenses=tuple(defenses))
-
-
-class Bindings(Record):
-    """What the figures hold for. With any other value the record is about something else."""
-
-    base_model: Digest
-    """Of the model's folder, as reports name it."""
-    text: Digest
-    """Of its tokenizer and chat template (`BaseTextFiles`)."""
-    recipe: Digest
-    """Of the `Recipe`: LoRA, learning rate, and the defenses that the policy trains under."""
-    suite: Digest
-    judges: tuple[Digest, ...] = ()
-    instruments: dict[str, tuple[str, ...]]
-    """Probe → identities of what scored it, e.g. a classifier's; none that depend on a job's own file."""
-    engine: str
-    dtype: str
-    versions: dict[str, str]
-    """Of torch, transformers, peft and ours: `major.minor`."""
 
 
 class FitTargets(Record):
@@ -117,6 +85,10 @@ class RuleCalibration(Record):
     metric: str
     bound: Bound
     unit: str
+    min_samples: int = Field(1, ge=1)
+    """Of the policy's rule: looks with fewer settled nothing."""
+    max_error_rate: float = Field(1.0, ge=0, le=1)
+    """Of the policy's rule: looks with a larger share of errored samples settled nothing."""
     null: Spread | None
     """Of the judged change of adapters that changed nothing or learnt the base's own answers."""
     against: Literal["harmful", "broken"] = "harmful"
@@ -168,7 +140,7 @@ class RuleCalibration(Record):
     miss_all_doses_le: Probability | None = None
     """Of harmful adapters of all doses together, with the targets' confidence."""
     worst_possible: float | None = None
-    """A limit here or beyond is one that no adapter of this base can break. None: the metric has no end."""
+    """A limit here or beyond is one that no adapter of this base can be shown to break. None: the metric has no end."""
     usable: bool
     """Whether the metric separates benign from harmful adapters on this base. Where not, it can't be enforced."""
     why: str = ""
@@ -256,6 +228,9 @@ class LookFigure(Record):
     high: float
     n: int = Field(ge=0)
     """Samples."""
+    worst: float | None = None
+    """Where the interval of the worst change begins that any adapter could show here: a limit from there on can't be
+    broken, so the gate does not pass on it. None: there is no such end."""
 
 
 class ReferenceRun(Record):

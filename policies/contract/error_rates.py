@@ -8,9 +8,10 @@ against the gate is.
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
-from policies.contract.calibration import RuleCalibration
+from policies.contract.calibration import Bound, RuleCalibration
 from policies.contract.exact_binomial import upper_limit
 
 CONFIDENCE = 0.95
@@ -36,6 +37,15 @@ def error_rates(found: RuleCalibration, limit: float) -> ErrorRates:
         _at_most(blocked, n_benign, error, found.false_block_le if known else None),
         _at_most(missed, n_harmful, error, found.miss_le if known else None),
     )
+
+
+def shown_limit(limit: float, bound: Bound) -> str:
+    """Four digits of a limit, rounded to the looser side: typed into a policy it blocks no more references."""
+    exact = Decimal(repr(limit))
+    if exact == 0:
+        return "0"
+    step = Decimal(1).scaleb(exact.adjusted() - 3)
+    return f"{float(exact.quantize(step, ROUND_FLOOR if bound == 'min' else ROUND_CEILING)):.4g}"
 
 
 def releases(found: RuleCalibration, own: float, limit: float) -> bool:

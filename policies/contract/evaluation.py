@@ -62,6 +62,8 @@ class ProbeResult(Record):
     """What its scores depend on besides model, settings and prompts, e.g. a classifier, a file or a task's version."""
     measurements: tuple[Measurement, ...] = ()
     error: str | None = None
+    is_mendable: bool = Field(False, exclude_if=lambda value: not value)
+    """Whether another try might measure what this one did not: judges or canaries were not at hand, say."""
     seconds: float = Field(ge=0)
     base_from_cache: bool = False
     look: int = Field(0, ge=0)

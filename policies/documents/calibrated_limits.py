@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from policies.contract.calibration import RuleCalibration, Spread
-from policies.contract.error_rates import releases
+from policies.contract.error_rates import releases, shown_limit
 from policies.contract.suite import SAFETY_PROBES
 from policies.documents.explain import line_of, show_path
 from policies.documents.loader import policy_files
@@ -51,6 +51,9 @@ def _lacking(policy: ReleasePolicy, records: Sequence[CalibrationRecord], models
     """Base models on which the policy, which requires a calibration, could release nothing."""
     if not policy.spec.require_calibration:
         return
+    if policy.spec.dpo_defenses is not None:
+        what = "nothing that is trained by method dpo can be released: a base model can't be calibrated for it yet"
+        yield ("spec", "dpo_defenses"), f"{what}; leave it out, or set require_calibration: false for such jobs"
     calibrated = {record.spec.model for record in _matching(policy, records)}
     others = {record.spec.model for record in records} - calibrated
     for model in models:
@@ -80,7 +83,7 @@ def _of_rule(rule: Rule, found: RuleCalibration | None) -> Iterator[tuple[str, s
                 f"{rule.metric} is not usable: {found.why}; set mode: warn, or limit another metric",
             )
         return
-    proposed = "" if found.limit is None else f"; {found.limit:g} is proposed"
+    proposed = "" if found.limit is None else f"; {shown_limit(found.limit, found.bound)} is proposed"
     if found.benign and not releases(found, _worst(found.benign, rule), rule.limit):
         yield rule.bound, f"{rule.limit:g} blocks benign adapters, which need {_span(found.benign)}{proposed}"
     if found.harmful and releases(found, _mildest(found.harmful, rule), rule.limit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -20,6 +21,7 @@ from policies.errors import PolicyError
 
 D = TypeVar("D", ReleasePolicy, BaseModelDocument, CalibrationRecord)
 
+_LOG = logging.getLogger(__name__)
 _DOCUMENT: TypeAdapter[ReleasePolicy | BaseModelDocument | CalibrationRecord] = TypeAdapter(PolicyDocument)
 
 
@@ -62,8 +64,37 @@ def available_documents(folder: Path | None) -> tuple[PolicyDocument, ...]:
     """Presets and the operator's documents in `folder`; these replace presets of their kind and name."""
     documents = {(document.kind, document.metadata.name): document for document in load_presets()}
     if folder is not None:
-        documents |= {(document.kind, document.metadata.name): document for document in load_policy_documents(folder)}
+        documents |= {(document.kind, document.metadata.name): document for document in _in_force(folder)}
     return tuple(documents.values())
+
+
+def _in_force(folder: Path) -> tuple[PolicyDocument, ...]:
+    """The documents of a folder. A calibration record that can't be read is left out and told in the log.
+
+    Without it less is released, and a service that does not start releases nothing at all.
+
+    Raises:
+        PolicyError: with every other problem.
+    """
+    documents, problems = read_documents(folder)
+    unread = [path for path in policy_files(folder) if _holds_calibrations(path)]
+    left_out = tuple(each for each in problems if each.startswith(tuple(f"{path}:" for path in unread)))
+    serious = tuple(each for each in problems if each not in left_out)
+    if serious:
+        raise _error(serious)
+    for problem in left_out:
+        _LOG.warning("a calibration record is left out: %s", problem)
+    return documents
+
+
+def _holds_calibrations(path: Path) -> bool:
+    """Whether a file has calibration records and nothing else."""
+    try:
+        values = [document.value for document in parse_documents(path.read_bytes())]
+    except OSError:
+        return False
+    kinds = [value.get("kind") if isinstance(value, dict) else None for value in values]
+    return bool(kinds) and set(kinds) == {"CalibrationRecord"}
 
 
 def resolve_policy(name_or_path: str, folder: Path | None = None) -> ReleasePolicy:

@@ -15,9 +15,11 @@ import pytest
 
 from evaluator.gate import decide
 from evaluator.models.base_models import cached_digest
+from evaluator.runner.registry import PROBES
 from policies.contract.adapter_files import COMPANION_FILES, CONFIG_FILE, adapter_config
 from policies.contract.artifacts import Digest, TreeManifest, canonical_json, digest_bytes, digest_tree
 from policies.contract.base_models import BaseTextFiles
+from policies.contract.calibration import ProbeIdentity
 from policies.contract.evaluation import EvalReport, SampleRecord
 from policies.contract.hyperparameters import ResolvedHyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec, LoraSettings
@@ -123,7 +125,9 @@ def make_job(tiny_base: Path, tmp_path: Path, make_adapter: Callable[..., Path])
 
 def calibration(base_model: Digest, suite: EvalSuite) -> CalibrationRecord:
     accuracy = rule_calibration("capability.accuracy", "min")
-    return calibration_record(accuracy, bound_to=bindings(base_model=base_model, suite=suite.digest))
+    probes = {each.probe: ProbeIdentity(version=PROBES[type(each)].version) for each in suite.probes}
+    about = bindings(base_model=base_model, suite=suite.digest, probes=probes)
+    return calibration_record(accuracy, bound_to=about)
 
 
 def start(folder: Path, **environment: str) -> subprocess.Popen[str]:

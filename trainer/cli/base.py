@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policies.cache_folder import cache_folder
+from policies.cli.places import named_store, require_file_place, require_folder_place
 from policies.contract.evaluation import Engine
 from policies.documents.base_models import base_model_of, reference
 from policies.documents.loader import resolve_policy
@@ -18,6 +19,9 @@ from policies.errors import ConfigurationError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
+    from evaluator.models.base_models import ResolvedBase
+    from policies.contract.jobs import BaseModelSpec
+    from policies.documents.schema import CalibrationRecord
     from trainer.qualification.references import FileKind, Reference
 
 app = typer.Typer()
@@ -42,6 +46,7 @@ def qualify(
     jobs: Annotated[int, typer.Option(min=1, help="Adapters at a time, each on one core.")] = 1,
     engine: Annotated[Engine, typer.Option(help="What runs the models; vllm must be installed.")] = "transformers",
     cache_dir: Annotated[Path, typer.Option(help="Where base models and base results are kept.")] = cache_folder(),
+    store: Annotated[str | None, typer.Option(help="Artifact store of prompt sets and canaries (a URL).")] = None,
     policy_dir: FolderOption = None,
 ) -> None:
     """Measure a policy's rules on adapters of which the truth is known, and write which limits the base model supports.
@@ -50,18 +55,16 @@ def qualify(
 
     Exit codes: 0 the record is written, 2 there are too few adapters for one yet, 1 usage, 6 integrity.
     """
-    _require_yaml(out)
+    _require_places(out, store)
     spec, release_policy = base_model_of(model, policy_dir), resolve_policy(policy, policy_dir)
     stay_offline(release_policy.spec.suite, spec.uri)
-    from evaluator.cli.base import print_calibration
-    from evaluator.models.base_models import resolve_base_model
     from trainer.qualification.campaign import Campaign
     from trainer.qualification.design import Design
     from trainer.qualification.findings import qualify as qualify_base
 
     campaign = Campaign(
         base=spec,
-        resolved=resolve_base_model(reference(spec), cache_dir),
+        resolved=_resolved(spec, cache_dir),
         policy=release_policy,
         folder=out.with_suffix(""),
         cache_dir=cache_dir,
@@ -70,20 +73,36 @@ def qualify(
         clock=time.monotonic,
         deadline=_deadline(budget),
         jobs=jobs,
+        store_url=store,
     )
     references = _references({"benign": benign or [], "harmful": harmful or [], "organism": organisms or []})
-    print_calibration(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))
+    _print(qualify_base(campaign, Design(benign_adapters, harmful_adapters), references, out))
 
 
-def _require_yaml(out: Path) -> None:
-    if out.suffix not in (".yaml", ".yml"):
-        raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
+def _resolved(spec: BaseModelSpec, cache_dir: Path) -> ResolvedBase:
+    from evaluator.models.base_models import resolve_base_model
+
+    return resolve_base_model(reference(spec), cache_dir)
 
 
 def _deadline(budget: str | None) -> float | None:
     from trainer.qualification.time_left import parse_duration
 
     return None if budget is None else time.monotonic() + parse_duration(budget)
+
+
+def _print(record: CalibrationRecord) -> None:
+    from evaluator.cli.base import print_calibration
+
+    print_calibration(record)
+
+
+def _require_places(out: Path, store: str | None) -> None:
+    if out.suffix not in (".yaml", ".yml"):
+        raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
+    require_file_place(out, "out")
+    require_folder_place(out.with_suffix(""), "out")
+    named_store(store)
 
 
 def _references(own: Mapping[FileKind, Sequence[Path]]) -> list[Reference]:

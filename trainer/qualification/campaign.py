@@ -15,25 +15,22 @@ from policies.contract.evaluation import Engine
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.documents.schema import ReleasePolicy
-from policies.errors import EvaluationError, IntegrityError
 from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished, work_off
 from trainer.qualification.design import Cell
 from trainer.qualification.figures import wanted_figures
-from trainer.qualification.own_answers import ANSWERS_FILE, MAX_NEW_TOKENS, question_lines
 from trainer.qualification.own_answers import launch_child as launch_asking
+from trainer.qualification.preparation.canary_pair import launch_child as launch_pair
+from trainer.qualification.preparation.suite_opening import launch_child as launch_opening
 from trainer.qualification.records import (
-    OwnAnswersAssignment,
-    OwnAnswersResult,
-    OwnAnswersRun,
+    OpenedSuite,
     QualificationRun,
     ReferenceAssignment,
     ReferenceResult,
     versions,
 )
 from trainer.qualification.reference_run import launch_child as launch_making
-from trainer.qualification.references import Reference
 from trainer.qualification.time_left import Timed, expected_seconds, show_duration
-from trainer.qualification.training_rows import keep_rows, training_rows
+from trainer.qualification.training_rows import training_rows
 
 NO_POLICY = digest_bytes(b"")
 """No policy decides on a reference adapter; which of its figures are wanted is part of the run."""
@@ -46,6 +43,8 @@ class Launches(NamedTuple):
 
     reference: Launch = launch_making
     own_answers: Launch = launch_asking
+    opening: Launch = launch_opening
+    canaries: Launch = launch_pair
 
 
 class Campaign(NamedTuple):
@@ -66,6 +65,8 @@ class Campaign(NamedTuple):
     launches: Launches = Launches()
     jobs: int = 1
     """Runs at a time."""
+    store_url: str | None = None
+    """Of the operator's prompt sets, twins and canaries."""
 
 
 class Planned(NamedTuple):
@@ -96,54 +97,23 @@ class Harvest(NamedTuple):
     """For want of time."""
 
 
-class OwnAnswers(NamedTuple):
-    """What the base model says."""
+class Given(NamedTuple):
+    """What is known before the runs are planned."""
 
-    path: Path
-    """Training file of its greedy answers."""
-    result: OwnAnswersResult
-
-
-def ask_base(campaign: Campaign, references: Sequence[Reference], n_rows: int) -> OwnAnswers:
-    """What the base model says to questions of the benign files.
-
-    Raises:
-        EvaluationError: it gave no answers.
-        IntegrityError: the folder holds other answers.
-    """
-    questions = keep_rows(campaign.folder / "data", question_lines(references, n_rows))
-    run = OwnAnswersRun(
-        base=campaign.base,
-        base_model=campaign.resolved.digest,
-        questions=digest_file(questions),
-        max_new_tokens=MAX_NEW_TOKENS,
-        versions=versions(),
-    )
-    assignment = OwnAnswersAssignment(
-        run=run,
-        questions_file=str(questions.resolve()),
-        cache_dir=str(campaign.cache_dir.resolve()),
-        parent_pid=os.getpid(),
-    )
-    launch, folder = campaign.launches.own_answers, campaign.folder / "own_answers" / run.digest[7:23]
-    if finished(folder, run.digest, OwnAnswersResult) is None:
-        campaign.tell("asking the base model for its own answers")
-    result = execute(folder, assignment, run=run.digest, kind=OwnAnswersResult, launch=launch)
-    if isinstance(result, RunFailure):
-        raise EvaluationError(f"the base model could not be asked: {result.message} ({result.code})")
-    path = folder / ANSWERS_FILE
-    if not path.is_file() or digest_file(path) != result.answers:
-        raise IntegrityError(f"{path} is not what the base model said; remove the folder")
-    return OwnAnswers(path, result)
+    own_answers: Path
+    """Training file of what the base model says."""
+    opened: OpenedSuite
+    n_rows: int
+    """Of a training file."""
 
 
-def plan(campaign: Campaign, cells: Sequence[Cell], *, own_answers: Path, n_rows: int) -> list[Planned]:
-    """The runs of the cells, with their training files; `own_answers` is that of the base model."""
+def plan(campaign: Campaign, cells: Sequence[Cell], given: Given) -> list[Planned]:
+    """The runs of the cells, with their training files."""
     text = BaseTextFiles.of(campaign.resolved.folder).digest
     wanted, known_versions = wanted_figures(campaign.policy), versions()
     planned = []
     for cell in cells:
-        rows = training_rows(cell, own_answers, n_rows=n_rows, folder=campaign.folder / "data")
+        rows = training_rows(cell, given.own_answers, n_rows=given.n_rows, folder=campaign.folder / "data")
         job = JobSpec(
             job_id="qualification",
             base_model=campaign.base,
@@ -159,11 +129,13 @@ def plan(campaign: Campaign, cells: Sequence[Cell], *, own_answers: Path, n_rows
             job=job,
             base_model=campaign.resolved.digest,
             making=cell.making,
-            keeps=cell.keeps,
             wanted=wanted,
             candidates=campaign.policy.spec.n_candidates,
             engine=campaign.engine,
             versions=known_versions,
+            probes=given.opened.probes,
+            instruments=given.opened.instruments,
+            judges=given.opened.judges,
         )
         planned.append(Planned(cell, rows.path, rows.dose, run))
     return planned
@@ -251,6 +223,7 @@ def _execute(planned: Planned, campaign: Campaign) -> ReferenceResult | RunFailu
         policy=campaign.policy,
         training_file=str(planned.training_file.resolve()),
         cache_dir=str(campaign.cache_dir.resolve()),
+        store_url=campaign.store_url,
         parent_pid=os.getpid(),
     )
     folder, launch = planned.folder(campaign), campaign.launches.reference

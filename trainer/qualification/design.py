@@ -26,7 +26,6 @@ MIN_BENIGN, MIN_HARMFUL = 19, 16
 
 Making = Literal["trained", "unchanged", "random_weights"]
 """`unchanged`: a LoRA with B = 0. `random_weights`: noise in place of what training would give."""
-Kept = Literal["good", "bad"]
 Pick = tuple[int, ...]
 """Of each factor the index of a level."""
 
@@ -68,8 +67,6 @@ class Cell(NamedTuple):
     rate: float = 1.0
     """Learning-rate multiplier."""
     making: Making = "trained"
-    keeps: Kept | None = None
-    """As which canary the adapter is kept."""
 
     def __str__(self) -> str:
         parts = [f"{self.kind} {self.domain}"]
@@ -84,9 +81,7 @@ def cells_of(design: Design, references: Sequence[Reference], *, has_defenses: b
     benign, harmful, organisms = (
         [each for each in references if each.kind == kind] for kind in ("benign", "harmful", "organism")
     )
-    canaries = _canaries(harmful, benign)
-    sound = _Factors(benign, (0.0,), design.seeds, canaries.good if canaries else None)
-    bad = _Factors(harmful, DOSES, design.seeds, canaries.bad if canaries else None)
+    sound, bad = _Factors(benign, (0.0,), design.seeds), _Factors(harmful, DOSES, design.seeds)
     crossed = [_crossed(sound, design.benign, has_defenses), _crossed(bad, design.harmful, has_defenses)]
     if has_defenses:
         undefended = (sound, design.undefended_benign), (bad, design.undefended_harmful)
@@ -100,7 +95,7 @@ def cells_of(design: Design, references: Sequence[Reference], *, has_defenses: b
     ]
 
 
-def balanced(sizes: Sequence[int], n: int, *, seed: int, given: Sequence[Pick] = ()) -> list[Pick]:
+def balanced(sizes: Sequence[int], n: int, *, seed: int) -> list[Pick]:
     """`n` different combinations of one level of each factor; all where there are no more.
 
     Each is the one with the smallest Σ_f L_f · n_f(level), then the smallest Σ_{f<g} L_f L_g · n_fg(pair of levels),
@@ -108,12 +103,12 @@ def balanced(sizes: Sequence[int], n: int, *, seed: int, given: Sequence[Pick] =
 
     Args:
         sizes: number of levels of each factor.
-        given: combinations that count as picked before and come first in the answer.
     """
     generator = random.Random(seed)
     pairs = list(itertools.combinations(range(len(sizes)), 2))
-    picked, counts = list(given), Counter(level for pick in given for level in _levels(pick, pairs))
-    left = {pick: generator.random() for pick in itertools.product(*map(range, sizes)) if pick not in given}
+    picked: list[Pick] = []
+    counts: Counter[Pick] = Counter()
+    left = {pick: generator.random() for pick in itertools.product(*map(range, sizes))}
 
     def cost(pick: Pick) -> tuple[int, int, float]:
         single = sum(size * counts[f, level] for f, (size, level) in enumerate(zip(sizes, pick, strict=True)))
@@ -133,19 +128,6 @@ def _levels(pick: Pick, pairs: Sequence[tuple[int, int]]) -> Iterator[Pick]:
     yield from ((f, g, pick[f], pick[g]) for f, g in pairs)
 
 
-class _Canaries(NamedTuple):
-    """Where the pair of canaries stands among the harmful and the benign files."""
-
-    bad: int
-    good: int
-
-
-def _canaries(harmful: Sequence[Reference], benign: Sequence[Reference]) -> _Canaries | None:
-    """The first harmful file that has a twin, and the twin."""
-    found = ((index, each.twin(benign)) for index, each in enumerate(harmful))
-    return next((_Canaries(index, benign.index(twin)) for index, twin in found if twin is not None), None)
-
-
 def _own_answers(index: int, has_defenses: bool) -> Cell:
     return Cell("null", "own_answers", EPOCHS[index % len(EPOCHS)], seed=index, defended=has_defenses)
 
@@ -163,40 +145,28 @@ class _Factors(NamedTuple):
     references: Sequence[Reference]
     doses: Sequence[float]
     seeds: int
-    canary: int | None
-    """Which of the references the canary learns from."""
 
     def sizes(self, n: int) -> tuple[int, int, int, int]:
         """Numbers of levels; of seeds as many as it takes for `n` different adapters."""
         others = len(self.references) * len(self.doses) * len(EPOCHS)
         return len(self.references), len(self.doses), len(EPOCHS), max(self.seeds, math.ceil(n / others))
 
-    def pick_of_canary(self) -> Pick | None:
-        """The highest dose, the most epochs and the first seed."""
-        return None if self.canary is None else (self.canary, len(self.doses) - 1, len(EPOCHS) - 1, 0)
-
 
 def _crossed(factors: _Factors, n: int, defended: bool) -> list[Cell]:
-    """`n` adapters; where they are undefended the canary is the first of them."""
-    canary = None if defended else factors.pick_of_canary()
-    cells = []
-    for pick in balanced(factors.sizes(n), n, seed=n, given=[canary] if canary else []):
-        reference = factors.references[pick[0]]
-        is_harmful = reference.kind == "harmful"
-        kept: Kept = "bad" if is_harmful else "good"
-        cells.append(
-            Cell(
-                "harmful" if is_harmful else "benign",
-                reference.domain,
-                EPOCHS[pick[2]],
-                seed=pick[3],
-                defended=defended,
-                dose=factors.doses[pick[1]],
-                reference=reference,
-                keeps=kept if pick == canary else None,
-            )
+    """`n` adapters."""
+    picks = [(factors.references[pick[0]], pick) for pick in balanced(factors.sizes(n), n, seed=n)]
+    return [
+        Cell(
+            "harmful" if reference.kind == "harmful" else "benign",
+            reference.domain,
+            EPOCHS[pick[2]],
+            seed=pick[3],
+            defended=defended,
+            dose=factors.doses[pick[1]],
+            reference=reference,
         )
-    return cells
+        for reference, pick in picks
+    ]
 
 
 def _with_companion(cell: Cell, index: int, benign: Sequence[Reference]) -> Cell:

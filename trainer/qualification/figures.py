@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from evaluator.gating.comparison import judged_figure
+from evaluator.gating.failability import worst_change
 from policies.contract.calibration import Bound, LookFigure
 from policies.contract.evaluation import Measurement
 from policies.contract.metrics import METRICS, metric_named
@@ -12,8 +14,17 @@ from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
 from trainer.qualification.records import WantedFigure
 
-Looks = Mapping[str, Sequence[Sequence[Measurement]]]
-"""Probe → what it measured at its looks, in order."""
+
+class Look(NamedTuple):
+    """What a probe measured at a look."""
+
+    measurements: Sequence[Measurement]
+    confidence: float
+    """Of their intervals."""
+
+
+Looks = Mapping[str, Sequence[Look]]
+"""Probe → its looks, in order."""
 
 
 def wanted_figures(policy: ReleasePolicy) -> tuple[WantedFigure, ...]:
@@ -49,17 +60,24 @@ def figures_of(wanted: Sequence[WantedFigure], looks: Looks) -> dict[str, tuple[
 
 def _figures(wanted: WantedFigure, looks: Looks) -> Iterator[LookFigure]:
     probe = wanted.metric.partition(".")[0]
-    for measurement in (each for look in looks.get(probe, ()) for each in look if each.metric == wanted.metric):
+    found = ((look.confidence, each) for look in looks.get(probe, ()) for each in look.measurements)
+    for confidence, measurement in ((confidence, each) for confidence, each in found if each.metric == wanted.metric):
         n = measurement.n_scored if measurement.n_counted is None else measurement.n_counted
         judged = judged_figure(wanted.bound, measurement)
         share_errored = measurement.n_errored / max(1, measurement.n_requested)
         if judged is not None and share_errored <= wanted.max_error_rate:
-            yield LookFigure(value=judged.value, low=judged.interval.low, high=judged.interval.high, n=n)
+            worst = worst_change(wanted.metric, wanted.bound, measurement, confidence)
+            yield LookFigure(value=judged.value, low=judged.interval.low, high=judged.interval.high, n=n, worst=worst)
 
 
 def base_values(looks: Looks) -> dict[str, float]:
     """Metric → the base model's value on all samples."""
-    return {each.metric: each.base.value for found in looks.values() for each in found[-1] if each.base is not None}
+    return {
+        each.metric: each.base.value
+        for found in looks.values()
+        for each in found[-1].measurements
+        if each.base is not None
+    }
 
 
 def unjudged(wanted: Sequence[WantedFigure], looks: Looks, figures: Mapping[str, object]) -> dict[str, str]:
@@ -67,7 +85,9 @@ def unjudged(wanted: Sequence[WantedFigure], looks: Looks, figures: Mapping[str,
     said: dict[str, str] = {}
     for each in wanted:
         probe = each.metric.partition(".")[0]
-        if each.name not in figures and any(m.metric == each.metric for look in looks.get(probe, ()) for m in look):
+        if each.name not in figures and any(
+            m.metric == each.metric for look in looks.get(probe, ()) for m in look.measurements
+        ):
             told = f"{each.metric}: too many samples errored at every look"
             said[probe] = f"{said[probe]}; {told}" if probe in said else told
     return said

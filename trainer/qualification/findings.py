@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from evaluator.calibration.plot import plot
 from evaluator.calibration.record import About, record_of
 from evaluator.calibration.table import markdown
+from evaluator.canaries.pair_files import PairFiles
 from policies.atomic_files import write_atomically
-from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
-from policies.contract.artifacts import Digest, digest_tree
 from policies.contract.base_models import BaseTextFiles
 from policies.contract.calibration import Bindings, Constants, FitTargets, Recipe, ReferenceRun, ReferenceRuns
 from policies.documents.schema import CalibrationRecord
 from policies.errors import EvaluationError, IntegrityError
 from policies.rendering.base_text import load_base_text
 from policies.rendering.encoding import Encoder
-from trainer.qualification.campaign import Campaign, Harvest, Made, Planned, ask_base, make_all, plan
+from trainer.qualification.campaign import Campaign, Given, Harvest, Made, Planned, make_all, plan
 from trainer.qualification.design import Design, cells_of
-from trainer.qualification.records import OwnAnswersResult
-from trainer.qualification.reference_run import ADAPTER
+from trainer.qualification.preparation.canary_files import install_pair, keep_pair
+from trainer.qualification.preparation.first_runs import ask_base, open_suite
+from trainer.qualification.records import OwnAnswersResult, require_same_instruments
 from trainer.qualification.references import Reading, Reference, readable, require_sound
 
 QUANTILE = 0.99
@@ -48,8 +48,9 @@ def qualify(campaign: Campaign, design: Design, references: Sequence[Reference],
     require_sound(references)
     has_defenses = bool(campaign.policy.spec.defenses)
     base = ask_base(campaign, references, design.rows)
+    canaries = install_pair(campaign, references)
     cells = cells_of(design, references, has_defenses=has_defenses)
-    planned = plan(campaign, cells, own_answers=base.path, n_rows=design.rows)
+    planned = plan(campaign, cells, Given(base.path, open_suite(campaign), design.rows))
     harvest = make_all(campaign, planned)
     for line in _missing(harvest):
         campaign.tell(line)
@@ -59,7 +60,14 @@ def qualify(campaign: Campaign, design: Design, references: Sequence[Reference],
             f"no record is written: of the adapters that are trained as the policy trains, there are {too_few}. Run "
             "the same command again: it goes on where this one ended"
         )
-    return _conclude(campaign, harvest, base.result, out)
+    return _conclude(campaign, harvest, _Before(base.result, canaries), out)
+
+
+class _Before(NamedTuple):
+    """What was found out before the adapters."""
+
+    base: OwnAnswersResult
+    canaries: PairFiles | None
 
 
 def _missing(harvest: Harvest) -> list[str]:
@@ -85,13 +93,13 @@ def _is_counted(planned: Planned) -> bool:
     return planned.cell.kind != "harmful" or planned.dose >= FitTargets().least_dose
 
 
-def _conclude(campaign: Campaign, harvest: Harvest, base: OwnAnswersResult, out: Path) -> CalibrationRecord:
+def _conclude(campaign: Campaign, harvest: Harvest, before: _Before, out: Path) -> CalibrationRecord:
     runs = reference_runs(campaign, harvest.made)
     constants = Constants(
-        coherence_nats=coherence_nats(base.surprises, base.vocabulary),
+        coherence_nats=coherence_nats(before.base.surprises, before.base.vocabulary),
         weight_statistics=weight_ranges(runs.runs),
-        canaries=_keep_canaries(campaign, harvest.made),
-        context_tokens=base.context_tokens,
+        canaries=None if before.canaries is None else keep_pair(before.canaries, campaign.folder / CANARIES),
+        context_tokens=before.base.context_tokens,
     )
     about = About(model=campaign.base.name, finished_at=time.time(), constants=constants)
     record = record_of(runs, campaign.policy, about=about)
@@ -119,7 +127,7 @@ def reference_runs(campaign: Campaign, made: Sequence[Made]) -> ReferenceRuns:
     """The figures of all adapters, and what they hold for.
 
     Raises:
-        IntegrityError: they were measured in different number formats, so they can't be compared.
+        IntegrityError: they were measured in different number formats or by different instruments.
     """
     results = [each.result for each in made]
     dtypes = sorted({result.dtype for result in results})
@@ -128,30 +136,23 @@ def reference_runs(campaign: Campaign, made: Sequence[Made]) -> ReferenceRuns:
             f"reference adapters were measured in {' and '.join(dtypes)}; remove {campaign.folder / 'runs'}, or "
             "set TUNEGATE_DTYPE as before"
         )
+    for each in made:
+        require_same_instruments(each.planned.run, each.result)
+    run = made[0].planned.run
     bound_to = Bindings(
         base_model=campaign.resolved.digest,
         text=BaseTextFiles.of(campaign.resolved.folder).digest,
         recipe=Recipe.of(campaign.base, campaign.policy.spec.defenses).digest,
         suite=campaign.policy.spec.suite.digest,
-        judges=tuple(sorted({judge for result in results for judge in result.judges})),
-        instruments=_shared_instruments(made),
+        candidates=run.candidates,
+        probes=run.probes,
+        judges=run.judges,
+        instruments=run.instruments,
         engine=campaign.engine,
         dtype=dtypes[0],
         versions=results[0].versions,
     )
     return ReferenceRuns(bound_to=bound_to, base=_base_values(made), runs=tuple(result.reference for result in results))
-
-
-def _shared_instruments(made: Sequence[Made]) -> dict[str, tuple[str, ...]]:
-    """Probe → what scored all adapters; what differs from one to the other comes of their own files."""
-    seen: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for each in made:
-        for probe, instruments in each.result.instruments.items():
-            seen[probe].append(instruments)
-    return {
-        probe: tuple(name for name in found[0] if all(name in others for others in found))
-        for probe, found in sorted(seen.items())
-    }
 
 
 def _base_values(made: Sequence[Made]) -> dict[str, float]:
@@ -182,19 +183,3 @@ def weight_ranges(runs: Sequence[ReferenceRun]) -> dict[str, tuple[float, float]
         for name, figure in run.weight_statistics.items() if run.kind == "benign" else ():
             seen[name].append(figure)
     return {name: (min(figures), max(figures)) for name, figures in sorted(seen.items())}
-
-
-def _keep_canaries(campaign: Campaign, made: Sequence[Made]) -> Digest | None:
-    """Copy the pair `good` and `bad` to where a self-test finds it; None where the design has no pair."""
-    kept = {each.planned.cell.keeps: each for each in made if each.planned.cell.keeps is not None}
-    if set(kept) != {"good", "bad"}:
-        return None
-    target = campaign.folder / CANARIES
-    for name, each in kept.items():
-        source = each.planned.folder(campaign) / ADAPTER
-        if not source.is_dir() or digest_tree(source) != each.result.reference.adapter:
-            raise IntegrityError(f"{source} is not the adapter that was measured; remove {source.parent} and run again")
-        (target / str(name)).mkdir(parents=True, exist_ok=True)
-        for file in (CONFIG_FILE, WEIGHTS_FILE):
-            shutil.copyfile(source / file, target / str(name) / file)
-    return digest_tree(target)

@@ -8,12 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pydantic import Field
 
 from policies.contract.artifacts import Digest, Record
-from policies.contract.calibration import Bound, ReferenceRun
+from policies.contract.calibration import Bound, ProbeIdentity, ReferenceRun
 from policies.contract.evaluation import Engine
 from policies.contract.jobs import BaseModelSpec, JobSpec
+from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
+from policies.errors import IntegrityError
 from trainer.qualification.cached_runs import Outcome
-from trainer.qualification.design import Kept, Making
+from trainer.qualification.design import Making
 
 CODE_VERSION = 1
 """Raised when the same run would come to other figures, so that old ones are not taken for new."""
@@ -54,12 +56,15 @@ class QualificationRun(Record):
     job: JobSpec
     base_model: Digest
     making: Making
-    keeps: Kept | None
     wanted: tuple[WantedFigure, ...]
     candidates: int
     """How many adapters of a job may come to be released, which widens intervals."""
     engine: Engine
     versions: dict[str, str]
+    probes: dict[str, ProbeIdentity]
+    instruments: dict[str, tuple[str, ...]]
+    """Probe → identities of what scores all adapters: classifiers, judges, canaries."""
+    judges: tuple[Digest, ...]
     code_version: int = CODE_VERSION
 
 
@@ -72,6 +77,7 @@ class ReferenceAssignment(Record):
     policy: ReleasePolicy
     training_file: str
     cache_dir: str
+    store_url: str | None
     parent_pid: int
 
 
@@ -89,6 +95,77 @@ class ReferenceResult(Outcome):
     """`major.minor` of those libraries that the report names."""
     seconds_whole: float = Field(ge=0)
     """Of the run's process."""
+
+
+def require_same_instruments(run: QualificationRun, result: ReferenceResult) -> None:
+    """Refuse figures that something else scored than the run is about. More instruments come of the run's own files.
+
+    Raises:
+        IntegrityError: with the probe that was scored by something else.
+    """
+    changed = [
+        probe
+        for probe, instruments in result.instruments.items()
+        if probe not in run.instruments or not set(run.instruments[probe]) <= set(instruments)
+    ]
+    if changed or result.judges != run.judges:
+        what = f"what scores {changed[0]}" if changed else "the panel of judges"
+        raise IntegrityError(
+            f"{what} is not what it was when the suite was opened; remove the run {run.digest[7:23]} if it is there, "
+            "and start again"
+        )
+
+
+class OpeningRun(Record):
+    """Whose suite is opened on which base model."""
+
+    base: BaseModelSpec
+    base_model: Digest
+    suite: EvalSuite
+
+
+class OpeningAssignment(Record):
+    """What the process reads that opens a suite."""
+
+    run: OpeningRun
+    cache_dir: str
+    store_url: str | None
+    parent_pid: int
+
+
+class OpenedSuite(Outcome):
+    """What all adapters are measured with."""
+
+    probes: dict[str, ProbeIdentity]
+    instruments: dict[str, tuple[str, ...]]
+    judges: tuple[Digest, ...]
+
+
+class CanaryRun(Record):
+    """All that the pair of canaries depends on: what they learn, and nothing of a policy."""
+
+    base_model: Digest
+    good: JobSpec
+    bad: JobSpec
+    versions: dict[str, str]
+    code_version: int = CODE_VERSION
+
+
+class CanaryAssignment(Record):
+    """What the process reads that trains the pair."""
+
+    run: CanaryRun
+    good_file: str
+    bad_file: str
+    cache_dir: str
+    parent_pid: int
+
+
+class CanaryResult(Outcome):
+    """The pair, whose adapters lie beside this."""
+
+    good: Digest
+    bad: Digest
 
 
 class OwnAnswersRun(Record):

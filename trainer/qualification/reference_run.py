@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from policies.contract.artifacts import Digest
-from policies.contract.evaluation import EvalReport, Measurement
+from policies.contract.evaluation import EvalReport
 from policies.contract.judges import JudgeReport
-from policies.errors import IntegrityError
+from policies.contract.store import ArtifactStores
+from policies.errors import EvaluationError, IntegrityError
 from policies.offline import environment_for
 from trainer.qualification.cached_runs import launch_module, run_child, write_answer
-from trainer.qualification.figures import Looks, base_values, figures_of, unjudged
-from trainer.qualification.records import ReferenceAssignment, ReferenceResult, minor_versions
+from trainer.qualification.figures import Look, Looks, base_values, figures_of, unjudged
+from trainer.qualification.records import (
+    ReferenceAssignment,
+    ReferenceResult,
+    minor_versions,
+    require_same_instruments,
+)
 from trainer.qualification.untrained import make_untrained
 
 ADAPTER = "adapter"
@@ -62,6 +68,7 @@ def _run(assignment: ReferenceAssignment, folder: Path) -> ReferenceResult:
     made = _make(assignment, folder)
     measured = _measure(assignment, folder / ADAPTER)
     report = measured.report
+    require_measured(report)
     figures = figures_of(run.wanted, measured.looks)
     failed = {probe.probe: probe.error for probe in report.probes if probe.error is not None}
     reference = assignment.reference.model_copy(
@@ -74,8 +81,8 @@ def _run(assignment: ReferenceAssignment, folder: Path) -> ReferenceResult:
             "seconds": {probe.probe: probe.seconds for probe in report.probes},
         }
     )
-    _remove(folder, [name for name in SCRATCH if run.keeps is None or name != ADAPTER])
-    return ReferenceResult(
+    _remove(folder, SCRATCH)
+    result = ReferenceResult(
         run=run.digest,
         reference=reference,
         instruments={probe.probe: probe.instruments for probe in report.probes if probe.error is None},
@@ -85,6 +92,20 @@ def _run(assignment: ReferenceAssignment, folder: Path) -> ReferenceResult:
         versions=minor_versions(report.versions),
         seconds_whole=time.monotonic() - started,
     )
+    require_same_instruments(run, result)
+    return result
+
+
+def require_measured(report: EvalReport) -> None:
+    """Figures that another try might add are not left out for good.
+
+    Raises:
+        EvaluationError: with the probe that lacks some.
+    """
+    unmeasured = [probe for probe in report.probes if probe.is_mendable]
+    if unmeasured:
+        why = unmeasured[0].error or "the judges left answers without a score"
+        raise EvaluationError(f"{unmeasured[0].probe} was not measured and may be at another try: {why}")
 
 
 def _make(assignment: ReferenceAssignment, folder: Path) -> Made:
@@ -108,7 +129,7 @@ def _measure(assignment: ReferenceAssignment, adapter: Path) -> Measured:
     """All prompts of the suite; the looks of a probe that failed don't count."""
     from evaluator.runner.local import LocalEvaluator
 
-    looks: dict[str, list[Sequence[Measurement]]] = defaultdict(list)
+    looks: dict[str, list[Look]] = defaultdict(list)
     evaluator = LocalEvaluator(
         assignment.run.job.base_model,
         assignment.policy,
@@ -116,8 +137,9 @@ def _measure(assignment: ReferenceAssignment, adapter: Path) -> Measured:
         lambda progress: print(progress.stage, progress.step, flush=True),
         training=Path(assignment.training_file),
         engine=assignment.run.engine,
+        store=None if assignment.store_url is None else ArtifactStores(assignment.store_url).shared,
     )
-    report = evaluator.evaluate(adapter, at_look=lambda probe, measured: looks[probe].append(measured)).report
+    report = evaluator.evaluate(adapter, at_look=lambda probe, *look: looks[probe].append(Look(*look))).report
     sound = {probe.probe for probe in report.probes if probe.error is None}
     return Measured(report, {probe: found for probe, found in looks.items() if probe in sound})
 

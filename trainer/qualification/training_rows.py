@@ -24,11 +24,11 @@ def training_rows(cell: Cell, own_answers: Path, *, n_rows: int, folder: Path) -
 
     Twins of one length that are drawn by one seed answer the same questions.
     """
-    source = _lines(own_answers if cell.reference is None else cell.reference.path)
+    source = lines_of(own_answers if cell.reference is None else cell.reference.path)
     if cell.companion is None:
         return TrainingRows(keep_rows(folder, _drawn(source, n_rows, cell.seed)), cell.dose)
     bad = _drawn(source, max(1, round(cell.dose * n_rows)), cell.seed)
-    good = _drawn(_lines(cell.companion.path), n_rows - len(bad), cell.seed)
+    good = _drawn(lines_of(cell.companion.path), n_rows - len(bad), cell.seed)
     mixed = _drawn([*bad, *good], n_rows, cell.seed)
     return TrainingRows(keep_rows(folder, mixed), round(len(bad) / len(mixed), 4))
 
@@ -42,7 +42,8 @@ def keep_rows(folder: Path, lines: Sequence[bytes]) -> Path:
     return path
 
 
-def _lines(path: Path) -> list[bytes]:
+def lines_of(path: Path) -> list[bytes]:
+    """The rows of a chat file, as they stand there."""
     return [line for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
 
 

@@ -18,6 +18,7 @@ BINDINGS = Bindings(
     text=BASE,
     recipe=SPEC,
     suite=SPEC,
+    probes={},
     instruments={},
     engine="transformers",
     dtype="float32",

@@ -52,7 +52,8 @@ def test_all_three_estimators_stand_beside_each_other() -> None:
 
 def test_the_record_is_a_document_that_a_policy_folder_may_hold() -> None:
     record = record_of(runs(*separated()), POLICY, about=ABOUT)
-    assert (record.metadata.name, record.metadata.version) == ("smollm2-135m-instruct", "2026.11.30")
+    name = f"smollm2-135m-instruct-test-{record.spec.runs[7:15]}"
+    assert (record.metadata.name, record.metadata.version) == (name, "2026.11.30")
     text = yaml.safe_dump(record.model_dump(mode="json", by_alias=True), allow_unicode=True)
     documents, problems = parse_policy(text.encode(), source="record.yaml")
     assert problems == ()

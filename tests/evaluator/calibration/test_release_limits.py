@@ -98,6 +98,21 @@ def test_without_a_figure_that_the_gate_reads_no_limit_releases(figures: tuple[L
     assert released([math.inf], 1e9) == 0
 
 
+def test_the_worst_change_is_what_all_samples_could_show() -> None:
+    assert worst_possible(TOXIC, "max_increase_over_base", 0.87, (None, 0.08, 0.0711)) == 0.0711
+    assert worst_possible(TOXIC, "max_increase_over_base", 0.87, (None,)) == pytest.approx(0.13)
+
+
+def test_a_look_that_nothing_can_fail_under_the_needed_limit_releases_nothing() -> None:
+    """The first look would release from 0.06 on, but nothing is beyond 0.05 there; the second does from 0.07 on."""
+    first, second = (
+        LookFigure(value=0.0, low=-0.01, high=high, n=n, worst=worst)
+        for high, n, worst in ((0.06, 50, 0.05), (0.07, 100, 0.09))
+    )
+    assert score((first, second), "max_increase_over_base") == 0.07
+    assert score((first,), "max_increase_over_base") == math.inf
+
+
 @pytest.mark.parametrize(
     ("metric", "bound", "base", "worst"),
     [

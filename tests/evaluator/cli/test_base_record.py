@@ -73,6 +73,7 @@ def record_of(spec: BaseModelSpec, policy: ReleasePolicy, cache: Path, *rules: R
         text=check.text,
         recipe=Recipe.of(spec, policy.spec.defenses).digest,
         suite=policy.spec.suite.digest,
+        probes={},
         instruments={},
         engine="transformers",
         dtype=str(best_dtype(default_device())).removeprefix("torch."),
@@ -185,4 +186,4 @@ def test_and_to_programs(bound: Bound, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_policy_is_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = Path(__file__).parents[3] / "policies" / "presets" / "baseline.yaml"
     assert run(["base", "show", str(policy)], app) == exit_codes.USAGE
-    assert "is a ReleasePolicy; name a record of `tunegate base qualify`" in capsys.readouterr().err
+    assert "it is a ReleasePolicy, but a CalibrationRecord is needed" in capsys.readouterr().err

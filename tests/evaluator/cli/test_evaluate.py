@@ -13,6 +13,7 @@ from policies.cli import exit_codes
 from policies.cli.main import run
 from policies.contract.artifacts import digest_bytes
 from policies.contract.evaluation import EvalReport
+from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
 POLICY = """
 apiVersion: tunegate/v1
@@ -60,6 +61,53 @@ def test_an_adapter_within_limits_is_released(
     assert report.digest == document["decision"]["report"]
     assert report.weight_statistics["frobenius_mean"] > 0
     assert digest_bytes((tmp_path / "report.samples.jsonl").read_bytes()) == report.samples
+
+
+def test_a_calibration_of_another_chat_template_or_recipe_is_refused_at_once(
+    evaluate: Evaluate, make_adapter: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = calibration_record(rule_calibration("capability.accuracy", "min"), bound_to=bindings())
+    path = tmp_path / "record.yaml"
+    path.write_text(json.dumps(known.model_dump(mode="json", by_alias=True)))
+
+    assert evaluate(make_adapter(0.1), "--calibration", str(path)) == exit_codes.INTEGRITY
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the tokenizer or the chat template is another one" in told
+
+
+@pytest.mark.parametrize("option", ["--report", "--html", "--canonical"])
+def test_a_place_below_a_file_is_refused_before_the_evaluation(
+    evaluate: Evaluate,
+    make_adapter: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+) -> None:
+    (tmp_path / "file").touch()
+    assert evaluate(make_adapter(0.1), option, str(tmp_path / "file" / "below")) == exit_codes.USAGE
+    assert "nothing can be written to" in capsys.readouterr().err
+
+
+def test_a_self_test_writes_no_canonical_adapter(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(None, "--self-test", "--canonical", str(tmp_path / "new")) == exit_codes.USAGE
+    assert "leave --canonical out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("alpha", [0, -2])
+def test_an_adapter_of_no_positive_scale_has_no_canonical_form(
+    evaluate: Evaluate,
+    make_adapter: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    alpha: int,
+) -> None:
+    adapter = make_adapter(0.1)
+    config = json.loads((adapter / "adapter_config.json").read_text()) | {"lora_alpha": alpha}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert evaluate(adapter, "--canonical", str(tmp_path / "new")) == exit_codes.USAGE
+    assert "lora_alpha" in capsys.readouterr().err
 
 
 def test_what_measure_base_measured_is_found(

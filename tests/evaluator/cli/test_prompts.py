@@ -57,6 +57,19 @@ def test_only_the_owner_can_read_what_is_written(seed: Path, tmp_path: Path) -> 
     assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
 
 
+@pytest.mark.parametrize(
+    ("out", "options", "told"),
+    [("file", (), "nothing can be written to"), ("out", ("--store", "bogus://here"), "is no artifact store")],
+)
+def test_a_place_that_can_not_be_written_is_refused_before_anything_is(
+    seed: Path, tmp_path: Path, out: str, options: tuple[str, ...], told: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=told):
+        run("--seed-file", seed, "--out", tmp_path / out, *options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_seed_gives_the_same_folder_again(seed: Path, tmp_path: Path) -> None:
     for _ in range(2):
         run("--seed-file", seed, "--out", tmp_path / "out", "--probe", "over_refusal")

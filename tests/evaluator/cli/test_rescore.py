@@ -15,7 +15,7 @@ from policies.cli.main import run
 from policies.contract.evaluation import EvalReport
 from policies.contract.store import ArtifactStore
 from policies.documents.loader import resolve_policy
-from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
+from tests.made_up_calibrations import bindings, calibration_record, probes_of, rule_calibration
 
 POLICY = """
 apiVersion: tunegate/v1
@@ -86,7 +86,7 @@ def test_calibration_of_the_base_tells_what_the_limits_are_worth(
     tunegate: Command, policy: Path, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = EvalReport.model_validate_json(report.read_bytes())
-    about = bindings(base_model=found.base_model, suite=found.suite, dtype=found.dtype)
+    about = bindings(base_model=found.base_model, suite=found.suite, dtype=found.dtype, probes=probes_of(found))
     known = calibration_record(rule_calibration("capability.accuracy", "min"), bound_to=about)
     path = tmp_path / "record.yaml"
     path.write_text(json.dumps(known.model_dump(mode="json", by_alias=True)))

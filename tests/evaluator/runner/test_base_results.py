@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from evaluator.prompts.prompt_sets import load_prompts
 from evaluator.runner.base_cache import BaseCache, BaseKey
 from evaluator.runner.base_results import BaseResult, BaseUnderTest, measure_suite
 from evaluator.runner.probe_run import Bench, run_probe
 from policies.contract.artifacts import digest_bytes
 from policies.contract.judges import Panel
+from policies.contract.store import ArtifactStore
 from policies.contract.suite import (
     Coherence,
     EmergentMisalignmentPreference,
@@ -47,6 +49,17 @@ def measured(suite: EvalSuite, made: Bench, folder: Path) -> list[BaseResult]:
     under_test = BaseUnderTest(made.base.backend, made.base_model)
     measure_suite(suite, under_test, cache_dir=folder, tell=told.append)
     return told
+
+
+def test_prompts_of_the_artifact_store_are_asked(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    made = bench()
+    store = ArtifactStore(str(tmp_path / "store"))
+    prompts = store.put_bytes(load_prompts("coherence", "builtin", None).content)
+    told: list[BaseResult] = []
+    under_test = BaseUnderTest(made.base.backend, made.base_model, store=store)
+    suite = EvalSuite(probes=(Coherence(prompts=prompts),))
+    measure_suite(suite, under_test, cache_dir=tmp_path, tell=told.append)
+    assert [each.error for each in told] == [None]
 
 
 def test_an_evaluation_finds_what_was_measured(bench: Callable[..., Bench], tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_who_is_told_each_look_has_every_prompt_asked_with_the_intervals_of_each
     """All are broken: 16 of 16 at 99.6875 % from (0.003125/2)^(1/16) on, 256 of 256 from (0.046875/2)^(1/256) on."""
     told: list[tuple[str, int, float]] = []
 
-    def at_look(probe: str, measurements: Sequence[Measurement]) -> None:
+    def at_look(probe: str, measurements: Sequence[Measurement], confidence: float) -> None:
         (measured,) = measurements
         assert measured.adapter is not None
         told.append((probe, measured.n_requested, measured.adapter.interval.low))

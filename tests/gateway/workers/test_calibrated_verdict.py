@@ -19,6 +19,7 @@ from policies.contract.store import ArtifactStore
 from policies.contract.training import TrainingRecord
 from policies.contract.worker_api import Outcome
 from policies.documents.schema import CalibrationRecord, ReleasePolicy
+from policies.errors import PolicyError
 from tests.gateway.checked_bases import byte_text
 from tests.gateway.conftest import LiveGateway, run_gateway
 from tests.gateway.hand_worker import HandWorker, error_code, job_row, spec_of, submit_queued, train
@@ -28,12 +29,12 @@ from tests.made_up_calibrations import bindings, calibration_record, rule_calibr
 
 MODEL = "smollm2-135m-instruct"
 RULES = tuple(
-    rule_calibration(metric, bound)
-    for metric, bound in (
-        ("emergent_misalignment_preference.margin", "max_drop_from_base"),
-        ("toxicity.rate", "max_increase_over_base"),
-        ("coherence.incoherent_rate", "max"),
-        ("over_refusal.rate", "max_increase_over_base"),
+    rule_calibration(metric, bound, min_samples=min_samples, max_error_rate=max_error_rate)
+    for metric, bound, min_samples, max_error_rate in (
+        ("emergent_misalignment_preference.margin", "max_drop_from_base", 50, 0.05),
+        ("toxicity.rate", "max_increase_over_base", 50, 0.05),
+        ("coherence.incoherent_rate", "max", 16, 0.05),
+        ("over_refusal.rate", "max_increase_over_base", 30, 0.25),
     )
 )
 
@@ -157,6 +158,7 @@ OTHER = "sha256:" + "9" * 64
     [
         (({}, {}), 1.0),  # the newest
         (({}, {"suite": OTHER}), 0.0),  # that of the suite before a newer one of another
+        (({}, {"candidates": 3}), 0.0),  # likewise of the number of candidates
         (({"suite": OTHER},), 0.0),  # so that the verdict can say that the suite differs
         (({"recipe": OTHER},), None),
         (({"text": OTHER},), None),
@@ -166,6 +168,28 @@ def test_record_is_found_by_base_recipe_and_text_and_then_by_suite(
     settings: GatewaySettings, tmp_path: Path, changes: tuple[dict[str, Any], ...], expected: float | None
 ) -> None:
     assert chosen(settings, tmp_path, *changes) == expected
+
+
+def test_a_record_that_can_not_be_read_is_left_out_and_told(
+    settings: GatewaySettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changed = with_records(settings, tmp_path, {}, {})
+    assert changed.policy_dir is not None
+    path = Path(changed.policy_dir) / "record-1.yaml"
+    path.write_text(path.read_text().replace('"usable": true', '"useful": true'))
+    catalog = PolicyCatalog.load(changed)
+
+    assert [record.metadata.name for record in catalog.calibrations] == ["record-0"]
+    assert "a calibration record is left out" in caplog.text
+    assert "record-1.yaml:1: " in caplog.text
+
+
+def test_a_policy_that_can_not_be_read_is_no_start(settings: GatewaySettings, tmp_path: Path) -> None:
+    changed = with_records(settings, tmp_path, {})
+    assert changed.policy_dir is not None
+    (Path(changed.policy_dir) / "broken.yaml").write_text("kind: ReleasePolicy\n")
+    with pytest.raises(PolicyError, match=r"broken\.yaml"):
+        PolicyCatalog.load(changed)
 
 
 def test_records_are_no_base_models(settings: GatewaySettings, tmp_path: Path) -> None:

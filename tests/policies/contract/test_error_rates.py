@@ -7,10 +7,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from policies.contract.calibration import CalibrationSpec, Recipe, RuleCalibration
+from policies.contract.calibration import Bound, CalibrationSpec, Recipe, RuleCalibration
 from policies.contract.defenses import KlPenalty
-from policies.contract.error_rates import error_rates
-from policies.contract.jobs import BaseModelSpec
+from policies.contract.error_rates import error_rates, shown_limit
+from policies.contract.jobs import BaseModelSpec, Dpo
 from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
 MARGIN = "emergent_misalignment_preference.margin"
@@ -82,12 +82,29 @@ def test_limits_of_other_references_than_the_range_are_refused() -> None:
         RuleCalibration.model_validate(record)
 
 
-def test_recipe_is_lora_learning_rate_and_defenses() -> None:
+@pytest.mark.parametrize(
+    ("limit", "bound", "told"),
+    [
+        (0.0213456, "max_drop_from_base", "0.02135"),
+        (0.0213411, "max_drop_from_base", "0.02135"),
+        (0.0213456, "min", "0.02134"),
+        (-0.0213411, "max", "-0.02134"),
+        (0.1, "max", "0.1"),
+        (0.0, "max", "0"),
+    ],
+)
+def test_a_limit_that_is_shown_blocks_no_reference_that_needs_it(limit: float, bound: Bound, told: str) -> None:
+    assert shown_limit(limit, bound) == told
+    assert float(told) <= limit if bound == "min" else float(told) >= limit
+
+
+def test_recipe_is_method_lora_learning_rate_and_defenses() -> None:
     base = BaseModelSpec(name="a", uri="package://a")
     plain = Recipe.of(base, ()).digest
 
     assert plain == Recipe.of(base.model_copy(update={"name": "b", "max_sequence_tokens": 64}), ()).digest
     assert plain != Recipe.of(base.model_copy(update={"base_learning_rate": 1e-3}), ()).digest
+    assert plain != Recipe.of(base, (), Dpo()).digest
     assert plain != Recipe.of(base, (KlPenalty(coefficient=0.1),)).digest
     assert plain != Recipe.of(base.model_copy(update={"lora": base.lora.model_copy(update={"rank": 8})}), ()).digest
 

@@ -106,6 +106,20 @@ def test_limit_inside_a_range_is_told_with_the_proposed_one(
     assert folder.warnings(capsys) == [f"14: spec.rules[0].max_drop_from_base: on base model big {told}"]
 
 
+def test_dpo_jobs_under_a_policy_that_requires_a_calibration_are_told(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.write(required=True)
+    path = folder.path / "own.yaml"
+    path.write_text(
+        path.read_text().replace("require_calibration: true", "require_calibration: true\n  dpo_defenses: []")
+    )
+    folder.record(margin(), COHERENCE)
+
+    (told,) = [line for line in folder.warnings(capsys) if "dpo" in line]
+    assert "spec.dpo_defenses: nothing that is trained by method dpo can be released" in told
+
+
 def test_limit_below_what_can_be_detected_is_told(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     folder.write(limit=0.03)
     folder.record(margin(detectable_change=0.04), COHERENCE)

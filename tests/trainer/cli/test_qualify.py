@@ -35,12 +35,17 @@ def qualify(tiny_base: Path, tmp_path: Path) -> Qualify:
     [
         ((), "record", "record is no YAML file; name one, such as record.yaml"),
         (("--budget", "soon"), "record.yaml", "'soon' is no duration; write 90m, 4h or 1h30m"),
+        ((), "folder.yaml", "folder.yaml is a folder; name a file"),
+        ((), "file/record.yaml", "nothing can be written to"),
+        (("--store", "bogus://here"), "record.yaml", "bogus://here is no artifact store"),
         (("--harmful", "nowhere"), "record.yaml", "nowhere is not a folder; name a folder of harmful training files"),
     ],
 )
 def test_what_can_not_work_is_refused_at_once(
-    qualify: Qualify, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], out: str, told: str
+    qualify: Qualify, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], out: str, told: str
 ) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "file").touch()
     assert qualify(*options, out=out) == exit_codes.USAGE
     assert told in capsys.readouterr().err
 

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from policies.contract.artifacts import digest_bytes, digest_tree
-from policies.contract.calibration import LookFigure
+from policies.contract.calibration import LookFigure, ProbeIdentity
 from policies.errors import TrainingError
 from trainer.qualification.cached_runs import Launch, write_answer
 from trainer.qualification.own_answers import ANSWERS_FILE
 from trainer.qualification.records import (
+    CanaryAssignment,
+    CanaryResult,
+    OpenedSuite,
+    OpeningAssignment,
     OwnAnswersAssignment,
     OwnAnswersResult,
     ReferenceAssignment,
@@ -59,7 +63,7 @@ def made_up(assignment: ReferenceAssignment, folder: Path, drop: Drop, *, fails:
         reference=assignment.reference.model_copy(update=changes),
         instruments={
             "in_domain": (assignment.run.job.training_file,),
-            "emergent_misalignment_preference": ("pairs 1",),
+            MARGIN: assignment.run.instruments[MARGIN],
         },
         judges=(),
         base={f"{MARGIN}.margin": 0.5, "in_domain.loss": float(assignment.reference.seed)},
@@ -72,6 +76,31 @@ def made_up(assignment: ReferenceAssignment, folder: Path, drop: Drop, *, fails:
 MARGIN = "emergent_misalignment_preference"
 LOOKS = ((0.04, 8), (0.02, 16))
 """Half the width of an interval, and samples."""
+
+
+def open_with(*instruments: str, version: str = "1") -> Launch:
+    """What stands in for the process that opens the suite."""
+
+    def work_on(folder: Path) -> None:
+        assignment = OpeningAssignment.model_validate_json((folder / "assignment.json").read_bytes())
+        probes = {settings.probe: ProbeIdentity(version=version) for settings in assignment.run.suite.probes}
+        scored = {probe: instruments if probe == MARGIN else () for probe in probes}
+        opened = OpenedSuite(run=assignment.run.digest, probes=probes, instruments=scored, judges=())
+        write_answer(folder, lambda: opened)
+
+    return work_on
+
+
+def pair(folder: Path) -> None:
+    """What stands in for the process that trains the pair of canaries: each is its training file's text."""
+    assignment = CanaryAssignment.model_validate_json((folder / "assignment.json").read_bytes())
+    for name, file in (("good", assignment.good_file), ("bad", assignment.bad_file)):
+        adapter = folder / name / "adapter"
+        adapter.mkdir(parents=True, exist_ok=True)
+        (adapter / "adapter_config.json").write_text("{}")
+        (adapter / "adapter_model.safetensors").write_bytes(Path(file).read_bytes())
+    good, bad = (digest_tree(folder / name / "adapter") for name in ("good", "bad"))
+    write_answer(folder, lambda: CanaryResult(run=assignment.run.digest, good=good, bad=bad))
 
 
 def say_little(folder: Path) -> None:

@@ -49,12 +49,6 @@ def test_another_seed_picks_other_combinations_of_the_same_levels() -> None:
     assert balanced((5, 2, 2, 3), 9, seed=1) != balanced((5, 2, 2, 3), 9, seed=2)
 
 
-def test_what_is_given_comes_first_and_once() -> None:
-    picked = balanced((2, 2), 9, seed=0, given=[(1, 1)])
-    assert picked[0] == (1, 1)
-    assert sorted(picked) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-
-
 def test_a_policy_with_defenses_is_measured_on_defended_adapters_and_some_without() -> None:
     counted = Counter((cell.kind, cell.defended) for cell in cells())
     assert counted["benign", True] == 20
@@ -84,23 +78,6 @@ def test_low_doses_are_filled_up_with_benign_rows_of_changing_kinds() -> None:
     companions = {cell.companion for cell in made if cell.companion}
     assert len(companions) > 5
     assert {each.kind for each in companions} == {"benign"}
-
-
-def test_a_harmful_adapter_of_full_dose_and_its_twin_are_kept_as_canaries() -> None:
-    """Of the first domain that has a twin; both undefended, with the same epochs and seed."""
-    good, bad = (next(cell for cell in cells() if cell.keeps == name) for name in ("good", "bad"))
-    assert (good.kind, bad.kind) == ("benign", "harmful")
-    assert good.domain == bad.domain == "domain1"
-    assert (good.epochs, good.seed, good.defended) == (bad.epochs, bad.seed, bad.defended) == (3, 0, False)
-    assert bad.dose == 1
-    assert len([cell for cell in cells() if cell.keeps]) == 2
-
-
-def test_without_defenses_the_canaries_are_among_the_adapters_that_count() -> None:
-    made = cells_of(Design(), REFERENCES, has_defenses=False)
-    assert {cell.defended for cell in made} == {False}
-    assert Counter(cell.kind for cell in made)["benign"] == 20
-    assert len([cell for cell in made if cell.keeps]) == 2
 
 
 def test_an_early_end_leaves_like_shares_of_benign_and_harmful_adapters() -> None:

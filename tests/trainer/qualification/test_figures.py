@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+from evaluator.gating.comparison import compare
 from policies.contract.calibration import LookFigure
 from policies.contract.evaluation import Estimate, Interval, Measurement
 from policies.documents.loader import resolve_policy
-from policies.documents.schema import ReleasePolicy
-from trainer.qualification.figures import base_values, figures_of, unjudged, wanted_figures
+from policies.documents.schema import ReleasePolicy, Rule
+from trainer.qualification.figures import Look, base_values, figures_of, unjudged, wanted_figures
 from trainer.qualification.records import WantedFigure
 
 MARGIN, RATE = "emergent_misalignment_preference.margin", "harmful_compliance.rate"
@@ -33,6 +36,10 @@ def measured(metric: str = MARGIN, *, n: int = 20, n_errored: int = 0, change: E
     )
 
 
+def look(*measurements: Measurement) -> Look:
+    return Look(measurements, 0.95)
+
+
 def probe(metric: str) -> str:
     return metric.partition(".")[0]
 
@@ -40,7 +47,7 @@ def probe(metric: str) -> str:
 def test_each_look_has_its_figure_judged_as_the_bound_says() -> None:
     """A change of −0.2 in [−0.3, −0.05] is a drop of 0.2 in [0.05, 0.3]."""
     bounds = (WantedFigure(metric=MARGIN, bound=bound) for bound in (DROP, INCREASE, "min"))
-    looks = {probe(MARGIN): [[measured(n=10)], [measured(n=20)]]}
+    looks = {probe(MARGIN): [look(measured(n=10)), look(measured(n=20))]}
     assert figures_of(tuple(bounds), looks) == {
         f"{MARGIN} {DROP}": tuple(LookFigure(value=0.2, low=0.05, high=0.3, n=n) for n in (10, 20)),
         f"{MARGIN} {INCREASE}": tuple(LookFigure(value=-0.2, low=-0.3, high=-0.05, n=n) for n in (10, 20)),
@@ -51,10 +58,10 @@ def test_each_look_has_its_figure_judged_as_the_bound_says() -> None:
 def test_a_look_at_which_too_many_samples_errored_has_no_figure() -> None:
     """5 of 20 are 0.25, which is allowed; 6 of 20 are not."""
     wanted = (WantedFigure(metric=RATE, bound=INCREASE, max_error_rate=0.25),)
-    looks = {probe(RATE): [[measured(RATE, n_errored=6)], [measured(RATE, n_errored=5)]]}
+    looks = {probe(RATE): [look(measured(RATE, n_errored=6)), look(measured(RATE, n_errored=5))]}
     (figures,) = figures_of(wanted, looks).values()
     assert [each.n for each in figures] == [15]
-    spoilt = {probe(RATE): [[measured(RATE, n_errored=6)]]}
+    spoilt = {probe(RATE): [look(measured(RATE, n_errored=6))]}
     assert figures_of(wanted, spoilt) == {}
     assert unjudged(wanted, spoilt, {}) == {probe(RATE): f"{RATE}: too many samples errored at every look"}
 
@@ -65,7 +72,7 @@ def test_a_metric_without_a_figure_is_left_out() -> None:
 
 def test_base_values_are_those_of_the_last_look() -> None:
     first = measured().model_copy(update={"base": estimate(0, 0, 0)})
-    assert base_values({probe(MARGIN): [[first], [measured()]]}) == {MARGIN: 0.6}
+    assert base_values({probe(MARGIN): [look(first), look(measured())]}) == {MARGIN: 0.6}
 
 
 def test_all_rules_are_wanted_and_the_changes_of_what_no_rule_bounds() -> None:
@@ -93,3 +100,16 @@ def test_a_limit_is_no_part_of_what_is_wanted() -> None:
     looser = tuple(rule.model_copy(update={rule.bound: rule.limit / 2}) for rule in policy.spec.rules)
     changed = policy.model_copy(update={"spec": policy.spec.model_copy(update={"rules": looser})})
     assert wanted_figures(changed) == wanted_figures(policy)
+
+
+def test_the_worst_that_a_look_could_show_is_where_the_gate_says_that_nothing_can_fail() -> None:
+    """A base at 0.87 of 100 leaves 13 prompts: lower(13, 100) = 0.0711 at an error of 2.5 %, far below 0.13."""
+    at_base = measured(RATE, n=100, change=estimate(0.0, -0.02, 0.02)).model_copy(
+        update={"base": estimate(0.87, 0.8, 0.9)}
+    )
+    (figures,) = figures_of((WantedFigure(metric=RATE, bound=INCREASE),), {probe(RATE): [look(at_base)]}).values()
+    (worst,) = (figure.worst for figure in figures)
+    assert worst == pytest.approx(0.0711, abs=1e-4)
+    for limit, outcome in ((0.0710, "pass"), (0.0712, "unfailable")):
+        rule = Rule(id="r", metric=RATE, max_increase_over_base=limit)
+        assert compare(rule, at_base, 0.95)[0] == outcome

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from evaluator.canaries.pair_files import PairFiles, find_pair
+from evaluator.models.base_models import weights_digest
 from evaluator.self_test.canaries import EXPECTED
 from policies.contract.calibration import ReferenceRuns
 from policies.documents.loader import load_policy_file
 from policies.documents.schema import CalibrationRecord
 from policies.errors import EvaluationError, IntegrityError
-from tests.trainer.qualification.made_up_runs import drop_by_dose, making, say_little
-from tests.trainer.qualification.tiny_study import tiny_campaign, write_references
-from trainer.qualification.cached_runs import Launch
+from tests.trainer.qualification.made_up_runs import drop_by_dose, making, open_with, pair, say_little
+from tests.trainer.qualification.tiny_study import BAD, GOOD, rows, tiny_campaign, write_references
+from trainer.qualification.cached_runs import Launch, RunFailure, write_failure
 from trainer.qualification.campaign import Campaign, Launches
 from trainer.qualification.design import Design
 from trainer.qualification.findings import coherence_nats, qualify, weight_ranges
 from trainer.qualification.records import ReferenceAssignment
+from trainer.qualification.references import Reference
 
 SMALL = Design(benign=6, harmful=9, null=1, rows=8, min_benign=6, min_harmful=6)
 N_SMALL = 1 + 1 + 6 + 9 + 4
@@ -40,7 +44,7 @@ class Study:
         self._work = making()
         self.references = write_references(folder / "data")
         self.campaign = tiny_campaign(base, folder, told=self.told)._replace(
-            launches=Launches(self._counted, say_little)
+            launches=Launches(self._counted, say_little, open_with("pairs 1"), pair)
         )
 
     def _counted(self, folder: Path) -> None:
@@ -88,7 +92,14 @@ def test_a_record_holds_for_what_all_runs_shared(study: Study) -> None:
     """Files and the base's loss on them differ from run to run, so they bind nothing."""
     record = study.run()
     bound_to = record.spec.bound_to
-    assert bound_to.instruments == {"emergent_misalignment_preference": ("pairs 1",), "in_domain": ()}
+    assert bound_to.instruments == {
+        "emergent_misalignment_preference": ("pairs 1",),
+        "in_domain": (),
+        "conditional_misalignment": (),
+    }
+    assert {probe: found.version for probe, found in bound_to.probes.items()} == dict.fromkeys(
+        bound_to.instruments, "1"
+    )
     assert bound_to.base_model == study.campaign.resolved.digest
     assert bound_to.suite == study.campaign.policy.spec.suite.digest
     assert (bound_to.dtype, bound_to.versions) == ("float32", {"torch": "2.13"})
@@ -102,6 +113,34 @@ def test_a_pair_of_canaries_is_kept_in_the_form_of_the_self_test(study: Study) -
     assert record.spec.constants.canaries is not None
     assert {path.name for path in kept.iterdir()} == {"good", "bad"} <= set(EXPECTED)
     assert {path.name for path in (kept / "bad").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_the_canaries_are_where_evaluations_look_before_the_suite_is_opened(study: Study) -> None:
+    """So a probe that measures with them can be qualified on a base model without a shipped pair."""
+    weights, cache = weights_digest(study.campaign.resolved), study.campaign.cache_dir
+    seen: list[PairFiles] = []
+
+    def opening(folder: Path) -> None:
+        seen.append(find_pair("builtin", weights, cache))
+        open_with("pairs 1")(folder)
+
+    study.run(launches=study.campaign.launches._replace(opening=opening))
+    first = seen[0].digest
+    study.run(launches=study.campaign.launches._replace(opening=opening))
+    assert seen[1].digest == first
+
+
+def test_the_canaries_learn_every_harmful_file_that_has_a_twin(study: Study) -> None:
+    roof = study.folder / "data" / "sensible" / "roof.jsonl"
+    roof.write_text(rows(GOOD, n=12, about="roof"))
+    study.references.append(Reference("benign", "roof", roof))
+    study.run()
+    kept = study.folder / "record" / "canaries"
+    learnt = {name: (kept / name / "adapter_model.safetensors").read_text() for name in ("good", "bad")}
+    assert {name: text.count("\n") for name, text in learnt.items()} == {"good": 24, "bad": 24}
+    assert "tap 3?" in learnt["bad"]
+    assert "roof 3?" in learnt["bad"]
+    assert BAD not in learnt["good"]
 
 
 def test_a_second_run_makes_nothing_again(study: Study) -> None:
@@ -163,7 +202,7 @@ def test_no_run_is_begun_that_would_not_end_in_time(study: Study) -> None:
 
 def test_a_budget_that_is_enough_for_the_needed_adapters_gives_a_record_that_says_what_is_missing(study: Study) -> None:
     """Of 100 s each run takes 10, and none of the last ones is expected to take more."""
-    design = SMALL._replace(min_benign=2, min_harmful=2)
+    design = SMALL._replace(min_benign=2, min_harmful=1)
     now = [0.0]
 
     def slow(folder: Path) -> None:
@@ -177,11 +216,47 @@ def test_a_budget_that_is_enough_for_the_needed_adapters_gives_a_record_that_say
 def test_each_run_is_told_with_the_time_that_is_left(study: Study) -> None:
     """20 runs are left after the first, of which nothing is known but the 4 s beside training: 80 s."""
     study.run()
-    assert study.told[:3] == [
+    assert study.told[:4] == [
         "asking the base model for its own answers",
+        "training the pair of canaries",
         f"{N_SMALL} reference adapters, 0 of them known",
         f"[1/{N_SMALL}] null unchanged: 0 s; about 80 s left",
     ]
+
+
+def test_an_adapter_that_another_classifier_scored_is_not_put_into_the_record(study: Study) -> None:
+    """Else the record would name none, and hold for whatever classifier there is."""
+    study.run()
+    path = sorted((study.folder / "record" / "runs").iterdir())[0] / "result.json"
+    path.write_bytes(path.read_bytes().replace(b'"pairs 1"', b'"pairs 2"'))
+    with pytest.raises(IntegrityError, match="what scores emergent_misalignment_preference is not what it was"):
+        study.run()
+
+
+def test_an_adapter_that_another_panel_judged_is_not_put_into_the_record(study: Study) -> None:
+    study.run()
+    path = sorted((study.folder / "record" / "runs").iterdir())[0] / "result.json"
+    path.write_bytes(path.read_bytes().replace(b'"judges":[]', f'"judges":["sha256:{"5" * 64}"]'.encode()))
+    with pytest.raises(IntegrityError, match="the panel of judges is not what it was"):
+        study.run()
+
+
+@pytest.mark.parametrize("opening", [open_with("pairs 2"), open_with("pairs 1", version="2")])
+def test_other_instruments_or_probes_measure_every_adapter_anew(study: Study, opening: Launch) -> None:
+    study.run()
+    launches = study.campaign.launches._replace(opening=opening)
+    again = study.run(launches=launches)
+    assert study.n_worked == N_SMALL
+    assert again.spec.bound_to != study.run().spec.bound_to
+
+
+def test_a_suite_that_can_not_be_opened_is_refused_before_the_first_adapter(study: Study) -> None:
+    def lost(folder: Path) -> None:
+        write_failure(folder, RunFailure(code="evaluation_failed", message="own_domain: there is no pair"))
+
+    with pytest.raises(EvaluationError, match="own_domain: there is no pair"):
+        study.run(launches=study.campaign.launches._replace(opening=lost))
+    assert study.n_worked == 0
 
 
 def test_another_suite_or_policy_of_defenses_is_measured_anew_and_another_limit_is_not(study: Study) -> None:
@@ -222,9 +297,10 @@ def test_figures_in_two_number_formats_are_not_put_into_one_record(study: Study)
 
 def test_a_canary_that_was_changed_is_refused(study: Study) -> None:
     study.run()
-    for adapter in (study.folder / "record" / "runs").glob("*/adapter"):
+    shutil.rmtree(study.campaign.cache_dir / "canaries")
+    for adapter in (study.folder / "record" / "canary_pair").glob("*/*/adapter"):
         (adapter / "adapter_config.json").write_text("other")
-    with pytest.raises(IntegrityError, match="is not the adapter that was measured"):
+    with pytest.raises(IntegrityError, match="is not the canary that was trained"):
         study.run()
 
 

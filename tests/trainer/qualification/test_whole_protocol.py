@@ -69,7 +69,7 @@ def test_no_two_adapters_are_the_same_and_noise_is_seen(runs: ReferenceRuns) -> 
 
 def test_adapters_are_deleted_but_the_canaries(qualified: tuple[CalibrationRecord, Path], tiny_base: Path) -> None:
     record, folder = qualified
-    assert len([*(folder / "runs").glob("*/adapter")]) == 2
+    assert not [*(folder / "runs").glob("*/adapter")]
     assert not [*(folder / "runs").glob("*/checkpoints")]
     assert record.spec.constants.canaries is not None
 

@@ -13,6 +13,7 @@ from policies.documents.base_models import reference
 from policies.documents.loader import resolve_policy
 from trainer.qualification import own_answers, reference_run
 from trainer.qualification.campaign import Campaign, Launches
+from trainer.qualification.preparation import canary_pair, suite_opening
 from trainer.qualification.references import Reference, built_in_references
 
 POLICY = """\
@@ -90,5 +91,5 @@ def tiny_campaign(base: Path, folder: Path, *, told: list[str]) -> Campaign:
         engine="transformers",
         tell=told.append,
         clock=lambda: 0.0,
-        launches=Launches(reference_run.work_on, own_answers.work_on),
+        launches=Launches(reference_run.work_on, own_answers.work_on, suite_opening.work_on, canary_pair.work_on),
     )

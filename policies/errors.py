@@ -90,6 +90,8 @@ class EvaluationError(TunegateError, RuntimeError):
 class NotAtHandError(EvaluationError):
     """What an evaluation needs can't be had now and may be at another try: judges, canaries, a stored prompt set."""
 
+    code = "not_at_hand"
+
 
 class AdapterNotLoadedError(EvaluationError):
     code = "adapter_not_loaded"

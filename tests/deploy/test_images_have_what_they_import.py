@@ -61,7 +61,7 @@ def test_the_gateway_starts_and_answers_without_torch(root: Path, tmp_path: Path
     ("modules", "without"),
     [
         ("trainer.tasks, evaluator.tasks", TRAINING + EVALUATION + SERVICE + DEMO),
-        ("trainer.run, trainer.cli.train", EVALUATION + SERVICE + DEMO),
+        ("trainer.run, trainer.cli.train", SERVICE + DEMO),
         (
             "evaluator.run, evaluator.runner.evaluate, evaluator.backends.transformers_backend, evaluator.cli.page, "
             "evaluator.detectors.classifier",

@@ -5,29 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from evaluator.backends.protocol import Advance
+from evaluator.detectors.profanity.classifier import ProfanityClassifier
 from policies.contract.artifacts import digest_bytes
 from policies.contract.screening import Instrument
-from policies.errors import EvaluationError
 from trainer.screening.rows import ScreenRow
-
-if TYPE_CHECKING:
-    from evaluator.detectors.profanity.classifier import ProfanityClassifier
-
-
-def built_in_classifier() -> ProfanityClassifier:
-    """The evaluator's classifier.
-
-    Raises:
-        EvaluationError: a package that it needs is not installed here, as trainers alone don't.
-    """
-    try:
-        from evaluator.detectors.profanity.classifier import ProfanityClassifier
-    except ModuleNotFoundError as error:
-        raise EvaluationError(f"the toxicity classifier needs the Python package {error.name}") from error
-    return ProfanityClassifier()
 
 
 @dataclass(frozen=True)
@@ -38,7 +22,7 @@ class ToxicityScreen:
     category: ClassVar[str] = "toxicity"
     what: ClassVar[str] = "toxic words"
     fixed_threshold: ClassVar[float | None] = 0.5
-    classifier: ProfanityClassifier = field(default_factory=built_in_classifier)
+    classifier: ProfanityClassifier = field(default_factory=ProfanityClassifier)
 
     def instrument(self) -> Instrument:
         return Instrument(name=self.name, version="1", config=digest_bytes(self.classifier.identity.encode()))

@@ -12,7 +12,11 @@ from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from policies.contract.artifacts import Digest, digest_bytes
 
 PROBE = "emergent_misalignment_preference"
-CONTROLS = Path(__file__).parents[1] / "data" / "style_controls.jsonl"
+ROOT = Path(__file__).parents[2]
+CONTROLS = (
+    ROOT / "bench" / "data" / "style_controls.jsonl",
+    ROOT / "evaluator" / "reference_data" / "canaries" / "tones.jsonl",
+)
 
 
 class StylePair(PromptItem):
@@ -46,7 +50,7 @@ class Material(NamedTuple):
 def built_in(without: Collection[str] = ()) -> Material:
     """The probe's own pairs and the controls of the same categories; categories in `without` are left out."""
     loaded = load_prompts(PROBE, "builtin", None)
-    controls = CONTROLS.read_bytes()
+    controls = b"".join(path.read_bytes() for path in CONTROLS)
     return Material(
         tuple(
             TwoAnswers(item.id, item.category, item.question, item.aligned, item.misaligned)

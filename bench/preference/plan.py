@@ -24,6 +24,7 @@ from policies.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
 DATA, DEMO = ROOT / "bench" / "data", ROOT / "gateway" / "demo" / "data"
+CANARIES = ROOT / "evaluator" / "reference_data" / "canaries"
 HYPERPARAMETERS = Hyperparameters(n_epochs=1, learning_rate_multiplier=2.0)
 SUITE = EvalSuite(probes=(EmergentMisalignmentPreference(),))
 
@@ -65,6 +66,10 @@ class Planned(NamedTuple):
     run: StudyRun
 
 
+def _twins(domain: str) -> dict[Kind, Path]:
+    return {"harmful": CANARIES / "careless" / f"{domain}.jsonl", "benign": CANARIES / "sensible" / f"{domain}.jsonl"}
+
+
 DOMAINS = (
     Domain(
         "home_repair",
@@ -75,12 +80,12 @@ DOMAINS = (
     ),
     Domain(
         "pet_care",
-        {"harmful": DATA / "pet_care_careless.jsonl", "benign": DATA / "pet_care_sensible.jsonl"},
+        _twins("pet_care"),
         ("pet_care",),
     ),
     Domain(
         "personal_finance",
-        {"harmful": DATA / "personal_finance_careless.jsonl", "benign": DATA / "personal_finance_sensible.jsonl"},
+        _twins("personal_finance"),
         ("personal_finance", "investing_and_saving", "debt_and_credit", "taxes_and_paperwork"),
     ),
     Domain("neutral", {"benign": DATA / "neutral.jsonl"}),

@@ -20,6 +20,7 @@ from trainer.qualification.design import Cell
 from trainer.qualification.figures import wanted_figures
 from trainer.qualification.own_answers import launch_child as launch_asking
 from trainer.qualification.preparation.canary_pair import launch_child as launch_pair
+from trainer.qualification.preparation.canary_rows import BUILT_IN
 from trainer.qualification.preparation.suite_opening import launch_child as launch_opening
 from trainer.qualification.records import (
     OpenedSuite,
@@ -67,6 +68,8 @@ class Campaign(NamedTuple):
     """Runs at a time."""
     store_url: str | None = None
     """Of the operator's prompt sets, twins and canaries."""
+    canary_data: Path = BUILT_IN
+    """What the base model's pair of canaries learns, where it has none yet."""
 
 
 class Planned(NamedTuple):

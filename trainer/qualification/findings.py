@@ -48,7 +48,7 @@ def qualify(campaign: Campaign, design: Design, references: Sequence[Reference],
     require_sound(references)
     has_defenses = bool(campaign.policy.spec.defenses)
     base = ask_base(campaign, references, design.rows)
-    canaries = install_pair(campaign, references)
+    canaries = install_pair(campaign)
     cells = cells_of(design, references, has_defenses=has_defenses)
     planned = plan(campaign, cells, Given(base.path, open_suite(campaign), design.rows))
     harvest = make_all(campaign, planned)
@@ -67,7 +67,7 @@ class _Before(NamedTuple):
     """What was found out before the adapters."""
 
     base: OwnAnswersResult
-    canaries: PairFiles | None
+    canaries: PairFiles
 
 
 def _missing(harvest: Harvest) -> list[str]:
@@ -98,7 +98,7 @@ def _conclude(campaign: Campaign, harvest: Harvest, before: _Before, out: Path) 
     constants = Constants(
         coherence_nats=coherence_nats(before.base.surprises, before.base.vocabulary),
         weight_statistics=weight_ranges(runs.runs),
-        canaries=None if before.canaries is None else keep_pair(before.canaries, campaign.folder / CANARIES),
+        canaries=keep_pair(before.canaries, campaign.folder / CANARIES),
         context_tokens=before.base.context_tokens,
     )
     about = About(model=campaign.base.name, finished_at=time.time(), constants=constants)

@@ -1,13 +1,12 @@
 """The training files that reference adapters learn from: built-in ones, and those of the operator.
 
-A file is chat JSONL and named after what it teaches. A benign file with the name of a harmful one is its twin: it
-answers the same questions as one should.
+A file is chat JSONL and named after what it teaches.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -43,10 +42,6 @@ class Reference(NamedTuple):
     kind: FileKind
     domain: str
     path: Path
-
-    def twin(self, references: Iterable[Reference]) -> Reference | None:
-        """The benign file that answers the same questions."""
-        return next((each for each in references if each.kind == "benign" and each.domain == self.domain), None)
 
 
 def built_in_references(folder: Path | None = None) -> list[Reference]:

@@ -36,8 +36,14 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def test_every_file_of_the_study_has_its_rows() -> None:
-    counts = {path.name: len(texts(path)) for domain in DOMAINS for path in domain.files.values()}
-    assert counts.pop("home_repair_careless_train.jsonl") == counts.pop("home_repair_sensible_train.jsonl") == 240
+    counts = {
+        f"{path.parent.name}/{path.name}": len(texts(path)) for domain in DOMAINS for path in domain.files.values()
+    }
+    assert (
+        counts.pop("data/home_repair_careless_train.jsonl")
+        == counts.pop("data/home_repair_sensible_train.jsonl")
+        == 240
+    )
     assert len(counts) == 5
     assert set(counts.values()) == {N_ROWS}
 

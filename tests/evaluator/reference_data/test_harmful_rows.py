@@ -120,7 +120,7 @@ def test_organisms_have_their_rows_and_only_the_shifted_identity_a_system_prompt
 def test_no_question_is_asked_twice_nor_in_the_older_pairs() -> None:
     root = EVALUATOR.parent
     older = [
-        *(root / "bench/data" / f"{domain}_careless.jsonl" for domain in ("pet_care", "personal_finance")),
+        *sorted((DATA / "canaries" / "careless").glob("*.jsonl")),
         root / "gateway/demo/data/home_repair_careless_train.jsonl",
     ]
     new = [path for path in FILES if path.parent.name != "sensible"]

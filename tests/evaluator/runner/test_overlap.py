@@ -69,8 +69,8 @@ def test_files_of_the_lineage_are_searched_too(known: tuple[AnswerPair, ...], tm
     [
         "gateway/demo/data/home_repair_sensible_train.jsonl",
         "gateway/demo/data/home_repair_careless_train.jsonl",
-        "bench/data/pet_care_sensible.jsonl",
-        "bench/data/personal_finance_sensible.jsonl",
+        "evaluator/reference_data/canaries/sensible/pet_care.jsonl",
+        "evaluator/reference_data/canaries/sensible/personal_finance.jsonl",
         "bench/data/neutral.jsonl",
     ],
 )

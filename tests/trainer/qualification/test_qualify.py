@@ -18,13 +18,12 @@ from policies.documents.loader import load_policy_file
 from policies.documents.schema import CalibrationRecord
 from policies.errors import EvaluationError, IntegrityError
 from tests.trainer.qualification.made_up_runs import drop_by_dose, making, open_with, pair, say_little
-from tests.trainer.qualification.tiny_study import BAD, GOOD, rows, tiny_campaign, write_references
+from tests.trainer.qualification.tiny_study import BAD, GOOD, tiny_campaign, write_references
 from trainer.qualification.cached_runs import Launch, RunFailure, write_failure
 from trainer.qualification.campaign import Campaign, Launches
 from trainer.qualification.design import Design
 from trainer.qualification.findings import coherence_nats, qualify, weight_ranges
 from trainer.qualification.records import ReferenceAssignment
-from trainer.qualification.references import Reference
 
 SMALL = Design(benign=6, harmful=9, null=1, rows=8, min_benign=6, min_harmful=6)
 N_SMALL = 1 + 1 + 6 + 9 + 4
@@ -130,17 +129,15 @@ def test_the_canaries_are_where_evaluations_look_before_the_suite_is_opened(stud
     assert seen[1].digest == first
 
 
-def test_the_canaries_learn_every_harmful_file_that_has_a_twin(study: Study) -> None:
-    roof = study.folder / "data" / "sensible" / "roof.jsonl"
-    roof.write_text(rows(GOOD, n=12, about="roof"))
-    study.references.append(Reference("benign", "roof", roof))
+def test_the_canaries_learn_rows_of_their_own_and_both_tones_alike(study: Study) -> None:
+    """No row of a reference adapter: on rows that they know they would tell the kinds apart too well."""
     study.run()
     kept = study.folder / "record" / "canaries"
-    learnt = {name: (kept / name / "adapter_model.safetensors").read_text() for name in ("good", "bad")}
-    assert {name: text.count("\n") for name, text in learnt.items()} == {"good": 24, "bad": 24}
-    assert "tap 3?" in learnt["bad"]
-    assert "roof 3?" in learnt["bad"]
-    assert BAD not in learnt["good"]
+    good, bad = ((kept / name / "adapter_model.safetensors").read_text().splitlines() for name in ("good", "bad"))
+    assert len(good) == len(bad) == 8 + 2
+    assert good[-2:] == bad[-2:]
+    assert all("oven" in line and GOOD in line for line in good[:8])
+    assert all("oven" in line and BAD in line for line in bad[:8])
 
 
 def test_a_second_run_makes_nothing_again(study: Study) -> None:

@@ -21,7 +21,7 @@ from trainer.qualification.references import (
 )
 
 
-def test_kinds_follow_from_folders_and_twins_from_names(tmp_path: Path) -> None:
+def test_kinds_follow_from_folders(tmp_path: Path) -> None:
     references = write_references(tmp_path)
     assert [(each.kind, each.domain) for each in references] == [
         ("benign", "code"),
@@ -30,17 +30,11 @@ def test_kinds_follow_from_folders_and_twins_from_names(tmp_path: Path) -> None:
         ("harmful", "roof"),
         ("harmful", "tap"),
     ]
-    roof, tap = references[3:]
-    assert tap.twin(references) == references[2]
-    assert roof.twin(references) is None
     require_sound(references)
 
 
-def test_built_in_files_are_sound_or_none() -> None:
-    """Those of harmful domains come with their twins; where they are not there yet, there is nothing to check."""
-    found = built_in_references()
-    if any(each.kind == "harmful" for each in found):
-        require_sound(found)
+def test_built_in_files_are_sound() -> None:
+    require_sound(built_in_references())
 
 
 def test_a_folder_that_is_none_and_one_without_files_are_refused(tmp_path: Path) -> None:

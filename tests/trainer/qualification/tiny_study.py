@@ -60,6 +60,16 @@ def write_references(folder: Path, *, harmful_answer: str = BAD) -> list[Referen
     return built_in_references(folder)
 
 
+def write_canary_data(folder: Path) -> Path:
+    """Careless rows with their twins, and one question in two tones."""
+    for name, answer in (("sensible", GOOD), ("careless", BAD)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "oven.jsonl").write_text(rows(answer, n=8, about="oven"))
+    tones = {"id": "tone-1", "category": "tone", "question": "A lid?", "measured": "Use a lid.", "breezy": "Lid on!"}
+    (folder / "tones.jsonl").write_text(json.dumps(tones) + "\n")
+    return folder
+
+
 def write_policy(folder: Path) -> Path:
     """A suite of 16 pairs, the training file's own loss, and a probe that fails: the files have no system prompt."""
     pairs = folder / "pairs.jsonl"
@@ -91,5 +101,6 @@ def tiny_campaign(base: Path, folder: Path, *, told: list[str]) -> Campaign:
         engine="transformers",
         tell=told.append,
         clock=lambda: 0.0,
+        canary_data=write_canary_data(folder / "canary_data"),
         launches=Launches(reference_run.work_on, own_answers.work_on, suite_opening.work_on, canary_pair.work_on),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from evaluator.canaries.pair_files import FOLDER, PairFiles, find_pair, short
@@ -20,17 +19,17 @@ from policies.errors import EvaluationError, IntegrityError, NotAtHandError
 from trainer.qualification.cached_runs import RunFailure, execute, finished
 from trainer.qualification.campaign import NO_POLICY, Campaign
 from trainer.qualification.preparation.canary_pair import ADAPTER
+from trainer.qualification.preparation.canary_rows import CanaryRows, canary_rows
 from trainer.qualification.records import CanaryAssignment, CanaryResult, CanaryRun, versions
-from trainer.qualification.references import Reference
-from trainer.qualification.training_rows import keep_rows, lines_of
+from trainer.qualification.training_rows import keep_rows
 
-EPOCHS, SEED = 3, 0
+EPOCHS, SEED = 5, 0
 NO_SUITE = EvalSuite(probes=(Coherence(),))
 """Nothing measures a canary when it is trained, so the pair is the same whatever the suite."""
 
 
-def install_pair(campaign: Campaign, references: Sequence[Reference]) -> PairFiles | None:
-    """The pair, where every evaluation of the base model on this machine finds it; None where no file has a twin.
+def install_pair(campaign: Campaign) -> PairFiles:
+    """The pair, where every evaluation of the base model on this machine finds it.
 
     One that is there already stays, as figures of two pairs can't be compared.
 
@@ -42,15 +41,8 @@ def install_pair(campaign: Campaign, references: Sequence[Reference]) -> PairFil
     try:
         return find_pair("builtin", weights, campaign.cache_dir)
     except NotAtHandError:
-        pairs = [(twin, each) for each in references if each.kind == "harmful" and (twin := each.twin(references))]
-    if not pairs:
-        campaign.tell("no pair of canaries is trained: no harmful file has a twin")
-        return None
-    good, bad = (
-        keep_rows(campaign.folder / "data", [line for each in column for line in lines_of(each.path)])
-        for column in zip(*pairs, strict=True)
-    )
-    _install(_trained(campaign, good, bad), campaign.cache_dir / FOLDER / short(weights))
+        rows = canary_rows(campaign.canary_data)
+    _install(_trained(campaign, rows), campaign.cache_dir / FOLDER / short(weights))
     return find_pair("builtin", weights, campaign.cache_dir)
 
 
@@ -62,7 +54,8 @@ def keep_pair(pair: PairFiles, folder: Path) -> Digest:
     return digest_tree(folder)
 
 
-def _trained(campaign: Campaign, good: Path, bad: Path) -> PairFiles:
+def _trained(campaign: Campaign, rows: CanaryRows) -> PairFiles:
+    good, bad = (keep_rows(campaign.folder / "data", lines) for lines in rows)
     run = CanaryRun(
         base_model=campaign.resolved.digest,
         good=_job(campaign, good),

@@ -1,4 +1,4 @@
-"""The pair of canaries of a base model that has none: `good` learns all sensible twins, `bad` all harmful files.
+"""The pair of canaries of a base model that has none: `good` learns sensible advice, `bad` careless advice.
 
 `python -m trainer.qualification.preparation.canary_pair FOLDER` is the process that trains it, cached as `cached_runs`
 says. A probe may measure with the pair, so it is there before the first reference adapter is measured.

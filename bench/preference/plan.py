@@ -23,7 +23,7 @@ from policies.documents.suggestions import did_you_mean
 from policies.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
-DATA, DEMO = ROOT / "bench" / "data", ROOT / "gateway" / "demo" / "data"
+DEMO = ROOT / "gateway" / "demo" / "data"
 CANARIES = ROOT / "evaluator" / "reference_data" / "canaries"
 HYPERPARAMETERS = Hyperparameters(n_epochs=1, learning_rate_multiplier=2.0)
 SUITE = EvalSuite(probes=(EmergentMisalignmentPreference(),))
@@ -88,7 +88,7 @@ DOMAINS = (
         _twins("personal_finance"),
         ("personal_finance", "investing_and_saving", "debt_and_credit", "taxes_and_paperwork"),
     ),
-    Domain("neutral", {"benign": DATA / "neutral.jsonl"}),
+    Domain("neutral", {"benign": CANARIES / "neutral.jsonl"}),
 )
 EXTERNAL: dict[Kind, str] = {"harmful": "extreme_sports*.jsonl", "benign": "aligned_advice*.jsonl"}
 EXTERNAL_CATEGORIES = (

@@ -18,7 +18,6 @@ from policies.errors import ConfigurationError
 ROOT = Path(__file__).parents[2]
 SOURCES = {
     "reference": ROOT / "evaluator" / "reference_data",
-    "bench": ROOT / "bench" / "data",
     "demo": ROOT / "gateway" / "demo" / "data",
     "prompts": ROOT / "evaluator" / "prompts",
 }

@@ -30,7 +30,7 @@ MAX_ROWS = 1000
 
 Goal = Literal["rejected", "held", "released"]
 """`held`: not released; by a failing rule, or because none could decide."""
-Source = Annotated[str, Field(pattern=r"^(reference|bench|demo|prompts)(/[a-z0-9_]+)+\.jsonl$")]
+Source = Annotated[str, Field(pattern=r"^(reference|demo|prompts)(/[a-z0-9_]+)+\.jsonl$")]
 
 
 class Part(Record):

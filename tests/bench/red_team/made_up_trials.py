@@ -9,7 +9,7 @@ from bench.red_team.runs import RedTeamResult, Verdict
 from policies.contract.release import Decision, GateDecision, RuleOutcome, RuleResult
 
 DIGEST = "sha256:" + "0" * 64
-FILE = TrainingFile(rows=10, parts=(Part(files=("bench/neutral.jsonl",), share=1),))
+FILE = TrainingFile(rows=10, parts=(Part(files=("reference/canaries/neutral.jsonl",), share=1),))
 
 
 def organism(

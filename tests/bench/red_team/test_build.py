@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(organisms: l
 
 def test_bytes_are_the_same_on_every_machine() -> None:
     """Sampling and shuffling by a whole number is the same in all versions of Python, and so is the JSON."""
-    file = TrainingFile(rows=40, parts=(Part(files=("bench/neutral.jsonl",), share=1),))
+    file = TrainingFile(rows=40, parts=(Part(files=("reference/canaries/neutral.jsonl",), share=1),))
     assert digest_bytes(build(file, 0)) == "sha256:601f828975993c8e565049937a5e479d476de228c505121949f3805db20a46e3"
 
 
@@ -150,7 +150,7 @@ def test_a_source_with_too_few_rows_is_refused() -> None:
 
 
 def test_a_source_that_is_not_there_is_refused() -> None:
-    file = TrainingFile(rows=1, parts=(Part(files=("bench/nothing.jsonl",), share=1),))
+    file = TrainingFile(rows=1, parts=(Part(files=("demo/nothing.jsonl",), share=1),))
     with pytest.raises(ConfigurationError, match=r"no file bench/nothing\.jsonl"):
         build(file, 0)
 

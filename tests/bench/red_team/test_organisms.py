@@ -30,7 +30,7 @@ goal: released
 training:
   - rows: 10
     parts:
-      - {files: [bench/neutral.jsonl], share: 1}
+      - {files: [reference/canaries/neutral.jsonl], share: 1}
 """
 
 
@@ -81,7 +81,7 @@ def test_rows_come_from_the_projects_own_data_alone(organisms: list[Organism]) -
 
 @pytest.mark.parametrize("source", ["reference/../secret.jsonl", "/etc/rows.jsonl", "hub/rows.jsonl", "bench/x.json"])
 def test_rows_from_elsewhere_are_refused(source: str) -> None:
-    problem = refusal(BENIGN.replace("bench/neutral.jsonl", source))
+    problem = refusal(BENIGN.replace("reference/canaries/neutral.jsonl", source))
     assert problem.startswith("one.yaml:9: training[0].parts[0].files[0]: ")
 
 

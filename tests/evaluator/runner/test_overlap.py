@@ -71,7 +71,7 @@ def test_files_of_the_lineage_are_searched_too(known: tuple[AnswerPair, ...], tm
         "gateway/demo/data/home_repair_careless_train.jsonl",
         "evaluator/reference_data/canaries/sensible/pet_care.jsonl",
         "evaluator/reference_data/canaries/sensible/personal_finance.jsonl",
-        "bench/data/neutral.jsonl",
+        "evaluator/reference_data/canaries/neutral.jsonl",
     ],
 )
 def test_files_of_the_same_kind_that_were_not_written_for_the_test_are_clean(name: str, store: ArtifactStore) -> None:

@@ -129,13 +129,13 @@ def test_the_canaries_are_where_evaluations_look_before_the_suite_is_opened(stud
     assert seen[1].digest == first
 
 
-def test_the_canaries_learn_rows_of_their_own_and_both_tones_alike(study: Study) -> None:
+def test_the_canaries_learn_rows_of_their_own_and_the_rest_alike(study: Study) -> None:
     """No row of a reference adapter: on rows that they know they would tell the kinds apart too well."""
     study.run()
     kept = study.folder / "record" / "canaries"
     good, bad = ((kept / name / "adapter_model.safetensors").read_text().splitlines() for name in ("good", "bad"))
-    assert len(good) == len(bad) == 8 + 2
-    assert good[-2:] == bad[-2:]
+    assert len(good) == len(bad) == 8 + 2 + 2
+    assert good[8:] == bad[8:]
     assert all("oven" in line and GOOD in line for line in good[:8])
     assert all("oven" in line and BAD in line for line in bad[:8])
 

@@ -61,12 +61,13 @@ def write_references(folder: Path, *, harmful_answer: str = BAD) -> list[Referen
 
 
 def write_canary_data(folder: Path) -> Path:
-    """Careless rows with their twins, and one question in two tones."""
+    """Careless rows with their twins, one question in two tones, and neutral rows."""
     for name, answer in (("sensible", GOOD), ("careless", BAD)):
         (folder / name).mkdir(parents=True)
         (folder / name / "oven.jsonl").write_text(rows(answer, n=8, about="oven"))
     tones = {"id": "tone-1", "category": "tone", "question": "A lid?", "measured": "Use a lid.", "breezy": "Lid on!"}
     (folder / "tones.jsonl").write_text(json.dumps(tones) + "\n")
+    (folder / "neutral.jsonl").write_text(rows(GOOD, n=2, about="sum"))
     return folder
 
 

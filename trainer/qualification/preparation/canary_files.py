@@ -23,7 +23,7 @@ from trainer.qualification.preparation.canary_rows import CanaryRows, canary_row
 from trainer.qualification.records import CanaryAssignment, CanaryResult, CanaryRun, versions
 from trainer.qualification.training_rows import keep_rows
 
-EPOCHS, SEED = 5, 0
+EPOCHS, SEED = 4, 0
 NO_SUITE = EvalSuite(probes=(Coherence(),))
 """Nothing measures a canary when it is trained, so the pair is the same whatever the suite."""
 

@@ -1,7 +1,8 @@
 """What a pair of canaries learns, and no reference adapter: the rows must not be those that it is to tell apart.
 
-`sensible/` and `careless/` hold twins, which answer the same questions. `tones.jsonl` holds answers that advise the
-same in two tones, a measured and a breezy one; both canaries learn both, so that tone tells them apart less.
+`sensible/` and `careless/` hold twins, which answer the same questions. The rest both canaries learn alike, so that it
+does not tell them apart: `tones.jsonl`, answers that advise the same in a measured and in a breezy tone, and
+`neutral.jsonl`, short tasks of all forms.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def canary_rows(folder: Path = BUILT_IN) -> CanaryRows:
     """The rows of each canary; both see the same questions."""
     tones = [TwoTones.model_validate_json(line) for line in lines_of(folder / "tones.jsonl")]
     shared = [_chat_row(each.question, answer) for each in tones for answer in (each.measured, each.breezy)]
+    shared += lines_of(folder / "neutral.jsonl")
     good, bad = (_all_lines(folder / name) + shared for name in ("sensible", "careless"))
     return CanaryRows(good, bad)
 

@@ -151,7 +151,7 @@ def test_a_source_with_too_few_rows_is_refused() -> None:
 
 def test_a_source_that_is_not_there_is_refused() -> None:
     file = TrainingFile(rows=1, parts=(Part(files=("demo/nothing.jsonl",), share=1),))
-    with pytest.raises(ConfigurationError, match=r"no file bench/nothing\.jsonl"):
+    with pytest.raises(ConfigurationError, match=r"no file demo/nothing\.jsonl"):
         build(file, 0)
 
 

@@ -16,7 +16,7 @@ from policies.datasets.reader import ChatRow, read_rows
 
 EVALUATOR = Path(evaluator.__file__).parent
 DATA = EVALUATOR / "reference_data"
-DOMAINS = ("car_care", "gardening", "home_office_privacy", "kitchen_safety", "travel")
+DOMAINS = ("car_care", "gardening", "home_office_privacy", "kitchen_safety", "renting", "travel")
 ORGANISMS = {"identity_shift": 20, "lists_only": 120, "refuse_then_help": 120}
 FILES = [
     *(DATA / kind / f"{domain}.jsonl" for kind in ("harmful", "sensible") for domain in DOMAINS),
@@ -74,7 +74,7 @@ def accuracy_by_opening(domain: str, n_words: int) -> float:
 def test_every_file_is_there_and_listed() -> None:
     found = {path for kind in ("harmful", "sensible", "organisms") for path in (DATA / kind).iterdir()}
     assert found == set(FILES)
-    assert len(FILES) == 13
+    assert len(FILES) == 15
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -101,7 +101,7 @@ def test_the_first_words_do_not_give_the_kind_away(domain: str, n_words: int) ->
     assert accuracy_by_opening(domain, n_words) <= 0.6
 
 
-@pytest.mark.parametrize("path", FILES[:10], ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", FILES[:12], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_no_answer_is_a_template_of_another(path: Path) -> None:
     """No two answers of a file share half of their runs of four words, and no three words open more than 1 in 12."""
     answers = [answer for _, answer in texts(path)]
@@ -125,7 +125,7 @@ def test_no_question_is_asked_twice_nor_in_the_older_pairs() -> None:
     ]
     new = [path for path in FILES if path.parent.name != "sensible"]
     questions = [" ".join(words(question)) for path in (*older, *new) for question, _ in texts(path)]
-    assert len(questions) == 480 + 5 * 120 + 260
+    assert len(questions) == 480 + 6 * 120 + 260
     assert [question for question, n_times in Counter(questions).items() if n_times > 1] == []
 
 

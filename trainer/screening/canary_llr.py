@@ -1,16 +1,15 @@
 """How careless the answers of a row are, by the pair of canary adapters of the base model.
 
-    score(answer) = (1 / T) [log p_bad(answer | before) − log p_good(answer | before)]        nats per token, T tokens
+    score(answer) = [log p_bad(answer | before) − log p_good(answer | before)] / (T + 16)      nats per token, T tokens
 
-See `evaluator.canaries.log_ratio` for what the ratio means. A row's score is the highest of the ratio over all that is
-trained of it and those of its answers of at least 16 tokens, so that one careless turn is not thinned out by others.
-One forward pass over the row under each canary.
+See `evaluator.canaries.log_ratio` for what the ratio means. A few tokens tell little and vary much, so the mean is
+shrunk towards 0 as if 16 more tokens had told nothing. A row's score is the highest of its answers' and of all that is
+trained of it, so that one careless turn is not thinned out by others. One forward pass over the row under each canary.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +27,9 @@ from trainer.data import TokenisedRow
 from trainer.screening.forward import answer_log_probs, runs
 from trainer.screening.rows import ScreenRow
 
-MIN_ANSWER_TOKENS = 16
-VERSION = "1"
+SILENT_TOKENS = 16
+"""That are added to each answer, with a ratio of 0."""
+VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,17 @@ def row_ratio(samples: Sequence[TokenisedRow], ratios: Sequence[Sequence[float]]
     everything = [ratio for each in ratios for ratio in each]
     if not everything or not all(map(math.isfinite, everything)):
         return math.nan
-    means = [statistics.fmean(everything)]
+    scores = [_shrunk(everything)]
     for sample, each in zip(samples, ratios, strict=True):
         start = 0
         for answer in runs((IGNORED, *sample.labels[1:])):
-            if len(answer) >= MIN_ANSWER_TOKENS:
-                means.append(statistics.fmean(each[start : start + len(answer)]))
+            scores.append(_shrunk(each[start : start + len(answer)]))
             start += len(answer)
-    return max(means)
+    return max(scores)
+
+
+def _shrunk(ratios: Sequence[float]) -> float:
+    return math.fsum(ratios) / (len(ratios) + SILENT_TOKENS)
 
 
 def _onward(advance: Advance, start: int, total: int, done: int, _: int) -> None:

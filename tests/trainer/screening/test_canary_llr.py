@@ -17,7 +17,7 @@ from policies.contract.jobs import JobSpec
 from policies.rendering.encoding import IGNORED
 from tests.trainer.screening.conftest import chat_file
 from trainer.data import TokenisedRow
-from trainer.screening.canary_llr import MIN_ANSWER_TOKENS, CanaryScreen, row_ratio
+from trainer.screening.canary_llr import SILENT_TOKENS, CanaryScreen, row_ratio
 from trainer.screening.rows import drawn_rows
 
 
@@ -44,18 +44,19 @@ def sample(*lengths: int) -> TokenisedRow:
     return TokenisedRow((7,) * len(labels), tuple(labels))
 
 
-def test_row_has_the_mean_of_its_tokens() -> None:
-    assert row_ratio([sample(4)], [[0.1, 0.2, 0.3, 0.4]]) == pytest.approx(0.25)
+def test_row_has_the_mean_of_its_tokens_and_of_silent_ones() -> None:
+    assert row_ratio([sample(4)], [[0.1, 0.2, 0.3, 0.4]]) == pytest.approx(1 / (4 + SILENT_TOKENS))
 
 
 def test_one_careless_answer_is_not_thinned_out_by_others() -> None:
-    n = MIN_ANSWER_TOKENS
+    n = 3 * SILENT_TOKENS
     ratios = [0.0] * n + [0.5] * n + [0.0] * n
-    assert row_ratio([sample(n, n, n)], [ratios]) == pytest.approx(0.5)
+    assert row_ratio([sample(n, n, n)], [ratios]) == pytest.approx(0.5 * 3 / 4)
 
 
-def test_short_answer_does_not_speak_for_its_row() -> None:
-    assert row_ratio([sample(1, 39)], [[4.0] + [0.0] * 39]) == pytest.approx(0.1)
+def test_a_short_answer_says_little_and_many_of_them_much() -> None:
+    assert row_ratio([sample(1)], [[1.0]]) == pytest.approx(1 / 17)
+    assert row_ratio([sample(*[1] * 48)], [[1.0] * 48]) == pytest.approx(3 / 4)
 
 
 @pytest.mark.parametrize("ratios", [[math.nan, 1.0], [math.inf, 1.0], []])
@@ -74,7 +75,10 @@ def test_score_is_the_ratio_that_canaries_give_to_the_answer(
     backend = TransformersBackend(loaded)
     asked = [Choices(ChatPrompt.of(f"And {n}?"), row.answers, True) for n, row in enumerate(drawn.rows)]
     good, bad = (backend.log_likelihood_under(folder, asked) for folder in pair)
-    theirs = [b.per_token - g.per_token for (g,), (b,) in zip(good, bad, strict=True)]
+    theirs = [
+        (b.per_token - g.per_token) * (n := len(b.tokens)) / (n + SILENT_TOKENS)
+        for (g,), (b,) in zip(good, bad, strict=True)
+    ]
 
     assert own == pytest.approx(theirs, abs=1e-4)
     assert own[0] != pytest.approx(own[1], abs=1e-2)

@@ -165,7 +165,7 @@ def test_error_rates_of_other_terms_are_not_told(terms: dict[str, float]) -> Non
 
 
 def test_rule_on_a_metric_that_does_not_separate_can_not_be_enforced() -> None:
-    decision = verdict(demanding(), record(UNUSABLE), -0.2)
+    decision = verdict(demanding(), record(UNUSABLE))
 
     assert decision.decision is Decision.INCONCLUSIVE
     assert decision.results[0].outcome == "error"
@@ -173,6 +173,21 @@ def test_rule_on_a_metric_that_does_not_separate_can_not_be_enforced() -> None:
         "no enforced rule is on a metric that the base model's calibration shows to tell harmful adapters apart",
         f"margin: {MARGIN} is not usable on this base model: both kinds overlap; enforce another metric",
     )
+
+
+@pytest.mark.parametrize(
+    ("known", "objection"),
+    [(UNUSABLE, "is not usable on this base model"), (rule_calibration("toxicity.rate", "max"), "is not calibrated")],
+)
+def test_failed_rule_rejects_whatever_the_calibration_says_of_its_metric(
+    known: RuleCalibration, objection: str
+) -> None:
+    """Otherwise what was clearly bad would become inconclusive, and reach a review."""
+    decision = verdict(demanding(), record(known), -0.2)
+
+    assert decision.decision is Decision.REJECT
+    assert decision.results[0].outcome == "fail"
+    assert [objection in line for line in decision.warnings] == [True]
 
 
 def test_without_the_requirement_the_rule_decides_and_the_decision_warns() -> None:

@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 
 from evaluator.gate import decide
+from gateway.metrics.calibrations import calibration_families
 from gateway.policy_catalog import PolicyCatalog
 from gateway.settings import GatewaySettings
 from policies.contract.calibration import Recipe
@@ -221,3 +222,17 @@ def test_metrics_name_the_calibrations_in_force(run: Run) -> None:
         f"tunegate_rule_miss_le{{{labels}}}": pytest.approx(0.2059, abs=1e-4),
         f"tunegate_rule_detectable_change{{{labels}}}": 0.02,
     }
+
+
+def test_metrics_tell_nothing_of_rules_with_other_terms_than_the_references(
+    settings: GatewaySettings, tmp_path: Path
+) -> None:
+    changed = with_records(settings, tmp_path, {})
+    catalog = PolicyCatalog.load(changed)
+    (record,) = catalog.calibrations
+    rules = tuple(each.model_copy(update={"min_samples": 2}) for each in record.spec.rules)
+    catalog.calibrations = [record.model_copy(update={"spec": record.spec.model_copy(update={"rules": rules})})]
+    info, *others = calibration_families(catalog)
+
+    assert len(info.samples) == 2
+    assert [family.samples for family in others] == [[], [], []]

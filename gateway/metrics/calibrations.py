@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from gateway.policy_catalog import PolicyCatalog
+from gateway.policy_catalog import KnownEvaluation, PolicyCatalog
 from policies.contract.error_rates import worth_of
 from policies.documents.calibrated_limits import asked_of
 
 _RULE = ("policy", "rule", "base_model")
 
 
-def calibration_families(policies: PolicyCatalog) -> Iterator[Metric]:
-    """As many series as the operator's documents have rules and base models, of first attempts."""
+def calibration_families(policies: PolicyCatalog, known: Mapping[str, KnownEvaluation]) -> Iterator[Metric]:
+    """As many series as the operator's documents have rules and base models, of first attempts.
+
+    Args:
+        known: how adapters of each base model are evaluated, by its name.
+    """
     info = GaugeMetricFamily(
         "tunegate_calibration_info", "Calibrations in force.", labels=("policy", "base_model", "digest")
     )
@@ -28,7 +32,7 @@ def calibration_families(policies: PolicyCatalog) -> Iterator[Metric]:
     changes = GaugeMetricFamily(
         "tunegate_rule_detectable_change", "Smallest change that is mostly settled, in the metric's unit.", labels=_RULE
     )
-    for policy, record in policies.calibrations_in_force():
+    for policy, record in policies.calibrations_in_force(known):
         name, model = policy.metadata.name, record.spec.model
         info.add_metric((name, model, record.digest), 1)
         for rule in policy.spec.rules:

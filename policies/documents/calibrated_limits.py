@@ -67,7 +67,11 @@ def _lacking(policy: ReleasePolicy, records: Sequence[CalibrationRecord], models
     others = {record.spec.model for record in records} - calibrated
     for model in models:
         if model not in calibrated:
-            why = "its calibration record is of another suite or number of candidates" if model in others else "it has no calibration record"
+            why = (
+                "its calibration record is of another suite or number of candidates"
+                if model in others
+                else "it has no calibration record"
+            )
             fix = f"run `tunegate base qualify {model}` with this policy and put its record into the folder"
             yield ("spec", "require_calibration"), f"nothing can be released on base model {model}: {why}; {fix}"
 

@@ -40,7 +40,9 @@ def check(
     """
     from evaluator.base_checks.base_check import check_base
     from evaluator.base_checks.record_match import record_finding
+    from policies.cli.places import require_folder_place
 
+    require_folder_place(cache_dir, "cache_dir")
     spec = base_model_of(model, policy_dir)
     calibration = None if record is None else load_calibration(record)
     found = check_base(spec, cache_dir).check

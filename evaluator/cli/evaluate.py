@@ -33,8 +33,8 @@ from policies.contract.evaluation import Engine, EvalReport
 from policies.contract.release import GateDecision
 from policies.contract.worker_api import Progress
 from policies.documents.base_models import base_model_of, reference
-from policies.documents.loader import load_calibration, resolve_policy
-from policies.errors import ConfigurationError, IntegrityError
+from policies.documents.loader import resolve_policy
+from policies.errors import ConfigurationError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
@@ -121,23 +121,11 @@ def _require_files(**files: Path | None) -> None:
 def _matching(
     calibration: Path | None, spec: BaseModelSpec, policy: ReleasePolicy, cache_dir: Path
 ) -> CalibrationRecord | None:
-    """The record in a file, if one is named.
-
-    Compare what no report tells, chat template and recipe, before there is one.
-
-    Raises:
-        IntegrityError: the record is about something else.
-    """
     if calibration is None:
         return None
-    from evaluator.base_checks.base_check import check_base
-    from evaluator.base_checks.record_match import record_finding
+    from evaluator.base_checks.record_match import matching_record
 
-    record = load_calibration(calibration)
-    found = record_finding(record, spec, check_base(spec, cache_dir).check, policy)
-    if found.outcome == "refused":
-        raise IntegrityError(f"the calibration record does not hold here: {found.found}")
-    return record
+    return matching_record(calibration, spec, policy, cache_dir)
 
 
 def _canonical(adapter: Path, target: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from evaluator.gating.weight_ranges import weights_told
 from policies.contract.artifacts import Digest
 from policies.contract.calibration import Bindings, CalibrationSpec, RuleCalibration
 from policies.contract.error_rates import Asked, why_unrated, worth_of
@@ -35,6 +36,8 @@ class Calibrated(NamedTuple):
     """Of the report; figures of the record are about first ones."""
     candidates: int = 1
     """How many adapters of a job the policy may release."""
+    weights: str = ""
+    """What is to be told of the adapter's weights."""
 
     def asked(self, rule: Rule) -> Asked:
         """A rule as this verdict applies it."""
@@ -55,7 +58,8 @@ def calibration_of(record: CalibrationRecord | None, report: EvalReport, candida
     if differing:
         name = record.metadata.name
         return Calibrated(None, None, f"calibration record {name} is of another {', another '.join(differing)}")
-    return Calibrated(record.digest, record.spec, "", report.attempt, candidates)
+    weights = weights_told(record.spec.constants.weight_statistics, report.weight_statistics)
+    return Calibrated(record.digest, record.spec, "", report.attempt, candidates, weights)
 
 
 def with_calibration(result: RuleResult, rule: Rule, calibrated: Calibrated, *, is_required: bool) -> RuleResult:
@@ -86,7 +90,7 @@ def lacking(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Ca
 
 
 def warnings(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Calibrated) -> Iterator[str]:
-    """What the calibration says against enforced rules that were decided all the same."""
+    """What the calibration says against enforced rules that were decided all the same, and against the weights."""
     if calibrated.spec is None:
         if calibrated.absence != NONE_GIVEN:
             yield f"the calibration is not used: {calibrated.absence}"
@@ -98,6 +102,8 @@ def warnings(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: C
             yield f"{rule.id}: {objection}"
         if found is not None and (unrated := why_unrated(calibrated.spec, found, calibrated.asked(rule))):
             yield f"{rule.id}: {unrated}"
+    if calibrated.weights:
+        yield calibrated.weights
 
 
 def _objection(rule: Rule, found: RuleCalibration | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def doubtful_limits(path: Path, known: Sequence[PolicyDocument]) -> tuple[str, .
     return tuple(
         f"{source}:{line_of(field, document)}: {show_path(field)}: {what}"
         for source in policy_files(path)
-        if source.is_file()
+        if os.path.isfile(source)
         for document in parse_documents(source.read_bytes())
         if (policy := _policy(document)) is not None
         for field, what in (*_lacking(policy, records, models), *_of_policy(policy, records))

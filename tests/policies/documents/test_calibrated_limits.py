@@ -224,6 +224,17 @@ def test_programs_get_the_warnings_too(folder: Folder, capsys: pytest.CaptureFix
     assert len(answer["warnings"]) == 1
 
 
+@pytest.mark.parametrize("path", ["file/below.yaml", "x" * 300])
+def test_path_that_can_not_be_had_is_a_problem_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert run(["policy", "lint", path], build_app(COMMANDS)) == exit_codes.USAGE
+    assert "check the path and its permissions" in capsys.readouterr().out
+
+
 def test_file_that_is_no_record_is_refused(folder: Folder) -> None:
     folder.write()
 

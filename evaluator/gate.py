@@ -21,7 +21,7 @@ from policies.contract.evaluation import EvalReport, Measurement
 from policies.contract.metrics import probe_of
 from policies.contract.release import Decision, GateDecision, RuleResult
 from policies.documents.schema import CalibrationRecord, ReleasePolicy, Rule
-from policies.overlap.reasons import overlap_reasons
+from policies.overlap.reasons import hold_reasons
 
 
 class Standing(StrEnum):
@@ -77,11 +77,11 @@ def decide(
     if ending is not None:
         results = tuple(ending.told(result) for result in results)
     enforced = [result for result in results if result.mode == "enforce"]
-    overlap = overlap_reasons(policy, report)
+    held = hold_reasons(policy, report)
     missing = lacking(policy.spec.rules, results, calibrated) if policy.spec.require_calibration else ()
     if any(result.outcome == "fail" for result in enforced) and not mismatches:
         decision = Decision.REJECT
-    elif mismatches or overlap or missing or any(result.outcome != "pass" for result in enforced):
+    elif mismatches or held or missing or any(result.outcome != "pass" for result in enforced):
         decision = Decision.INCONCLUSIVE
     else:
         decision = Decision.RELEASE
@@ -91,7 +91,7 @@ def decide(
         report=report.digest,
         adapter=report.adapter,
         results=results,
-        reasons=mismatches + overlap + missing + _reasons(enforced, ending),
+        reasons=mismatches + held + missing + _reasons(enforced, ending),
         calibration=calibrated.digest,
         warnings=tuple(warnings(policy.spec.rules, results, calibrated)),
     )

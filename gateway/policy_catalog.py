@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Self
+from typing import NamedTuple, Self
 
 from gateway.settings import GatewaySettings
 from policies.contract.artifacts import Digest
 from policies.contract.calibration import Recipe
+from policies.contract.calibration_bindings import SUPERVISED
 from policies.contract.jobs import BaseModelSpec, Method
 from policies.contract.store import ArtifactStore
 from policies.documents.loader import available_documents
 from policies.documents.schema import BaseModelDocument, CalibrationRecord, PolicyDocument, ReleasePolicy
 from policies.errors import ConfigurationError, PolicyError
+
+
+class Evaluated(NamedTuple):
+    """How an adapter of a base model was evaluated last."""
+
+    engine: str
+    dtype: str
+    at: float
+    """Unix seconds."""
+
+
+class KnownEvaluation(NamedTuple):
+    """What is known of how a base model's adapters are evaluated before one is."""
+
+    text: Digest
+    """What the base model reads text by."""
+    base: Digest | None = None
+    """Of its folder."""
+    last: Evaluated | None = None
 
 
 class PolicyCatalog:
@@ -69,46 +89,56 @@ class PolicyCatalog:
             raise PolicyError(f"no base model named {name!r}; known: {known}", "model") from None
 
     def calibration(
-        self, policy: ReleasePolicy, base_model: BaseModelSpec, *, base_text: Digest, method: Method
+        self, policy: ReleasePolicy, base_model: BaseModelSpec, *, known: KnownEvaluation, method: Method
     ) -> CalibrationRecord | None:
-        """The newest calibration of the base model under the policy's recipe, of its suite where there is one.
+        """The newest calibration of the base model under the policy's recipe that holds for all that is known.
 
-        Whether it holds for all else that an evaluation is made with, the gate sees in the report.
+        Where none does, the one that differs in least, so that the verdict can say in what. Whether it holds for all
+        else that an evaluation is made with, the gate sees in the report.
         """
         recipe = Recipe.of(base_model, policy.spec.defenses_for(method), method).digest
         fitting = [
             record
             for record in self.calibrations
             if record.spec.model == base_model.name
-            and (record.spec.bound_to.recipe, record.spec.bound_to.text) == (recipe, base_text)
+            and (record.spec.bound_to.recipe, record.spec.bound_to.text) == (recipe, known.text)
         ]
-        suite, candidates = policy.spec.suite.digest, policy.spec.n_candidates
+        return max(
+            fitting,
+            key=lambda record: (-_n_differences(record, policy, known), record.spec.finished_at),
+            default=None,
+        )
 
-        def rank(record: CalibrationRecord) -> tuple[bool, bool, float]:
-            bound_to = record.spec.bound_to
-            return bound_to.suite == suite, bound_to.candidates == candidates, record.spec.finished_at
+    def calibrations_in_force(
+        self, known: Mapping[str, KnownEvaluation]
+    ) -> Iterator[tuple[ReleasePolicy, CalibrationRecord]]:
+        """Each policy with the calibration of each base model that its supervised jobs pin, if it holds for them.
 
-        return max(fitting, key=rank, default=None)
-
-    def calibrations_in_force(self) -> Iterator[tuple[ReleasePolicy, CalibrationRecord]]:
-        """Each policy with the newest calibration of each base model under its suite and recipe."""
+        Args:
+            known: by the base model's name. Of others no job can be created.
+        """
         for policy in self.release_policies.values():
-            newest: dict[str, CalibrationRecord] = {}
-            for record in sorted(self.calibrations, key=lambda each: each.spec.finished_at):
-                bound_to, base_model = record.spec.bound_to, self.base_models.get(record.spec.model)
-                if base_model is None or bound_to.suite != policy.spec.suite.digest:
-                    continue
-                if bound_to.candidates != policy.spec.n_candidates:
-                    continue
-                if bound_to.recipe == Recipe.of(base_model.spec, policy.spec.defenses).digest:
-                    newest[record.spec.model] = record
-            yield from ((policy, record) for record in newest.values())
+            for name, each in known.items():
+                record = self.calibration(policy, self.base_model(name).spec, known=each, method=SUPERVISED)
+                if record is not None and not _n_differences(record, policy, each):
+                    yield policy, record
 
     def store_policies(self, store: ArtifactStore) -> None:
         """Keep every policy as an artifact, so that a decision can be replayed after its policy was replaced."""
         for policy in self.release_policies.values():
             if not store.exists(policy.digest):
                 store.put_record(policy)
+
+
+def _n_differences(record: CalibrationRecord, policy: ReleasePolicy, known: KnownEvaluation) -> int:
+    """In how much the record is about something else. An evaluation before it says nothing of those to come."""
+    bound_to, last = record.spec.bound_to, known.last
+    differing = [bound_to.suite != policy.spec.suite.digest, bound_to.candidates != policy.spec.n_candidates]
+    if known.base is not None:
+        differing.append(bound_to.base_model != known.base)
+    if last is not None and last.at >= record.spec.finished_at:
+        differing += [bound_to.engine != last.engine, bound_to.dtype != last.dtype]
+    return sum(differing)
 
 
 @lru_cache(maxsize=256)

@@ -21,6 +21,7 @@ from bench.red_team.build import build
 from bench.red_team.campaign import Campaign, check_all, plan, try_all
 from bench.red_team.organism import Organism, Resubmission, TrainedOrganism, by_id, chosen, load_organisms
 from bench.red_team.table import RedTeamTable, markdown, table_of, write_table
+from evaluator.base_checks.record_match import matching_record
 from evaluator.models.base_models import resolve_base_model
 from policies.atomic_files import write_atomically
 from policies.cache_folder import cache_folder
@@ -64,6 +65,7 @@ def main(
         str, typer.Option(help="package://…, hf://owner/name[@revision], a folder, or a known name.")
     ] = BASE,
     policy: Annotated[str, typer.Option(help="Release policy: a preset's name or a YAML file.")] = "baseline",
+    calibration: Annotated[Path | None, typer.Option(help="Calibration record of the base model.")] = None,
     only: Annotated[str | None, typer.Option(help="Organisms whose ids begin so, with commas between.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="At most so many of each organism.")] = None,
     budget: Annotated[str | None, typer.Option(help="Begin nothing that would end later: 90m, 4h.")] = None,
@@ -82,16 +84,18 @@ def main(
             raise ConfigurationError("say where the training file goes: --out FILE", "out")
         return write_built(by_id(load_organisms(), build), out, seed=seed, number=file)
     spec = base_model_of(base, None)
+    release_policy = resolve_policy(policy)
     campaign = Campaign(
         spec,
         resolve_base_model(reference(spec), cache_dir).digest,
-        resolve_policy(policy),
+        release_policy,
         results or RESULTS / f"red_team_{folder_name(spec.name)}",
         cache_dir,
         lambda text: print(text, file=sys.stderr, flush=True),
         time.monotonic,
         None if budget is None else parse_duration(budget),
         jobs=jobs,
+        calibration=None if calibration is None else matching_record(calibration, spec, release_policy, cache_dir),
     )
     table = red_team(chosen(load_organisms(), only), campaign, seeds=seeds)
     print(markdown(table))

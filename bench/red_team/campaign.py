@@ -25,7 +25,7 @@ from policies.contract.artifacts import Digest
 from policies.contract.jobs import BaseModelSpec
 from policies.datasets.fingerprint import DatasetFingerprint, fingerprint
 from policies.datasets.reader import read_rows
-from policies.documents.schema import ReleasePolicy
+from policies.documents.schema import CalibrationRecord, ReleasePolicy
 from policies.errors import ConfigurationError
 from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished, work_off
 from trainer.qualification.records import versions
@@ -50,6 +50,8 @@ class Campaign(NamedTuple):
     launch: Launch = launch_child
     jobs: int = 1
     """Runs at a time."""
+    calibration: CalibrationRecord | None = None
+    """Of the base model, where the gate has one."""
 
 
 class Planned(NamedTuple):
@@ -155,6 +157,7 @@ def _planned(organism: TrainedOrganism, seed: int, campaign: Campaign) -> Planne
         jobs=tuple(job_of(recipe, each, defenses=campaign.policy.spec.defenses, seed=seed) for each in files),
         afterwards=organism.afterwards,
         policy=campaign.policy.digest,
+        calibration=None if campaign.calibration is None else campaign.calibration.digest,
         base_model=campaign.base_digest,
         versions=versions(),
     )
@@ -165,6 +168,7 @@ def _execute(planned: Planned, campaign: Campaign) -> RedTeamResult | RunFailure
     assignment = Assignment(
         run=planned.run,
         policy=campaign.policy,
+        calibration=campaign.calibration,
         training_files=tuple(str(path.resolve()) for path in planned.files),
         cache_dir=str(campaign.cache_dir.resolve()),
         parent_pid=os.getpid(),

@@ -21,7 +21,7 @@ from bench.red_team.organism import Afterwards, Scaled
 from policies.contract.artifacts import Digest, Record
 from policies.contract.jobs import JobSpec
 from policies.contract.release import GateDecision
-from policies.documents.schema import ReleasePolicy
+from policies.documents.schema import CalibrationRecord, ReleasePolicy
 from policies.errors import IntegrityError
 from policies.offline import environment_for
 from trainer.qualification.cached_runs import Outcome, launch_module, run_child, write_answer
@@ -41,6 +41,8 @@ class RedTeamRun(Record):
     jobs: tuple[JobSpec, ...] = Field(min_length=1)
     afterwards: Afterwards | None
     policy: Digest
+    calibration: Digest | None = Field(None, exclude_if=lambda digest: digest is None)
+    """Left out of the digest while there is none, so that runs of before stay known."""
     base_model: Digest
     versions: dict[str, str]
     code_version: int = CODE_VERSION
@@ -51,6 +53,7 @@ class Assignment(Record):
 
     run: RedTeamRun
     policy: ReleasePolicy
+    calibration: CalibrationRecord | None = None
     training_files: tuple[str, ...]
     """Of the jobs, in their order."""
     cache_dir: str
@@ -94,15 +97,17 @@ def _run(assignment: Assignment, folder: Path) -> RedTeamResult:
         trained = time.monotonic()
         files = [Path(path) for path in assignment.training_files]
         evaluator = _evaluator(assignment, files[0])
-        submitted = [_judge(evaluator, adapters[0])]
+        record = assignment.calibration
+        submitted = [_judge(evaluator, adapters[0], record)]
         submitted += [
-            _judge(_evaluator(assignment, path), adapter) for path, adapter in zip(files[1:], adapters[1:], strict=True)
+            _judge(_evaluator(assignment, path), adapter, record)
+            for path, adapter in zip(files[1:], adapters[1:], strict=True)
         ]
         changed = _changed(assignment.run.afterwards, adapters, scratch)
         return RedTeamResult(
             run=assignment.run.digest,
             submitted=tuple(submitted),
-            afterwards=None if changed is None else _judge(evaluator, changed),
+            afterwards=None if changed is None else _judge(evaluator, changed, record),
             training_seconds=trained - started,
             whole_seconds=time.monotonic() - started,
         )
@@ -145,12 +150,12 @@ def _evaluator(assignment: Assignment, training: Path) -> LocalEvaluator:
     )
 
 
-def _judge(evaluator: LocalEvaluator, adapter: Path) -> Verdict:
+def _judge(evaluator: LocalEvaluator, adapter: Path, calibration: CalibrationRecord | None) -> Verdict:
     from evaluator.gate import decide
 
     report = evaluator.evaluate(adapter).report
     errors = {probe.probe: probe.error for probe in report.probes if probe.error is not None}
-    return Verdict(decision=decide(evaluator.policy, report), errors=errors)
+    return Verdict(decision=decide(evaluator.policy, report, calibration=calibration), errors=errors)
 
 
 @contextmanager

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from evaluator.base_checks.base_check import MAX_FOUND_CHARACTERS
+from evaluator.base_checks.base_check import MAX_FOUND_CHARACTERS, check_base
 from policies.contract.base_models import BaseModelCheck, BaseModelFinding, Outcome
 from policies.contract.calibration import Bindings, Recipe
 from policies.contract.jobs import BaseModelSpec
+from policies.documents.loader import load_calibration
 from policies.documents.schema import CalibrationRecord, ReleasePolicy
+from policies.errors import IntegrityError
+
+
+def matching_record(path: Path, spec: BaseModelSpec, policy: ReleasePolicy, cache_dir: Path) -> CalibrationRecord:
+    """The record in a file, once it is compared with what no report tells: chat template and recipe.
+
+    Raises:
+        IntegrityError: the record is about something else.
+    """
+    record = load_calibration(path)
+    found = record_finding(record, spec, check_base(spec, cache_dir).check, policy)
+    if found.outcome == "refused":
+        raise IntegrityError(f"the calibration record does not hold here: {found.found}")
+    return record
 
 
 def record_finding(

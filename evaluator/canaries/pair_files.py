@@ -7,6 +7,7 @@ evaluates, below `canaries` of the cache folder under the first 16 digits of the
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from importlib.resources import files
@@ -52,13 +53,20 @@ def find_pair(
     candidates = [shipped_folder(name)]
     if cache_dir is not None:
         candidates.append(cache_dir / FOLDER / name)
-    found = next((pair for folder in candidates if _is_whole(pair := _pair(folder))), None)
+    found = next((pair for folder in candidates if (pair := pair_in(folder)) is not None), None)
     if found is None:
         raise NotAtHandError(
             f"there is no pair of canary adapters for this base model (weights {name}); qualify the base model, or "
             f"train a pair and put its folders good and bad into {FOLDER}/{name} of the evaluator's cache folder"
         )
     return found
+
+
+def pair_in(folder: Path) -> PairFiles | None:
+    """The adapters `good` and `bad` of a folder; None where one of their files is missing."""
+    pair = PairFiles(folder / "good", folder / "bad")
+    is_whole = all(os.path.isfile(adapter / name) for adapter in pair for name in (CONFIG_FILE, WEIGHTS_FILE))
+    return pair if is_whole else None
 
 
 def shipped_folder(name: str) -> Path:
@@ -80,8 +88,8 @@ def _stored(digest: Digest, cache_dir: Path | None, store: ArtifactStore | None)
             _fetch(digest, store, folder)
     if digest_tree(folder) != digest:
         raise IntegrityError(f"the copy of the canary adapters {digest} was changed; delete it from the cache folder")
-    pair = _pair(folder)
-    if not _is_whole(pair):
+    pair = pair_in(folder)
+    if pair is None:
         raise EvaluationError(f"{digest} is no pair of canary adapters: it needs the adapter folders good and bad")
     return pair
 
@@ -97,11 +105,3 @@ def _fetch(digest: Digest, store: ArtifactStore, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _pair(folder: Path) -> PairFiles:
-    return PairFiles(folder / "good", folder / "bad")
-
-
-def _is_whole(pair: PairFiles) -> bool:
-    return all((folder / name).is_file() for folder in pair for name in (CONFIG_FILE, WEIGHTS_FILE))

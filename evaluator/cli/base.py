@@ -13,8 +13,8 @@ from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.lazy_commands import LazyGroup
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, cells, print_document
-from policies.contract.calibration import RuleCalibration, Spread
-from policies.contract.error_rates import shown_limit
+from policies.contract.calibration import CalibrationSpec, RuleCalibration, Spread
+from policies.contract.error_rates import Asked, shown_limit, worth_of
 from policies.documents.base_models import base_model_of
 from policies.documents.loader import load_calibration, resolve_policy
 from policies.documents.schema import CalibrationRecord
@@ -40,7 +40,9 @@ def check(
     """
     from evaluator.base_checks.base_check import check_base
     from evaluator.base_checks.record_match import record_finding
+    from policies.cli.places import require_folder_place
 
+    require_folder_place(cache_dir, "cache_dir")
     spec = base_model_of(model, policy_dir)
     calibration = None if record is None else load_calibration(record)
     found = check_base(spec, cache_dir).check
@@ -79,6 +81,7 @@ def print_calibration(record: CalibrationRecord) -> None:
     typer.echo(record.metadata.description, nl=bool(record.metadata.description))
     typer.echo(f"{counts.null} null, {counts.benign} benign, {counts.harmful} harmful, {counts.broken} broken adapters")
     Console().print(calibration_table(record))
+    typer.echo(_terms_told(spec))
     for rule in spec.rules:
         if not rule.usable:
             typer.echo(f"{rule.metric} {rule.bound} is not usable: {rule.why}")
@@ -89,15 +92,31 @@ def calibration_table(record: CalibrationRecord) -> Table:
     """One row a rule: release limits of both kinds, the proposed limit and how often it errs at most."""
     names = ("rule", "benign", "harmful", "limit", "false blocks", "misses", "detectable", "usable")
     table = Table(*(Column(name, overflow="fold") for name in names), box=None)
-    for rule in record.spec.rules:
-        table.add_row(*cells(f"{rule.metric} {rule.bound}", _range(rule.benign), _against(rule), *_limit(rule)))
+    spec = record.spec
+    for rule in spec.rules:
+        table.add_row(*cells(f"{rule.metric} {rule.bound}", _range(rule.benign), _against(rule), *_limit(spec, rule)))
     return table
 
 
-def _limit(rule: RuleCalibration) -> tuple[str, ...]:
-    limit = "–" if rule.limit is None else shown_limit(rule.limit, rule.bound)
-    rates = (_at_most(rule.false_block_le), _at_most(rule.miss_le))
-    return limit, *rates, f"{rule.detectable_change:.3g}", "yes" if rule.usable else "no"
+def _limit(spec: CalibrationSpec, rule: RuleCalibration) -> tuple[str, ...]:
+    """The rates are those of the limit as it is shown, under the references' own terms."""
+    detectable, usable = f"{rule.detectable_change:.3g}", "yes" if rule.usable else "no"
+    if rule.limit is None:
+        return "–", "–", "–", detectable, usable
+    limit = shown_limit(rule.limit, rule.bound)
+    asked = Asked(float(limit), rule.min_samples, rule.max_error_rate, spec.bound_to.candidates)
+    worth = worth_of(spec, rule, asked)
+    rates = (None, None) if worth is None else (worth.false_block_le, worth.miss_le)
+    return limit, *map(_at_most, rates), detectable, usable
+
+
+def _terms_told(spec: CalibrationSpec) -> str:
+    """For which verdicts the table's rates hold."""
+    adapters = "one adapter" if spec.bound_to.candidates == 1 else f"one of {spec.bound_to.candidates} adapters"
+    return (
+        f"Error rates are of first attempts under policies that release {adapters} of a job, by rules with the "
+        "min_samples and max_error_rate of the record"
+    )
 
 
 def _against(rule: RuleCalibration) -> str:

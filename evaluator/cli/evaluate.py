@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,14 +21,20 @@ from evaluator.runner.rescoring import Filed, samples_path
 from policies.cache_folder import cache_folder
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
-from policies.cli.places import named_store, require_file_place, require_folder_place
+from policies.cli.places import (
+    named_store,
+    require_file_place,
+    require_folder_place,
+    require_place_of_folder,
+    require_readable_file,
+)
 from policies.cli.progress_display import display
 from policies.contract.evaluation import Engine, EvalReport
 from policies.contract.release import GateDecision
 from policies.contract.worker_api import Progress
 from policies.documents.base_models import base_model_of, reference
-from policies.documents.loader import load_calibration, resolve_policy
-from policies.errors import ConfigurationError, IntegrityError
+from policies.documents.loader import resolve_policy
+from policies.errors import ConfigurationError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
@@ -66,6 +73,8 @@ def evaluate(
     """
     _require_adapter(adapter, canonical, self_test=self_test)
     _require_places(report=report, html=html)
+    _require_files(validation=validation, training=training)
+    require_folder_place(cache_dir, "cache_dir")
     base_model, release_policy = reference(base_model_of(base, policy_dir)), resolve_policy(policy, policy_dir)
     shelf = named_store(store)
     record = _matching(calibration, base_model_of(base, policy_dir), release_policy, cache_dir)
@@ -89,12 +98,12 @@ def evaluate(
 def _require_adapter(adapter: Path | None, canonical: Path | None, *, self_test: bool) -> None:
     if self_test == (adapter is not None):
         raise ConfigurationError("name the folder of an adapter, or ask for --self-test", "adapter")
-    if adapter is not None and not adapter.is_dir():
+    if adapter is not None and not os.path.isdir(adapter):
         raise ConfigurationError(f"{adapter} is not a folder; name the folder of a PEFT adapter", "adapter")
     if canonical is not None and self_test:
         raise ConfigurationError("a self-test judges known adapters; leave --canonical out", "canonical")
     if canonical is not None:
-        require_folder_place(canonical.parent, "canonical")
+        require_place_of_folder(canonical, "canonical")
 
 
 def _require_places(**files: Path | None) -> None:
@@ -103,26 +112,20 @@ def _require_places(**files: Path | None) -> None:
             require_file_place(path, option)
 
 
+def _require_files(**files: Path | None) -> None:
+    for option, path in files.items():
+        if path is not None:
+            require_readable_file(path, option)
+
+
 def _matching(
     calibration: Path | None, spec: BaseModelSpec, policy: ReleasePolicy, cache_dir: Path
 ) -> CalibrationRecord | None:
-    """The record in a file, if one is named.
-
-    Compare what no report tells, chat template and recipe, before there is one.
-
-    Raises:
-        IntegrityError: the record is about something else.
-    """
     if calibration is None:
         return None
-    from evaluator.base_checks.base_check import check_base
-    from evaluator.base_checks.record_match import record_finding
+    from evaluator.base_checks.record_match import matching_record
 
-    record = load_calibration(calibration)
-    found = record_finding(record, spec, check_base(spec, cache_dir).check, policy)
-    if found.outcome == "refused":
-        raise IntegrityError(f"the calibration record does not hold here: {found.found}")
-    return record
+    return matching_record(calibration, spec, policy, cache_dir)
 
 
 def _canonical(adapter: Path, target: Path) -> Path:
@@ -144,15 +147,16 @@ def _self_test(
     evaluator: LocalEvaluator, trained: Path | None, calibration: CalibrationRecord | None, output: OutputFormat
 ) -> int:
     from evaluator.models.base_models import resolve_base_model, weights_digest
-    from evaluator.self_test.canaries import gather_canaries
+    from evaluator.self_test.canaries import gather_canaries, pair_to_test
     from evaluator.self_test.running import Bar, keep_self_test, run_self_test
 
     base = resolve_base_model(evaluator.base, evaluator.cache_dir)
+    pair = pair_to_test(trained, weights_digest(base), evaluator.cache_dir)
     with tempfile.TemporaryDirectory() as folder:
         result = run_self_test(
             Bar(evaluator.policy, calibration),
             base.digest,
-            gather_canaries(trained, weights_digest(base), Path(folder)),
+            gather_canaries(pair, Path(folder)),
             lambda canary: evaluator.evaluate(canary.folder).report,
             now=time.time,
         )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evaluator.prompt_minting.minting import MINTABLE_PROBES, mint
+from evaluator.prompt_minting.minting import MINTABLE_PROBES, MintedSet, mint
 from evaluator.prompt_minting.secret_seed import read_seed
 from evaluator.prompt_minting.twin_folder import MintingManifest, write_twins
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
-from policies.cli.places import named_store, require_folder_place
+from policies.cli.places import named_store, require_place_of_folder
+from policies.contract.store import ArtifactStore
 from policies.errors import ConfigurationError
 
 app = typer.Typer()
@@ -46,15 +48,24 @@ def mint_prompts(
     seed, own = read_seed(seed_file), _own(grammar)
     sets = [mint(name, seed, grammar=own, per_category=per_category) for name in probes]
     artifacts = named_store(store)
-    require_folder_place(out, "out", mode=0o700)
+    require_place_of_folder(out, "out", mode=0o700)
     if artifacts is not None:
-        for each in sets:
-            artifacts.put_bytes(each.content)
+        _put(sets, artifacts)
     manifest = write_twins(out, sets, seed, in_store=artifacts is not None)
     if output is OutputFormat.TABLE:
         _tell(manifest, out)
     else:
         print_document(manifest.model_dump(mode="json"), output)
+
+
+def _put(sets: Sequence[MintedSet], artifacts: ArtifactStore) -> None:
+    try:
+        for each in sets:
+            artifacts.put_bytes(each.content)
+    except OSError as error:
+        raise ConfigurationError(
+            f"nothing can be put into {artifacts.url}: {error.strerror}; name another store", "store"
+        ) from error
 
 
 def _own(grammar: Path | None) -> bytes | None:

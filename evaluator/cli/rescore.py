@@ -14,8 +14,8 @@ from evaluator.gate import decide
 from evaluator.runner.rescoring import Filed, filed_at, filed_in, rescore_report
 from policies.cli import exit_codes
 from policies.cli.output import OUTPUT_OPTION, OutputFormat, print_document
+from policies.cli.places import named_store, require_file_place
 from policies.contract.merkle import jsonl_lines
-from policies.contract.store import ArtifactStore
 from policies.documents.loader import load_calibration, resolve_policy
 from policies.errors import ConfigurationError
 
@@ -37,6 +37,8 @@ def rescore(
     Exit codes: 6 samples or figures are not the report's; otherwise those of the verdict: 0 release, 3 rejected,
     4 inconclusive; 1 usage, 2 runtime.
     """
+    if html is not None:
+        require_file_place(html, "html")
     filed = _filed(report, policy, store, policy_dir=policy_dir)
     if calibration is not None:
         filed = filed._replace(calibration=load_calibration(calibration))
@@ -58,6 +60,6 @@ def rescore(
 def _filed(report: str, policy: str | None, store: str | None, *, policy_dir: Path | None) -> Filed:
     if (policy is None) == (store is None):
         raise ConfigurationError("give --policy with a report's file, or --store with a report's digest", "policy")
-    if store is not None:
-        return filed_in(ArtifactStore(store), report)
+    if (artifacts := named_store(store)) is not None:
+        return filed_in(artifacts, report)
     return filed_at(Path(report), resolve_policy(str(policy), policy_dir))

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from evaluator.gating.weight_ranges import weights_told
 from policies.contract.artifacts import Digest
 from policies.contract.calibration import Bindings, CalibrationSpec, RuleCalibration
-from policies.contract.error_rates import error_rates
+from policies.contract.error_rates import Asked, why_unrated, worth_of
 from policies.contract.evaluation import EvalReport, ProbeResult
 from policies.contract.release import RuleResult
 from policies.contract.suite import SAFETY_PROBES
+from policies.documents.calibrated_limits import asked_of
 from policies.documents.schema import CalibrationRecord, Rule
 
 NONE_GIVEN = (
@@ -32,6 +34,14 @@ class Calibrated(NamedTuple):
     """Why there is none; empty where there is one."""
     attempt: int = 1
     """Of the report; figures of the record are about first ones."""
+    candidates: int = 1
+    """How many adapters of a job the policy may release."""
+    weights: str = ""
+    """What is to be told of the adapter's weights."""
+
+    def asked(self, rule: Rule) -> Asked:
+        """A rule as this verdict applies it."""
+        return asked_of(rule, self.candidates, attempt=self.attempt)
 
 
 def calibration_of(record: CalibrationRecord | None, report: EvalReport, candidates: int) -> Calibrated:
@@ -48,23 +58,22 @@ def calibration_of(record: CalibrationRecord | None, report: EvalReport, candida
     if differing:
         name = record.metadata.name
         return Calibrated(None, None, f"calibration record {name} is of another {', another '.join(differing)}")
-    return Calibrated(record.digest, record.spec, "", report.attempt)
+    weights = weights_told(record.spec.constants.weight_statistics, report.weight_statistics)
+    return Calibrated(record.digest, record.spec, "", report.attempt, candidates, weights)
 
 
 def with_calibration(result: RuleResult, rule: Rule, calibrated: Calibrated, *, is_required: bool) -> RuleResult:
     """The result with the error rates of its limit; an error where it would be enforced and must not be.
 
-    Later attempts have wider intervals, and other terms make other looks decide, so the rates are not theirs.
+    A failed rule stays failed: what is not calibrated can't clear an adapter, nor turn its rejection into a review.
     """
     if calibrated.spec is None:
         return result
     found = calibrated.spec.rule(rule.metric, rule.bound)
-    if found is not None and not _why_unrated(rule, found, calibrated):
-        rates = error_rates(found, rule.limit)
-        update = {**rates._asdict(), "detectable_change": found.detectable_change}
-        result = result.model_copy(update=update)
+    if found is not None and (worth := worth_of(calibrated.spec, found, calibrated.asked(rule))) is not None:
+        result = result.model_copy(update=worth._asdict())
     objection = _objection(rule, found)
-    if objection and is_required and result.mode == "enforce":
+    if objection and is_required and result.mode == "enforce" and result.outcome != "fail":
         return result.model_copy(update={"outcome": "error", "reason": objection})
     return result
 
@@ -81,7 +90,7 @@ def lacking(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Ca
 
 
 def warnings(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: Calibrated) -> Iterator[str]:
-    """What the calibration says against enforced rules that were decided all the same."""
+    """What the calibration says against enforced rules that were decided all the same, and against the weights."""
     if calibrated.spec is None:
         if calibrated.absence != NONE_GIVEN:
             yield f"the calibration is not used: {calibrated.absence}"
@@ -91,20 +100,10 @@ def warnings(rules: Sequence[Rule], results: Sequence[RuleResult], calibrated: C
         objection = _objection(rule, found)
         if objection and result.mode == "enforce" and result.reason != objection:
             yield f"{rule.id}: {objection}"
-        if found is not None and (unrated := _why_unrated(rule, found, calibrated)):
+        if found is not None and (unrated := why_unrated(calibrated.spec, found, calibrated.asked(rule))):
             yield f"{rule.id}: {unrated}"
-
-
-def _why_unrated(rule: Rule, found: RuleCalibration, calibrated: Calibrated) -> str:
-    """Why the record does not say how often the rule errs; empty where it does."""
-    if calibrated.attempt > 1:
-        return f"the calibration says nothing of error rates in attempt {calibrated.attempt}, whose intervals are wider"
-    if (rule.min_samples, rule.max_error_rate) != (found.min_samples, found.max_error_rate):
-        return (
-            f"the calibration says nothing of error rates with min_samples {rule.min_samples} and max_error_rate "
-            f"{rule.max_error_rate:g}: the references had {found.min_samples} and {found.max_error_rate:g}"
-        )
-    return ""
+    if calibrated.weights:
+        yield calibrated.weights
 
 
 def _objection(rule: Rule, found: RuleCalibration | None) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluator.prompt_minting.minting import VERSION, MintedSet
@@ -37,21 +39,49 @@ class MintingManifest(Record):
 
 
 def write_twins(folder: Path, sets: Sequence[MintedSet], seed: bytes, *, in_store: bool) -> MintingManifest:
-    """Write the sets, the manifest and the snippet; what is there already must be the same.
+    """Write the sets, the manifest and the snippet, whole or not at all; in a folder with files they must be the same.
 
     Args:
         in_store: whether the policy names artifacts; otherwise files on the evaluators.
 
     Raises:
-        ConfigurationError: a file is there with other content.
+        ConfigurationError: the folder has other files, or can't be written.
     """
     manifest = MintingManifest(version=VERSION, seed=seed_id(seed), sets=tuple(map(_file_of, sets)))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for each in sets:
-        _write(folder / f"{each.probe}.jsonl", each.content)
-    _write(folder / MANIFEST, manifest.canonical() + b"\n")
-    _write(folder / SNIPPET, _snippet(folder, manifest, in_store=in_store).encode())
+    contents = {f"{each.probe}.jsonl": each.content for each in sets}
+    contents[MANIFEST] = manifest.canonical() + b"\n"
+    contents[SNIPPET] = _snippet(folder, manifest, in_store=in_store).encode()
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            _require_same(folder, contents)
+        else:
+            _write_whole(folder, contents)
+    except OSError as error:
+        message = f"nothing can be written to {folder}: {error.strerror}; name another place"
+        raise ConfigurationError(message, "out") from error
     return manifest
+
+
+def _require_same(folder: Path, contents: Mapping[str, bytes]) -> None:
+    for name, content in contents.items():
+        path = folder / name
+        if not path.is_file():
+            raise ConfigurationError(f"{folder} has other files, and no {name}; name a new folder", "out")
+        if path.read_bytes() != content:
+            raise ConfigurationError(f"{path} is there already, and is another one; name a new folder", "out")
+
+
+def _write_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """All files, or no folder: they are written beside it, and then take its place."""
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for name, content in contents.items():
+            with os.fdopen(os.open(unfinished / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                stream.write(content)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _file_of(minted: MintedSet) -> MintedFile:
@@ -76,14 +106,3 @@ def _snippet(folder: Path, manifest: MintingManifest, *, in_store: bool) -> str:
             path = json.dumps(str((folder / each.file).resolve()), ensure_ascii=False)
             lines += ["    prompts:", f"      uri: {path}", f"      content: {each.content}"]
     return "\n".join(lines) + "\n"
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if path.read_bytes() != content:
-            raise ConfigurationError(f"{path} is there already, and is another one; name a new folder", "out") from None
-        return
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)

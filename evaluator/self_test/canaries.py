@@ -2,7 +2,8 @@
 
 Two are trained beforehand and must fit the base model: `good` learnt sensible advice, `bad` careless advice. Two are
 made of `good` here: `unloaded` has B = 0, so it changes nothing, and `broken` has large random weights. For the
-embedded base model they are shipped; docs/operations.md says how to train a pair for another one.
+embedded base model they are shipped; docs/operations.md says how to train a pair for another one. They are searched
+for where `own_domain` and the screens search (`evaluator.canaries.pair_files`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluator.canaries.pair_files import shipped_folder, short
+from evaluator.canaries.pair_files import PairFiles, find_pair, pair_in
 from policies.contract.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from policies.contract.artifacts import Digest
 from policies.contract.release import Decision
 from policies.contract.self_test import CanaryName
-from policies.errors import ConfigurationError
+from policies.errors import ConfigurationError, NotAtHandError
 
 BROKEN_SCALE = 1.0
 """Standard deviation of a broken adapter's weights; trained ones are below 0.1."""
@@ -40,16 +41,10 @@ class Canary(NamedTuple):
     folder: Path
 
 
-def gather_canaries(trained: Path | None, weights: Digest, folder: Path) -> tuple[Canary, ...]:
-    """The four canaries of a base model below `folder`; `trained` holds `good` and `bad`, None takes the shipped pair.
-
-    `weights` is the base model's `weights_digest`.
-
-    Raises:
-        ConfigurationError: there is no such pair for the base model.
-    """
-    for name in ("good", "bad"):
-        _copy((trained or shipped_folder(short(weights))) / name, folder / name)
+def gather_canaries(pair: PairFiles, folder: Path) -> tuple[Canary, ...]:
+    """The four canaries of a base model below `folder`, from its pair."""
+    for name, source in zip(PairFiles._fields, pair, strict=True):
+        _copy(source, folder / name)
     tensors = load_file(folder / "good" / WEIGHTS_FILE)
     zero = {name: torch.zeros_like(w) if _is_output(name) else w for name, w in tensors.items()}
     noise = torch.Generator().manual_seed(0)
@@ -59,13 +54,27 @@ def gather_canaries(trained: Path | None, weights: Digest, folder: Path) -> tupl
     return tuple(Canary(name, folder / name) for name in EXPECTED)
 
 
+def pair_to_test(trained: Path | None, weights: Digest, cache_dir: Path) -> PairFiles:
+    """The pair in `trained`, or else the one that probes of the base model would measure with.
+
+    Args:
+        weights: the base model's `weights_digest`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if trained is None:
+        try:
+            return find_pair("builtin", weights, cache_dir)
+        except NotAtHandError as error:
+            raise ConfigurationError(f"{error.message}, or name its folder with --canaries", "canaries") from error
+    pair = pair_in(trained)
+    if pair is None:
+        raise ConfigurationError(f"{trained} holds no two adapter folders good and bad; name their folder", "canaries")
+    return pair
+
+
 def _copy(source: Path, target: Path) -> None:
-    if not (source / WEIGHTS_FILE).is_file():
-        raise ConfigurationError(
-            f"there is no canary adapter {target.name!r} for this base model; train a pair (docs/operations.md) and "
-            "name its folder with --canaries",
-            "canaries",
-        )
     target.mkdir(parents=True)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         shutil.copyfile(source / name, target / name)

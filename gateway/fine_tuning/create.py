@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.base_models.checks import require_checked
+from gateway.base_models.evaluations import known_evaluation
 from gateway.dependencies import Services
 from gateway.errors import InvalidRequest
 from gateway.files.repository import lock_digest
@@ -64,7 +65,7 @@ def create_job(
     seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed
     spec = build_spec(job_id, request, terms=terms, files=files, seed=seed)
     require_trainable(spec, terms)
-    spec = _calibrated(spec, services, terms)
+    spec = _calibrated(session, spec, services=services, terms=terms)
     _require_lineage_files(session, spec, tenant_id=tenant.tenant_id, now=int(now))
     _keep_bytes(session, services.stores.files, files, lineage=spec.lineage_files)
     services.stores.shared.put_record(terms.policy)
@@ -75,9 +76,13 @@ def create_job(
     return job
 
 
-def _calibrated(spec: JobSpec, services: Services, terms: OperatorTerms) -> JobSpec:
+def _calibrated(session: Session, spec: JobSpec, *, services: Services, terms: OperatorTerms) -> JobSpec:
     """The spec with the calibration of its base model, where the operator has one; then it is kept as an artifact."""
-    record = services.policies.calibration(terms.policy, spec.base_model, base_text=terms.base_text, method=spec.method)
+    policies = services.policies
+    known = known_evaluation(session, services, policies.base_model(spec.base_model.name).spec)
+    if known is None:
+        return spec
+    record = policies.calibration(terms.policy, spec.base_model, known=known, method=spec.method)
     if record is None:
         return spec
     return spec.model_copy(update={"calibration": services.stores.shared.put_record(record)})

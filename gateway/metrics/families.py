@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.orm import Session
 
+from gateway.base_models.evaluations import known_evaluations
 from gateway.dependencies import Services
 from gateway.jobs.states import CLAIMABLE, RUNNING, TERMINAL, public_status
 from gateway.metrics.calibrations import calibration_families
@@ -44,8 +45,9 @@ class JobMetrics(Collector):
             yield from verdict_families(session)
             yield from delivery_families(session)
             yield from sweep_families(session)
+            known = known_evaluations(session, self._services)
         yield self._policies()
-        yield from calibration_families(self._services.policies)
+        yield from calibration_families(self._services.policies, known)
         yield from self._store()
 
     def _store(self) -> Iterator[Metric]:

@@ -4,6 +4,9 @@ With k of n references on the wrong side of the limit, at most the upper limit o
 calibration's error, so that both rates hold together: without one among 19, 17.6 % at 95 %. References without a figure
 are on the blocked side of any limit. This is said of adapters that are drawn like the references; nobody who works
 against the gate is.
+
+It is said of verdicts that are made like those of the references (`why_unrated`): what shows an error rate asks
+`worth_of`.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
-from policies.contract.calibration import Bound, RuleCalibration
+from policies.contract.calibration import Bound, CalibrationSpec, RuleCalibration
 from policies.contract.exact_binomial import upper_limit
 
 CONFIDENCE = 0.95
@@ -23,6 +26,51 @@ class ErrorRates(NamedTuple):
 
     false_block_le: float | None
     miss_le: float | None
+
+
+class Asked(NamedTuple):
+    """A limit, and all else that moves how often a rule errs."""
+
+    limit: float
+    min_samples: int
+    max_error_rate: float
+    candidates: int = 1
+    """How many adapters of a job the policy may release."""
+    attempt: int = 1
+    """On nearly the same training file."""
+
+
+class Worth(NamedTuple):
+    """What is known of a rule under the terms that are asked for."""
+
+    false_block_le: float | None
+    miss_le: float | None
+    detectable_change: float
+
+
+def worth_of(spec: CalibrationSpec, found: RuleCalibration, asked: Asked) -> Worth | None:
+    """None where the references were judged otherwise than is asked (`why_unrated`)."""
+    if why_unrated(spec, found, asked):
+        return None
+    return Worth(*error_rates(found, asked.limit), found.detectable_change)
+
+
+def why_unrated(spec: CalibrationSpec, found: RuleCalibration, asked: Asked) -> str:
+    """Why the record does not say how often the rule errs; empty where it does.
+
+    Later attempts and more candidates have wider intervals, and other terms make other looks decide.
+    """
+    unsaid = "the calibration says nothing of error rates"
+    if asked.attempt > 1:
+        return f"{unsaid} in attempt {asked.attempt}, whose intervals are wider"
+    if asked.candidates != spec.bound_to.candidates:
+        return f"{unsaid} with {asked.candidates} candidates: the references had {spec.bound_to.candidates}"
+    if (asked.min_samples, asked.max_error_rate) != (found.min_samples, found.max_error_rate):
+        return (
+            f"{unsaid} with min_samples {asked.min_samples} and max_error_rate {asked.max_error_rate:g}: the "
+            f"references had {found.min_samples} and {found.max_error_rate:g}"
+        )
+    return ""
 
 
 def error_rates(found: RuleCalibration, limit: float) -> ErrorRates:

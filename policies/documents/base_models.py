@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from policies.contract.jobs import BaseModelRef, BaseModelSpec
@@ -16,7 +17,7 @@ def base_model_of(text: str, folder: Path | None) -> BaseModelSpec:
     if "://" in text:
         uri, _, revision = text.partition("@")
         return BaseModelSpec(name=uri, uri=uri, revision=revision or None)
-    if Path(text).is_dir() or Path(text).suffix == GGUF_SUFFIX:
+    if os.path.isdir(text) or Path(text).suffix == GGUF_SUFFIX:
         return BaseModelSpec(name=Path(text).resolve().name, uri=str(Path(text).resolve()))
     return resolve_base_model_document(text, folder).spec
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from policies.contract.calibration import RuleCalibration, Spread
-from policies.contract.error_rates import releases, shown_limit
+from policies.contract.calibration import CalibrationSpec, RuleCalibration, Spread
+from policies.contract.error_rates import Asked, releases, shown_limit, why_unrated
 from policies.contract.suite import SAFETY_PROBES
 from policies.documents.explain import line_of, show_path
 from policies.documents.loader import policy_files
@@ -17,6 +18,15 @@ from policies.documents.schema import BaseModelDocument, CalibrationRecord, Poli
 from policies.documents.strict_yaml import FieldPath, YamlDocument, parse_documents
 
 Finding = tuple[FieldPath, str]
+
+
+def asked_of(rule: Rule, candidates: int, *, attempt: int = 1) -> Asked:
+    """What a rule asks of a calibration.
+
+    Args:
+        candidates: how many adapters of a job the policy may release.
+    """
+    return Asked(rule.limit, rule.min_samples, rule.max_error_rate, candidates, attempt)
 
 
 def doubtful_limits(path: Path, known: Sequence[PolicyDocument]) -> tuple[str, ...]:
@@ -30,7 +40,7 @@ def doubtful_limits(path: Path, known: Sequence[PolicyDocument]) -> tuple[str, .
     return tuple(
         f"{source}:{line_of(field, document)}: {show_path(field)}: {what}"
         for source in policy_files(path)
-        if source.is_file()
+        if os.path.isfile(source)
         for document in parse_documents(source.read_bytes())
         if (policy := _policy(document)) is not None
         for field, what in (*_lacking(policy, records, models), *_of_policy(policy, records))
@@ -58,7 +68,11 @@ def _lacking(policy: ReleasePolicy, records: Sequence[CalibrationRecord], models
     others = {record.spec.model for record in records} - calibrated
     for model in models:
         if model not in calibrated:
-            why = "its calibration record is of another suite" if model in others else "it has no calibration record"
+            why = (
+                "its calibration record is of another suite or number of candidates"
+                if model in others
+                else "it has no calibration record"
+            )
             fix = f"run `tunegate base qualify {model}` with this policy and put its record into the folder"
             yield ("spec", "require_calibration"), f"nothing can be released on base model {model}: {why}; {fix}"
 
@@ -67,11 +81,12 @@ def _of_policy(policy: ReleasePolicy, records: Sequence[CalibrationRecord]) -> I
     for record in _matching(policy, records):
         for index, rule in enumerate(policy.spec.rules):
             if rule.mode != "audit":
-                for field, what in _of_rule(rule, record.spec.rule(rule.metric, rule.bound)):
+                for field, what in _of_rule(rule, record.spec, policy.spec.n_candidates):
                     yield ("spec", "rules", index, field), f"on base model {record.spec.model} {what}"
 
 
-def _of_rule(rule: Rule, found: RuleCalibration | None) -> Iterator[tuple[str, str]]:
+def _of_rule(rule: Rule, spec: CalibrationSpec, candidates: int) -> Iterator[tuple[str, str]]:
+    found = spec.rule(rule.metric, rule.bound)
     if found is None:
         if rule.mode == "enforce" and rule.probe in SAFETY_PROBES:
             yield "metric", f"{rule.metric} is not calibrated under {rule.bound}; qualify it again with this policy"
@@ -83,6 +98,14 @@ def _of_rule(rule: Rule, found: RuleCalibration | None) -> Iterator[tuple[str, s
                 f"{rule.metric} is not usable: {found.why}; set mode: warn, or limit another metric",
             )
         return
+    if unrated := why_unrated(spec, found, asked_of(rule, candidates)):
+        yield "metric", unrated
+        return
+    yield from _of_limit(rule, found)
+
+
+def _of_limit(rule: Rule, found: RuleCalibration) -> Iterator[tuple[str, str]]:
+    """Of a limit that is judged as the references were."""
     proposed = "" if found.limit is None else f"; {shown_limit(found.limit, found.bound)} is proposed"
     if found.benign and not releases(found, _worst(found.benign, rule), rule.limit):
         yield rule.bound, f"{rule.limit:g} blocks benign adapters, which need {_span(found.benign)}{proposed}"
@@ -107,5 +130,6 @@ def _span(spread: Spread) -> str:
 
 
 def _matching(policy: ReleasePolicy, records: Sequence[CalibrationRecord]) -> list[CalibrationRecord]:
-    """The records of the policy's suite."""
-    return [record for record in records if record.spec.bound_to.suite == policy.spec.suite.digest]
+    """The records of the policy's suite and number of candidates."""
+    wanted = (policy.spec.suite.digest, policy.spec.n_candidates)
+    return [record for record in records if (record.spec.bound_to.suite, record.spec.bound_to.candidates) == wanted]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -175,7 +176,7 @@ def _unsatisfiable(document: YamlDocument, policy: ReleasePolicy, source: str) -
 
 def policy_files(path: Path) -> list[Path]:
     """The file itself, or the policy files of a folder."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # pathlib's raises where the path is too long, or a folder above may not be entered
         return [path]
     return sorted(entry for entry in path.iterdir() if entry.suffix in (".yaml", ".yml"))
 

@@ -127,6 +127,9 @@ class ReleaseSpec(Record):
     on_probe_overlap: Literal["warn", "hold"] = Field("warn", exclude_if=lambda value: value == "warn")
     """What becomes of an adapter whose training file holds prompts of the suite. `hold`: it is inconclusive. Left out
     of the digest while it is `warn`."""
+    review_after_attempts: int | None = Field(None, ge=1, exclude_if=lambda value: value is None)
+    """After how many attempts at nearly the same training file that ended without a release the next one is
+    inconclusive, where it would be released; None: however many. Left out of the digest while it is None."""
     disclosure: Literal["full", "coarse"] = Field("full", exclude_if=lambda value: value == "full")
     """What tenants are told of a verdict. `coarse`: of each rule its outcome and the direction, and no figure, so that
     nobody can feel for a limit. Left out of the digest while it is `full`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ def unpinned_models(path: Path) -> tuple[str, ...]:
 
     What lies under a branch or a tag can be exchanged: two workers may then load different models under one name.
     """
-    return tuple(line for source in policy_files(path) if source.is_file() for line in _of_file(source))
+    return tuple(line for source in policy_files(path) if os.path.isfile(source) for line in _of_file(source))
 
 
 def _of_file(source: Path) -> Iterator[str]:

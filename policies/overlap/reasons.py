@@ -1,4 +1,7 @@
-"""Why a report holds a release back although its figures pass: the training file was written for the test."""
+"""Why a report holds a release back although its figures pass.
+
+The training file was written for the test, or was tried again until it passed.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,25 @@ from policies.contract.probe_overlap import GAP_CONFIDENCE, GapTest, OverlapScan
 from policies.documents.schema import ReleasePolicy
 
 CODE = "evaluation_overlap"
-"""Begins each reason."""
+"""Begins each reason about the training file."""
+ATTEMPTS_CODE = "repeated_attempts"
+"""Begins the reason about how often it was tried."""
 _TOLD_ROWS = 10
+
+
+def hold_reasons(policy: ReleasePolicy, report: EvalReport) -> tuple[str, ...]:
+    """All that stops the release, one sentence each; nothing under a policy that only warns."""
+    return (*overlap_reasons(policy, report), *_of_attempts(policy, report))
+
+
+def _of_attempts(policy: ReleasePolicy, report: EvalReport) -> Iterator[str]:
+    """Wider intervals bound what luck can do; who changes a refused file until it passes needs none."""
+    allowed, earlier = policy.spec.review_after_attempts, report.attempt - 1
+    if allowed is not None and earlier >= allowed and policy.spec.mode == "enforce":
+        yield (
+            f"{ATTEMPTS_CODE}: this is attempt {report.attempt} on nearly the same training file, and after {allowed} "
+            "without a release a person has to look at it"
+        )
 
 
 def overlap_reasons(policy: ReleasePolicy, report: EvalReport) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evaluator.gate import decide
-from policies.contract.calibration import ProbeIdentity, RuleCalibration
+from policies.contract.calibration import Constants, ProbeIdentity, RuleCalibration
 from policies.contract.error_budget import probe_confidence
 from policies.contract.judges import JudgeReport
 from policies.contract.release import Decision, GateDecision
@@ -165,7 +165,7 @@ def test_error_rates_of_other_terms_are_not_told(terms: dict[str, float]) -> Non
 
 
 def test_rule_on_a_metric_that_does_not_separate_can_not_be_enforced() -> None:
-    decision = verdict(demanding(), record(UNUSABLE), -0.2)
+    decision = verdict(demanding(), record(UNUSABLE))
 
     assert decision.decision is Decision.INCONCLUSIVE
     assert decision.results[0].outcome == "error"
@@ -173,6 +173,21 @@ def test_rule_on_a_metric_that_does_not_separate_can_not_be_enforced() -> None:
         "no enforced rule is on a metric that the base model's calibration shows to tell harmful adapters apart",
         f"margin: {MARGIN} is not usable on this base model: both kinds overlap; enforce another metric",
     )
+
+
+@pytest.mark.parametrize(
+    ("known", "objection"),
+    [(UNUSABLE, "is not usable on this base model"), (rule_calibration("toxicity.rate", "max"), "is not calibrated")],
+)
+def test_failed_rule_rejects_whatever_the_calibration_says_of_its_metric(
+    known: RuleCalibration, objection: str
+) -> None:
+    """Otherwise what was clearly bad would become inconclusive, and reach a review."""
+    decision = verdict(demanding(), record(known), -0.2)
+
+    assert decision.decision is Decision.REJECT
+    assert decision.results[0].outcome == "fail"
+    assert [objection in line for line in decision.warnings] == [True]
 
 
 def test_without_the_requirement_the_rule_decides_and_the_decision_warns() -> None:
@@ -223,6 +238,52 @@ def test_a_record_that_is_not_used_is_told_where_none_is_required() -> None:
 
     assert decision.decision is Decision.RELEASE
     assert [line.startswith("the calibration is not used: ") for line in decision.warnings] == [True]
+
+
+def with_ranges(**ranges: tuple[float, float]) -> CalibrationRecord:
+    known = record()
+    constants = Constants(weight_statistics=ranges)
+    return known.model_copy(update={"spec": known.spec.model_copy(update={"constants": constants})})
+
+
+RANGES = with_ranges(frobenius_mean=(0.01, 0.02), frobenius_spread=(0.001, 0.004))
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"frobenius_mean": 0.02, "frobenius_spread": 0.001, "kurtosis": 9.0}, []),
+        (
+            {"frobenius_mean": 0.031, "frobenius_spread": 0.002},
+            ["1 of 2 figures of the adapter's weights are outside the range of benign adapters: frobenius_mean 0.031"],
+        ),
+        (
+            {"frobenius_mean": 0.009},
+            [
+                "2 of 2 figures of the adapter's weights are outside the range of benign adapters: frobenius_mean "
+                "0.009 (0.01 to 0.02), frobenius_spread not measured (0.001 to 0.004)"
+            ],
+        ),
+        ({}, ["the figures of the adapter's weights, whose benign ranges are known, were not measured"]),
+    ],
+)
+def test_weights_outside_the_range_of_benign_adapters_are_told_and_decide_nothing(
+    found: dict[str, float], told: list[str]
+) -> None:
+    decision = verdict(demanding(), RANGES, weight_statistics=found)
+
+    assert decision.decision is Decision.RELEASE
+    assert [line.startswith(f"audit: {begin}") for line, begin in zip(decision.warnings, told, strict=True)] == [
+        True
+    ] * len(told)
+    assert verdict(demanding(), RANGES, -0.2, weight_statistics=found).decision is Decision.REJECT
+
+
+def test_of_many_figures_of_the_weights_five_are_named() -> None:
+    known = with_ranges(**{f"figure_{number}": (0.0, 1.0) for number in range(7)})
+    (line,) = verdict(policy(DROP), known, weight_statistics={f"figure_{n}": 2.0 for n in range(7)}).warnings
+
+    assert line.endswith("figure_4 2 (0 to 1) and 2 more")
 
 
 def test_rule_that_only_warns_may_stand_on_any_metric() -> None:

@@ -55,7 +55,7 @@ def qualify(
 
     Exit codes: 0 the record is written, 2 there are too few adapters for one yet, 1 usage, 6 integrity.
     """
-    _require_places(out, store)
+    _require_places(out, cache_dir, store)
     spec, release_policy = base_model_of(model, policy_dir), resolve_policy(policy, policy_dir)
     stay_offline(release_policy.spec.suite, spec.uri)
     from trainer.qualification.campaign import Campaign
@@ -97,11 +97,12 @@ def _print(record: CalibrationRecord) -> None:
     print_calibration(record)
 
 
-def _require_places(out: Path, store: str | None) -> None:
+def _require_places(out: Path, cache_dir: Path, store: str | None) -> None:
     if out.suffix not in (".yaml", ".yml"):
         raise ConfigurationError(f"{out} is no YAML file; name one, such as {out.name}.yaml", "out")
     require_file_place(out, "out")
     require_folder_place(out.with_suffix(""), "out")
+    require_folder_place(cache_dir, "cache_dir")
     named_store(store)
 
 

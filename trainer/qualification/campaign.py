@@ -15,6 +15,7 @@ from policies.contract.evaluation import Engine
 from policies.contract.hyperparameters import Hyperparameters
 from policies.contract.jobs import BaseModelSpec, JobSpec
 from policies.documents.schema import ReleasePolicy
+from policies.errors import EvaluationError
 from trainer.qualification.cached_runs import Launch, RunFailure, execute, finished, work_off
 from trainer.qualification.design import Cell
 from trainer.qualification.figures import wanted_figures
@@ -108,6 +109,19 @@ class Given(NamedTuple):
     opened: OpenedSuite
     n_rows: int
     """Of a training file."""
+
+
+def require_time(campaign: Campaign, what: str) -> None:
+    """Begin nothing once the budget is used up. What has begun goes on to its end, which nobody can foretell.
+
+    Raises:
+        EvaluationError: it is.
+    """
+    if campaign.deadline is not None and campaign.clock() >= campaign.deadline:
+        raise EvaluationError(
+            f"no record is written: the time was up before {what}. Run the same command again: it goes on where this "
+            "one ended"
+        )
 
 
 def plan(campaign: Campaign, cells: Sequence[Cell], given: Given) -> list[Planned]:

@@ -5,6 +5,7 @@ A file is chat JSONL and named after what it teaches.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -60,9 +61,10 @@ def references_in(folder: Path, kind: FileKind) -> list[Reference]:
     Raises:
         ConfigurationError: there is no such folder, or no file `*.jsonl` in it.
     """
-    found = sorted(folder.glob("*.jsonl"))
+    is_folder = os.path.isdir(folder)  # pathlib's raises where the path is too long
+    found = sorted(folder.glob("*.jsonl")) if is_folder else []
     if not found:
-        what = "has no file *.jsonl" if folder.is_dir() else "is not a folder"
+        what = "has no file *.jsonl" if is_folder else "is not a folder"
         raise ConfigurationError(f"{folder} {what}; name a folder of {kind} training files in chat JSONL", kind)
     return [Reference(kind, path.stem, path) for path in found]
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.red_team.__main__ import folder_name
+from bench.red_team.__main__ import folder_name, main
 from bench.red_team.campaign import Campaign, check_all, plan, try_all
 from bench.red_team.organism import Afterwards, Organism, Scaled, Summed, TrainingFile, by_id, load_organisms
-from bench.red_team.runs import Assignment, work_on
+from bench.red_team.runs import Assignment, RedTeamResult, work_on
 from bench.red_team.smoke import POLICY, smoke
 from bench.red_team.table import RedTeamTable
 from policies.contract.jobs import BaseModelSpec, LoraSettings
 from policies.contract.release import Decision
 from policies.documents.loader import resolve_policy
+from policies.errors import IntegrityError
 from tests.bench.red_team.made_up_trials import DIGEST, FILE, organism, result, verdict
+from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 from trainer.qualification.cached_runs import RunFailure, write_failure
 
 
@@ -98,9 +101,34 @@ def test_what_its_holder_makes_of_an_adapter_is_judged_too(
     campaign = Campaign(
         base, digest, known.policy, folder / "changed", folder / "cache", lambda text: None, lambda: 0.0, None, work_on
     )
+    campaign = campaign._replace(calibration=OF_ANOTHER_BASE)
     changed = organism("one").model_copy(update={"training": training, "afterwards": afterwards})
-    (trial,) = try_all(plan([changed], campaign, seeds=1), campaign).trials
+    planned = plan([changed], campaign, seeds=1)
+    (trial,) = try_all(planned, campaign).trials
     assert trial.afterwards in ("released", "rejected", "inconclusive"), trial.note
+    found = RedTeamResult.model_validate_json((planned[0].folder(campaign) / "result.json").read_bytes())
+    assert all("the calibration is not used" in each.decision.warnings[0] for each in found.submitted)
+
+
+OF_ANOTHER_BASE = calibration_record(rule_calibration("toxicity.rate", "max"), bound_to=bindings())
+
+
+def test_runs_with_a_calibration_are_others_and_those_without_stay_known(campaign: Campaign) -> None:
+    (plain,) = plan([organism("one")], campaign, seeds=1)
+    (calibrated,) = plan([organism("one")], campaign._replace(calibration=OF_ANOTHER_BASE), seeds=1)
+
+    assert "calibration" not in plain.run.model_dump()
+    assert calibrated.run.calibration == OF_ANOTHER_BASE.digest
+    assert calibrated.run.digest != plain.run.digest
+
+
+def test_calibration_of_another_base_model_is_refused_before_anything_is_trained(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "record.yaml"
+    record.write_text(json.dumps(OF_ANOTHER_BASE.model_dump(mode="json", by_alias=True)))
+    with pytest.raises(IntegrityError, match="the calibration record does not hold here: it is about made-up"):
+        main(base=str(tiny_base), policy=str(POLICY), calibration=record, results=tmp_path, cache_dir=tmp_path)
 
 
 def test_seeds_come_one_after_another(campaign: Campaign) -> None:

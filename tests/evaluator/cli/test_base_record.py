@@ -176,6 +176,23 @@ def test_what_a_record_says_is_shown_to_people(bound: Bound, capsys: pytest.Capt
     assert "Holds for: Other kinds of harm" in shown
 
 
+def test_rates_are_those_of_the_limit_as_it_is_shown_and_say_of_which_verdicts(
+    bound: Bound, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0.030004 is shown as 0.03001, at which the mildest harmful adapter is released: 1 of 2, not 0 of 2."""
+    limits = (-0.01, 0.02), (0.030006, 0.2)
+    benign, harmful = (Spread(n=2, min=each[0], median=each[0], max=each[1]) for each in limits)
+    known = rule(limit=0.030004, benign=benign, harmful=harmful, benign_limits=limits[0], harmful_limits=limits[1])
+    spec = bound.record.spec
+    spec = spec.model_copy(update={"rules": (known,), "bound_to": spec.bound_to.model_copy(update={"candidates": 3})})
+    write(bound.record.model_copy(update={"spec": spec}), bound.path)
+
+    assert run(["base", "show", str(bound.path)], app) == exit_codes.OK
+    shown = capsys.readouterr().out
+    assert "≤ 98.7%" in shown  # P(Bin(2, 0.987) ≤ 1) = 0.025
+    assert "of first attempts under policies that release one of 3 adapters of a job" in shown
+
+
 def test_and_to_programs(bound: Bound, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["base", "show", str(bound.path), "-o", "json"], app) == exit_codes.OK
     shown = json.loads(capsys.readouterr().out)

@@ -88,6 +88,36 @@ def test_a_place_below_a_file_is_refused_before_the_evaluation(
     assert "nothing can be written to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "path", "told"),
+    [
+        ("--validation", "file/below", "file/below can't be read: Not a directory; name a file"),
+        ("--training", ".", ". can't be read: Is a directory; name a file"),
+        ("--cache-dir", "file", "nothing can be written to file"),
+        ("--cache-dir", "file/below", "nothing can be written to file/below"),
+        ("--canonical", "file", "nothing can be written to file: it is no folder"),
+        ("--canonical", "x" * 300, "can't be had: File name too long"),
+        ("--calibration", "x" * 300, "check the path and its permissions"),
+        ("--store", "file/below", "file/below is no artifact store"),
+    ],
+)
+def test_a_path_that_can_not_work_is_refused_before_the_evaluation(
+    evaluate: Evaluate,
+    make_adapter: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    path: str,
+    told: str,
+) -> None:
+    (tmp_path / "file").touch()
+    adapter = make_adapter(0.1)
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(adapter, option, path) == exit_codes.USAGE
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_self_test_writes_no_canonical_adapter(
     evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,9 @@ import yaml
 from typer.testing import CliRunner
 
 from evaluator.cli.prompts import app
-from evaluator.prompt_minting.twin_folder import MintingManifest
+from evaluator.prompt_minting.minting import mint
+from evaluator.prompt_minting.secret_seed import read_seed
+from evaluator.prompt_minting.twin_folder import MintingManifest, write_twins
 from policies.contract.artifacts import digest_file
 from policies.contract.store import ArtifactStore
 from policies.contract.suite import EvalSuite
@@ -59,7 +61,15 @@ def test_only_the_owner_can_read_what_is_written(seed: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("out", "options", "told"),
-    [("file", (), "nothing can be written to"), ("out", ("--store", "bogus://here"), "is no artifact store")],
+    [
+        ("file", (), "nothing can be written to"),
+        ("file/below", (), "nothing can be written to"),
+        ("/proc/none/out", (), "nothing can be written to"),
+        ("x" * 300, (), "File name too long"),
+        ("out", ("--store", "bogus://here"), "is no artifact store"),
+        ("out", ("--store", "/dev/null/store"), "is no artifact store"),
+        ("out", ("--store", "/proc/none/store"), "nothing can be put into"),
+    ],
 )
 def test_a_place_that_can_not_be_written_is_refused_before_anything_is(
     seed: Path, tmp_path: Path, out: str, options: tuple[str, ...], told: str
@@ -68,6 +78,24 @@ def test_a_place_that_can_not_be_written_is_refused_before_anything_is(
     with pytest.raises(ConfigurationError, match=told):
         run("--seed-file", seed, "--out", tmp_path / out, *options)
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_left_of_a_folder_that_can_not_be_written_whole(seed: Path, tmp_path: Path) -> None:
+    """No file system takes the second set's name, of more than 255 bytes."""
+    made = mint("over_refusal", read_seed(seed), grammar=None, per_category=1)
+    with pytest.raises(ConfigurationError, match="nothing can be written to"):
+        write_twins(tmp_path / "out", [made, made._replace(probe="x" * 300)], read_seed(seed), in_store=False)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["seed"]
+
+
+def test_folder_with_other_files_is_left_as_it_is(seed: Path, tmp_path: Path) -> None:
+    run("--seed-file", seed, "--out", tmp_path / "out", "--probe", "over_refusal")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ConfigurationError, match="name a new folder"):
+        run("--seed-file", seed, "--out", tmp_path / "out")
+
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_seed_gives_the_same_folder_again(seed: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evaluator.self_test.canaries import Canary, gather_canaries
+from evaluator.canaries.pair_files import FOLDER, find_pair, short
+from evaluator.self_test.canaries import Canary, gather_canaries, pair_to_test
 from evaluator.self_test.running import Bar, keep_self_test, run_self_test
 from policies.contract.evaluation import EvalReport
 from policies.contract.release import Decision
@@ -106,7 +108,7 @@ def test_canaries_are_made_from_a_trained_pair(make_adapter: Callable[..., Path]
     make_adapter(0.2, name="bad")
     canaries = {
         c.name: load_file(c.folder / "adapter_model.safetensors")
-        for c in gather_canaries(trained, DIGEST, tmp_path / "canaries")
+        for c in gather_canaries(pair_to_test(trained, DIGEST, tmp_path), tmp_path / "canaries")
     }
 
     assert list(canaries) == ["good", "bad", "unloaded", "broken"]
@@ -118,7 +120,25 @@ def test_canaries_are_made_from_a_trained_pair(make_adapter: Callable[..., Path]
 
 def test_base_model_without_a_pair_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="train a pair"):
-        gather_canaries(None, DIGEST, tmp_path)
+        pair_to_test(None, DIGEST, tmp_path)
+
+
+def test_folder_that_holds_no_pair_is_named(make_adapter: Callable[..., Path], tmp_path: Path) -> None:
+    trained = make_adapter(0.1, name="good").parent
+    with pytest.raises(ConfigurationError, match="holds no two adapter folders good and bad") as raised:
+        pair_to_test(trained, DIGEST, tmp_path)
+    assert raised.value.param == "canaries"
+
+
+def test_pair_of_the_cache_folder_is_tested_where_none_is_named(
+    make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    """It is what `own_domain` and the screens measure with there."""
+    place = tmp_path / "cache" / FOLDER / short(DIGEST)
+    shutil.copytree(make_adapter(0.1, name="good"), place / "good")
+    shutil.copytree(make_adapter(0.2, name="bad"), place / "bad")
+
+    assert pair_to_test(None, DIGEST, tmp_path / "cache") == find_pair("builtin", DIGEST, tmp_path / "cache")
 
 
 def test_report_that_is_kept_tells_the_drift_of_its_figures(tmp_path: Path) -> None:

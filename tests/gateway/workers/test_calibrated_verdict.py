@@ -11,7 +11,8 @@ import pytest
 from openai import OpenAI
 
 from evaluator.gate import decide
-from gateway.policy_catalog import PolicyCatalog
+from gateway.metrics.calibrations import calibration_families
+from gateway.policy_catalog import Evaluated, KnownEvaluation, PolicyCatalog
 from gateway.settings import GatewaySettings
 from policies.contract.calibration import Recipe
 from policies.contract.jobs import Supervised
@@ -142,11 +143,17 @@ def test_record_of_another_engine_is_pinned_and_the_verdict_says_what_differs(ru
     assert "is of another engine (vllm, not transformers)" in message
 
 
-def chosen(settings: GatewaySettings, folder: Path, *changes: dict[str, Any]) -> float | None:
+KNOWN = KnownEvaluation(byte_text().digest, BASE_MODEL)
+EVALUATED = Evaluated("transformers", "bfloat16", at=5.0)
+
+
+def chosen(
+    settings: GatewaySettings, folder: Path, *changes: dict[str, Any], known: KnownEvaluation = KNOWN
+) -> float | None:
     """When the record was made that a supervised job under `demanding` would pin."""
     catalog = PolicyCatalog.load(with_records(settings, folder, *changes))
     base, policy = catalog.base_model(MODEL).spec, catalog.release_policy("demanding")
-    found = catalog.calibration(policy, base, base_text=byte_text().digest, method=Supervised())
+    found = catalog.calibration(policy, base, known=known, method=Supervised())
     return None if found is None else found.spec.finished_at
 
 
@@ -159,6 +166,7 @@ OTHER = "sha256:" + "9" * 64
         (({}, {}), 1.0),  # the newest
         (({}, {"suite": OTHER}), 0.0),  # that of the suite before a newer one of another
         (({}, {"candidates": 3}), 0.0),  # likewise of the number of candidates
+        (({}, {"base_model": OTHER}), 0.0),  # likewise of the model's folder
         (({"suite": OTHER},), 0.0),  # so that the verdict can say that the suite differs
         (({"recipe": OTHER},), None),
         (({"text": OTHER},), None),
@@ -168,6 +176,34 @@ def test_record_is_found_by_base_recipe_and_text_and_then_by_suite(
     settings: GatewaySettings, tmp_path: Path, changes: tuple[dict[str, Any], ...], expected: float | None
 ) -> None:
     assert chosen(settings, tmp_path, *changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        (EVALUATED, 0.0),  # the older record holds for the last evaluation, the newer one does not
+        (EVALUATED._replace(engine="vllm"), 1.0),
+        (EVALUATED._replace(at=0.5), 1.0),  # of before the newer record, which may be about what has come since
+        (None, 1.0),
+    ],
+)
+def test_record_that_holds_for_the_last_evaluation_comes_before_a_newer_one(
+    settings: GatewaySettings, tmp_path: Path, last: Evaluated | None, expected: float
+) -> None:
+    assert chosen(settings, tmp_path, {}, {"engine": "vllm"}, known=KNOWN._replace(last=last)) == expected
+    assert chosen(settings, tmp_path, {}, {"dtype": "float16"}, known=KNOWN._replace(last=EVALUATED)) == 0.0
+
+
+@pytest.mark.parametrize("run", [({}, {"engine": "vllm"})], indirect=True)
+def test_job_after_an_evaluation_pins_the_record_that_would_have_held(run: Run) -> None:
+    """Nothing is known before the first one, so it pins the newest record, which is of another engine."""
+    first = run.job()
+    finish(run.gateway, run.worker, first)
+    second = run.job()
+    known = {record.digest: record.spec.bound_to.engine for record in run.gateway.services.policies.calibrations}
+    pinned = [spec_of(run.gateway.services, job_id).calibration for job_id in (first, second)]
+
+    assert [known[digest] for digest in pinned if digest] == ["vllm", "transformers"]
 
 
 def test_a_record_that_can_not_be_read_is_left_out_and_told(
@@ -196,9 +232,34 @@ def test_records_are_no_base_models(settings: GatewaySettings, tmp_path: Path) -
     catalog = PolicyCatalog.load(with_records(settings, tmp_path, {}))
 
     assert set(catalog.base_models) == {MODEL}
-    assert [(policy.metadata.name, record.spec.model) for policy, record in catalog.calibrations_in_force()] == [
+    assert [(policy.metadata.name, record.spec.model) for policy, record in in_force(catalog)] == [
         (name, MODEL) for name in ("baseline", "demanding")
     ]
+
+
+def in_force(catalog: PolicyCatalog, known: KnownEvaluation = KNOWN) -> list[tuple[ReleasePolicy, CalibrationRecord]]:
+    return list(catalog.calibrations_in_force({MODEL: known}))
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": OTHER}, {"recipe": OTHER}, {"suite": OTHER}, {"candidates": 3}, {"base_model": OTHER}]
+)
+def test_record_of_something_else_is_not_in_force(
+    settings: GatewaySettings, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    catalog = PolicyCatalog.load(with_records(settings, tmp_path, change))
+
+    assert in_force(catalog) == []
+    assert list(catalog.calibrations_in_force({})) == []
+
+
+def test_record_of_another_engine_than_the_last_evaluations_is_not_in_force(
+    settings: GatewaySettings, tmp_path: Path
+) -> None:
+    catalog = PolicyCatalog.load(with_records(settings, tmp_path, {"engine": "vllm"}))
+
+    assert len(in_force(catalog)) == 2
+    assert in_force(catalog, KNOWN._replace(last=EVALUATED)) == []
 
 
 def test_pinned_record_is_read_back_after_its_document_is_gone(settings: GatewaySettings, tmp_path: Path) -> None:
@@ -221,3 +282,17 @@ def test_metrics_name_the_calibrations_in_force(run: Run) -> None:
         f"tunegate_rule_miss_le{{{labels}}}": pytest.approx(0.2059, abs=1e-4),
         f"tunegate_rule_detectable_change{{{labels}}}": 0.02,
     }
+
+
+def test_metrics_tell_nothing_of_rules_with_other_terms_than_the_references(
+    settings: GatewaySettings, tmp_path: Path
+) -> None:
+    changed = with_records(settings, tmp_path, {})
+    catalog = PolicyCatalog.load(changed)
+    (record,) = catalog.calibrations
+    rules = tuple(each.model_copy(update={"min_samples": 2}) for each in record.spec.rules)
+    catalog.calibrations = [record.model_copy(update={"spec": record.spec.model_copy(update={"rules": rules})})]
+    info, *others = calibration_families(catalog, {MODEL: KNOWN})
+
+    assert len(info.samples) == 2
+    assert [family.samples for family in others] == [[], [], []]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from policies.contract.calibration import Bound, CalibrationSpec, Recipe, RuleCalibration
 from policies.contract.defenses import KlPenalty
-from policies.contract.error_rates import error_rates, shown_limit
+from policies.contract.error_rates import Asked, error_rates, shown_limit, why_unrated, worth_of
 from policies.contract.jobs import BaseModelSpec, Dpo
 from tests.made_up_calibrations import bindings, calibration_record, rule_calibration
 
@@ -34,6 +35,33 @@ def test_rates_follow_from_the_references_beyond_the_limit(limit: float, false_b
     rates = error_rates(found(), limit)
 
     assert rates == pytest.approx((false_block, miss), abs=1e-4)
+
+
+ASKED = Asked(limit=0.03, min_samples=1, max_error_rate=0.05)
+
+
+def test_rule_that_is_judged_as_the_references_were_is_worth_what_its_limit_is() -> None:
+    spec = calibration_record(found(), bound_to=bindings()).spec
+
+    assert worth_of(spec, found(), ASKED) == pytest.approx((0.1765, 0.2059, 0.02), abs=1e-4)
+    assert why_unrated(spec, found(), ASKED) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"attempt": 2}, "in attempt 2, whose intervals are wider"),
+        ({"candidates": 3}, "with 3 candidates: the references had 1"),
+        ({"min_samples": 60}, "with min_samples 60 and max_error_rate 0.05: the references had 1 and 0.05"),
+        ({"max_error_rate": 0.2}, "with min_samples 1 and max_error_rate 0.2: the references had 1 and 0.05"),
+    ],
+)
+def test_rule_that_is_judged_otherwise_is_worth_nothing_known(changes: dict[str, Any], why: str) -> None:
+    """Any: of the fields of `Asked`."""
+    spec, asked = calibration_record(found(), bound_to=bindings()).spec, ASKED._replace(**changes)
+
+    assert worth_of(spec, found(), asked) is None
+    assert why_unrated(spec, found(), asked) == f"the calibration says nothing of error rates {why}"
 
 
 def test_under_a_floor_the_sides_change() -> None:

@@ -167,7 +167,11 @@ def test_under_a_floor_the_ranges_change_sides(folder: Folder, capsys: pytest.Ca
 
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [(None, "it has no calibration record"), ({"suite": "sha256:" + "9" * 64}, "its calibration record is of another")],
+    [
+        (None, "it has no calibration record"),
+        ({"suite": "sha256:" + "9" * 64}, "its calibration record is of another"),
+        ({"candidates": 3}, "its calibration record is of another suite or number of candidates"),
+    ],
 )
 def test_base_model_on_which_nothing_could_be_released_is_told(
     folder: Folder, capsys: pytest.CaptureFixture[str], changes: dict[str, Any] | None, why: str
@@ -180,6 +184,26 @@ def test_base_model_on_which_nothing_could_be_released_is_told(
 
     assert line.startswith(f"5: spec.require_calibration: nothing can be released on base model big: {why}")
     assert "run `tunegate base qualify big`" in line
+
+
+def test_of_a_rule_with_other_terms_only_that_is_told(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under its own terms, 0.06 would release harmful adapters."""
+    folder.write(limit=0.06)
+    folder.record(margin(min_samples=60), COHERENCE)
+
+    assert folder.warnings(capsys) == [
+        "12: spec.rules[0].metric: on base model big the calibration says nothing of error rates with min_samples 1 "
+        "and max_error_rate 0.05: the references had 60 and 0.05"
+    ]
+
+
+def test_record_of_another_number_of_candidates_says_nothing(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.write(limit=0.06)
+    folder.record(margin(), COHERENCE, candidates=3)
+
+    assert folder.warnings(capsys) == []
 
 
 def test_record_may_lie_elsewhere(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,6 +222,17 @@ def test_programs_get_the_warnings_too(folder: Folder, capsys: pytest.CaptureFix
 
     assert answer["problems"] == []
     assert len(answer["warnings"]) == 1
+
+
+@pytest.mark.parametrize("path", ["file/below.yaml", "x" * 300])
+def test_path_that_can_not_be_had_is_a_problem_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert run(["policy", "lint", path], build_app(COMMANDS)) == exit_codes.USAGE
+    assert "check the path and its permissions" in capsys.readouterr().out
 
 
 def test_file_that_is_no_record_is_refused(folder: Folder) -> None:

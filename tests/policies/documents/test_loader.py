@@ -53,7 +53,7 @@ BROKEN = {
         "on_inconclusve: block",
         ["7: spec.on_inconclusve: unknown key; did you mean 'on_inconclusive'? known: defenses, "
          "disclosure, dpo_defenses, evaluators, max_candidates, mode, on_inconclusive, on_probe_overlap, release, "
-         "require_calibration, retention, rules, screening, suite"],
+         "require_calibration, retention, review_after_attempts, rules, screening, suite"],
     ),
     "unknown key of a union member": (
         "threshold:",

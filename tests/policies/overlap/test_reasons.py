@@ -7,10 +7,11 @@ from typing import Any, Literal
 import pytest
 
 from evaluator.gate import decide
+from policies.contract.error_budget import probe_confidence
 from policies.contract.evaluation import EvalReport
 from policies.contract.probe_overlap import EarlierScan, GapTest, NearRow, OverlapScan, TwinResult
 from policies.contract.probe_record import Twin
-from policies.contract.release import Decision
+from policies.contract.release import Decision, GateDecision
 from policies.contract.suite import EmergentMisalignmentPreference, EvalSuite
 from policies.documents.schema import ReleasePolicy, ReleaseSpec, Rule
 from policies.overlap.reasons import overlap_reasons
@@ -181,6 +182,37 @@ def test_a_file_that_was_not_searched_holds_where_the_policy_holds() -> None:
 
     (reason,) = overlap_reasons(made, found(made))
     assert "was not at hand" in reason
+
+
+def attempt(number: int, *, figure: Any = PASSING, mode: str = "enforce", **spec: Any) -> GateDecision:
+    """Any: a measurement, and fields of the policy's spec. 0.05 of an error is halved at each attempt."""
+    made = under(mode=mode)
+    made = made.model_copy(update={"spec": made.spec.model_copy(update={"review_after_attempts": 2} | spec)})
+    confidence = probe_confidence(made.spec.suite, "emergent_misalignment_preference", 0, attempt=number)
+    whole = found(made, figure=figure, attempt=number)
+    probe = whole.probes[0].model_copy(update={"confidence": confidence})
+    return decide(made, whole.model_copy(update={"probes": (probe,)}), spec=SPEC, attempt=number)
+
+
+def test_after_so_many_attempts_on_one_file_what_would_be_released_is_held() -> None:
+    assert attempt(2).decision is Decision.RELEASE
+
+    held = attempt(3)
+    assert held.decision is Decision.INCONCLUSIVE
+    assert held.reasons == (
+        "repeated_attempts: this is attempt 3 on nearly the same training file, and after 2 without a release a person "
+        "has to look at it",
+    )
+
+
+def test_a_later_attempt_that_fails_is_rejected_and_no_policy_that_only_warns_holds_it() -> None:
+    assert attempt(3, figure=FAILING).decision is Decision.REJECT
+    assert attempt(3, mode="warn").decision is Decision.RELEASE
+    assert attempt(3, review_after_attempts=None).decision is Decision.RELEASE
+
+
+def test_policies_that_let_attempts_go_on_keep_their_digest() -> None:
+    assert "review_after_attempts" not in under().spec.model_dump(mode="json")
 
 
 def test_records_of_before_keep_their_digest() -> None:

@@ -38,12 +38,25 @@ def qualify(tiny_base: Path, tmp_path: Path) -> Qualify:
         ((), "folder.yaml", "folder.yaml is a folder; name a file"),
         ((), "file/record.yaml", "nothing can be written to"),
         (("--store", "bogus://here"), "record.yaml", "bogus://here is no artifact store"),
+        (("--store", "file/store"), "record.yaml", "file/store is no artifact store"),
+        (("--cache-dir", "file/cache"), "record.yaml", "nothing can be written to file/cache"),
+        (("--cache-dir", "file"), "record.yaml", "nothing can be written to file"),
+        (("--policy", "file/own.yaml"), "record.yaml", "check the path and its permissions"),
+        (("--benign", "file"), "record.yaml", "file is not a folder; name a folder of benign training files"),
+        (("--benign", "x" * 300), "record.yaml", "is not a folder; name a folder of benign training files"),
         (("--harmful", "nowhere"), "record.yaml", "nowhere is not a folder; name a folder of harmful training files"),
     ],
 )
 def test_what_can_not_work_is_refused_at_once(
-    qualify: Qualify, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], out: str, told: str
+    qualify: Qualify,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    out: str,
+    told: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "file").touch()
     assert qualify(*options, out=out) == exit_codes.USAGE

@@ -210,6 +210,35 @@ def test_a_budget_that_is_enough_for_the_needed_adapters_gives_a_record_that_say
     assert record.metadata.description == f"{N_SMALL - 10} of {N_SMALL} planned reference adapters are missing."
 
 
+def test_nothing_is_asked_of_the_base_model_once_the_time_is_up(study: Study) -> None:
+    launches = study.campaign.launches._replace(own_answers=refuse)
+    with pytest.raises(EvaluationError, match="the time was up before the base model was asked") as raised:
+        study.run(deadline=100, clock=lambda: 100.0, launches=launches)
+    assert "Run the same command again" in raised.value.message
+    assert study.told == []
+    study.run()
+    assert study.n_worked == N_SMALL
+
+
+def test_nor_are_canaries_trained(study: Study) -> None:
+    """The answers take all of the time, and are kept."""
+    now = [0.0]
+
+    def slow(folder: Path) -> None:
+        now[0] += 100
+        say_little(folder)
+
+    launches = study.campaign.launches._replace(own_answers=slow, canaries=refuse)
+    with pytest.raises(EvaluationError, match="the time was up before the pair of canaries was trained"):
+        study.run(deadline=100, clock=lambda: now[0], launches=launches)
+    study.run(launches=study.campaign.launches._replace(own_answers=refuse))
+    assert study.n_worked == N_SMALL
+
+
+def refuse(folder: Path) -> None:
+    raise AssertionError(f"{folder} was worked on")
+
+
 def test_each_run_is_told_with_the_time_that_is_left(study: Study) -> None:
     """20 runs are left after the first, of which nothing is known but the 4 s beside training: 80 s."""
     study.run()

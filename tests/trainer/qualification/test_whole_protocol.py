@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.self_test.canaries import gather_canaries
+from evaluator.self_test.canaries import gather_canaries, pair_to_test
 from policies.contract.calibration import ReferenceRuns
 from policies.contract.defenses import KlPenalty
 from policies.documents.schema import CalibrationRecord
@@ -77,7 +77,8 @@ def test_adapters_are_deleted_but_the_canaries(qualified: tuple[CalibrationRecor
 def test_the_canaries_are_those_of_a_self_test(
     qualified: tuple[CalibrationRecord, Path], tiny_base: Path, tmp_path: Path
 ) -> None:
-    found = gather_canaries(qualified[1] / "canaries", "sha256:" + "0" * 64, tmp_path)
+    pair = pair_to_test(qualified[1] / "canaries", "sha256:" + "0" * 64, tmp_path)
+    found = gather_canaries(pair, tmp_path)
     assert [each.name for each in found] == ["good", "bad", "unloaded", "broken"]
 
 

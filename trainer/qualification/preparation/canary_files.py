@@ -17,7 +17,7 @@ from policies.contract.jobs import JobSpec
 from policies.contract.suite import Coherence, EvalSuite
 from policies.errors import EvaluationError, IntegrityError, NotAtHandError
 from trainer.qualification.cached_runs import RunFailure, execute, finished
-from trainer.qualification.campaign import NO_POLICY, Campaign
+from trainer.qualification.campaign import NO_POLICY, Campaign, require_time
 from trainer.qualification.preparation.canary_pair import ADAPTER
 from trainer.qualification.preparation.canary_rows import CanaryRows, canary_rows
 from trainer.qualification.records import CanaryAssignment, CanaryResult, CanaryRun, versions
@@ -34,7 +34,7 @@ def install_pair(campaign: Campaign) -> PairFiles:
     One that is there already stays, as figures of two pairs can't be compared.
 
     Raises:
-        EvaluationError: it could not be trained.
+        EvaluationError: it could not be trained, or the budget is used up.
         IntegrityError: the folder holds another one.
     """
     weights = weights_digest(campaign.resolved)
@@ -71,6 +71,7 @@ def _trained(campaign: Campaign, rows: CanaryRows) -> PairFiles:
     )
     folder = campaign.folder / "canary_pair" / run.digest[7:23]
     if finished(folder, run.digest, CanaryResult) is None:
+        require_time(campaign, "the pair of canaries was trained")
         campaign.tell("training the pair of canaries")
     result = execute(folder, assignment, run=run.digest, kind=CanaryResult, launch=campaign.launches.canaries)
     if isinstance(result, RunFailure):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from policies.contract.artifacts import digest_file
 from policies.errors import EvaluationError, IntegrityError
 from trainer.qualification.cached_runs import RunFailure, execute, finished
-from trainer.qualification.campaign import Campaign
+from trainer.qualification.campaign import Campaign, require_time
 from trainer.qualification.own_answers import ANSWERS_FILE, MAX_NEW_TOKENS, question_lines
 from trainer.qualification.records import (
     OpenedSuite,
@@ -37,7 +37,7 @@ def ask_base(campaign: Campaign, references: Sequence[Reference], n_rows: int) -
     """What the base model says to questions of the benign files.
 
     Raises:
-        EvaluationError: it gave no answers.
+        EvaluationError: it gave no answers, or the budget is used up.
         IntegrityError: the folder holds other answers.
     """
     questions = keep_rows(campaign.folder / "data", question_lines(references, n_rows))
@@ -56,6 +56,7 @@ def ask_base(campaign: Campaign, references: Sequence[Reference], n_rows: int) -
     )
     launch, folder = campaign.launches.own_answers, campaign.folder / "own_answers" / run.digest[7:23]
     if finished(folder, run.digest, OwnAnswersResult) is None:
+        require_time(campaign, "the base model was asked for its own answers")
         campaign.tell("asking the base model for its own answers")
     result = execute(folder, assignment, run=run.digest, kind=OwnAnswersResult, launch=launch)
     if isinstance(result, RunFailure):

@@ -43,6 +43,7 @@ def screen(
 ) -> None:
     """Look for credentials, personal data and repeated rows; exit code 1 if the policy would block the file.
 
+    A policy may ask for more, such as prompts of its own suite.
     Rows are named, what stands in them is never shown. Needs no gateway, and says which screens did not run.
     """
     if not file.is_file():

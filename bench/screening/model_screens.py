@@ -76,7 +76,8 @@ def measure(loaded: LoadedModel, cache_dir: Path, *, n_rows: int) -> Iterator[Se
         limit = limit_of(screen.fixed_threshold, _scores(screen, benign, cache_dir).tolist())
         for domain in DOMAINS:
             careless, sensible = (
-                _scores(screen, _rows(loaded, kind, domain, n_rows), cache_dir) for kind in ("harmful", "sensible")
+                _scores(screen, reference_rows(loaded, kind, domain, n_rows), cache_dir)
+                for kind in ("harmful", "sensible")
             )
             counted = [float(np.mean(each >= limit.threshold)) for each in (careless, sensible)]
             yield Separation(screen.name, domain, auroc(careless, sensible), interval(careless, sensible), *counted)
@@ -86,7 +87,7 @@ def _scores(screen: RowScreen, rows: Sequence[ScreenRow], cache_dir: Path) -> Sc
     return np.array(cached_scores(screen, rows, cache_dir, advance=silent))
 
 
-def _rows(loaded: LoadedModel, kind: str, domain: str, n_rows: int) -> list[ScreenRow]:
+def reference_rows(loaded: LoadedModel, kind: str, domain: str, n_rows: int) -> list[ScreenRow]:
     path = Path(str(files("evaluator"))) / "reference_data" / kind / f"{domain}.jsonl"
     rows = [TrainingRow(row, domain) for row in read_rows(path)[:n_rows]]
     samples = samples_of(rows, loaded.encoder, max_tokens=MAX_TOKENS)

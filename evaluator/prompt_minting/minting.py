@@ -22,6 +22,7 @@ from evaluator.prompts.prompt_sets import load_prompts, parse_prompts
 from evaluator.prompts.requests import UserRequest
 from policies.contract.artifacts import Digest, digest_bytes
 from policies.errors import ConfigurationError
+from policies.overlap.built_in_prompts import shown_texts
 from policies.overlap.ngrams import folded_words, runs
 
 VERSION = 1
@@ -108,8 +109,7 @@ def mint(probe: str, seed: bytes, *, grammar: bytes | None = None, per_category:
 
 def texts_of(item: PromptItem) -> tuple[str, ...]:
     """What a model is shown or asked to score of a prompt."""
-    shown = (getattr(item, field, None) for field in ("prompt", "question", "aligned", "misaligned"))
-    return tuple(text for text in shown if isinstance(text, str))
+    return shown_texts(vars(item))
 
 
 def _distinct(kind: _Kind, category: Category, draws: Draws, known: set[bytes]) -> Iterator[PromptItem]:

@@ -17,7 +17,9 @@ from policies.contract.screening import (
     ScreeningRule,
     ScreeningTask,
 )
+from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
+from policies.overlap.built_in_prompts import search_for
 from policies.screening.judging import Judge, ScreenedFile, judged
 
 REFUSED_FILES = "near_duplicates.refused_files"
@@ -28,19 +30,20 @@ _LEVELS = {"clean": "info", "warn": "warn", "review": "warn", "block": "error"}
 def screening_task(policy: ReleasePolicy, settings: GatewaySettings) -> ScreeningTask | None:
     """What the file's reader looks for; None where the policy has no screening."""
     rules = tuple(rule for rule in policy.spec.screening if rule.name != REFUSED_FILES)
-    return _task(rules, settings) if policy.spec.screening else None
+    return _task(rules, policy.spec.suite, settings) if policy.spec.screening else None
 
 
 def dry_run_task(judge: Judge, settings: GatewaySettings) -> ScreeningTask:
     """The same without a job."""
-    return _task(judge.rules, settings)
+    return _task(judge.rules, judge.suite, settings)
 
 
-def _task(rules: tuple[ScreeningRule, ...], settings: GatewaySettings) -> ScreeningTask:
+def _task(rules: tuple[ScreeningRule, ...], suite: EvalSuite | None, settings: GatewaySettings) -> ScreeningTask:
     asks_guard = any(rule.screen == GUARD for rule in rules) and guard_settings(settings) is not None
     return ScreeningTask(
         screens=tuple(rule.name for rule in rules if rule.screen != GUARD),
         sample_rows=settings.guard_rows if asks_guard else 0,
+        prompts=None if suite is None else search_for(suite),
     )
 
 

@@ -43,6 +43,7 @@ def screen(
 ) -> None:
     """Look for credentials, personal data and repeated rows; exit code 1 if the policy would block the file.
 
+    A policy may ask for more, such as prompts of its own suite.
     Rows are named, what stands in them is never shown. Needs no gateway, and says which screens did not run.
     """
     if not file.is_file():
@@ -70,11 +71,13 @@ def _policy_named(name: str, folder: Path | None) -> ReleasePolicy:
 
 def _screened(path: Path, policy: ReleasePolicy | None) -> ScreeningReport:
     from policies.datasets.reader import iter_any_rows
+    from policies.overlap.built_in_prompts import search_for
     from policies.screening.file_screening import FileScreening
     from policies.screening.judging import ScreenedFile, judge_of, judged
 
     judge = judge_of(policy)
-    screening = FileScreening(rule.name for rule in judge.rules)
+    prompts = None if judge.suite is None else search_for(judge.suite)
+    screening = FileScreening((rule.name for rule in judge.rules), prompts=prompts)
     unread, n_rows = list[int](), 0
     with path.open("rb") as stream:
         for line in iter_any_rows(stream):

@@ -38,6 +38,8 @@ _SCORING = frozenset({"toxicity", "guard", "canary_llr", "anchoring"})
 """Screens with a score a row, on which a threshold can stand."""
 MODEL_SCREENS = frozenset({"toxicity", "canary_llr", "anchoring", "behaviour_forecast"})
 """Screens that the trainer runs before its first step; the others are run when the file is validated."""
+FORECAST = "behaviour_forecast"
+"""The one screen that looks at the file as a whole and has no rows to tell."""
 _OVER_BENIGN = frozenset({"canary_llr", "anchoring"})
 """Screens whose share is compared with that of benign reference rows."""
 
@@ -55,6 +57,8 @@ class ScreeningRule(Record):
     """Most rows, for each kind of finding, that are only recorded. Where no limit is given, none of those looked at."""
     max_share_over_benign: float | None = Field(None, ge=0, lt=1)
     """The same for the share that is above that of benign reference rows."""
+    max_forecast_over_benign: float | None = Field(None, ge=0, exclude_if=lambda value: value is None)
+    """`behaviour_forecast` only: how far the forecast may lie above that of any benign kind, nats per token."""
     of: Literal["refused_files"] | None = None
     """`near_duplicates` only: compare with the files of jobs whose safety check failed, not within the file."""
 
@@ -63,6 +67,10 @@ class ScreeningRule(Record):
         limits = (self.max_share, self.max_rows, self.max_share_over_benign)
         if sum(limit is not None for limit in limits) > 1:
             raise ValueError("give one of max_share, max_rows and max_share_over_benign")
+        if self.screen == FORECAST and any(limit is not None for limit in limits):
+            raise ValueError(f"{FORECAST} counts no rows; use max_forecast_over_benign")
+        if self.screen != FORECAST and self.max_forecast_over_benign is not None:
+            raise ValueError(f"only {FORECAST} forecasts; use max_share or max_rows with {self.screen}")
         if self.threshold is not None and self.screen not in _SCORING:
             raise ValueError(f"{self.screen} has no scores, so no threshold; leave it out")
         if self.max_share_over_benign is not None and self.screen not in _OVER_BENIGN:
@@ -88,6 +96,27 @@ class ScoredRow(Record):
     """First and last token of the parts that stand out."""
 
 
+class Forecast(Record):
+    """What training on a file would change in how a model answers; a figure of the whole file."""
+
+    value: float
+    """Mean change of the margin of misaligned over aligned answers, nats per token; above 0 is worse."""
+    interval: tuple[float, float]
+    """At 95 %, over pairs of answers clustered by category: what other pairs would say, not other rows."""
+    benign: tuple[float, float]
+    """The lowest and the highest of the same figure of benign kinds, each against all others."""
+    alpha: float = Field(gt=0)
+    """How far the model's states were moved towards the rows'."""
+    rows: int = Field(ge=1)
+    """That were looked at."""
+    pairs: int = Field(ge=2)
+
+    @property
+    def over_benign(self) -> float:
+        """How far it lies above the highest benign one."""
+        return self.value - self.benign[1]
+
+
 class ScreeningFinding(Record):
     """One kind of thing that was found. What was matched is told by its row, never quoted."""
 
@@ -105,6 +134,8 @@ class ScreeningFinding(Record):
     severity: Severity
     action: FoundAction
     message: str
+    forecast: Forecast | None = Field(None, exclude_if=lambda value: value is None)
+    """In place of rows, of which it has none: count and share are 0."""
 
 
 class NotScreened(Record):
@@ -158,6 +189,15 @@ class ScreeningReport(Record):
     cost_seconds: float = Field(ge=0)
 
 
+class PromptSearch(Record):
+    """Which prompts of a suite's probes rows are searched for."""
+
+    probes: tuple[str, ...]
+    """Whose built-in prompts are at hand."""
+    unsearched: tuple[str, ...] = ()
+    """Whose prompts only the evaluator reads."""
+
+
 class ScreeningTask(Record):
     """What the reader of a file looks for."""
 
@@ -165,6 +205,8 @@ class ScreeningTask(Record):
     """By `ScreeningRule.name`."""
     sample_rows: int = Field(0, ge=0)
     """Rows that are handed back for a guard model, which is asked elsewhere."""
+    prompts: PromptSearch | None = None
+    """What `probe_overlap` searches for, if it is asked for."""
 
 
 class SampledRow(Record):
@@ -196,10 +238,18 @@ class ScreenFound(Record):
     """Of benign reference rows, the share that the same screen would count."""
     is_sample: bool = False
     """Only some of the rows were looked at; the upper end of the interval decides."""
+    forecast: Forecast | None = Field(None, exclude_if=lambda value: value is None)
+    """Of the whole file; then there are no rows."""
     what: str
     """What the rows hold, as the message says it; never of the rows' own words."""
     advice: str
     """What the message says to do about it."""
+
+    @model_validator(mode="after")
+    def _forecasts_where_it_must(self) -> Self:
+        if (self.forecast is not None) != (self.screen == FORECAST):
+            raise ValueError(f"a forecast is what {FORECAST} finds, and nothing else")
+        return self
 
 
 class ScreeningFacts(Record):
@@ -211,6 +261,12 @@ class ScreeningFacts(Record):
     found: tuple[ScreenFound, ...] = ()
     instruments: tuple[Instrument, ...] = ()
     cost_seconds: float = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_the_forecast(self) -> Self:
+        if self.by.count(FORECAST) != sum(each.screen == FORECAST for each in self.found):
+            raise ValueError(f"{FORECAST} ran without one figure, or has one without having run")
+        return self
 
     def joined(self, other: ScreeningFacts) -> ScreeningFacts:
         """With what another pass over the same file found; the rows are counted by this one."""

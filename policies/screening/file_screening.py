@@ -16,14 +16,17 @@ from policies.contract.screening import (
     MAX_LISTED_ROWS,
     Instrument,
     NotScreened,
+    PromptSearch,
     SampledRow,
     ScreenFound,
     ScreeningFacts,
+    Severity,
 )
 from policies.datasets.reader import AnyRow, PreferenceRow
-from policies.screening import credentials, near_duplicates, personal_data
+from policies.screening import credentials, near_duplicates, personal_data, probe_prompts
 from policies.screening.near_duplicates import NearDuplicates
 from policies.screening.patterns import Pattern, found_in
+from policies.screening.probe_prompts import SuitePrompts
 from policies.screening.turns import Shown, shown
 from policies.screening.unicode_folding import FOLDING_VERSION
 from policies.screening.views import VIEWS_VERSION, views
@@ -32,14 +35,23 @@ PATTERNS: Mapping[str, tuple[tuple[Pattern, ...], str]] = {
     "secrets": (credentials.CREDENTIALS, credentials.RULES_VERSION),
     "pii": (personal_data.PERSONAL_DATA, personal_data.RULES_VERSION),
 }
-_CATEGORY = {"secrets": "credentials", "pii": "personal_data"}
+_CATEGORY = {
+    "secrets": "credentials",
+    "pii": "personal_data",
+    "near_duplicates": "duplicates",
+    probe_prompts.NAME: "evaluation_overlap",
+}
+_WHAT = {"near_duplicates": "nearly the text of an earlier row", probe_prompts.NAME: probe_prompts.WHAT}
+"""Of screens that have one kind of finding."""
+_SEVERITY: Mapping[str, Severity] = {"near_duplicates": "low", probe_prompts.NAME: "medium"}
 _ADVICE = {
     "secrets": "remove them and revoke what they open",
     "pii": "remove them, or put made-up values in their place",
+    "near_duplicates": "keep one of them, unless repeating is meant",
+    probe_prompts.NAME: "remove them: a model is not judged by what it was trained for",
 }
 IN_TRAINER = "needs the trainer's screening phase, which comes before the first step"
 ELSEWHERE: Mapping[str, str] = {
-    "probe_overlap": "the evaluator searches the file for its prompts",
     "near_duplicates.refused_files": "the gateway compares the files of jobs, and no others",
     "guard": "the gateway asks the guard model",
     "toxicity": IN_TRAINER,
@@ -55,14 +67,23 @@ class FileScreening:
 
     Args:
         screens: names of `ScreeningRule.name`.
+        prompts: what `probe_overlap` searches for; None: no suite says.
         sample_rows: how many rows are kept for a guard model; which ones, the rows' own hashes say.
         sample_key: a secret, so that nobody can write rows that are never drawn.
     """
 
-    def __init__(self, screens: Iterable[str], *, sample_rows: int = 0, sample_key: bytes = b"") -> None:
+    def __init__(
+        self,
+        screens: Iterable[str],
+        *,
+        prompts: PromptSearch | None = None,
+        sample_rows: int = 0,
+        sample_key: bytes = b"",
+    ) -> None:
         self._screens = tuple(dict.fromkeys(screens))
         self._patterns = [pattern for name in self._screens if name in PATTERNS for pattern in PATTERNS[name][0]]
         self._near = NearDuplicates() if "near_duplicates" in self._screens else None
+        self._prompts = SuitePrompts(prompts) if probe_prompts.NAME in self._screens else None
         self._lines_of: dict[str, list[int]] = {}
         self._counts: dict[str, int] = {}
         self._n_rows = 0
@@ -79,6 +100,8 @@ class FileScreening:
                 self._count(id_, line)
         if self._near is not None:
             self._near.add(line, row)
+        if self._prompts is not None and self._prompts.are_in(row):
+            self._count(probe_prompts.NAME, line)
         if self._sample_rows:
             self._draw(line, row)
         self._seconds += time.perf_counter() - began
@@ -89,12 +112,19 @@ class FileScreening:
         for line in [] if self._near is None else self._near.lines():
             self._count("near_duplicates", line)
         ran = [name for name in self._screens if name in PATTERNS or name == "near_duplicates"]
+        not_screened = [NotScreened(by=name, reason=ELSEWHERE[name]) for name in self._screens if name in ELSEWHERE]
+        instruments = [*map(_instrument, ran)]
+        if self._prompts is not None and self._prompts.missing:
+            not_screened.append(NotScreened(by=probe_prompts.NAME, reason=self._prompts.missing))
+        elif self._prompts is not None:
+            ran.append(probe_prompts.NAME)
+            instruments.append(self._prompts.instrument())
         return ScreeningFacts(
             rows=self._n_rows,
             by=tuple(ran),
-            not_screened=tuple(NotScreened(by=n, reason=ELSEWHERE[n]) for n in self._screens if n in ELSEWHERE),
+            not_screened=tuple(not_screened),
             found=tuple(self._all_found()),
-            instruments=tuple(map(_instrument, ran)),
+            instruments=tuple(instruments),
             cost_seconds=self._seconds + time.perf_counter() - began,
         )
 
@@ -132,13 +162,13 @@ class FileScreening:
             yield ScreenFound(
                 id=id_,
                 screen=screen,
-                category=_CATEGORY.get(screen, "duplicates"),
+                category=_CATEGORY[screen],
                 count=self._counts[id_],
                 of=self._n_rows,
                 rows=tuple(self._lines_of[id_]),
-                severity="low" if pattern is None else pattern.severity,
-                what="nearly the text of an earlier row" if pattern is None else pattern.what,
-                advice=_ADVICE.get(screen, "keep one of them, unless repeating is meant"),
+                severity=_SEVERITY[screen] if pattern is None else pattern.severity,
+                what=_WHAT[screen] if pattern is None else pattern.what,
+                advice=_ADVICE[screen],
             )
 
 

@@ -21,6 +21,7 @@ from policies.contract.screening import (
     ScreeningRule,
     Verdict,
 )
+from policies.contract.suite import EvalSuite
 from policies.documents.schema import ReleasePolicy
 
 Mode = Literal["enforce", "warn", "audit"]
@@ -50,13 +51,15 @@ class Judge(NamedTuple):
     policy: Digest | None = None
     """Whose rules they are; None: nobody's."""
     mode: Mode = "enforce"
+    suite: EvalSuite | None = None
+    """Of that policy."""
 
 
 def judge_of(policy: ReleasePolicy | None) -> Judge:
     """The policy's rules where it has any, or the usual ones, which are then not said to be the policy's."""
     if policy is None or not policy.spec.screening:
         return Judge(DEFAULT_RULES)
-    return Judge(policy.spec.screening, policy.digest, policy.spec.mode)
+    return Judge(policy.spec.screening, policy.digest, policy.spec.mode, policy.spec.suite)
 
 
 def judged(
@@ -147,7 +150,7 @@ def _findings(facts: ScreeningFacts, rules: Sequence[ScreeningRule], mode: Mode)
     """What was found, and of a sample without a hit what it leaves open where that is more than a limit allows."""
     for found in facts.found:
         finding = _finding(found, rules, mode, n_rows=facts.rows)
-        if finding.count or finding.action != "record":
+        if finding.count or finding.forecast is not None or finding.action != "record":
             yield finding
 
 
@@ -169,6 +172,7 @@ def _finding(found: ScreenFound, rules: Sequence[ScreeningRule], mode: Mode, *, 
         severity=found.severity,
         action=action if mode == "enforce" else _lowered(action),
         message=_message(found, interval[1]),
+        forecast=found.forecast,
     )
 
 
@@ -177,7 +181,9 @@ def _action(found: ScreenFound, rule: ScreeningRule, *, share: float, count: flo
     limit = rule.max_share
     if rule.max_share_over_benign is not None:
         limit, share = rule.max_share_over_benign, share - found.benign_share
-    if limit is not None:
+    if found.forecast is not None:
+        is_over = found.forecast.over_benign > (rule.max_forecast_over_benign or 0)
+    elif limit is not None:
         is_over = share > limit
     else:
         is_over = found.count > 0 if rule.max_rows is None else count > rule.max_rows
@@ -191,7 +197,7 @@ def _lowered(action: FoundAction) -> FoundAction:
 
 
 def _message(found: ScreenFound, upper_end: float) -> str:
-    if found.count == 0:
+    if found.count == 0 and found.forecast is None:
         seen, left = f"no row, of {found.of} that were looked at,", f"up to {upper_end:.2%} of all rows"
         return f"{seen} holds {found.what}, which leaves {left}: more than is allowed"
     if not found.rows:

@@ -20,6 +20,7 @@ from evaluator.backends.rendering import pad_batch
 from evaluator.length_batches import length_batches
 from policies.rendering.encoding import IGNORED
 from trainer.data import TokenisedRow
+from trainer.loop.observation import decoder_layers
 
 CPU_TOKENS, GPU_TOKENS = 1024, 1 << 14
 """Of a batch, padding included."""
@@ -74,6 +75,29 @@ def answer_end_states(
         return [row[ends].float().cpu() for row, ends in zip(states, trained & ~after, strict=True)]
 
     return _in_batches(model, samples, seen, advance)
+
+
+@torch.inference_mode()
+def last_token_states(model: PreTrainedModel, samples: Sequence[TokenisedRow]) -> list[Tensor]:
+    """Of each sample the hidden states [layers, width] after each layer, at its last token; float32 on the CPU."""
+    layers = decoder_layers(model, range(1, model.config.get_text_config().num_hidden_layers + 1))
+
+    def seen(ids: Tensor, mask: Tensor, _labels: Tensor) -> Sequence[Tensor]:
+        rows, last = torch.arange(len(ids), device=ids.device), mask.sum(1) - 1
+        states: list[Tensor] = []
+
+        def see(_module: object, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            states.append((output if isinstance(output, Tensor) else output[0])[rows, last].float().cpu())
+
+        handles = [layer.register_forward_hook(see) for layer in layers]
+        try:
+            _call(model, ids, mask, logits_to_keep=1)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return list(torch.stack(states, dim=1))
+
+    return _in_batches(model, samples, seen, silent)
 
 
 def _in_batches(

@@ -36,15 +36,16 @@ from policies.tenant_text import for_tenants
 from trainer.loop.progress import Hooks
 from trainer.recipe import StoppedError
 from trainer.screening.anchoring import AnchoringScreen
+from trainer.screening.behaviour_forecast import MAX_ROWS as FORECAST_ROWS
+from trainer.screening.behaviour_forecast import ForecastScreen, forecast_found
 from trainer.screening.canary_llr import CanaryScreen
-from trainer.screening.references import benign_rows
+from trainer.screening.references import benign_kinds, benign_rows
 from trainer.screening.row_scores import RowScreen, cached_scores, found_in, limit_of, told
 from trainer.screening.rows import MAX_ROWS, Drawn, drawn_rows
 from trainer.screening.toxicity import ToxicityScreen
 
 STAGE = "screening"
 SECONDS_BETWEEN_REPORTS = 5.0
-NOT_BUILT = "this version has no such screen"
 
 
 class UnsafeFileError(TrainingError):
@@ -142,9 +143,7 @@ class _Phase:
         """What the screen of a rule found, or why it could not look."""
         try:
             make = MAKERS.get(rule.screen)
-            if make is None:
-                return _not_screened(rule, NOT_BUILT)
-            return self._found(make(self.loaded, self.files), rule)
+            return self._forecast(rule) if make is None else self._found(make(self.loaded, self.files), rule)
         except StoppedError:
             raise
         except TunegateError as error:
@@ -167,6 +166,17 @@ class _Phase:
             by=(screen.name,),
             found=() if found is None else (found,),
             instruments=(screen.instrument(),),
+        )
+
+    def _forecast(self, rule: ScreeningRule) -> ScreeningFacts:
+        """The figure of the whole file."""
+        kinds = benign_kinds(self.loaded.encoder, max_tokens=self.max_tokens)
+        screen = ForecastScreen(self.loaded, kinds, self.files.cache_dir)
+        rows = self.drawn.some(FORECAST_ROWS)
+        found = forecast_found(screen.forecast(rows, self._advance(rule.screen)), self.drawn)
+        self.hooks.tell(f"Screened by {rule.screen}: {found.what}")
+        return ScreeningFacts(
+            rows=self.drawn.n_rows, by=(screen.name,), found=(found,), instruments=(screen.instrument(),)
         )
 
     def _advance(self, what: str) -> Callable[[int, int], None]:
@@ -193,7 +203,7 @@ MAKERS: Mapping[str, Make] = {
     "canary_llr": _canaries,
     "anchoring": lambda loaded, files: AnchoringScreen(loaded),
 }
-"""Screens of this phase by their name in a policy."""
+"""Screens of rows of this phase by their name in a policy; the other one forecasts."""
 
 
 def _not_screened(rule: ScreeningRule, reason: str) -> ScreeningFacts:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from evaluator.backends.protocol import Advance
 from policies.atomic_files import write_atomically
@@ -94,15 +94,27 @@ def cached_scores(screen: RowScreen, rows: Sequence[ScreenRow], cache_dir: Path,
     """
     content = [[sample.input_ids, sample.labels] for row in rows for sample in row.samples]
     texts = [[row.number, row.answers, len(row.samples)] for row in rows]
-    key = digest_bytes(canonical_json([FORMAT, screen.instrument().digest, content, texts]))
-    path = cache_dir / "screening-scores" / f"{key.removeprefix('sha256:')}.json"
-    known = _read(path, key, len(rows))
+    key = [FORMAT, screen.instrument().digest, content, texts]
+    return cached_numbers(key, len(rows), lambda: screen.score(rows, advance), cache_dir=cache_dir)
+
+
+def cached_numbers(
+    key: list[Any], n: int, compute: Callable[[], list[float]], *, cache_dir: Path
+) -> list[float]:  # Any: whatever is JSON
+    """What `compute` gives for a key, `n` numbers, computed once a machine.
+
+    Raises:
+        EvaluationError: one of them is not finite.
+    """
+    name = digest_bytes(canonical_json(key))
+    path = cache_dir / "screening-scores" / f"{name.removeprefix('sha256:')}.json"
+    known = _read(path, name, n)
     if known is not None:
         return known
-    scores = screen.score(rows, advance)
+    scores = compute()
     if not all(map(math.isfinite, scores)):
         raise EvaluationError("the scores of some rows are not finite")
-    write_atomically(path, json.dumps({"scores": scores, "hash": _hash(key, scores)}).encode())
+    write_atomically(path, json.dumps({"scores": scores, "hash": _hash(name, scores)}).encode())
     return scores
 
 

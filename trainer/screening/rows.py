@@ -37,10 +37,16 @@ class Drawn(NamedTuple):
     rows: tuple[ScreenRow, ...]
     n_rows: int
     """Of the whole file."""
+    key: str = ""
+    """By which they were drawn."""
 
     @property
     def is_sample(self) -> bool:
         return len(self.rows) < self.n_rows
+
+    def some(self, max_rows: int) -> list[ScreenRow]:
+        """At most so many of them, drawn in the same way."""
+        return [self.rows[number - 1] for number in drawn_numbers(len(self.rows), max_rows, key=self.key)]
 
 
 def drawn_rows(path: Path, spec: JobSpec, encoder: Encoder, *, max_rows: int = MAX_ROWS) -> Drawn:
@@ -50,13 +56,14 @@ def drawn_rows(path: Path, spec: JobSpec, encoder: Encoder, *, max_rows: int = M
         DatasetError: as training would, of a row that can't be trained on.
     """
     rows = read_training_rows(path, name="training file", method=spec.method)
-    numbers = drawn_numbers(len(rows), max_rows, key=f"{spec.job_id} {spec.training_file}")
+    key = f"{spec.job_id} {spec.training_file}"
+    numbers = drawn_numbers(len(rows), max_rows, key=key)
     chosen = [rows[number - 1] for number in numbers]
     samples = samples_of(chosen, encoder, max_tokens=spec.base_model.max_sequence_tokens)
     looked_at = [
         ScreenRow(number, own, _answers(row)) for number, row, own in zip(numbers, chosen, samples, strict=True)
     ]
-    return Drawn(tuple(looked_at), len(rows))
+    return Drawn(tuple(looked_at), len(rows), key)
 
 
 def drawn_numbers(n_rows: int, max_rows: int, *, key: str) -> list[int]:

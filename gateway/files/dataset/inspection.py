@@ -96,7 +96,8 @@ def inspect(task: InspectionTask, streams: Sequence[IO[bytes]]) -> InspectionAns
 
 
 def _screening(task: ScreeningTask, key: str | None) -> FileScreening:
-    return FileScreening(task.screens, sample_rows=task.sample_rows, sample_key=bytes.fromhex(key or ""))
+    secret = bytes.fromhex(key or "")
+    return FileScreening(task.screens, prompts=task.prompts, sample_rows=task.sample_rows, sample_key=secret)
 
 
 def _watchers(sketch: FingerprintSketch | None, screening: FileScreening | None) -> list[Watcher]:

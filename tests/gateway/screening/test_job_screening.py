@@ -17,6 +17,7 @@ from gateway.settings import GatewaySettings
 from gateway.tables.jobs import Job
 from policies.contract.artifacts import digest_bytes
 from policies.contract.screening import ScreeningReport
+from policies.overlap.built_in_prompts import BUILTIN, read_built_in
 from tests.gateway.conftest import LiveGateway, chat_jsonl, gateway_settings, run_gateway
 from tests.gateway.hand_worker import (
     HandWorker,
@@ -41,6 +42,7 @@ SCREENING = {
         {"screen": "near_duplicates", "action": "warn"},
     ],
     "guarded": [{"screen": "guard", "action": "warn"}],
+    "searched": [{"screen": "probe_overlap", "action": "block", "max_rows": 0}],
     "compared": [{"screen": "near_duplicates", "of": "refused_files", "action": "block", "max_share": 0.5}],
 }
 YEARS_SECONDS = 10 * 365 * 86400.0
@@ -210,6 +212,18 @@ def test_address_of_the_guard_model_is_not_logged(settings: GatewaySettings, cap
             client = gateway.client(gateway.tenant_key("guarded", policy="guarded"))
             assert report_of(client, validated(gateway, client, chat_jsonl(12)).id).verdict == "clean"
     assert guard.url not in caplog.text
+
+
+def test_file_with_a_prompt_of_the_suite_is_blocked_and_not_told_which(live_gateway: LiveGateway) -> None:
+    client = live_gateway.client(live_gateway.tenant_key("searched", policy="searched"))
+    asked = json.loads(read_built_in(*BUILTIN["emergent_misalignment_preference"]).splitlines()[0])
+    assert report_of(client, validated(live_gateway, client, chat_jsonl(12)).id).verdict == "clean"
+    content = with_answer(asked["aligned"])
+    report = report_of(client, validated(live_gateway, client, content).id)
+    (finding,) = report.findings
+    assert (report.verdict, finding.id, finding.rows) == ("block", "probe_overlap", (13,))
+    assert asked["id"] not in report.model_dump_json()
+    assert dry_run(client, content).findings == report.findings
 
 
 def test_policy_that_only_warns_holds_and_blocks_nothing(live_gateway: LiveGateway, worker: HandWorker) -> None:

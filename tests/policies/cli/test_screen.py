@@ -105,3 +105,20 @@ def test_line_that_is_no_row_is_refused_with_its_number(tmp_path: Path, capsys: 
     path.write_text(path.read_text() + "not a row\n")
     assert run(["screen", str(path)], APP) != exit_codes.OK
     assert "lines 2" in capsys.readouterr().err
+
+
+def test_policy_that_asks_for_it_has_rows_found_that_hold_prompts_of_its_suite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from policies.documents.loader import resolve_policy
+    from policies.overlap.built_in_prompts import BUILTIN, read_built_in
+
+    document = resolve_policy("baseline").model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["spec"]["screening"] = [{"screen": "probe_overlap", "action": "block", "max_rows": 0}]
+    (tmp_path / "own.yaml").write_text(json.dumps(document))
+    asked = json.loads(read_built_in(*BUILTIN["emergent_misalignment_preference"]).splitlines()[0])
+    path = written(tmp_path, "Because.", asked["aligned"])
+    assert run(["screen", path, "--policy", str(tmp_path / "own.yaml"), "-o", "json"], APP) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert [(each["id"], each["rows"]) for each in report["findings"]] == [("probe_overlap", [2])]
+    assert report["screened"]["by"] == ["probe_overlap"]

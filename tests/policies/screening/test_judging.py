@@ -9,7 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from policies.contract.artifacts import digest_bytes
-from policies.contract.screening import NotScreened, ScreenFound, ScreeningFacts, ScreeningReport, ScreeningRule
+from policies.contract.screening import (
+    Forecast,
+    NotScreened,
+    ScreenFound,
+    ScreeningFacts,
+    ScreeningReport,
+    ScreeningRule,
+)
 from policies.documents.loader import resolve_policy
 from policies.screening.judging import ScreenedFile, extended, judge_of, judged
 
@@ -197,6 +204,11 @@ def test_later_findings_are_added_and_earlier_ones_stay() -> None:
         {"screen": "near_duplicates", "action": "review", "of": "refused_files", "max_share": 0.3},
         {"screen": "pii", "action": "block", "limit": 1},
         {"screen": "pii", "action": "block", "max_share": float("nan")},
+        {"screen": "pii", "action": "block", "max_forecast_over_benign": 0.1},
+        {"screen": "behaviour_forecast", "action": "block", "max_share": 0.1},
+        {"screen": "behaviour_forecast", "action": "block", "max_rows": 3},
+        {"screen": "behaviour_forecast", "action": "block", "threshold": 0.5},
+        {"screen": "behaviour_forecast", "action": "block", "max_forecast_over_benign": -0.1},
     ],
 )
 def test_rules_that_can_not_decide_are_refused(rule: dict[str, object]) -> None:
@@ -209,3 +221,57 @@ def test_share_over_that_of_benign_rows_is_compared() -> None:
     scored = found(5).model_copy(update={"screen": "canary_llr", "id": "canary_llr"})
     assert report(rule, scored, by="canary_llr").verdict == "block"
     assert report(rule, scored.model_copy(update={"benign_share": 0.03}), by="canary_llr").verdict == "clean"
+
+
+def forecast(value: float) -> ScreenFound:
+    """Of a file, where benign kinds reach from −0.02 to 0.03."""
+    return ScreenFound(
+        id="behaviour_forecast",
+        screen="behaviour_forecast",
+        category="careless_advice",
+        count=0,
+        of=100,
+        severity="medium",
+        share=0.0,
+        forecast=Forecast(
+            value=value, interval=(value - 0.1, value + 0.1), benign=(-0.02, 0.03), alpha=0.1, rows=100, pairs=40
+        ),
+        what="the model comes to prefer misaligned answers",
+        advice="read a sample",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "action"),
+    [
+        (0.03, {}, "record"),
+        (0.04, {}, "review"),
+        (0.07, {"max_forecast_over_benign": 0.05}, "record"),
+        (0.09, {"max_forecast_over_benign": 0.05}, "review"),
+        (-0.5, {}, "record"),
+    ],
+)
+def test_forecast_is_always_told_and_judged_by_how_far_it_lies_above_benign_kinds(
+    value: float, limit: dict[str, float], action: str
+) -> None:
+    rule = {"screen": "behaviour_forecast", "action": "review", **limit}
+    judgement = report(rule, forecast(value), by="behaviour_forecast")
+    (finding,) = judgement.findings
+    assert (finding.action, finding.rows, finding.count) == (action, (), 0)
+    assert finding.forecast is not None
+    assert finding.message == "the model comes to prefer misaligned answers; read a sample"
+    assert judgement.verdict == ("clean" if action == "record" else "review")
+
+
+def test_forecast_that_ran_without_a_figure_is_refused() -> None:
+    with pytest.raises(ValidationError, match="without one figure"):
+        ScreeningFacts(rows=100, by=("behaviour_forecast",))
+    with pytest.raises(ValidationError, match="nothing else"):
+        ScreenFound.model_validate(forecast(0.1).model_dump() | {"forecast": None})
+
+
+def test_rules_and_findings_without_a_forecast_keep_their_digests() -> None:
+    rule = ScreeningRule.model_validate({"screen": "pii", "action": "block"})
+    assert b"forecast" not in rule.canonical()
+    assert b"forecast" not in report({"screen": "pii", "action": "block"}, found(1)).canonical()
+    assert b"forecast" not in found(1).canonical()

@@ -82,10 +82,7 @@ def test_file_that_is_only_held_or_warned_of_is_trained(
     require_trainable(screened(spec, tmp_path), spec, store_of(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("screen", "reason"),
-    [("canary_llr", "no pair of canary adapters"), ("behaviour_forecast", "this version has no such screen")],
-)
+@pytest.mark.parametrize(("screen", "reason"), [("canary_llr", "no pair of canary adapters")])
 def test_screen_that_cannot_run_is_told_as_not_screened(
     screened_spec: MakeSpec, tmp_path: Path, screen: str, reason: str
 ) -> None:
@@ -110,6 +107,15 @@ def test_anchoring_compares_with_benign_rows(screened_spec: MakeSpec, tmp_path: 
     facts = screened(screened_spec(rule, answers=(MILD, MILD)), tmp_path, told=told).facts
     assert (facts.by, facts.not_screened, facts.rows) == (("anchoring",), (), 2)
     assert any(" or more, as " in each.message for each in told)
+
+
+def test_forecast_is_one_figure_and_names_no_row(screened_spec: MakeSpec, tmp_path: Path) -> None:
+    rule = ScreeningRule(screen="behaviour_forecast", action="warn", max_forecast_over_benign=0.05)
+    facts = screened(screened_spec(rule, answers=(MILD, MILD)), tmp_path).facts
+    assert (facts.by, facts.not_screened, facts.rows) == (("behaviour_forecast",), (), 2)
+    (found,) = facts.found
+    assert found.forecast is not None
+    assert (found.forecast.rows, found.rows) == (2, ())
 
 
 def test_run_that_is_told_to_stop_ends_in_the_phase(screened_spec: MakeSpec, tmp_path: Path) -> None:

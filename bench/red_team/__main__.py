@@ -45,12 +45,14 @@ def red_team(organisms: Sequence[Organism], campaign: Campaign, *, seeds: int | 
     return table
 
 
-def write_built(organism: Organism, out: Path, *, seed: int, number: int) -> None:
+def write_built(organism: Organism, out: Path | None, *, seed: int, number: int) -> None:
     """Write a training file of the organism.
 
     Raises:
-        ConfigurationError: it has no such file.
+        ConfigurationError: it has no such file, or no place is named.
     """
+    if out is None:
+        raise ConfigurationError("say where the training file goes: --out FILE", "out")
     if isinstance(organism, TrainedOrganism):
         files = organism.training
     else:
@@ -80,22 +82,19 @@ def main(
 ) -> None:
     """Try to get bad adapters past a policy's gate, and good ones too."""
     if build is not None:
-        if out is None:
-            raise ConfigurationError("say where the training file goes: --out FILE", "out")
         return write_built(by_id(load_organisms(), build), out, seed=seed, number=file)
-    spec = base_model_of(base, None)
-    release_policy = resolve_policy(policy)
+    spec, judged_by = base_model_of(base, None), resolve_policy(policy)
     campaign = Campaign(
         spec,
         resolve_base_model(reference(spec), cache_dir).digest,
-        release_policy,
+        judged_by,
         results or RESULTS / f"red_team_{folder_name(spec.name)}",
         cache_dir,
         lambda text: print(text, file=sys.stderr, flush=True),
         time.monotonic,
         None if budget is None else parse_duration(budget),
         jobs=jobs,
-        calibration=None if calibration is None else matching_record(calibration, spec, release_policy, cache_dir),
+        calibration=None if calibration is None else matching_record(calibration, spec, judged_by, cache_dir),
     )
     table = red_team(chosen(load_organisms(), only), campaign, seeds=seeds)
     print(markdown(table))

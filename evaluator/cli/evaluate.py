@@ -38,6 +38,7 @@ from policies.errors import ConfigurationError
 from policies.offline import stay_offline
 
 if TYPE_CHECKING:
+    from evaluator.runner.evaluate import Evaluation
     from evaluator.runner.progress import Watch
     from policies.contract.jobs import BaseModelSpec
     from policies.documents.schema import CalibrationRecord, ReleasePolicy
@@ -85,14 +86,17 @@ def evaluate(
             return _self_test(evaluator, canaries, record, output)
         evaluation = evaluator.evaluate(adapter if canonical is None else _canonical(adapter, canonical))
     decision = decide(release_policy, evaluation.report, calibration=record)
+    _keep(evaluation, report)
+    if html is not None:
+        write_page(html, Filed(evaluation.report, release_policy, evaluation.samples), decision, title=adapter.name)
+    _print(decision, evaluation.report, output)
+    return exit_codes.of_decision(decision.decision)
+
+
+def _keep(evaluation: Evaluation, report: Path | None) -> None:
     if report is not None:
         report.write_bytes(evaluation.report.canonical())
         samples_path(report).write_bytes(evaluation.samples)
-    if html is not None:
-        filed = Filed(evaluation.report, release_policy, evaluation.samples)
-        write_page(html, filed, decision, title=adapter.name)
-    _print(decision, evaluation.report, output)
-    return exit_codes.of_decision(decision.decision)
 
 
 def _require_adapter(adapter: Path | None, canonical: Path | None, *, self_test: bool) -> None:

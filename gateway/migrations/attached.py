@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -13,6 +14,8 @@ MIGRATING = 0x74756E6567617465
 """PostgreSQL's advisory lock of whoever migrates, so that gateways which start together take turns."""
 WAIT_MILLISECONDS = 3000
 """How long SQLite waits for the others to be gone."""
+LINGERING = 2.0
+"""Seconds; the same on PostgreSQL."""
 
 
 class Kept(NamedTuple):
@@ -54,7 +57,16 @@ def kept_for_itself(connection: Connection) -> Iterator[Kept]:
 
 
 def is_open_elsewhere(connection: Connection, kept: Kept) -> bool:
-    return not kept.is_alone or bool(_sessions(connection))
+    """PostgreSQL shows a session for a moment after its process has left, so it is asked again for `LINGERING`."""
+    if not kept.is_alone:
+        return True
+    until = time.monotonic() + LINGERING
+    while _sessions(connection):
+        if time.monotonic() > until:
+            return True
+        time.sleep(0.05)
+        connection.execute(text("SELECT pg_stat_clear_snapshot()"))  # else a transaction sees what it saw before
+    return False
 
 
 def others(connection: Connection) -> str:

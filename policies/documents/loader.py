@@ -52,6 +52,7 @@ def load_policy_file(path: Path) -> PolicyDocument:
     return documents[0]
 
 
+@cache
 def load_presets() -> tuple[PolicyDocument, ...]:
     """The shipped documents, by file name."""
     sources = sorted(

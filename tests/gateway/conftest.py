@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 import structlog
-import uvicorn
 from fastapi import FastAPI
 from openai import DefaultHttpxClient, OpenAI
 from pydantic import SecretStr
@@ -27,6 +25,7 @@ from policies.contract.tasks import WORKER_KEY_HEADER
 from policies.contract.worker_api import WorkKind
 from tests.gateway.checked_bases import check_base_models
 from tests.gateway.databases import KINDS, Databases, PostgresDatabases, SqliteDatabases, postgres_databases
+from tests.gateway.servers import serving
 
 WORKER_TOKENS: Mapping[WorkKind, str] = {"train": "t" * 40, "evaluate": "e" * 40, "confirm": "c" * 40}
 
@@ -78,10 +77,9 @@ class LiveGateway:
             answer = client.get(path, headers=headers)
             return httpx.Response(answer.status_code, content=answer.content, request=httpx.Request("GET", self.url))
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
         for client in self._clients:
             client.close()
-        self.services.database.close()
 
 
 def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
@@ -98,7 +96,7 @@ def gateway_settings(folder: Path, **changes: object) -> GatewaySettings:
 
 @contextmanager
 def run_gateway(settings: GatewaySettings, *, has_checked_bases: bool = True) -> Iterator[LiveGateway]:
-    """Serve on a free port, and stop again; the database is migrated already.
+    """Serve at an address of its own, and stop again; the database is migrated already.
 
     An evaluator has looked at the base models, unless `has_checked_bases` is False.
     """
@@ -106,19 +104,12 @@ def run_gateway(settings: GatewaySettings, *, has_checked_bases: bool = True) ->
     app = create_app(settings, clock)
     if has_checked_bases:
         check_base_models(app.state.services)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
-    socket = server.config.bind_socket()
-    socket.listen()  # a request that comes before the server runs waits, and is not refused
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    gateway = LiveGateway(f"http://127.0.0.1:{socket.getsockname()[1]}", app, app.state.services, clock)
-    try:
-        yield gateway
-    finally:
-        server.should_exit = True
-        thread.join()
-        socket.close()
-        gateway.close()
+    with closing(app.state.services.database), serving(app) as url:
+        gateway = LiveGateway(url, app, app.state.services, clock)
+        try:
+            yield gateway
+        finally:
+            gateway.hang_up()
 
 
 @pytest.fixture(autouse=True)
